@@ -1,0 +1,116 @@
+"""What every reader yields: a *sequence* to evaluate on, a *track* (the frames of one object) to train on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_image, read_mask
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
+
+
+class MaskSource(Protocol):
+    """One object's mask in one image, read when it is needed."""
+
+    def read(self) -> NDArray[np.bool_]:
+        """(H, W) bool."""
+
+
+@dataclass(frozen=True)
+class PngMask:
+    """One object in a PNG of object ids."""
+
+    path: Path
+    object_id: int = 0
+    """0: every id above zero (DAVIS-2016: one object, ids merged)."""
+    threshold: int = 0
+    """With ``object_id`` 0: values above it are the object (saliency masks: 127)."""
+
+    def read(self) -> NDArray[np.bool_]:
+        ids = read_mask(self.path)
+        return ids == self.object_id if self.object_id else ids > self.threshold
+
+
+@dataclass(frozen=True)
+class TrackFrame:
+    """One image with one object."""
+
+    image: Path
+    mask: MaskSource | None = None
+    box_frame_xyxy: Box | None = None
+    """None: to be taken from the mask."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """The frames that show one object, in order of time; a still image is a track of one frame."""
+
+    name: str
+    frames: tuple[TrackFrame, ...]
+
+
+@dataclass(frozen=True)
+class TrackSet:
+    """The tracks of one data set, and what was left out of it and why."""
+
+    name: str
+    tracks: tuple[Track, ...]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def has_masks(self) -> bool:
+        return any(frame.mask is not None for track in self.tracks for frame in track.frames[:1])
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A video with object ids, to evaluate on."""
+
+    name: str
+    frame_paths: tuple[Path, ...]
+    mask_paths: tuple[Path, ...]
+    merge_ids: bool = False
+    """True: all ids above zero are one object (DAVIS-2016)."""
+
+    def __len__(self) -> int:
+        return len(self.frame_paths)
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB uint8."""
+        return read_image(self.frame_paths[index])
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """(H, W) uint8 object ids.
+
+        Raises:
+            InputError: the mask cannot be read or has another size than the first one.
+        """
+        ids = read_mask(self.mask_paths[index])
+        return (ids > 0).astype(np.uint8) if self.merge_ids else ids
+
+    def object_ids(self) -> list[int]:
+        """Ids 1..K, where K is the highest id of the first mask (the official evaluator's rule).
+
+        Raises:
+            InputError: the first mask is empty.
+        """
+        highest = int(self.mask(0).max())
+        if highest == 0:
+            raise InputError(f"sequence {self.name}: the first mask {self.mask_paths[0]} shows no object, so there is nothing to follow")
+        return list(range(1, highest + 1))
+
+
+def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
+    """The axis-aligned bounding rectangle of a mask (paper 4.2), or None if the mask is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
