@@ -404,4 +404,4 @@ def _scalar(kind: type | types.UnionType, value: Any, where: str) -> Any:
             pass
     elif type(value) is kind:
         return value
-    raise InputError(f"{where} must be of type {getattr(kind, "__name__", kind)}, not {value!r}")
+    raise InputError(f"{where} must be of type {getattr(kind, '__name__', kind)}, not {value!r}")
