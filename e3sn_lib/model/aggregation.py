@@ -1,0 +1,33 @@
+"""Multilevel feature aggregation (paper 3.4): one fused feature from the correlations of several backbone levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LevelFusion(nn.Module):
+    """Eq. 5: a weighted sum of the levels, with weights trained together with the network.
+
+    Args:
+        levels: how many.
+        mode: ``softmax`` of scalars that start at 1 (inferred from SiamRPN++), ``raw`` scalars that start at 1 / levels,
+            or ``fixed`` weights 1 / levels. All three start as the same function.
+    """
+
+    def __init__(self, levels: int, mode: str = "softmax") -> None:
+        super().__init__()
+        self.mode = mode
+        start = torch.ones(levels) if mode == "softmax" else torch.full((levels,), 1.0 / levels)
+        if mode == "fixed":
+            self.register_buffer("scalars", start, persistent=False)
+        else:
+            self.scalars = nn.Parameter(start)
+
+    def weights(self) -> Tensor:
+        """(levels,) the w of eq. 5, shallowest level first."""
+        return self.scalars.softmax(dim=0) if self.mode == "softmax" else self.scalars
+
+    def forward(self, correlations: list[Tensor]) -> Tensor:
+        """Tensors of one shape, one per level, to their weighted sum."""
+        return torch.stack([w * g for w, g in zip(self.weights(), correlations, strict=True)]).sum(dim=0)

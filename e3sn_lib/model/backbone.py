@@ -1,0 +1,90 @@
+"""torchvision's ResNet up to conv4, in SiamMask's geometry: total stride 8, no padding where it would shift the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+STAGES = ("stem", "layer1", "layer2", "layer3")
+
+
+class Features(NamedTuple):
+    """Outputs of the four stages, shallow to deep. Spatial sizes for 127 / 143 / 255 px input:
+
+    p0 61 / 69 / 125 (stride 2), p1 31 / 35 / 63 (stride 4), p2 and p3 15 / 17 / 31 (stride 8).
+    Index k of p0, p1, p2 and p3 is centred on input pixel 2k+3, 4k+3, 8k+7, 8k+7.
+    """
+
+    p0: Tensor
+    p1: Tensor
+    p2: Tensor
+    p3: Tensor
+
+
+class Backbone(nn.Module):
+    """ResNet-50 or ResNet-18 to conv4; parameter names are torchvision's.
+
+    Differences from torchvision: stem and first 3x3 of layer2 without padding, 3x3 shortcuts in layer2 and layer3, layer3 with
+    stride 1 and dilation 2. With ``block_layout="v1"`` layer2.0 and layer3.0 dilate their 3x3 as well, which is what weights
+    trained with the stride in the first 1x1 expect.
+    """
+
+    def __init__(self, name: str = "resnet50", block_layout: str = "v1.5") -> None:
+        super().__init__()
+        resnet = getattr(torchvision.models, name)(weights=None)
+        resnet.conv1.padding = (0, 0)
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+        self.channels = (64, *(_width(layer) for layer in (self.layer1, self.layer2, self.layer3)))
+
+        for layer, stride in ((self.layer2, 2), (self.layer3, 1)):
+            first = layer[0]
+            strided = first.conv2 if hasattr(first, "conv3") else first.conv1  # bottleneck or basic block
+            old = first.downsample[0]
+            first.downsample[0] = nn.Conv2d(old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False)
+            strided.stride, strided.padding = (stride, stride), (2 - stride, 2 - stride)
+            if block_layout == "v1":
+                strided.dilation, strided.padding = (2, 2), (3 - stride, 3 - stride)
+        for block in self.layer3[1:]:
+            for conv in (m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
+                conv.dilation, conv.padding = (2, 2), (2, 2)
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: Tensor) -> Features:
+        """Features of normalised RGB images (B, 3, S, S)."""
+        p0 = self.relu(self.bn1(self.conv1(image)))
+        p1 = self.layer1(self.maxpool(p0))
+        p2 = self.layer2(p1)
+        return Features(p0, p1, p2, self.layer3(p2))
+
+    def stage(self, name: str) -> list[nn.Module]:
+        """The modules of "stem", "layer1", "layer2" or "layer3"."""
+        return [self.conv1, self.bn1] if name == "stem" else [getattr(self, name)]
+
+
+def _width(layer: nn.Sequential) -> int:
+    convolutions = [m for m in layer[-1].modules() if isinstance(m, nn.Conv2d)]
+    return convolutions[-1].out_channels
+
+
+def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:
+    """ImageNet weights in torchvision's names for `backbone`: 1x1 shortcuts go to the centre of the 3x3 ones.
+
+    Without padding, kernel centres of main path and shortcut stay on the same pixels. Layers after conv4 are dropped.
+    """
+    wanted = backbone.state_dict()
+    adapted = {key: value.float() if value.is_floating_point() else value for key, value in weights.items() if key in wanted}
+    for key, value in adapted.items():
+        if value.shape[2:] == (1, 1) and wanted[key].shape[2:] == (3, 3):
+            centred = torch.zeros_like(wanted[key])
+            centred[:, :, 1:2, 1:2] = value
+            adapted[key] = centred
+    for key, value in wanted.items():  # counters of seen batches are not stored by every tool
+        if key.endswith("num_batches_tracked"):
+            adapted.setdefault(key, torch.zeros_like(value))
+    return adapted

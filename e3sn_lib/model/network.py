@@ -1,0 +1,194 @@
+"""The network: locate the target, then segment it in the chosen candidate windows (paper 3.2, fig. 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from e3sn_lib.boxes import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE
+from e3sn_lib.config import ModelConfig
+from e3sn_lib.errors import InputError
+from e3sn_lib.model.aggregation import LevelFusion
+from e3sn_lib.model.backbone import Backbone, Features
+from e3sn_lib.model.correlation import DepthwiseCorrelation, conv_bn, head
+from e3sn_lib.model.refine import WINDOWS, Refinement
+from e3sn_lib.model.windows import Cells, gather_windows
+
+MARGIN = {255: 32, 143: 0}
+"""How far, in pixels, the first candidate window of a search crop of this size reaches beyond the crop (SiamMask)."""
+BASE_MASK = 63
+
+
+class Template(NamedTuple):
+    """All that is kept of B objects: the filters of each branch. State of a tracked object lives here, not in the network."""
+
+    cls: Tensor
+    loc: Tensor
+    levels: tuple[Tensor, ...]
+
+
+class Search(NamedTuple):
+    """Features of B search crops."""
+
+    features: Features
+    neck: Tensor
+    margin: int
+
+
+class Output(NamedTuple):
+    """What a training step needs; logits of N windows are (N, 127, 127), or (N, 63, 63) from the base head."""
+
+    cls: Tensor
+    loc: Tensor
+    mask_logits: Tensor
+
+
+def mask_cells(search_size: int) -> int:
+    """Rows and columns of the grid of candidate windows: 25 for a 255 px search crop, 3 for 143."""
+    if search_size not in MARGIN:
+        raise InputError(f"search size {search_size} is not supported; it can be {', '.join(map(str, sorted(MARGIN)))}")
+    return (search_size + 2 * MARGIN[search_size] - TEMPLATE_SIZE) // STRIDE + 1
+
+
+class RegionProposal(nn.Module):
+    """SiamRPN++'s two branches on conv4's correlation: objectness and box offsets of 5 anchors per cell."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        anchors = len(ANCHOR_RATIOS)
+        self.cls, self.cls_head = DepthwiseCorrelation(channels), head(channels, 2 * anchors)
+        self.loc, self.loc_head = DepthwiseCorrelation(channels), head(channels, 4 * anchors)
+
+    def forward(self, template: Template, neck: Tensor) -> tuple[Tensor, Tensor]:
+        cls = self.cls_head(self.cls(template.cls, neck))
+        loc = self.loc_head(self.loc(template.loc, neck))
+        return cls.unflatten(1, (2, -1)).float(), loc.unflatten(1, (4, -1)).float()
+
+
+class MaskCorrelation(nn.Module):
+    """The correlation of each level at chosen cells, fused to one feature (paper 3.4).
+
+    Only the windows of search features that a cell needs are correlated, which gives the values that a whole correlation map,
+    upsampled to the finest level's grid, has at that cell.
+    """
+
+    def __init__(self, config: ModelConfig, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.names = tuple(config.levels)
+        self.adjust = nn.ModuleDict({str(n): conv_bn(channels[n - 1], config.channels, 1, relu=False) for n in self.names if n != 4})
+        self.levels = nn.ModuleDict({str(n): DepthwiseCorrelation(config.channels, config.level_scale) for n in self.names})
+        self.fusion = LevelFusion(len(self.names), config.fusion)
+
+    def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:
+        """Filters of each level from a template's features: the centre of the crop, 15 x 15 at stride 4 and 7 x 7 at stride 8."""
+        sources = {2: _centre(features.p1, 15), 3: _centre(features.p2, 7), 4: neck}
+        return tuple(self.levels[str(n)].kernel(self._adjusted(n, sources[n])) for n in self.names)
+
+    def at_cells(self, template: Template, search: Search, cells: Cells) -> list[Tensor]:
+        """One (N, C) tensor per level."""
+        first = 4 - search.margin // STRIDE  # neck index of the first cell's window
+        correlations = []
+        for n, kernel in zip(self.names, template.levels, strict=True):
+            source, step, size = {
+                2: (search.features.p1, 2, 15),
+                3: (search.features.p2, 1, 7),
+                4: (search.neck, 1, 7),
+            }[n]
+            top, left = step * (cells.row + first), step * (cells.column + first)
+            windows = gather_windows(source, cells.image, top, left, size)
+            correlations.append(self.levels[str(n)].at_windows(kernel[cells.image], self._adjusted(n, windows)))
+        return correlations
+
+    def whole_maps(self, template: Template, search: Search) -> list[Tensor]:
+        """The whole correlation map of each level, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop: for figures and checks."""
+        sources = {2: search.features.p1, 3: search.features.p2, 4: search.neck}
+        return [self.levels[str(n)](k, self._adjusted(n, sources[n])) for n, k in zip(self.names, template.levels, strict=True)]
+
+    def _adjusted(self, level: int, features: Tensor) -> Tensor:
+        return self.adjust[str(level)](features) if level != 4 else features  # type: ignore[no-any-return]
+
+
+class E3SN(nn.Module):
+    """A pure function of tensors: template crop and search crop to scores, box offsets and masks of chosen windows.
+
+    Images are RGB, 0 to 255, (B, 3, 127, 127) and (B, 3, 255, 255).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone, config.block_layout)
+        p0, p1, p2, p3 = self.backbone.channels
+        self.neck = conv_bn(p3, config.channels, 1, relu=False)
+        self.rpn = RegionProposal(config.channels)
+        self.mask = MaskCorrelation(config, (p0, p1, p2, p3))
+        self.base_head = head(config.channels, BASE_MASK**2) if config.base_head else None
+        self.refine = Refinement(config.channels, (p0, p1, p2))
+        self.register_buffer("mean", 255 * torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+    def encode_template(self, image: Tensor) -> Template:
+        """Filters of B objects from their template crops."""
+        features = self._features(image)
+        neck = _centre(self.neck(features.p3), 7)
+        return Template(self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck), self.mask.kernels(features, neck))
+
+    def encode_search(self, image: Tensor) -> Search:
+        """Features of B search crops."""
+        mask_cells(image.shape[-1])
+        features = self._features(image)
+        return Search(features, self.neck(features.p3), MARGIN[image.shape[-1]])
+
+    def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
+        """Class logits (B, 2, 5, 25, 25), background first, and box offsets (B, 4, 5, 25, 25) (dx, dy, log w, log h)."""
+        return self.rpn(template, search.neck)  # type: ignore[no-any-return]
+
+    def correlate(self, template: Template, search: Search, cells: Cells) -> Tensor:
+        """The fused correlation of N candidate windows, (N, C)."""
+        return self.mask.fusion(self.mask.at_cells(template, search, cells))  # type: ignore[no-any-return]
+
+    def segment(self, template: Template, search: Search, cells: Cells) -> Tensor:
+        """Mask logits (N, 127, 127) of N candidate windows, float32."""
+        skips = []
+        for name, (size, stride) in WINDOWS.items():
+            step, margin = STRIDE // stride, search.margin // stride
+            top, left = step * cells.row - margin, step * cells.column - margin
+            skips.append(gather_windows(getattr(search.features, name), cells.image, top, left, size))
+        return self.refine(self.correlate(template, search, cells), *skips).float()  # type: ignore[no-any-return]
+
+    def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
+        """SiamMask's first stage: 63 x 63 logits straight from the correlation, (N, 63, 63) float32."""
+        if self.base_head is None:
+            raise InputError("this network has no base mask head; set model.base_head=true")
+        correlation = self.correlate(template, search, cells)[:, :, None, None]
+        return self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()  # type: ignore[no-any-return]
+
+    def forward(self, template_image: Tensor, search_image: Tensor, cells: Cells, mask: str = "refine") -> Output:
+        """One training step's maps; `mask` chooses the head, ``refine`` or ``base``."""
+        template, search = self.encode_template(template_image), self.encode_search(search_image)
+        segment = self.segment if mask == "refine" else self.segment_base
+        return Output(*self.locate(template, search), segment(template, search, cells))
+
+    def _features(self, image: Tensor) -> Features:
+        normalised = (image.float() - self.mean) / self.std
+        return self.backbone(normalised.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
+def _centre(features: Tensor, size: int) -> Tensor:
+    """The middle `size` rows and columns, with half as much of the object's context as the whole crop."""
+    start = (features.shape[-1] - size) // 2
+    return features[..., start : start + size, start : start + size]
+
+
+def build_model(config: ModelConfig) -> E3SN:
+    """A network with random weights (the backbone's come from `e3sn_lib.model.weights.load_backbone`)."""
+    return E3SN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
