@@ -85,7 +85,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
             bands = image.getbands()
             if bands not in (("P",), ("L",), ("1",), ("L", "A")):  # DAVIS-2016 has one mask of mode LA
                 raise InputError(f"mask {path} has colours ({image.mode}); it must be a palette or grey image of object ids")
-            mask = np.array(image)
+            mask = np.array(image.convert("L") if bands == ("1",) else image)  # black and white is 0 and 255
     except UnidentifiedImageError as error:
         raise InputError(f"mask {path} is damaged or not an image; copy or download it again") from error
     except (OSError, SyntaxError) as error:

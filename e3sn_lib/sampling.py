@@ -48,7 +48,9 @@ def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) ->
     return box_iou(anchors.reshape(-1, 4), target).reshape(anchors.shape[:3]).numpy()
 
 
-def anchor_targets(iou: NDArray[np.float64], box_crop_xyxy: Box, config: SamplerConfig, rng: Generator) -> AnchorTargets:
+def anchor_targets(
+    iou: NDArray[np.float64], box_crop_xyxy: Box, config: SamplerConfig, rng: Generator, centre: float = 127.5
+) -> AnchorTargets:
     """Positives above the high threshold, negatives below the low one, thinned out to 16 and 64 in all (SiamMask)."""
     positive, negative = np.flatnonzero(iou > config.high), np.flatnonzero(iou < config.low)
     positive = rng.permutation(positive)[: config.anchor_positives]
@@ -57,7 +59,7 @@ def anchor_targets(iou: NDArray[np.float64], box_crop_xyxy: Box, config: Sampler
     labels[positive], labels[negative] = 1, 0
     cells = iou.shape[-1]
     target = box_convert(torch.tensor(box_crop_xyxy, dtype=torch.float64), "xyxy", "cxcywh")
-    offsets = encode_boxes(target, anchors_cxcywh(cells=cells)).permute(3, 0, 1, 2)
+    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).permute(3, 0, 1, 2)
     return AnchorTargets(labels.reshape(iou.shape), offsets.float().numpy())
 
 

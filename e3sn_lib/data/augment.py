@@ -61,6 +61,14 @@ def motion_blur(image: Image, rng: Generator) -> Image:
     return cv2.filter2D(image, -1, kernel / kernel.sum())  # type: ignore[return-value]
 
 
+def random_square(image: Image, size: int, rng: Generator) -> Image:
+    """A random square inside an image (H, W, 3), at least half as wide as the image, resized to `size` pixels."""
+    height, width = image.shape[:2]
+    side = rng.uniform(0.5, 1.0) * min(height, width)
+    centre = (rng.uniform(side / 2, width - side / 2), rng.uniform(side / 2, height - side / 2))
+    return Crop.square(centre, side, size).image(image, 0)
+
+
 def replace_background(image: Image, mask: NDArray[np.bool_], background: Image) -> Image:
     """Keep the object and show another image around it, with an edge two pixels soft."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (5, 5), 1.0)[..., None]

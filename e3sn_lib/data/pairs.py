@@ -1,0 +1,259 @@
+"""Training pairs: a template and a search crop of the same object, with everything the losses need.
+
+Pair number i of a run is a function of the seed and i alone: it depends neither on the number of workers nor on what was drawn
+before, so a resumed or distributed run sees the same pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from e3sn_lib.boxes import TEMPLATE_SIZE
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
+from e3sn_lib.crops import Crop
+from e3sn_lib.data import augment
+from e3sn_lib.data.types import Box, Track, TrackFrame, TrackSet, box_from_mask
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_image
+from e3sn_lib.model.network import mask_cells
+from e3sn_lib.model.windows import Cells
+from e3sn_lib.sampling import anchor_iou, anchor_targets, distribution_matrix, draw_samples, negative_pair_targets
+
+ATTEMPTS = 20
+"""Draws for one pair until a run stops: by then the data, not chance, are at fault."""
+SMALLEST_SIDE = 4
+"""Objects with a shorter side, in frame pixels, give no usable crop."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One training example; n is 25 for a 255 px search crop."""
+
+    template: NDArray[np.uint8]
+    """(127, 127, 3) RGB."""
+    search: NDArray[np.uint8]
+    """(S, S, 3) RGB."""
+    mask: NDArray[np.int8]
+    """(S, S): +1 object, -1 elsewhere."""
+    anchor_labels: NDArray[np.int8]
+    """(5, n, n)."""
+    offsets: NDArray[np.float32]
+    """(4, 5, n, n)."""
+    matrix: NDArray[np.int8]
+    """(n, n) the sample distribution matrix."""
+    cells: NDArray[np.int64]
+    """(K, 2) sampled rows and columns in the grid of candidate windows."""
+    sample_labels: NDArray[np.int8]
+    """(K,) +1, -1, or 0 where nothing is taught."""
+    box_crop_xyxy: NDArray[np.float32]
+    """(4,) of the target in the search crop."""
+    source: str
+    negative: bool
+    problems: tuple[str, ...] = ()
+    """Files that could not be used and were replaced by another draw."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs as tensors. Images are (B, 3, S, S) uint8; samples without a label are dropped, unless no other is left."""
+
+    template: Tensor
+    search: Tensor
+    mask: Tensor
+    anchor_labels: Tensor
+    offsets: Tensor
+    cells: Cells
+    sample_labels: Tensor
+    problems: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Self:
+        values = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                value = value.to(device, non_blocking=True)
+            elif isinstance(value, Cells):
+                value = Cells(*(index.to(device, non_blocking=True) for index in value))
+            values[item.name] = value
+        return type(self)(**values)
+
+
+def collate(pairs: list[Pair]) -> Batch:
+    """Stack pairs to a batch."""
+    labels = np.stack([pair.sample_labels for pair in pairs])
+    taught = labels != 0
+    if not taught.any():
+        taught[0, 0] = True  # one window with weight zero, so that every batch has the same parts
+    image, slot = np.nonzero(taught)
+    cells = np.stack([pair.cells for pair in pairs])[image, slot]
+    return Batch(
+        template=torch.from_numpy(np.stack([pair.template for pair in pairs])).permute(0, 3, 1, 2),
+        search=torch.from_numpy(np.stack([pair.search for pair in pairs])).permute(0, 3, 1, 2),
+        mask=torch.from_numpy(np.stack([pair.mask for pair in pairs])),
+        anchor_labels=torch.from_numpy(np.stack([pair.anchor_labels for pair in pairs])),
+        offsets=torch.from_numpy(np.stack([pair.offsets for pair in pairs])),
+        cells=Cells(torch.from_numpy(image), torch.from_numpy(cells[:, 0].copy()), torch.from_numpy(cells[:, 1].copy())),
+        sample_labels=torch.from_numpy(labels[taught]),
+        problems=tuple(text for pair in pairs for text in pair.problems),
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """One crop of one object."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    box_crop_xyxy: Box
+
+
+class PairDataset(Dataset[Pair]):
+    """Pairs of one training stage.
+
+    Args:
+        sources: track sets with their settings; a pair comes from each in proportion to its weight.
+        profile: augmentation, sampling and seed.
+        stage: search size and what is taught.
+        pairs: how many.
+        first: number of the first pair within the run.
+
+    Raises:
+        InputError: on reading, when twenty draws in a row could not be used.
+    """
+
+    def __init__(
+        self, sources: list[tuple[TrackSet, TrainSetConfig]], profile: Profile, stage: StageConfig, pairs: int, first: int = 0
+    ) -> None:
+        usable = [(tracks, config) for tracks, config in sources if tracks.tracks and config.weight > 0]
+        if not usable:
+            raise InputError("no training data: every set is empty or has weight 0")
+        self.sources = usable
+        weights = np.array([config.weight for _, config in usable])
+        self.weights = weights / weights.sum()
+        self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
+        self.augment = profile.augment
+        self.search_shift = stage.search_shift if stage.search_shift >= 0 else profile.augment.search_shift
+        self.negative_pairs = stage.negative_pairs if stage.negative_pairs >= 0 else profile.data.negative_pairs
+
+    def __len__(self) -> int:
+        return self.pairs
+
+    def __getitem__(self, index: int) -> Pair:
+        problems: list[str] = []
+        for attempt in range(ATTEMPTS):
+            rng = np.random.default_rng([self.profile.seed, self.first + index, attempt])
+            try:
+                pair = self._draw(rng, tuple(problems))
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            if pair is not None:
+                return pair
+        reason = f"; the last reason: {problems[-1]}" if problems else " (objects absent or too small)"
+        raise InputError(f"no usable training pair in {ATTEMPTS} draws from {', '.join(t.name for t, _ in self.sources)}{reason}")
+
+    def _draw(self, rng: Generator, problems: tuple[str, ...]) -> Pair | None:
+        track, config = self._draw_track(rng)
+        negative = bool(rng.random() < self.negative_pairs)
+        still = len(track.frames) == 1
+        first = int(rng.integers(len(track.frames)))
+        flip, grey = bool(rng.random() < self.augment.flip), bool(rng.random() < self.augment.grey)
+        template = self._view(track.frames[first], rng, TEMPLATE_SIZE, self.augment.template_shift, self.augment.template_scale, flip)
+        if template is None:
+            return None
+
+        if negative:
+            other, _ = self._draw_track(rng)
+            frame = other.frames[int(rng.integers(len(other.frames)))]
+        else:
+            reach = config.frame_range
+            frame = track.frames[int(rng.integers(max(first - reach, 0), min(first + reach + 1, len(track.frames))))]
+        degrees = rng.uniform(-1, 1) * self.augment.rotation if still else 0.0
+        search = self._view(frame, rng, self.stage.search_size, self.search_shift, self.augment.search_scale, flip, degrees)
+        if search is None:
+            return None
+        image = search.image
+        if still and not negative and search.mask is not None and rng.random() < self.augment.new_background:
+            image = self._with_new_background(search, rng)
+
+        images = [augment.change_colour(view, self.augment, rng) for view in (template.image, image)]
+        if grey:
+            images = [augment.to_grey(view) for view in images]
+        if rng.random() < self.augment.blur:
+            images[1] = augment.motion_blur(images[1], rng)
+        return self._targets(images[0], images[1], search, negative, track.name, problems, rng)
+
+    def _targets(
+        self,
+        template: NDArray[np.uint8],
+        image: NDArray[np.uint8],
+        search: _View,
+        negative: bool,
+        source: str,
+        problems: tuple[str, ...],
+        rng: Generator,
+    ) -> Pair:
+        size, config = self.stage.search_size, self.profile.sampler
+        cells = mask_cells(size)
+        iou = anchor_iou(search.box_crop_xyxy, cells, centre=size / 2)
+        if negative:
+            targets = negative_pair_targets(config, rng, cells)
+        else:
+            targets = anchor_targets(iou, search.box_crop_xyxy, config, rng, centre=size / 2)
+        matrix = distribution_matrix(iou, config.high, config.low)
+        has_mask = search.mask is not None and not negative
+        samples = draw_samples(matrix, targets.labels, has_mask, config, rng)
+        mask = np.full((size, size), -1, np.int8)
+        if search.mask is not None and not negative:
+            mask[search.mask] = 1
+        return Pair(
+            template, image, mask, targets.labels, targets.offsets, matrix, samples.cells, samples.labels,
+            np.array(search.box_crop_xyxy, np.float32), source, negative, problems,
+        )  # fmt: skip
+
+    def _draw_track(self, rng: Generator) -> tuple[Track, TrainSetConfig]:
+        tracks, config = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
+        return tracks.tracks[int(rng.integers(len(tracks.tracks)))], config
+
+    def _view(
+        self, frame: TrackFrame, rng: Generator, size: int, shift: float, scale: float, flip: bool, degrees: float = 0.0
+    ) -> _View | None:
+        """A random crop of a frame's object; None if the object is absent or too small."""
+        image = read_image(frame.image)
+        mask = frame.mask.read() if frame.mask else None
+        if mask is not None and mask.shape != image.shape[:2]:
+            raise InputError(f"mask of {frame.image} is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}")
+        box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
+        if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
+            return None
+        crop = augment.random_crop(box, size, shift, scale, rng, degrees=degrees, flip=flip)
+        return _cut(crop, image, mask, box, exact=degrees == 0)
+
+    def _with_new_background(self, search: _View, rng: Generator) -> NDArray[np.uint8]:
+        """Synthetic motion: a part of another image, without padding, behind this object."""
+        assert search.mask is not None
+        other, _ = self._draw_track(rng)
+        image = read_image(other.frames[int(rng.integers(len(other.frames)))].image)
+        background = augment.random_square(image, self.stage.search_size, rng)
+        return augment.replace_background(search.image, search.mask, background)
+
+
+def _cut(crop: Crop, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, box: Box, exact: bool) -> _View | None:
+    """Apply one crop to image, mask and box; a rotated object's box is taken from its mask."""
+    fill = tuple(float(value) for value in image[::8, ::8].reshape(-1, 3).mean(axis=0))
+    cropped_mask = crop.mask(mask) if mask is not None else None
+    box_crop_xyxy: Box | None = crop.box_to_crop(box)
+    if not exact and cropped_mask is not None:
+        box_crop_xyxy = box_from_mask(cropped_mask)
+    if box_crop_xyxy is None:
+        return None
+    return _View(crop.image(image, fill), cropped_mask, box_crop_xyxy)
+

@@ -1,0 +1,107 @@
+"""Weights in and out: ImageNet backbones, and models as safetensors files that carry their own configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from e3sn_lib.config import ModelConfig, Profile, profile_from_dict
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import atomic_path
+from e3sn_lib.model.backbone import Backbone, adapt_imagenet_weights
+from e3sn_lib.model.network import E3SN, build_model
+
+
+def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_root: Path = Path()) -> None:
+    """Fill a backbone with ImageNet weights.
+
+    Args:
+        backbone: to be filled.
+        source: ``torchvision`` (downloaded once by torchvision), ``none``, or a safetensors file in torchvision's names, absolute,
+            relative to the working directory, to `data_root`, or to a folder ``weights`` beside or in it.
+        config: which ResNet.
+        data_root: where data lie.
+
+    Raises:
+        InputError: no such file, or it does not fit.
+    """
+    if source == "none":
+        return
+    if source == "torchvision":
+        weights = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
+    else:
+        places = [Path(source), data_root / source, data_root / "weights" / source, data_root.parent / "weights" / source]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            looked = ", ".join(str(place.parent) for place in places)
+            raise InputError(f"backbone weights {source} are in none of {looked}; put them there or set train.weights=torchvision")
+        weights = read_safetensors(found)
+    strict_load(backbone, adapt_imagenet_weights(weights, backbone), f"backbone weights {source}")
+
+
+def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load every key or none.
+
+    Raises:
+        InputError: naming missing, surplus and misshapen keys.
+    """
+    wanted = module.state_dict()
+    missing, surplus = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    faults = {"missing": missing, "surplus": surplus, "misshapen": shapes}
+    if any(faults.values()):
+        text = "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in faults.items() if keys)
+        raise InputError(f"{what} does not fit this network: {text}")
+    module.load_state_dict(dict(state))
+
+
+def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model with the profile it was trained by; `half` stores weights in half precision, batch-norm statistics aside."""
+    state = {}
+    for key, value in model.state_dict().items():
+        shrink = half and value.dim() > 1
+        state[key] = (value.half() if shrink else value).contiguous().cpu()
+    metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[E3SN, Profile]:
+    """A trained model in evaluation mode, and the profile it was trained by.
+
+    Raises:
+        InputError: no such file, not a model of this project, or keys that do not fit.
+    """
+    path = Path(path)
+    state = read_safetensors(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != "e3sn":
+        raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
+    profile = profile_from_dict(json.loads(metadata["profile"]))
+    model = build_model(profile.model)
+    floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    strict_load(model, floats, f"model {path}")
+    return model.to(device).eval(), profile
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """All tensors of a safetensors file; raises InputError if it is missing or damaged."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error
