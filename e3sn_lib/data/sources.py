@@ -1,0 +1,214 @@
+"""From a profile's data settings to open sets: where each is, what is absent, where that can be had."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import pandas as pd
+
+from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
+from e3sn_lib.data.coco import coco_tracks
+from e3sn_lib.data.davis import DAVIS_SITE, davis_list, davis_sequences, davis_tracks
+from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
+from e3sn_lib.data.mask_folder import mask_folder_tracks
+from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
+from e3sn_lib.data.types import Sequence, TrackSet
+from e3sn_lib.data.youtube_vos import youtube_vos_tracks
+from e3sn_lib.errors import InputError
+
+ORIGIN = {
+    "davis": DAVIS_SITE,
+    "coco": "https://cocodataset.org/#download (2017 images and annotations)",
+    "youtube_vos": "https://youtube-vos.org/dataset/vos (2018 training set)",
+    "imagenet_vid": "https://image-net.org/challenges/LSVRC/2015/2015-downloads.php (VID; needs an account)",
+    "mask_folder": "any images with masks, such as ECSSD (https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) "
+    "or DUTS-TR (http://saliencydetection.net/duts)",
+    "synthetic": "made on the spot at first use",
+}
+"""Where each kind of set can be had; its keys are the kinds there are."""
+
+SetConfig: TypeAlias = TrainSetConfig | EvalSetConfig
+
+
+@dataclass(frozen=True)
+class AbsentSet:
+    """A set that is not there."""
+
+    config: SetConfig
+    folder: Path
+    """Where it belongs."""
+    lacking: Path
+    """What was looked for and not found."""
+
+    @property
+    def notice(self) -> str:
+        """One line: what is absent, where it can be had, where it belongs."""
+        return f"{_label(self.config)} is absent: no {self.lacking}; get it from {_origin(self.config)} and put it in {self.folder}"
+
+
+@dataclass(frozen=True)
+class TrainSets:
+    """The training sets that are there, each with its settings, and those that are not."""
+
+    opened: list[tuple[TrackSet, TrainSetConfig]] = field(default_factory=list)
+    absent: list[AbsentSet] = field(default_factory=list)
+
+
+def open_train_sets(data: DataConfig) -> TrainSets:
+    """Open every training set that is there.
+
+    Raises:
+        InputError: no data root, no set at all, an unknown kind, a set that is there but broken or without a usable object.
+    """
+    sets = TrainSets()
+    for config in data.train:
+        place = _locate(data, config)
+        if isinstance(place, AbsentSet):
+            sets.absent.append(place)
+        else:
+            sets.opened.append((_open_tracks(place, config), config))
+    if not sets.opened:
+        raise InputError("no training data: " + ("; ".join(each.notice for each in sets.absent) or "data.train lists no set"))
+    return sets
+
+
+def open_evaluation(data: DataConfig, name: str) -> list[Sequence]:
+    """The sequences of a benchmark of ``data.evaluation``.
+
+    Raises:
+        InputError: no data root, no benchmark of that name, or its data are absent or broken.
+    """
+    config = next((each for each in data.evaluation if each.name == name), None)
+    if config is None:
+        known = ", ".join(each.name for each in data.evaluation) or "none"
+        raise InputError(f"there is no benchmark '{name}' in this profile's data.evaluation; there are: {known}")
+    place = _locate(data, config)
+    if isinstance(place, AbsentSet):
+        raise InputError(place.notice)
+    return _open_sequences(place, config)
+
+
+def verify(data: DataConfig) -> pd.DataFrame:
+    """What is there and what is not, one row for each set.
+
+    Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state`` (ok, absent, broken), ``tracks`` (objects),
+    ``images``, ``with_masks`` (tracks), ``left_out`` (counts and reasons; for an absent or broken set what is wrong), ``origin``.
+    Nothing is made: a procedural set that has not been made yet is absent.
+
+    Raises:
+        InputError: no data root, or an unknown kind.
+    """
+    configs: list[SetConfig] = [*data.train, *data.evaluation]
+    return pd.DataFrame([_verify_set(data, config) for config in configs])
+
+
+def _verify_set(data: DataConfig, config: SetConfig) -> dict[str, str | int]:
+    row: dict[str, str | int] = {
+        "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
+        "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
+        "kind": config.kind,
+        "path": "",
+        "state": "ok",
+        "tracks": 0,
+        "images": 0,
+        "with_masks": 0,
+        "left_out": "",
+        "origin": _origin(config),
+    }
+    place = _locate(data, config, make=False)
+    if isinstance(place, AbsentSet):
+        return row | {"path": str(place.folder), "state": "absent", "left_out": f"no {place.lacking}"}
+    row["path"] = str(place)
+    counts: dict[str, str | int]
+    try:
+        if isinstance(config, TrainSetConfig):
+            tracks = _open_tracks(place, config)
+            images = {frame.image for track in tracks.tracks for frame in track.frames}
+            with_masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
+            reasons = "; ".join(f"{count} {reason}" for reason, count in tracks.left_out.items())
+            counts = {"tracks": len(tracks.tracks), "images": len(images), "with_masks": with_masks, "left_out": reasons}
+        else:
+            sequences = _open_sequences(place, config)
+            objects = sum(len(sequence.object_ids()) for sequence in sequences)
+            counts = {"tracks": objects, "images": sum(map(len, sequences)), "with_masks": objects}
+    except InputError as error:
+        counts = {"state": "broken", "left_out": str(error)}
+    return row | counts
+
+
+def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | AbsentSet:
+    """The first of a set's folders that holds it."""
+    if config.kind not in ORIGIN or (isinstance(config, EvalSetConfig) and config.kind not in ("davis", "synthetic")):
+        kinds = "davis, synthetic" if isinstance(config, EvalSetConfig) else ", ".join(ORIGIN)
+        raise InputError(f"data: unknown kind of set '{config.kind}'; it can be {kinds}")
+    if not config.path:
+        raise InputError(f"data: the {config.kind} set has no path")
+    if not data.root:
+        raise InputError("no data folder: give one with --data DIR or in the environment variable E3SN_DATA")
+    root = Path(data.root).expanduser()
+    if config.kind == "synthetic" and make:
+        return ensure_synthetic(root / config.path[0])
+    if config.kind != "synthetic" and not root.is_dir():
+        raise InputError(f"the data folder {root} does not exist; give another with --data DIR or E3SN_DATA")
+    folders = [root / path for path in config.path]
+    for folder in folders:
+        if _lacking(folder, config) is None:
+            return folder
+    nearest = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return AbsentSet(config, nearest, _lacking(nearest, config) or nearest)
+
+
+def _lacking(folder: Path, config: SetConfig) -> Path | None:
+    """The first thing without which a folder does not hold a set; None if it holds it."""
+    wanted: list[Path]
+    if config.kind == "davis":
+        listed = davis_list(folder, config.year, config.split)
+        wanted = [listed or folder / "ImageSets" / str(config.year) / f"{config.split}.txt"]
+    elif config.kind == "youtube_vos":
+        wanted = [folder / config.split / "meta.json"]
+    elif config.kind == "imagenet_vid":
+        wanted = [folder / "Annotations" / "VID" / config.split]
+    elif config.kind == "mask_folder":
+        wanted = [folder / "images", folder / "masks"]
+    elif isinstance(config, TrainSetConfig) and config.kind == "coco":
+        wanted = [folder / config.annotations, folder / config.images]
+    else:
+        wanted = [folder / MARKER]
+    return next((path for path in [folder, *wanted] if not path.exists()), None)
+
+
+def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
+    match config.kind:
+        case "coco":
+            tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area)
+        case "youtube_vos":
+            tracks = youtube_vos_tracks(folder, config.split, config.min_area)
+        case "imagenet_vid":
+            tracks = imagenet_vid_tracks(folder, config.split)
+        case "mask_folder":
+            tracks = mask_folder_tracks(folder, config.min_area)
+        case kind:
+            tracks = davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
+            if kind == "synthetic":
+                tracks = dataclasses.replace(tracks, name=f"synthetic-{config.split}")
+    if not tracks.tracks:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in tracks.left_out.items()) or "it is empty"
+        raise InputError(f"{_label(config)} in {folder} has no usable object: {reasons}")
+    return tracks
+
+
+def _open_sequences(folder: Path, config: EvalSetConfig) -> list[Sequence]:
+    return davis_sequences(folder, config.year, config.split, config.sequences)
+
+
+def _label(config: SetConfig) -> str:
+    if isinstance(config, EvalSetConfig):
+        return f"benchmark {config.name}"
+    return f"training set {config.kind} ({config.path[0]})"
+
+
+def _origin(config: SetConfig) -> str:
+    return ORIGIN[config.kind].format(year=config.year)
