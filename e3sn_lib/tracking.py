@@ -43,6 +43,17 @@ class Targets:
         """(N, 4)."""
         return np.hstack([self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2])
 
+    def select(self, objects: Sequence[int]) -> Targets:
+        """Only these objects."""
+        index = list(objects)
+        kept = Template(self.template.cls[index], self.template.loc[index], tuple(level[index] for level in self.template.levels))
+        return replace(self, template=kept, centre_frame_xy=self.centre_frame_xy[index], size_wh=self.size_wh[index])
+
+    def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
+        """The same objects at other places."""
+        boxes = np.array(boxes_frame_xyxy, np.float64)
+        return replace(self, centre_frame_xy=(boxes[:, :2] + boxes[:, 2:]) / 2, size_wh=boxes[:, 2:] - boxes[:, :2])
+
 
 @dataclass(frozen=True)
 class FrameResult:

@@ -1,0 +1,131 @@
+"""A benchmark through a tracker: masks on disk, then scores and speed as files of record.
+
+Masks are written frame by frame and scored from the files, so memory does not grow with the video, other evaluators can read
+what was scored, and an interrupted evaluation goes on with the next sequence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from e3sn_lib.baselines import BASELINES, boxes_of, fill_boxes, mask_in_true_boxes
+from e3sn_lib.data.types import Sequence
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_mask, write_csv, write_mask
+from e3sn_lib.scoring import score_sequence, summarise
+from e3sn_lib.tracking import Tracker, box_xywh, labels_from_soft_masks
+
+MODEL = "mask"
+"""Method name of the model itself, at its own threshold."""
+BOX = "tracker box filled"
+BOUND = "mask in true boxes"
+THRESHOLDS = (0.3, 0.4, 0.6)
+
+
+def evaluate_tracker(
+    tracker: Tracker, sequences: list[Sequence], out: Path, *, extras: bool = True, show: Callable[[str], None] = print
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Track every sequence from the boxes of its first mask (paper 4.2), write the masks, score them.
+
+    Args:
+        tracker: with the inference settings to be scored.
+        sequences: of one benchmark.
+        out: masks go to ``out/METHOD/SEQUENCE/FRAME.png``; finished sequences found there are not tracked again.
+        extras: also score other thresholds, the tracker's filled boxes, and masks at the true boxes.
+        show: where progress lines go.
+
+    Returns:
+        Scores per object with a column ``method``, and speed per sequence.
+    """
+    scores, speed = [], []
+    for number, sequence in enumerate(sequences, start=1):
+        timing = out / "timing" / f"{sequence.name}.csv"
+        if not timing.is_file():
+            write_csv(timing, _track(tracker, sequence, out, extras))
+        speed.append(pd.read_csv(timing))
+        methods = [MODEL, *([BOX, BOUND, *(f"{MODEL}@{t:.2f}" for t in THRESHOLDS)] if extras else [])]
+        scores += [score_method(method, _written(out / method, sequence), sequence) for method in methods]
+        model = scores[-len(methods)]
+        show(f"{number}/{len(sequences)} {sequence.name}: J {100 * model['J-Mean'].mean():.1f}, F {100 * model['F-Mean'].mean():.1f}")
+    return pd.concat(scores, ignore_index=True), pd.concat(speed, ignore_index=True)
+
+
+def evaluate_baselines(sequences: list[Sequence]) -> pd.DataFrame:
+    """Scores per object of everything that needs no network."""
+    rows = [score_method(method, baseline(sequence), sequence) for method, baseline in BASELINES.items() for sequence in sequences]
+    return pd.concat(rows, ignore_index=True)
+
+
+def score_method(method: str, masks: Iterable[NDArray[np.uint8]], sequence: Sequence) -> pd.DataFrame:
+    """Statistics per object of one method's masks of one sequence."""
+    per_object, _ = summarise(score_sequence(masks, sequence))
+    per_object.insert(0, "method", method)
+    return per_object
+
+
+def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.DataFrame:
+    """Write all masks of one sequence and return its timing, one row."""
+    ids = sequence.object_ids()
+    first = sequence.mask(0)
+    height, width = sequence.frame(0).shape[:2]
+    if first.shape != (height, width):
+        raise InputError(f"mask {sequence.mask_paths[0]} is {first.shape[1]}x{first.shape[0]}, its frame {width}x{height}")
+    boxes = boxes_of(first, ids)
+    known = [number for number in ids if boxes[number] is not None]
+    order = np.array([0, *known], np.uint8)
+    reader = _TimedFrames(sequence)
+    results = tracker.run(reader, [box_xywh(box) for box in boxes.values() if box is not None])
+    started, writing = time.perf_counter(), 0.0
+    for index, result in enumerate(results):
+        begun = time.perf_counter()
+        outputs = {MODEL: order[result.ids]}
+        if extras:
+            outputs |= {f"{MODEL}@{t:.2f}": order[labels_from_soft_masks(result.soft_masks, t)] for t in THRESHOLDS}
+            tracked = dict(zip(known, map(tuple, result.boxes_frame_xyxy.tolist()), strict=True))
+            outputs[BOX] = fill_boxes(tracked, first.shape)
+        for method, labels in outputs.items():
+            write_mask(_mask_path(out / method, sequence, index), first if index == 0 else labels)
+        writing += time.perf_counter() - begun
+    tracking = time.perf_counter() - started - writing - reader.seconds
+    if extras:
+        for index, labels in enumerate(mask_in_true_boxes(sequence, tracker)):
+            write_mask(_mask_path(out / BOUND, sequence, index), labels)
+    return pd.DataFrame(
+        [
+            {
+                "sequence": sequence.name,
+                "frames": len(sequence),
+                "objects": len(known),
+                "seconds_reading": reader.seconds,
+                "seconds_tracking": tracking,
+            }
+        ]
+    )
+
+
+class _TimedFrames:
+    """The frames of a sequence, with the time that reading them takes."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence, self.seconds = sequence, 0.0
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for index in range(len(self.sequence)):
+            begun = time.perf_counter()
+            frame = self.sequence.frame(index)
+            self.seconds += time.perf_counter() - begun
+            yield frame
+
+
+def _mask_path(folder: Path, sequence: Sequence, index: int) -> Path:
+    return folder / sequence.name / f"{sequence.frame_paths[index].stem}.png"
+
+
+def _written(folder: Path, sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
+    return (read_mask(_mask_path(folder, sequence, index)) for index in range(len(sequence)))
