@@ -1,0 +1,67 @@
+SHELL := bash
+PROFILE ?= smoke
+PYTEST_ARGS ?= -m "not slow"
+export PROFILE DATA RUNS ONLY
+
+# Modules rather than scripts: their first lines would break if the checkout were moved.
+PY := .venv/bin/python
+READY := .venv/.ready
+MINUTES = $(shell sed -n 's/^minutes: *//p' "e3sn_lib/profiles/$(PROFILE).yaml" 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help reproduce test lab say-reproduce say-test say-lab
+
+help:
+	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04]'
+	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html'
+	@echo 'make test       lint, types and tests; PYTEST_ARGS=... replaces -m "not slow"'
+	@echo 'make lab        JupyterLab on the notebooks'
+	@echo
+	@echo 'Each sets up .venv first if there is none (PYTHON=... chooses the interpreter, 3.11 or newer).'
+
+reproduce: say-reproduce $(READY)
+	@$(PY) -m e3sn_lib reproduce --profile "$$PROFILE" \
+	  $${DATA:+--data "$$DATA"} $${RUNS:+--runs "$$RUNS"} $${ONLY:+--only "$$ONLY"}
+
+test: say-test $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then echo "nbstripout --verify notebooks/*.ipynb"; \
+	  $(PY) -m nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" "$$@"; fi
+	$(PY) -m pytest --durations=5 $(PYTEST_ARGS)
+
+lab: say-lab $(READY)
+	$(PY) -m jupyterlab notebooks
+
+say-reproduce:
+	@echo "Runs the notebooks in the $$PROFILE profile ($(if $(MINUTES),about $(MINUTES) minutes on two CPU cores,no duration is known for it))" \
+	  "and builds its page below reports/."
+
+say-test:
+	@echo 'Checks style, types and notebooks, then runs the tests: a few minutes on two CPU cores.'
+
+say-lab:
+	@echo 'Opens JupyterLab on the notebooks; Ctrl-C twice ends it.'
+
+$(READY): pyproject.toml
+	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then break; fi; \
+	    python=; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo 'No Python 3.11 or newer with the venv module was found.' \
+	      'Install one (Debian, Ubuntu: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3' >&2; exit 1; \
+	  fi; \
+	  echo "Creating .venv with $$("$$python" -V)."; \
+	  "$$python" -m venv .venv; \
+	fi
+	@if ! $(PY) -c 'import torch' 2>/dev/null; then \
+	  echo 'Installing into .venv, once: several GB with the CUDA build of PyTorch, 5 to 15 minutes.' \
+	    'Without a GPU the CPU build is far smaller; the README says how to install it first.'; \
+	fi
+	@set -o pipefail; $(PY) -m pip install --disable-pip-version-check -e '.[lab,dev]' \
+	  | { grep --line-buffered -v '^Requirement already satisfied' || true; }
+	@touch $@
