@@ -192,6 +192,8 @@ class TrainConfig:
     """Share of the steps after which ``train_layers`` of the backbone are trained (SiamMask: epoch 10 of 20)."""
     train_layers: tuple[str, ...] = ("layer2", "layer3")
     """Backbone layers that are ever trained (SiamMask); their batch-norm statistics stay as they are."""
+    train_shortcuts: bool = True
+    """False leaves the 3x3 shortcuts of layer2 and layer3 the 1x1 ones that ImageNet weights put in their centre (ours: faster)."""
     clip: float = 10.0
     """Largest gradient norm, for each parameter group by itself (value: SiamMask; by group: ours)."""
     precision: str = "auto"
@@ -299,6 +301,30 @@ def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
     profile = _build(Profile, settings, "")
     _check(profile)
     return profile  # type: ignore[no-any-return]
+
+
+def training_settings(profile: Profile) -> dict[str, Any]:
+    """What determines a run's weights: settings that differ from their defaults, without those that only say where or how fast.
+
+    A field that is added later with a default does not change the name of an older run.
+    """
+    settings = _differences(profile)
+    for path in ("title", "minutes", "track", "data.root", "data.workers", "data.evaluation", "train.log_every", "train.checkpoint_every"):
+        section, _, key = path.rpartition(".")
+        (settings.get(section, {}) if section else settings).pop(key, None)
+    return settings
+
+
+def _differences(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, as plain values."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(value):
+            found[item.name] = _differences(value)
+        elif value != item.default:
+            found[item.name] = dataclasses.asdict(config)[item.name]
+    return json.loads(json.dumps({key: value for key, value in found.items() if value != {}}))  # type: ignore[no-any-return]
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:

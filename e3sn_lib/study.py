@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile
+from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_train_sets
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
-from e3sn_lib.provenance import environment
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import FINAL, Trainer, precision_of
+from e3sn_lib.training import FINAL, Trainer
 
 
 @dataclass(frozen=True)
@@ -192,12 +190,7 @@ class Study:
 
 
 def run_name(profile: Profile, sets: TrainSets) -> str:
-    """``VARIANT-seedN-HASH``; the hash is of all settings that training depends on, and of the sets that are there."""
-    settings = profile.to_dict()
-    for key in ("title", "minutes", "track"):
-        settings.pop(key)
-    settings["data"] = {key: settings["data"][key] for key in ("negative_pairs",)}
-    settings["data"]["sets"] = [
-        [tracks.name, len(tracks.tracks), config.weight, config.frame_range] for tracks, config in sets.opened
-    ]
-    return f"{profile.name}-{profile.variant}-seed{profile.seed}-{config_hash(settings)}"
+    """``PROFILE-VARIANT-seedN-HASH``; the hash is of all settings that training depends on, and of the sets that are there."""
+    opened = [[tracks.name, len(tracks.tracks), config.weight, config.frame_range] for tracks, config in sets.opened]
+    digest = config_hash({"settings": training_settings(profile), "sets": opened})
+    return f"{profile.name}-{profile.variant}-seed{profile.seed}-{digest}"

@@ -82,6 +82,7 @@ class Tracker:
         self.config = config or TrackConfig()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
         self.model = model.to(self.device).eval()
+        self.model.backbone.skip_zero_taps()
         self.anchors = anchors_cxcywh(centre=0.0).reshape(-1, 4)
         self.window = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(self.anchors) // CELLS**2)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig
+from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, profile_from_dict, training_settings
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
@@ -72,7 +72,9 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
 
 def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> list[dict[str, Any]]:
     """Parameters by learning rate and name: backbone, location (neck and RPN), mask, and fusion (without weight decay)."""
-    backbone = [p for name in config.train_layers for m in model.backbone.stage(name) for p in m.parameters()]
+    fixed = set() if config.train_shortcuts else {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
+    layers = [m for name in config.train_layers for m in model.backbone.stage(name)]
+    backbone = [p for layer in layers for p in layer.parameters() if id(p) not in fixed]
     fusion = list(model.mask.fusion.parameters())
     mask_modules = [model.mask.adjust, model.mask.levels, model.refine, *([model.base_head] if model.base_head else [])]
     groups = [
@@ -99,6 +101,10 @@ def set_trainable(model: E3SN, groups: list[dict[str, Any]], config: TrainConfig
         if group["name"] != "backbone" or train_backbone:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
+    for shortcut in model.backbone.shortcuts:
+        shortcut.centre_only = False
+    if not any(shortcut.weight.requires_grad for shortcut in model.backbone.shortcuts):
+        model.backbone.skip_zero_taps()
     model.mask.train()
     model.refine.train()
     if model.base_head is not None:
@@ -311,7 +317,7 @@ class Trainer:
         if not path.is_file():
             return
         content = torch.load(path, map_location=self.device, weights_only=True)
-        if content["profile"] != self.profile.to_dict():
+        if training_settings(profile_from_dict(content["profile"])) != training_settings(self.profile):
             raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
         self.model.load_state_dict(content["model"])
         self.optimiser_state = content["optimiser"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -23,6 +24,22 @@ class Features(NamedTuple):
     p1: Tensor
     p2: Tensor
     p3: Tensor
+
+
+class Shortcut(nn.Conv2d):
+    """A 3x3 shortcut that is computed as 1x1 while only the centre of its kernel is used, as with ImageNet weights.
+
+    The result is the same; layer3's shortcut alone is a third of the backbone's multiplications otherwise.
+    """
+
+    centre_only = False
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.centre_only:
+            return super().forward(features)
+        stride = self.stride[0]
+        rows = slice(1, -1, 2) if stride == 2 else slice(None)  # where unpadded 3x3 kernels of stride 2 are centred
+        return F.conv2d(features[..., rows, rows], self.weight[:, :, 1:2, 1:2])
 
 
 class Backbone(nn.Module):
@@ -45,7 +62,7 @@ class Backbone(nn.Module):
             first = layer[0]
             strided = first.conv2 if hasattr(first, "conv3") else first.conv1  # bottleneck or basic block
             old = first.downsample[0]
-            first.downsample[0] = nn.Conv2d(old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False)
+            first.downsample[0] = Shortcut(old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False)
             strided.stride, strided.padding = (stride, stride), (2 - stride, 2 - stride)
             if block_layout == "v1":
                 strided.dilation, strided.padding = (2, 2), (3 - stride, 3 - stride)
@@ -61,6 +78,21 @@ class Backbone(nn.Module):
         p1 = self.layer1(self.maxpool(p0))
         p2 = self.layer2(p1)
         return Features(p0, p1, p2, self.layer3(p2))
+
+    @property
+    def shortcuts(self) -> list[Shortcut]:
+        return [module for module in self.modules() if isinstance(module, Shortcut)]
+
+    def skip_zero_taps(self) -> bool:
+        """Compute shortcuts as 1x1 where all but the centre of their kernels is zero; says whether that holds for all.
+
+        Whoever changes a shortcut's weights afterwards has to call it again.
+        """
+        for shortcut in self.shortcuts:
+            around = shortcut.weight.detach().clone()
+            around[:, :, 1, 1] = 0
+            shortcut.centre_only = not bool(around.any())
+        return all(shortcut.centre_only for shortcut in self.shortcuts)
 
     def stage(self, name: str) -> list[nn.Module]:
         """The modules of "stem", "layer1", "layer2" or "layer3"."""
