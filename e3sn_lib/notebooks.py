@@ -263,7 +263,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(values), default=_as_json))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=_as_json))
+    return plain
 
 
 def _as_json(value: Any) -> Any:
