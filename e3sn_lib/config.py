@@ -32,15 +32,15 @@ class ModelConfig:
     backbone: str = "resnet50"
     """``resnet50`` (paper 3.2) or ``resnet18`` (ours, for the smoke profile)."""
     block_layout: str = "v1.5"
-    """Where a bottleneck strides: ``v1.5`` in the 3x3 (torchvision, SiamMask), ``v1`` in the first 1x1 (Caffe, Keras weights)."""
+    """Where a bottleneck strides: ``v1.5`` in the 3x3 (torchvision, SiamMask), ``v1`` in the first 1x1 (Caffe, Keras)."""
     channels: int = 256
     """Width of neck, correlation and heads (SiamMask)."""
     levels: tuple[int, ...] = (2, 3, 4)
     """Backbone levels whose correlations are fused for the mask (paper 3.4); (4,) is the paper's "E3SN only S"."""
     fusion: str = "softmax"
-    """How level weights are formed: ``softmax`` of three scalars (inferred from SiamRPN++), ``raw`` scalars, or ``fixed`` equal ones."""
+    """How level weights are formed: ``softmax`` of three scalars (inferred from SiamRPN++), ``raw`` scalars, or ``fixed``."""
     level_scale: str = "mean"
-    """``mean`` divides each level's correlation by its kernel area so that levels are comparable (ours); ``sum`` does not (SiamMask)."""
+    """``mean`` divides a level's correlation by its kernel area, so that levels compare (ours); ``sum`` does not (SiamMask)."""
     base_head: bool = False
     """Also build SiamMask's 63x63 mask head; stage one of the two-stage baseline trains it."""
 
@@ -50,7 +50,7 @@ class SamplerConfig:
     """Supervised sampling of candidate windows (paper 3.3)."""
 
     policy: str = "supervised"
-    """``supervised`` draws a fixed number per image (paper 3.3); ``all_positive`` takes every positive of the drawn anchors (SiamMask)."""
+    """``supervised``: a fixed number per image (paper 3.3); ``all_positive``: all cells of drawn positive anchors (SiamMask)."""
     samples_per_image: int = 4
     """K, paper 3.3."""
     positives_per_image: int = 3
@@ -78,7 +78,7 @@ class LossConfig:
     loc_beta: float = 1.0
     """Where smooth L1 turns linear, in units of the encoded offsets (torch's default)."""
     negatives: str = "zero"
-    """What a negative mask sample contributes: ``zero`` (equation 4 literally) or ``background`` (ours: all pixels -1, weight 1)."""
+    """What a negative sample contributes: ``zero`` (equation 4 literally) or ``background`` (ours: all pixels -1, weight 1)."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers; `profile_from_dict` is its inverse."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 def available_profiles() -> list[str]:
@@ -284,12 +284,18 @@ def load_profile(
         raise InputError(f"unknown profile '{name}'{_suggest(name, known)}; there are {', '.join(known)}, or give a .yaml file")
     settings = _read_yaml(path)
     by_variant = settings.pop("variants", {})
-    unknown = set(by_variant) - set(variants)
-    if unknown:
+    if not isinstance(by_variant, dict) or not all(isinstance(value, dict) for value in by_variant.values()):
+        raise InputError(f"{path.name}: 'variants' must hold settings by variant, such as siammask: {{train: {{pairs: 1000}}}}")
+    if unknown := set(by_variant) - set(variants):
         raise InputError(f"{path.name}: settings for unknown variant '{min(unknown)}'{_suggest(min(unknown), variants)}")
     merged = _merge(_merge(variants[variant], settings), by_variant.get(variant, {}))
     for text in overrides:
         merged = _merge(merged, _parse_override(text))
+    stages = variants[variant]["stages"]
+    if unknown := set(merged["stages"]) - set(stages):
+        raise InputError(
+            f"variant {variant} has no stage '{min(unknown)}'{_suggest(min(unknown), stages)}; there are {', '.join(stages)}"
+        )
     merged = _merge(merged, {"name": path.stem, "variant": variant, "seed": seed})
     if data_root:
         merged = _merge(merged, {"data": {"root": str(data_root)}})
@@ -300,7 +306,7 @@ def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
     """The inverse of `Profile.to_dict`; raises InputError for unknown keys and wrong types."""
     profile = _build(Profile, settings, "")
     _check(profile)
-    return profile  # type: ignore[no-any-return]
+    return profile
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
@@ -309,7 +315,16 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     A field that is added later with a default does not change the name of an older run.
     """
     settings = _differences(profile)
-    for path in ("title", "minutes", "track", "data.root", "data.workers", "data.evaluation", "train.log_every", "train.checkpoint_every"):
+    for path in (
+        "title",
+        "minutes",
+        "track",
+        "data.root",
+        "data.workers",
+        "data.evaluation",
+        "train.log_every",
+        "train.checkpoint_every",
+    ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
     return settings
@@ -324,7 +339,7 @@ def _differences(config: Any) -> dict[str, Any]:
             found[item.name] = _differences(value)
         elif value != item.default:
             found[item.name] = dataclasses.asdict(config)[item.name]
-    return json.loads(json.dumps({key: value for key, value in found.items() if value != {}}))  # type: ignore[no-any-return]
+    return json.loads(json.dumps({key: value for key, value in found.items() if value != {}}))
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
@@ -355,6 +370,10 @@ def _check(profile: Profile) -> None:
             raise InputError(f"{key} is '{value}'{_suggest(value, choices)}; it can be {', '.join(choices)}")
     if not profile.model.levels or not set(profile.model.levels) <= {2, 3, 4}:
         raise InputError(f"model.levels is {list(profile.model.levels)}; it must name some of 2, 3, 4")
+    for key in ("train.pairs", "train.batch_size", "train.log_every", "train.checkpoint_every", "sampler.anchor_total"):
+        section, name = key.split(".")
+        if getattr(getattr(profile, section), name) < 1:
+            raise InputError(f"{key} is {getattr(getattr(profile, section), name)}; it must be at least 1")
     if not 0 < profile.sampler.positives_per_image <= profile.sampler.samples_per_image:
         raise InputError("sampler.positives_per_image must be at least 1 and at most sampler.samples_per_image")
     for name, stage in profile.stages.items():
@@ -378,10 +397,15 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InputError(f"'{text}' is not of the form key=value, such as train.pairs=1000")
-    tree: Any = yaml.safe_load(value)
+    if key.partition(".")[0] in ("name", "variant", "seed"):
+        raise InputError(f"'{text}': {key} is no setting but an argument of its own")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"'{text}': the value cannot be read as YAML") from error
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
-    return tree  # type: ignore[no-any-return]
+    return tree
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -409,7 +433,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
                 raise InputError(f"unknown setting '{where}{'.' if where else ''}{key}'{_suggest(key, hints)}")
         built = {key: _build(hints[key], item, f"{where}{'.' if where else ''}{key}") for key, item in value.items()}
         try:
-            return kind(**built)
+            return kind(**built)  # type: ignore[operator]
         except TypeError as error:
             raise InputError(f"{where or 'profile'}: {error}") from error
     if origin is tuple:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from e3sn_lib.baselines import BASELINES, boxes_of, fill_boxes, mask_in_true_boxes
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Box, Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv, write_mask
 from e3sn_lib.scoring import score_sequence, summarise
@@ -52,7 +52,9 @@ def evaluate_tracker(
         methods = [MODEL, *([BOX, BOUND, *(f"{MODEL}@{t:.2f}" for t in THRESHOLDS)] if extras else [])]
         scores += [score_method(method, _written(out / method, sequence), sequence) for method in methods]
         model = scores[-len(methods)]
-        show(f"{number}/{len(sequences)} {sequence.name}: J {100 * model['J-Mean'].mean():.1f}, F {100 * model['F-Mean'].mean():.1f}")
+        show(
+            f"{number}/{len(sequences)} {sequence.name}: J {100 * model['J-Mean'].mean():.1f}, F {100 * model['F-Mean'].mean():.1f}"
+        )
     return pd.concat(scores, ignore_index=True), pd.concat(speed, ignore_index=True)
 
 
@@ -87,7 +89,7 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.
         outputs = {MODEL: order[result.ids]}
         if extras:
             outputs |= {f"{MODEL}@{t:.2f}": order[labels_from_soft_masks(result.soft_masks, t)] for t in THRESHOLDS}
-            tracked = dict(zip(known, map(tuple, result.boxes_frame_xyxy.tolist()), strict=True))
+            tracked: dict[int, Box | None] = dict(zip(known, map(tuple, result.boxes_frame_xyxy.tolist()), strict=True))
             outputs[BOX] = fill_boxes(tracked, first.shape)
         for method, labels in outputs.items():
             write_mask(_mask_path(out / method, sequence, index), first if index == 0 else labels)

@@ -46,7 +46,7 @@ class Run:
         return pd.read_csv(self.folder / "log.csv")
 
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.folder / "summary.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((self.folder / "summary.json").read_text())
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,9 @@ class Trainer:
         self.state.replaced += len(batch.problems)
         seen = (self.state.step + 1) * self.profile.train.batch_size
         if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
-            raise InputError(f"{self.state.replaced} of {seen} pairs met a file that cannot be used; the last: {batch.problems[-1:]}")
+            raise InputError(
+                f"{self.state.replaced} of {seen} pairs met a file that cannot be used; the last: {batch.problems[-1:]}"
+            )
         self.state.skipped += bad_steps > 0
         if bad_steps >= BAD_STEPS_IN_A_ROW:
             raise InputError(f"the loss was not finite {bad_steps} steps in a row at step {self.state.step}; lower train.lr")
@@ -288,7 +290,12 @@ class Trainer:
     def _log(self, stage: str, rate: float, log: dict[str, list[float]], elapsed: float) -> None:
         steps = len(log["loss"])
         weights = self.model.mask.fusion.weights().detach().tolist()
-        row: dict[str, Any] = {"step": self.state.step, "stage": stage, "pairs": self.state.step * self.profile.train.batch_size, "lr": rate}
+        row: dict[str, Any] = {
+            "step": self.state.step,
+            "stage": stage,
+            "pairs": self.state.step * self.profile.train.batch_size,
+            "lr": rate,
+        }
         for key in ("loss", "cls", "loc", "mask", "mask_iou", "grad_backbone", "grad_location", "grad_mask", "grad_fusion"):
             finite = [value for value in log.get(key, []) if math.isfinite(value)]
             row[key] = float(np.mean(finite)) if finite else math.nan

@@ -166,7 +166,9 @@ class PairDataset(Dataset[Pair]):
         still = len(track.frames) == 1
         first = int(rng.integers(len(track.frames)))
         flip, grey = bool(rng.random() < self.augment.flip), bool(rng.random() < self.augment.grey)
-        template = self._view(track.frames[first], rng, TEMPLATE_SIZE, self.augment.template_shift, self.augment.template_scale, flip)
+        template = self._view(
+            track.frames[first], rng, TEMPLATE_SIZE, self.augment.template_shift, self.augment.template_scale, flip
+        )
         if template is None:
             return None
 
@@ -230,7 +232,9 @@ class PairDataset(Dataset[Pair]):
         image = read_image(frame.image)
         mask = frame.mask.read() if frame.mask else None
         if mask is not None and mask.shape != image.shape[:2]:
-            raise InputError(f"mask of {frame.image} is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}")
+            raise InputError(
+                f"mask of {frame.image} is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+            )
         box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
         if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
             return None
@@ -256,4 +260,3 @@ def _cut(crop: Crop, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, b
     if box_crop_xyxy is None:
         return None
     return _View(crop.image(image, fill), cropped_mask, box_crop_xyxy)
-

@@ -17,6 +17,10 @@ Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
 
 
+VOID = 255
+"""Pixels of a mask of ids that belong to no object."""
+
+
 class MaskSource(Protocol):
     """One object's mask in one image, read when it is needed."""
 
@@ -91,20 +95,21 @@ class Sequence:
         """(H, W) uint8 object ids.
 
         Raises:
-            InputError: the mask cannot be read or has another size than the first one.
+            InputError: the mask cannot be read.
         """
         ids = read_mask(self.mask_paths[index])
         return (ids > 0).astype(np.uint8) if self.merge_ids else ids
 
     def object_ids(self) -> list[int]:
-        """Ids 1..K, where K is the highest id of the first mask (the official evaluator's rule).
+        """Ids 1..K, where K is the highest id of the first mask, void (255) aside (the official evaluator's rule).
 
         Raises:
             InputError: the first mask is empty.
         """
-        highest = int(self.mask(0).max())
+        first = self.mask(0)
+        highest = int(first[first < VOID].max(initial=0))
         if highest == 0:
-            raise InputError(f"sequence {self.name}: the first mask {self.mask_paths[0]} shows no object, so there is nothing to follow")
+            raise InputError(f"sequence {self.name}: the first mask {self.mask_paths[0]} shows no object to follow")
         return list(range(1, highest + 1))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from e3sn_lib.model.windows import Cells, gather_windows
 MARGIN = {255: 32, 143: 0}
 """How far, in pixels, the first candidate window of a search crop of this size reaches beyond the crop (SiamMask)."""
 BASE_MASK = 63
+RGB_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406])
+RGB_STD = 255 * torch.tensor([0.229, 0.224, 0.225])
+"""By which images are normalised (ImageNet's)."""
 
 
 class Template(NamedTuple):
@@ -77,14 +80,16 @@ class MaskCorrelation(nn.Module):
     def __init__(self, config: ModelConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.names = tuple(config.levels)
-        self.adjust = nn.ModuleDict({str(n): conv_bn(channels[n - 1], config.channels, 1, relu=False) for n in self.names if n != 4})
+        self.adjust = nn.ModuleDict(
+            {str(n): conv_bn(channels[n - 1], config.channels, 1, relu=False) for n in self.names if n != 4}
+        )
         self.levels = nn.ModuleDict({str(n): DepthwiseCorrelation(config.channels, config.level_scale) for n in self.names})
         self.fusion = LevelFusion(len(self.names), config.fusion)
 
     def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:
         """Filters of each level from a template's features: the centre of the crop, 15 x 15 at stride 4 and 7 x 7 at stride 8."""
         sources = {2: _centre(features.p1, 15), 3: _centre(features.p2, 7), 4: neck}
-        return tuple(self.levels[str(n)].kernel(self._adjusted(n, sources[n])) for n in self.names)
+        return tuple(self._level(n).kernel(self._adjusted(n, sources[n])) for n in self.names)
 
     def at_cells(self, template: Template, search: Search, cells: Cells) -> list[Tensor]:
         """One (N, C) tensor per level."""
@@ -98,16 +103,19 @@ class MaskCorrelation(nn.Module):
             }[n]
             top, left = step * (cells.row + first), step * (cells.column + first)
             windows = gather_windows(source, cells.image, top, left, size)
-            correlations.append(self.levels[str(n)].at_windows(kernel[cells.image], self._adjusted(n, windows)))
+            correlations.append(self._level(n).at_windows(kernel[cells.image], self._adjusted(n, windows)))
         return correlations
 
     def whole_maps(self, template: Template, search: Search) -> list[Tensor]:
-        """The whole correlation map of each level, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop: for figures and checks."""
+        """Each level's whole correlation map, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop: for figures and checks."""
         sources = {2: search.features.p1, 3: search.features.p2, 4: search.neck}
-        return [self.levels[str(n)](k, self._adjusted(n, sources[n])) for n, k in zip(self.names, template.levels, strict=True)]
+        return [self._level(n)(k, self._adjusted(n, sources[n])) for n, k in zip(self.names, template.levels, strict=True)]
+
+    def _level(self, level: int) -> DepthwiseCorrelation:
+        return cast(DepthwiseCorrelation, self.levels[str(level)])
 
     def _adjusted(self, level: int, features: Tensor) -> Tensor:
-        return self.adjust[str(level)](features) if level != 4 else features  # type: ignore[no-any-return]
+        return self.adjust[str(level)](features) if level != 4 else features
 
 
 class E3SN(nn.Module):
@@ -129,8 +137,8 @@ class E3SN(nn.Module):
         self.mask = MaskCorrelation(config, (p0, p1, p2, p3))
         self.base_head = head(config.channels, BASE_MASK**2) if config.base_head else None
         self.refine = Refinement(config.channels, (p0, p1, p2))
-        self.register_buffer("mean", 255 * torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", 255 * torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.register_buffer("mean", RGB_MEAN[:, None, None].clone(), persistent=False)
+        self.register_buffer("std", RGB_STD[:, None, None].clone(), persistent=False)
 
     def encode_template(self, image: Tensor) -> Template:
         """Filters of B objects from their template crops."""
@@ -146,11 +154,11 @@ class E3SN(nn.Module):
 
     def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
         """Class logits (B, 2, 5, 25, 25), background first, and box offsets (B, 4, 5, 25, 25) (dx, dy, log w, log h)."""
-        return self.rpn(template, search.neck)  # type: ignore[no-any-return]
+        return self.rpn(template, search.neck)
 
     def correlate(self, template: Template, search: Search, cells: Cells) -> Tensor:
         """The fused correlation of N candidate windows, (N, C)."""
-        return self.mask.fusion(self.mask.at_cells(template, search, cells))  # type: ignore[no-any-return]
+        return self.mask.fusion(self.mask.at_cells(template, search, cells))
 
     def segment(self, template: Template, search: Search, cells: Cells) -> Tensor:
         """Mask logits (N, 127, 127) of N candidate windows, float32."""
@@ -159,14 +167,14 @@ class E3SN(nn.Module):
             step, margin = STRIDE // stride, search.margin // stride
             top, left = step * cells.row - margin, step * cells.column - margin
             skips.append(gather_windows(getattr(search.features, name), cells.image, top, left, size))
-        return self.refine(self.correlate(template, search, cells), *skips).float()  # type: ignore[no-any-return]
+        return self.refine(self.correlate(template, search, cells), *skips).float()
 
     def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
         """SiamMask's first stage: 63 x 63 logits straight from the correlation, (N, 63, 63) float32."""
         if self.base_head is None:
             raise InputError("this network has no base mask head; set model.base_head=true")
         correlation = self.correlate(template, search, cells)[:, :, None, None]
-        return self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()  # type: ignore[no-any-return]
+        return self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()
 
     def forward(self, template_image: Tensor, search_image: Tensor, cells: Cells, mask: str = "refine") -> Output:
         """One training step's maps; `mask` chooses the head, ``refine`` or ``base``."""
@@ -176,7 +184,7 @@ class E3SN(nn.Module):
 
     def _features(self, image: Tensor) -> Features:
         normalised = (image.float() - self.mean) / self.std
-        return self.backbone(normalised.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return self.backbone(normalised.contiguous(memory_format=torch.channels_last))
 
 
 def _centre(features: Tensor, size: int) -> Tensor:
@@ -187,7 +195,7 @@ def _centre(features: Tensor, size: int) -> Tensor:
 
 def build_model(config: ModelConfig) -> E3SN:
     """A network with random weights (the backbone's come from `e3sn_lib.model.weights.load_backbone`)."""
-    return E3SN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return E3SN(config).to(memory_format=torch.channels_last)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -36,7 +36,7 @@ class Refinement(nn.Module):
             p0, p1, p2: the search image's features in each window, (N, 64, 61, 61), (N, 256, 31, 31), (N, 512, 15, 15).
         """
         deconv = self.deconv.weight.to(correlation.dtype)
-        start = (correlation @ deconv.flatten(1)).unflatten(1, deconv.shape[1:])  # its input is 1x1: a matrix product
+        start = (correlation @ deconv.flatten(1)).reshape(-1, *deconv.shape[1:])  # its input is 1x1: a matrix product
         assert self.deconv.bias is not None
         x = start + self.deconv.bias.to(start.dtype)[:, None, None]
         x = self.post0(F.interpolate(self.h2(x) + self.v2(p2), size=31))

@@ -36,7 +36,9 @@ def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_roo
     if source == "none":
         return
     if source == "torchvision":
-        weights = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
+        weights = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"].get_state_dict(
+            progress=True, check_hash=True
+        )
     else:
         places = [Path(source), data_root / source, data_root / "weights" / source, data_root.parent / "weights" / source]
         found = next((place for place in places if place.is_file()), None)
@@ -48,12 +50,17 @@ def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_roo
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load every key or none.
+    """Load every key or none; raises InputError as `check_keys` does."""
+    check_keys(module.state_dict(), state, what)
+    module.load_state_dict(dict(state))
+
+
+def check_keys(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Compare keys and shapes.
 
     Raises:
         InputError: naming missing, surplus and misshapen keys.
     """
-    wanted = module.state_dict()
     missing, surplus = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
@@ -62,9 +69,10 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
     ]
     faults = {"missing": missing, "surplus": surplus, "misshapen": shapes}
     if any(faults.values()):
-        text = "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in faults.items() if keys)
+        text = "; ".join(
+            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in faults.items() if keys
+        )
         raise InputError(f"{what} does not fit this network: {text}")
-    module.load_state_dict(dict(state))
 
 
 def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, notes: Mapping[str, str] | None = None) -> None:

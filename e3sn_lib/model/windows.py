@@ -27,7 +27,7 @@ def gather_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size:
     Returns:
         (N, C, size, size).
     """
-    return _Windows.apply(maps, torch.stack([image, top, left], dim=1).tolist(), size)  # type: ignore[no-any-return, no-untyped-call]
+    return _Windows.apply(maps, torch.stack([image, top, left], dim=1).tolist(), size)
 
 
 class _Windows(torch.autograd.Function):
@@ -36,9 +36,9 @@ class _Windows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:
         ctx.shape, ctx.places, ctx.size = maps.shape, places, size
-        windows = torch.zeros(
-            (len(places), maps.shape[1], size, size), dtype=maps.dtype, device=maps.device
-        ).contiguous(memory_format=torch.channels_last)
+        windows = torch.zeros((len(places), maps.shape[1], size, size), dtype=maps.dtype, device=maps.device).contiguous(
+            memory_format=torch.channels_last
+        )
         for n, (image, source, target) in enumerate(_overlaps(places, size, maps.shape)):
             windows[n][:, *target] = maps[image][:, *source]
         return windows

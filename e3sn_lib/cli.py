@@ -1,0 +1,256 @@
+"""The command line. Wrong input ends in one line and exit status 2; nothing is left half-written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import tee
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from e3sn_lib.config import available_profiles, available_variants, load_profile
+from e3sn_lib.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except InputError as error:
+        print(f"e3sn {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ne3sn {options.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Execute the notebooks with papermill and build the report page."""
+    from e3sn_lib.notebooks import run_all, to_html
+    from e3sn_lib.report import build_report
+    from e3sn_lib.study import Study
+
+    study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
+    profile = study.load()
+    sources = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    wanted = [part for part in options.only.split(",") if part]
+    if unknown := [part for part in wanted if not any(source.name.startswith(part) for source in sources)]:
+        raise InputError(f"there is no notebook {unknown[0]}; there are {', '.join(source.stem for source in sources)}")
+    sources = [source for source in sources if not wanted or any(source.name.startswith(part) for part in wanted)]
+    study.train_sets()
+    duration = f"about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else "its duration is not known"
+    print(f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; finished runs are reused")
+    parameters = {
+        "profile": study.profile,
+        "data": str(Path(study.data).resolve()) if study.data else "",
+        "runs": str(study.runs.resolve()),
+        "report": str(study.report.resolve()),
+        "seed": study.seed,
+        "overrides": list(study.overrides),
+    }
+    runs = run_all(sources, study.report, parameters, cwd=NOTEBOOKS)
+    for executed in sorted((study.report / "notebooks").glob("*.ipynb")):
+        to_html(executed, executed.with_suffix(".html"))
+    page = build_report(study.report, profile)
+    print(f"report: {page}")
+    return 0 if all(run.status == "passed" for run in runs) else 1
+
+
+def data(options: argparse.Namespace) -> int:
+    """Say what is there and what is missing, or make the procedural set."""
+    from e3sn_lib.data.sources import verify
+    from e3sn_lib.data.synthetic import ensure_synthetic
+
+    profile = load_profile(options.profile, data_root=_data(options))
+    if options.action == "synthesize":
+        print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
+        return 0
+    table = verify(profile.data)
+    print(table.drop(columns=["origin", "kind"]).to_string(index=False))
+    absent = table[table["state"] != "ok"]
+    for row in absent.itertuples():
+        print(f"{row.state}: {row.use} set {row.name}, {row.left_out}; get it from {row.origin} and put it in {row.path}")
+    print(f"{len(table) - len(absent)} of {len(table)} sets are complete")
+    return 0 if absent.empty or options.action == "prepare" else 1
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train one run, or go on with it."""
+    from e3sn_lib.study import Study
+
+    study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
+    run = study.train(options.variant)
+    print(f"model: {run.model}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score anyone's PNG masks, or a trained model on a profile's benchmark."""
+    from e3sn_lib.scoring import score_folder, summarise, write_official_csvs
+
+    started = time.perf_counter()
+    if options.masks:
+        if not options.annotations:
+            raise InputError("--masks needs --annotations, the folder with the true masks")
+        names = _lines(options.sequences) if options.sequences else []
+        scores = score_folder(options.masks, options.annotations, names)
+        for note in scores.attrs["notes"]:
+            print(f"note: {note}")
+        out = options.out or Path("scores")
+        if out.resolve().is_relative_to(options.masks.resolve()):
+            raise InputError(f"--out {out} lies inside the masks folder; choose another, so that results are not taken for masks")
+        write_official_csvs(out, scores, options.name)
+        per_object, overall = summarise(scores)
+    else:
+        per_object, overall, out = _evaluate_model(options)
+    with pd.option_context("display.max_rows", None):
+        print(per_object.round(3).to_string(index=False))
+    print("  ".join(f"{name} {value:.3f}" for name, value in overall.items()))
+    frames = int(per_object["frames"].sum())
+    print(f"{frames} object frames (first and last left out) in {time.perf_counter() - started:.1f} s; tables in {out}")
+    return 0
+
+
+def _evaluate_model(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.Series, Path]:
+    from e3sn_lib.data.sources import open_evaluation
+    from e3sn_lib.evaluation import MODEL, evaluate_tracker
+    from e3sn_lib.files import write_csv
+    from e3sn_lib.model.weights import load_model
+    from e3sn_lib.scoring import SUMMARY_COLUMNS
+    from e3sn_lib.tracking import Tracker
+
+    if not options.model:
+        raise InputError("give --model FILE (a trained model), or --masks DIR with --annotations DIR")
+    model, profile = load_model(options.model)
+    settings = load_profile(options.profile, data_root=_data(options))
+    sequences = open_evaluation(settings.data, options.benchmark)
+    out = options.out or Path("evaluation") / options.benchmark
+    scores, speed = evaluate_tracker(Tracker(model, profile.track), sequences, out, extras=False)
+    write_csv(out / "per_object.csv", scores)
+    write_csv(out / "speed.csv", speed)
+    overall = scores[scores["method"] == MODEL][list(SUMMARY_COLUMNS)].mean()
+    return scores, overall, out
+
+
+def track(options: argparse.Namespace) -> int:
+    """Masks of the boxed objects in one's own video."""
+    from e3sn_lib.files import write_mask
+    from e3sn_lib.model.weights import load_model
+    from e3sn_lib.tracking import Tracker
+    from e3sn_lib.video import Image, frame_names, overlay, read_frames, write_clip
+
+    model, profile = load_model(options.weights)
+    names = frame_names(options.video)
+    tracker = Tracker(model, profile.track)
+    shown, tracked = tee(read_frames(options.video))
+    scores: list[np.ndarray] = []
+
+    def masks_and_overlays() -> Iterator[Image]:
+        for index, (frame, result) in enumerate(zip(shown, tracker.run(tracked, options.box), strict=True)):
+            stem = Path(names[index]).stem if names else f"{index:05d}"
+            write_mask(options.out / "masks" / f"{stem}.png", result.ids)
+            scores.append(result.scores)
+            yield overlay(frame, result.ids)
+
+    count = write_clip(options.out / "overlay.webm", masks_and_overlays())
+    lowest = np.array(scores).min(axis=0)
+    print(f"{count} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
+    print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in lowest))
+    return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Published SiamMask weights into a model of this project."""
+    from e3sn_lib.model.convert import convert_file
+
+    convert_file(options.checkpoint, options.out)
+    print(f"model: {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="e3sn", description="E3SN: video object segmentation from one box, as a reproducible study."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    def add_profile(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--profile", default="smoke", help=f"{', '.join(available_profiles())}, or a YAML file")
+        command.add_argument(
+            "--data", default="", help="folder that holds the data sets (default: E3SN_DATA, or the profile's own)"
+        )
+
+    def add_study(command: argparse.ArgumentParser) -> None:
+        add_profile(command)
+        command.add_argument("--runs", default="runs", help="folder of training runs (default: runs)")
+        command.add_argument("--report", default="", help="folder of results (default: reports/PROFILE)")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, e.g. train.pairs=1000"
+        )
+
+    command = add("reproduce", reproduce)
+    add_study(command)
+    command.add_argument("--only", default="", help="only these notebooks, by number: 04 or 01,04")
+    command = add("data", data)
+    command.add_argument("action", choices=["verify", "prepare", "synthesize"], nargs="?", default="verify")
+    add_profile(command)
+    command = add("train", train)
+    add_study(command)
+    command.add_argument("--variant", default="e3sn", help=", ".join(available_variants()))
+    command = add("evaluate", evaluate)
+    add_profile(command)
+    command.add_argument("--model", type=Path, help="a trained model (model.safetensors)")
+    command.add_argument("--benchmark", default="davis2016")
+    command.add_argument("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
+    command.add_argument("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
+    command.add_argument("--sequences", type=Path, help="text file with one sequence name per line")
+    command.add_argument("--name", default="val", help="set name in the output files' names")
+    command.add_argument("--out", type=Path, help="folder for the tables")
+    command = add("track", track)
+    command.add_argument("video", type=Path, help="video file or folder of frames")
+    command.add_argument(
+        "--box", type=_box, action="append", required=True, metavar="X,Y,W,H", help="object in the first frame; repeatable"
+    )
+    command.add_argument("--weights", type=Path, required=True, help="a trained model (model.safetensors)")
+    command.add_argument("--out", type=Path, required=True)
+    command = add("convert", convert)
+    command.add_argument("layout", choices=["siammask"])
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("out", type=Path)
+    return parser
+
+
+def _data(options: argparse.Namespace) -> str:
+    return options.data or os.environ.get("E3SN_DATA", "")
+
+
+def _box(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not x,y,width,height") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
