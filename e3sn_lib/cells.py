@@ -1,0 +1,93 @@
+"""How numbers look in a table, and what every table carries: a title that says what was scored, and notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from e3sn_lib.records import NONE, NOT_RUN, Measured, is_synthetic, number, read_runs, reason_not_run, scope
+
+PAPER = "the paper"
+PAPER_GPU = "NVIDIA TITAN RTX"
+RECOMPUTED = "recomputed by the DAVIS authors"
+AVERAGES = (
+    "Scores in percent, without the first and last frame of a sequence; mean, recall and decay are of each object over its frames, "
+    "then averaged over objects. Brackets hold the 95 % bootstrap interval over sequences, ± is the standard deviation over seeds."
+)
+
+
+def titled(table: pd.DataFrame, results: Path, name: str, title: str, benchmark: str = "", *notes: str) -> pd.DataFrame:
+    """Make a table's cells text and give it ``attrs["title"]`` and ``attrs["notes"]``.
+
+    With a `benchmark` the title says how much of it was scored, and the notes why it was not run and which runs are left out.
+    """
+    synthetic, extent = is_synthetic(results), scope(results, benchmark) if benchmark else ""
+    reason = reason_not_run(results, benchmark) if benchmark and not extent else ""
+    repeated = ", ".join(read_runs(results).attrs.get("left_out", [])) if benchmark else ""
+    table = table.reset_index(drop=True).astype(str)
+    table.attrs["title"] = f"{name}{', synthetic' if synthetic else ''}: {title}{f' (ours: {extent})' if extent else ''}"
+    further = [
+        f"Not run: {reason.rstrip('.')}." if reason else "",
+        f"Left out, as trained again with the same seed and settings: {repeated}." if repeated else "",
+    ]
+    table.attrs["notes"] = [note for note in (*notes, *further) if note]
+    return table
+
+
+def ours(results: Path) -> str:
+    """What our rows are called: "ours (cpu)", "ours (smoke, synthetic)"."""
+    words = [*read_runs(results)["profile"].unique(), *(["synthetic"] if is_synthetic(results) else [])]
+    return f"ours ({', '.join(words)})" if words else "ours"
+
+
+def score(measured: Measured | None, statistic: str) -> str:
+    """``51.4 ± 0.8 (45.0 to 57.9)``; the interval for means only."""
+    if measured is None:
+        return NOT_RUN
+    text = number(measured.value(statistic))
+    if measured.seeds > 1:
+        text += f" ± {number(measured.spread(statistic))}"
+    if statistic.endswith("Mean") and len(measured.weights) > 1:
+        interval = measured.interval(statistic)
+        text += f" ({number(interval.low)} to {number(interval.high)})"
+    return text
+
+
+def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) -> str:
+    """Mean over runs, with the standard deviation where they differ."""
+    if group.empty:
+        return NOT_RUN
+    deviation = "" if group[column].nunique() == 1 else f" ± {number(group[column].std(), decimals=decimals)}"
+    return f"{number(group[column].mean(), decimals=decimals)}{deviation} {unit}".rstrip()
+
+
+def duration(group: pd.DataFrame) -> str:
+    """Training time of some runs: ``0.50 ± 0.02 h (1,800 s)``."""
+    if group.empty:
+        return NOT_RUN
+    hours = spread(group.assign(hours=group["seconds"] / 3600), "hours", "h", 2)
+    return f"{hours} ({number(group['seconds'].mean(), decimals=0)} s)"
+
+
+def known(value: Any) -> str:
+    """A recorded value as text; "unknown" where it was not recorded."""
+    return "unknown" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown; columns of numbers are aligned to the right."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.to_numpy()]
+    rule = ["---:" if each else "---" for each in numeric_columns(table)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in ([*map(str, table.columns)], rule, *cells))
+
+
+def numeric_columns(table: pd.DataFrame) -> list[bool]:
+    """Which columns hold numbers, and nothing else but "not run" and dashes."""
+    empty = (NOT_RUN, NONE)
+    columns = [[str(cell) for cell in table[name]] for name in table.columns]
+    return [
+        any(cell not in empty for cell in column) and all(cell in empty or cell.lstrip("+-")[:1].isdigit() for cell in column)
+        for column in columns
+    ]

@@ -1,0 +1,233 @@
+"""The paper's claims and their verdicts, decided by rule from the files of record.
+
+``reference/claims.yaml`` holds the claims and the rules in words; the functions here are those rules. A verdict is one of
+"reproduced", "partly", "not reproduced" and "not testable here", with its reason where the numbers beside it do not show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from e3sn_lib.records import (
+    BENCHMARKS,
+    VARIANTS,
+    Interval,
+    Measured,
+    comparable_settings,
+    is_synthetic,
+    main_runs,
+    measure,
+    number,
+    read_runs,
+    read_scores,
+    read_speed,
+    reason_not_run,
+    reference,
+    scope,
+    whole_set,
+)
+
+NOT = "not reproduced"
+
+
+class Finding(NamedTuple):
+    """What one claim comes to."""
+
+    paper: str
+    ours: str
+    verdict: str
+
+
+def claims(results: Path) -> pd.DataFrame:
+    """One row per claim: the paper's number, ours, and the verdict."""
+    rows = []
+    for place, claim in enumerate(reference("claims")["claims"], start=1):
+        finding = _RULES[claim["rule"]](results, claim)
+        rows.append(
+            {
+                "Claim": f"C{place}",
+                "The paper says": claim["claim"],
+                "Where": claim["where"],
+                "Paper": finding.paper,
+                "Ours": finding.ours,
+                "Verdict": _not_testable(results, claim, finding) or finding.verdict,
+                "Ours is": claim["computed"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    table.attrs["title"] = f"Claims{', synthetic' if is_synthetic(results) else ''}: what the paper says and what we found"
+    table.attrs["notes"] = [f"Rule for {name}: {rule}." for name, rule in reference("claims")["rules"].items()]
+    return table
+
+
+def _not_testable(results: Path, claim: dict[str, Any], finding: Finding) -> str:
+    if finding.ours.startswith("not run"):
+        return "not testable here (not run)"
+    if is_synthetic(results):
+        return "not testable here (synthetic)"
+    if claim["rule"] in ("gain", "not_worse", "absolute") and not whole_set(results, claim["benchmark"]):
+        return f"not testable here ({scope(results, claim['benchmark'])})"
+    return ""
+
+
+def _stages(results: Path, claim: dict[str, Any]) -> Finding:
+    runs, scores = read_runs(results), read_scores(results, "davis2016")
+    names = main_runs(runs, "e3sn")
+    model, still = measure(scores, names), measure(scores, method="first mask held still")
+    logs = [path for name in names if (path := results / "runs" / f"{name}_log.csv").is_file()]
+    if not model or not still or not logs:
+        return Finding("one stage", _not_run(results, "davis2016"), "")
+    stages = max(pd.read_csv(path)["stage"].nunique() for path in logs)
+    gains = [model.minus(still, name) for name in ("J-Mean", "F-Mean")]
+    learned = sum(gain.low > 0 for gain in gains)
+    verdict = NOT if stages > 1 or not learned else "reproduced" if learned == 2 else "partly"
+    return Finding("one stage", f"{_count(stages, 'stage')}; against a still mask {_both(*gains)}", verdict)
+
+
+def _gain(results: Path, claim: dict[str, Any]) -> Finding:
+    paper = paper_difference(claim["table"], *claim["of"])
+    pair = _pair(results, claim)
+    if pair is None:
+        return Finding(_points(paper), _not_run(results, claim["benchmark"]), "")
+    a, b = pair
+    gains = [a.minus(b, name) for name in ("J-Mean", "F-Mean")]
+    right = sum(gain.mean > 0 for gain in gains)
+    if right == 2 and all(gain.low > 0 for gain in gains):
+        verdict = "reproduced" if min(a.seeds, b.seeds) > 1 else "partly (one seed)"
+    elif right == 2:
+        verdict = "partly (an interval includes 0)"
+    else:
+        verdict = "partly (only J)" if gains[0].mean > 0 else "partly (only F)" if right else NOT
+    return Finding(_points(paper), _both(*gains) + _seeds(a, b), verdict)
+
+
+def _not_worse(results: Path, claim: dict[str, Any]) -> Finding:
+    paper = paper_difference(claim["table"], *claim["of"])
+    pair = _pair(results, claim)
+    if pair is None:
+        return Finding(_points(paper), _not_run(results, claim["benchmark"]), "")
+    a, b = pair
+    differences = [a.minus(b, name) for name in ("J-Mean", "F-Mean")]
+    within = sum(difference.mean >= -claim["slightly"] for difference in differences)
+    verdict = (NOT, "partly", "reproduced" if min(a.seeds, b.seeds) > 1 else "partly (one seed)")[within]
+    return Finding(_points(paper), _both(*differences) + _seeds(a, b), verdict)
+
+
+def _budget(results: Path, claim: dict[str, Any]) -> Finding:
+    rows = paper_rows(claim["table"])
+    new, old = (rows[VARIANTS[variant]]["Training hours"] for variant in claim["of"])
+    paper = f"{old:g} h to {new:g} h: {_share(new / old)}"
+    runs = read_runs(results)
+    settings = comparable_settings(runs, *claim["of"])
+    ours = [runs.set_index("run").loc[main_runs(runs, variant, settings), ["seconds", "pairs"]] for variant in claim["of"]]
+    if any(each.empty for each in ours):
+        return Finding(paper, "not run", "")
+    ratio = ours[0]["seconds"].mean() / ours[1]["seconds"].mean()
+    pairs = [sorted(set(each["pairs"])) for each in ours]
+    text = " to ".join(f"{number(each['seconds'].mean() / 3600, decimals=2)} h" for each in reversed(ours)) + f": {_share(ratio)}"
+    if max(pairs[0] + pairs[1]) > 1.02 * min(pairs[0] + pairs[1]):
+        return Finding(paper, f"{text}, but not for equally many pairs", "not testable here (unequal budgets)")
+    verdict = "reproduced" if ratio <= 1 - (1 - new / old) / 2 else "partly" if ratio < 1 else NOT
+    return Finding(paper, text, verdict)
+
+
+def _memory(results: Path, claim: dict[str, Any]) -> Finding:
+    path = results / "sampling_cost.csv"
+    if not path.is_file():
+        return Finding("no number", "not run", "")
+    cost = pd.read_csv(path).sort_values("samples")
+    few = cost[cost["samples_per_image"].astype(str) == str(claim["samples"])]
+    if few.empty or len(cost) < 2:
+        return Finding("no number", f"not run with {claim['samples']} samples and more", "")
+    few, most = few.iloc[0], cost.iloc[-1]
+    ratio = few["peak_memory_mb"] / most["peak_memory_mb"]
+    text = f"{number(most['peak_memory_mb'], decimals=0)} MB to {number(few['peak_memory_mb'], decimals=0)} MB: {_share(ratio)}"
+    return Finding("no number", text, "reproduced" if ratio <= 0.5 else "partly" if ratio < 1 else NOT)
+
+
+def _speed(results: Path, claim: dict[str, Any]) -> Finding:
+    rows = paper_rows(claim["table"])
+    new, old = (rows[VARIANTS[variant]]["FPS"] for variant in claim["of"])
+    paper = f"{new:g} of {old:g} per second: {_share(new / old)}"
+    runs = read_runs(results)
+    timed = [read_speed(results, claim["benchmark"], main_runs(runs, variant)) for variant in claim["of"]]
+    machines = {name for each in timed for name in runs.set_index("run").loc[each["run"].unique(), "machine"]}
+    if any(each.empty for each in timed):
+        return Finding(paper, _not_run(results, claim["benchmark"]), "")
+    fps = [float(each["fps"].mean()) for each in timed]
+    ratio = fps[0] / fps[1]
+    text = f"{number(fps[0])} of {number(fps[1])} per second: {_share(ratio)}"
+    if len(machines) > 1:
+        return Finding(paper, f"{text}, on different machines", "not testable here (different machines)")
+    verdict = "reproduced" if ratio >= new / old - 0.05 else "partly" if 1 - ratio <= 2 * (1 - new / old) else NOT
+    return Finding(paper, text, verdict)
+
+
+def _absolute(results: Path, claim: dict[str, Any]) -> Finding:
+    row = paper_rows(claim["table"])["E3SN"]
+    paper = f"J {row['J-Mean']}, F {row['F-Mean']}"
+    model = measure(read_scores(results, claim["benchmark"]), main_runs(read_runs(results), "e3sn"))
+    if model is None:
+        return Finding(paper, _not_run(results, claim["benchmark"]), "")
+    shares = [(model.value(name), row[name]) for name in ("J-Mean", "F-Mean")]
+    near, part = all(ours >= theirs - 1 for ours, theirs in shares), all(ours >= 0.8 * theirs for ours, theirs in shares)
+    ours = ", ".join(f"{name[0]} {model.interval(name).text()}" for name in ("J-Mean", "F-Mean"))
+    return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", "reproduced" if near else "partly" if part else NOT)
+
+
+_RULES: dict[str, Callable[[Path, dict[str, Any]], Finding]] = {
+    "stages": _stages,
+    "gain": _gain,
+    "not_worse": _not_worse,
+    "budget": _budget,
+    "memory": _memory,
+    "speed": _speed,
+    "absolute": _absolute,
+}
+
+
+def paper_difference(table: str, a: str, b: str) -> dict[str, float]:
+    """What the paper's table says variant `a` gains over `b`, in points of J and F mean."""
+    rows = paper_rows(table)
+    return {name: round(rows[VARIANTS[a]][name] - rows[VARIANTS[b]][name], 1) for name in ("J-Mean", "F-Mean")}
+
+
+def paper_rows(table: str) -> dict[str, dict[str, Any]]:
+    """Rows of one of the paper's tables by method."""
+    content = reference("paper_tables")[table]
+    return {row[0]: dict(zip(content["columns"], row, strict=True)) for row in content["rows"]}
+
+
+def _pair(results: Path, claim: dict[str, Any]) -> tuple[Measured, Measured] | None:
+    runs, scores = read_runs(results), read_scores(results, claim["benchmark"])
+    settings = comparable_settings(runs, *claim["of"])
+    a, b = (measure(scores, main_runs(runs, variant, settings)) for variant in claim["of"])
+    return (a, b) if a and b else None
+
+
+def _not_run(results: Path, benchmark: str) -> str:
+    return f"not run on {BENCHMARKS[benchmark]}" if reason_not_run(results, benchmark) else "not run"
+
+
+def _points(values: dict[str, float]) -> str:
+    return ", ".join(f"{name[0]} {number(value, signed=True)}" for name, value in values.items())
+
+
+def _both(j: Interval, f: Interval) -> str:
+    return f"J {j.text(signed=True)}, F {f.text(signed=True)}"
+
+
+def _seeds(a: Measured, b: Measured) -> str:
+    return f"; {_count(a.seeds, 'seed')}" if a.seeds == b.seeds else f"; {a.seeds} and {b.seeds} seeds"
+
+
+def _share(ratio: float) -> str:
+    return f"{number(100 * ratio, decimals=0)} %"
+
+
+def _count(amount: int, noun: str) -> str:
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"

@@ -1,0 +1,140 @@
+"""Tables of what things cost and where they come from: speed, memory, runs, changed settings, checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from e3sn_lib.cells import AVERAGES, PAPER, PAPER_GPU, duration, known, ours, score, spread, titled
+from e3sn_lib.records import NONE, NOT_RUN, VARIANTS, main_runs, measure, number, read_runs, read_scores, read_speed, reference
+
+PAPER_PAIRS = 12_000_000
+"""Image pairs of SiamMask's first stage, 20 epochs of 600,000; the paper does not give its own number."""
+
+
+def speed(results: Path) -> pd.DataFrame:
+    """Tracking speed by the paper's convention and by the clock."""
+    trained = read_runs(results)
+    paper = {row[0]: row[-1] for row in reference("paper_tables")["table1"]["rows"]}
+    rows = [_speed_row(name, PAPER, paper[name], paper["SiamMask"], NONE, NONE, PAPER_GPU) for name in ("SiamMask", "E3SN")]
+    timed = {variant: read_speed(results, "davis2016", main_runs(trained, variant)) for variant in VARIANTS}
+    base = None if timed["siammask"].empty else float(timed["siammask"]["fps"].mean())
+    for variant, each in timed.items():
+        if each.empty:
+            rows.append(_speed_row(VARIANTS[variant], ours(results), None, None, NOT_RUN, NOT_RUN, NOT_RUN))
+            continue
+        wall = each["frames"].sum() / (each["seconds_reading"] + each["seconds_tracking"]).sum()
+        step = 1000 * each["seconds_tracking"].sum() / ((each["frames"] - 1) * each["objects"]).sum()
+        machine = ", ".join(sorted(set(trained.loc[trained["run"].isin(each["run"]), "machine"])))
+        fps = float(each["fps"].mean())
+        rows.append(_speed_row(VARIANTS[variant], ours(results), fps, base, number(wall), f"{number(step)} ms", machine))
+    note = (
+        "Object-frames per second = (frames - 1) × objects / tracking time, mean over sequences; reading images is excluded, the "
+        "start included. By the clock = all frames / (reading + tracking), in one process."
+    )
+    return titled(pd.DataFrame(rows), results, "Speed", "tracking on DAVIS-2016 val", "davis2016", note)
+
+
+def sampling_cost(results: Path) -> pd.DataFrame:
+    """Memory and time of a training step against the samples per image."""
+    path = results / "sampling_cost.csv"
+    cost = pd.read_csv(path).sort_values("samples").to_dict("records") if path.is_file() else []
+    rows = [
+        {
+            "Samples per image": str(row["samples_per_image"]),
+            "Windows per step": number(row["samples"], decimals=0),
+            "Time per step": f"{number(row['seconds_per_step'], decimals=2)} s",
+            "Peak memory": f"{number(row['peak_memory_mb'], decimals=0)} MB",
+        }
+        for row in cost
+    ]
+    table = pd.DataFrame(rows or [{"Samples per image": NOT_RUN, "Time per step": NOT_RUN, "Peak memory": NOT_RUN}])
+    return titled(table, results, "Sampling cost", "one training step by the number of sampled windows (the paper gives no number)")
+
+
+def ablations(results: Path) -> pd.DataFrame:
+    """Runs with changed settings against runs of the same variant and budget without the change."""
+    trained, scores = read_runs(results), read_scores(results, "davis2016")
+    columns = ["Variant", "Changed", "Compared with", "J-Mean", "J gain", "F-Mean", "F gain", "Pairs", "Training time", "Seeds"]
+    rows = []
+    for (variant, settings), group in trained[trained["settings"] != ""].groupby(["variant", "settings"], sort=False):
+        base = _unchanged(trained, group)
+        before = base["settings"].iloc[0] or "the profile's settings" if len(base) else "no run of this budget"
+        new, old = measure(scores, group["run"]), measure(scores, base["run"])
+        row = {"Variant": VARIANTS.get(variant, variant), "Changed": settings, "Compared with": before, "Seeds": str(len(group))}
+        for name in ("J-Mean", "F-Mean"):
+            gain = new.minus(old, name).text(signed=True) if new and old else NOT_RUN if len(base) else NONE
+            row |= {name: score(new, name), f"{name[0]} gain": gain}
+        rows.append(row | {"Pairs": spread(group, "pairs"), "Training time": duration(group)})
+    table = pd.DataFrame(rows or [dict.fromkeys(columns, NOT_RUN)])[columns]
+    note = "Gain: paired difference over the sequences with its 95 % bootstrap interval. One seed cannot carry a claim."
+    return titled(table, results, "Ablations", "changed settings on DAVIS-2016 val", "davis2016", AVERAGES, note)
+
+
+def runs(results: Path) -> pd.DataFrame:
+    """Where every number comes from: one row per training run."""
+    rows = []
+    for run in read_runs(results).to_dict("records"):
+        changes = "".join(f" --set {each}" for each in run["settings"].split())
+        rows.append(
+            {
+                "Run": run["run"],
+                "Command": f"e3sn train --profile {run['profile']} --variant {run['variant']} --seed {run['seed']}{changes}",
+                "Pairs": f"{run['pairs']:,}",
+                "Of 12 million": f"{number(100 * run['pairs'] / PAPER_PAIRS, decimals=3)} %",
+                "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
+                "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MB",
+                "Machine": f"{run['machine']}, {known(run.get('cores'))} cores",
+                "Precision": known(run.get("precision")),
+                "Commit": f"{known(run.get('commit'))[:8]}{' with changes' if run.get('dirty') is True else ''}",
+                "Files replaced": known(run.get("replaced_files")),
+                "Steps skipped": known(run.get("skipped_steps")),
+            }
+        )
+    note = f"{PAPER_PAIRS:,} pairs are 20 epochs of SiamMask's first stage; the paper does not give its number of pairs."
+    return titled(pd.DataFrame(rows or [{"Run": NOT_RUN}]), results, "Runs", "training runs of record", "", note)
+
+
+def checks(results: Path) -> pd.DataFrame:
+    """What this was checked against, from the file that the tests leave."""
+    path = results / "checks.csv"
+    rows = []
+    found = pd.read_csv(path).set_axis(["check", "source", "largest", "tolerance", "cases"], axis=1) if path.is_file() else None
+    for row in found.to_dict("records") if found is not None else []:
+        rows.append(
+            {
+                "Check": row["check"],
+                "Outside source": row["source"],
+                "Largest deviation": f"{row['largest']:.2g}",
+                "Tolerance": f"{row['tolerance']:.2g}",
+                "Cases": f"{row['cases']:,}",
+                "Holds": "yes" if row["largest"] <= row["tolerance"] else "no",
+            }
+        )
+    table = pd.DataFrame(rows or [{"Check": NOT_RUN, "Outside source": NOT_RUN}])
+    table.attrs |= {"title": "Checks: the largest deviation from each outside source", "notes": []}
+    return table
+
+
+def _unchanged(trained: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
+    """Runs of the same variant and number of pairs that change the fewest of a group's settings, but not all of them."""
+    changed = set(group["settings"].iloc[0].split())
+    alike = trained[(trained["variant"] == group["variant"].iloc[0]) & trained["pairs"].isin(group["pairs"])]
+    fewer = alike[[set(text.split()) < changed for text in alike["settings"]]]
+    least = min(fewer["settings"], key=lambda text: len(text.split()), default="")
+    return fewer[fewer["settings"] == least]
+
+
+def _speed_row(
+    method: str, source: str, fps: float | None, base: float | None, wall: str, step: str, machine: str
+) -> dict[str, str]:
+    return {
+        "Method": method,
+        "Numbers from": source,
+        "Object-frames per second": NOT_RUN if fps is None else f"{fps:g}" if source == PAPER else number(fps),
+        "Of SiamMask's": NOT_RUN if not fps or not base else f"{number(100 * fps / base, decimals=0)} %",
+        "Frames per second by the clock": wall,
+        "Time per object-frame": step,
+        "Machine": machine,
+    }

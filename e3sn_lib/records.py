@@ -1,0 +1,243 @@
+"""The files of record of a study, and how scores are averaged: objects, then seeds; intervals over sequences.
+
+Everything here reads ``results/``, the folder a study leaves in ``reports/PROFILE``, and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import ArrayLike
+
+from e3sn_lib.errors import InputError
+
+STATISTICS = ("J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
+"""Variants by the paper's names, in the order of its tables."""
+MODEL = "mask"
+"""Method name of the model itself, at its own threshold."""
+BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
+RESAMPLES = 10_000
+
+
+RUN_KEYS = ("run", "variant", "seed", "pairs", "seconds", "peak_memory_mb")
+"""Without these a record is no record of a run."""
+NOT_RUN = "not run"
+NONE = "–"
+"""In a cell to which nothing can belong."""
+
+
+def number(value: float, signed: bool = False, decimals: int = 1) -> str:
+    """A value for display; never a negative zero."""
+    return f"{round(value, decimals) + 0.0:{'+' if signed else ''},.{decimals}f}"
+
+
+class Interval(NamedTuple):
+    """A mean with the bounds of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, signed: bool = False) -> str:
+        """``51.4 (45.0 to 57.9)``."""
+        return f"{number(self.mean, signed)} ({number(self.low, signed)} to {number(self.high, signed)})"
+
+
+def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """The mean of `values`, one per sequence, and the percentile interval of its bootstrap over sequences.
+
+    Args:
+        values: (N,) finite numbers.
+        weights: (N,) objects of each sequence, where the mean is over objects; equal ones without.
+        seed: of the resampling.
+        resamples: how often N sequences are drawn with replacement.
+
+    Raises:
+        InputError: there are no values, or one is not finite.
+    """
+    x = np.asarray(values, np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    if x.size == 0 or not np.isfinite(x).all():
+        raise InputError("an interval needs at least one value, and finite ones")
+    drawn = np.random.default_rng(seed).integers(x.size, size=(resamples, x.size))
+    means = (x * w)[drawn].sum(axis=1) / w[drawn].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Interval(float((x * w).sum() / w.sum()), float(low), float(high))
+
+
+def paired_difference(a: pd.Series, b: pd.Series, weights: pd.Series | None = None, seed: int = 0) -> Interval:
+    """Mean of ``a - b`` over the sequences both are indexed by, with its bootstrap interval.
+
+    Raises:
+        InputError: they are not of the same sequences.
+    """
+    if set(a.index) != set(b.index):
+        odd = sorted(set(a.index) ^ set(b.index))
+        raise InputError(f"two runs were scored on different sequences ({odd[0]}, ...); evaluate both on the same ones")
+    return bootstrap_interval(a - b.loc[a.index], None if weights is None else weights.loc[a.index], seed)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method on one benchmark over all its runs, in percent."""
+
+    objects: pd.DataFrame
+    """Columns run, sequence, object and `STATISTICS`."""
+
+    @property
+    def seeds(self) -> int:
+        return int(self.objects["run"].nunique())
+
+    def by_seed(self, statistic: str) -> pd.Series:
+        """Mean over objects, one value per run."""
+        return self.objects.groupby("run")[statistic].mean()
+
+    def value(self, statistic: str) -> float:
+        """Mean over seeds."""
+        return float(self.by_seed(statistic).mean())
+
+    def spread(self, statistic: str) -> float:
+        """Sample standard deviation over seeds; NaN for a single one."""
+        return float(self.by_seed(statistic).std())
+
+    def by_sequence(self, statistic: str) -> pd.Series:
+        """Mean over objects and seeds, one value per sequence."""
+        return self.objects.groupby("sequence")[statistic].mean()
+
+    @property
+    def weights(self) -> pd.Series:
+        """Objects of each sequence."""
+        return self.objects.groupby("sequence")["object"].nunique()
+
+    def interval(self, statistic: str) -> Interval:
+        return bootstrap_interval(self.by_sequence(statistic), self.weights)
+
+    def minus(self, other: Measured, statistic: str) -> Interval:
+        """Paired difference over the sequences."""
+        return paired_difference(self.by_sequence(statistic), other.by_sequence(statistic), self.weights)
+
+
+@functools.cache
+def reference(name: str) -> Any:
+    """A YAML file of ``e3sn_lib/reference``."""
+    return yaml.safe_load((Path(__file__).parent / "reference" / f"{name}.yaml").read_text())
+
+
+def read_runs(results: Path) -> pd.DataFrame:
+    """One row per training run: the keys of ``runs/RUN.json``, those of its environment, and ``settings``, its overrides as text.
+
+    Where a variant was trained twice with the same seed and settings, the run of more pairs, else the later one, is kept;
+    ``attrs["left_out"]`` names the others.
+
+    Raises:
+        InputError: a file is not JSON or lacks a key.
+    """
+    records = []
+    for path in sorted((results / "runs").glob("*.json")):
+        try:
+            content = json.loads(path.read_text())
+            record = content.get("environment", {}) | content
+            _ = [record[key] for key in RUN_KEYS]
+            settings, machine = " ".join(sorted(record["overrides"])), record.get("machine", record.get("cpu", "unknown"))
+            records.append(
+                {"date": "", "profile": "", "title": "", "data": []} | record | {"settings": settings, "machine": machine}
+            )
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"{path} is no record of a run ({error!r}); make it again with e3sn reproduce") from error
+    if not records:
+        return pd.DataFrame(columns=[*RUN_KEYS, "settings", "profile", "title", "data", "machine"])
+    table = pd.DataFrame(records).sort_values(["pairs", "date", "run"])
+    repeated = table.duplicated(["variant", "seed", "settings"], keep="last")
+    order = table["variant"].map({name: place for place, name in enumerate(VARIANTS)})
+    kept = table[~repeated].assign(order=order).sort_values(["settings", "order", "seed"]).drop(columns="order")
+    kept = kept.reset_index(drop=True)
+    kept.attrs["left_out"] = sorted(table.loc[repeated, "run"])
+    return kept
+
+
+def read_scores(results: Path, benchmark: str) -> pd.DataFrame:
+    """Scores per object of every run and baseline of a benchmark, in percent: run, variant, method, sequence, object, ..."""
+    files = [path for path in sorted((results / benchmark).glob("*.csv")) if not path.stem.endswith("_speed")]
+    tables = [table for table in map(pd.read_csv, files) if "J-Mean" in table]
+    if not tables:
+        return pd.DataFrame(columns=["run", "variant", "method", "sequence", "object", *STATISTICS, "frames"])
+    scores = pd.concat([table.astype({"run": object, "variant": object}) for table in tables], ignore_index=True)
+    scores[["run", "variant"]] = scores[["run", "variant"]].fillna("")
+    scores[list(STATISTICS)] *= 100
+    return scores
+
+
+def read_speed(results: Path, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
+    """Timing per sequence of some runs, with ``fps``: object-frames per second as the paper counts them, reading excluded."""
+    files = [results / benchmark / f"{run}_speed.csv" for run in runs]
+    tables = [pd.read_csv(path) for path in files if path.is_file()]
+    if not tables:
+        return pd.DataFrame(columns=["run", "sequence", "frames", "objects", "seconds_reading", "seconds_tracking", "fps"])
+    speed = pd.concat(tables, ignore_index=True)
+    return speed.assign(fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"])
+
+
+def measure(scores: pd.DataFrame, runs: Iterable[str] = ("",), method: str = MODEL) -> Measured | None:
+    """A method's scores over some runs, None if there are none; baselines belong to the run "" """
+    part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
+    return Measured(part[["run", "sequence", "object", *STATISTICS]]) if len(part) else None
+
+
+def main_runs(runs: pd.DataFrame, variant: str, settings: str = "") -> list[str]:
+    """Names of a variant's runs, one per seed, with the profile's own settings unless others are given."""
+    return list(runs.loc[(runs["variant"] == variant) & (runs["settings"] == settings), "run"])
+
+
+def comparable_settings(runs: pd.DataFrame, *variants: str) -> str:
+    """Settings under which all `variants` were trained: the profile's own, else those of the largest other budget."""
+    groups = runs.groupby("settings")
+    budgets = [name for name in groups.groups if re.fullmatch(r"(train\.pairs=\S+)?", str(name))]
+    for settings in sorted(budgets, key=lambda name: (name != "", -groups.get_group(name)["pairs"].max())):
+        if set(variants) <= set(groups.get_group(settings)["variant"]):
+            return str(settings)
+    return ""
+
+
+def is_synthetic(results: Path) -> bool:
+    """Whether any run was trained on procedural data, or says so in its title."""
+    runs = read_runs(results)
+    names = [each["name"] for data in runs["data"] for each in data]
+    return any(name.startswith("synthetic") for name in names) or any("synthetic" in str(title) for title in runs["title"])
+
+
+def scope(results: Path, benchmark: str) -> str:
+    """How much of a benchmark's validation set was scored: "4 of 20 sequences", or "" if nothing was."""
+    names = set(read_scores(results, benchmark)["sequence"])
+    official = set(reference("val_sequences")[benchmark])
+    if not names:
+        return ""
+    if names <= official:
+        return f"all {len(official)} sequences" if names == official else f"{len(names)} of {len(official)} sequences"
+    kind = "synthetic" if is_synthetic(results) else "other"
+    return f"{len(names)} {kind} sequences instead of the {len(official)} of {BENCHMARKS[benchmark]} val"
+
+
+def whole_set(results: Path, benchmark: str) -> bool:
+    """Whether a benchmark's validation set, all of it and nothing else, was scored."""
+    return scope(results, benchmark).startswith("all ")
+
+
+def reason_not_run(results: Path, benchmark: str) -> str:
+    """Why a benchmark was not run, from ``not_run.txt``; "" if that is not on record."""
+    path = results / benchmark / "not_run.txt"
+    return without_folders(path.read_text().strip()) if path.is_file() else ""
+
+
+def without_folders(text: str) -> str:
+    """Absolute paths cut to their last part: whose machine it was is nobody's concern."""
+    return re.sub(r"(?<![\w:/.])/(?:[^\s;,/]+/)+", ".../", text)
