@@ -2,28 +2,51 @@
 
 Frame and crop coordinates are continuous (pixel i covers [i, i + 1)). A crop of a frame is a square whose side depends on the
 object's size, padded where it leaves the frame and resized to a fixed number of pixels.
+
+`SiamMaskCrop` is the same square as SiamMask's public code rounds it. Its checkpoints are evaluated with that; it shifts a pasted
+mask by up to a pixel against the image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.boxes import TEMPLATE_SIZE
 from e3sn_lib.data.types import Box
 
 CONTEXT = 0.5
+Point = tuple[float, float]
 
 
 def context_side(width: float, height: float) -> float:
     """Side in frame pixels of the square around an object that becomes the 127 px template (SiamFC: half the size as context)."""
-    margin = CONTEXT * (width + height)
-    return math.sqrt((width + margin) * (height + margin))
+    return float(context_sides(np.array([width, height])))
+
+
+def context_sides(size_wh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`context_side` of sizes (..., 2)."""
+    margin = CONTEXT * size_wh.sum(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt((size_wh + margin).prod(axis=-1)))
+
+
+class ContextCrop(Protocol):
+    """A square of the frame resized to some pixels, and the way back for masks."""
+
+    @property
+    def outside(self) -> float:
+        """Value of a pasted soft mask where its window does not reach."""
+
+    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+        """The square's pixels, (size, size, 3); beyond the frame (H, W, 3) the colour `fill`."""
+
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """(2, 3) from pixel indices of a window, whose corner is given in crop coordinates, to pixel indices of the frame."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +56,19 @@ class Crop:
     matrix: NDArray[np.float64]
     """(2, 3), crop = matrix @ (x, y, 1)."""
     size: int
+    outside: ClassVar[float] = 0.0
 
     @classmethod
-    def square(cls, centre_frame_xy: tuple[float, float], side: float, size: int) -> Crop:
+    def square(cls, centre_frame_xy: Point, side: float, size: int) -> Crop:
         """The square of `side` frame pixels around a point, resized to `size` pixels."""
         return cls.similarity(centre_frame_xy, (size / 2, size / 2), (size / side, size / side), size)
 
     @classmethod
     def similarity(
         cls,
-        centre_frame_xy: tuple[float, float],
-        centre_crop_xy: tuple[float, float],
-        scale_xy: tuple[float, float],
+        centre_frame_xy: Point,
+        centre_crop_xy: Point,
+        scale_xy: Point,
         size: int,
         degrees: float = 0.0,
         flip: bool = False,
@@ -62,7 +86,7 @@ class Crop:
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Crop a mask (H, W) bool: interpolated, then cut at one half, so that its edge is where the image's edge is."""
-        return self._warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, 0) > 127  # type: ignore[no-any-return]
+        return self._warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, 0) > 127
 
     def _warp(self, array: NDArray[np.uint8], interpolation: int, fill: Any) -> NDArray[np.uint8]:
         matrix = to_pixel_indices(self.matrix)
@@ -70,13 +94,56 @@ class Crop:
             array, matrix, (self.size, self.size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
         )
 
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """The inverse of the crop; see `ContextCrop`."""
+        to_window = self.matrix.copy()
+        to_window[:, 2] -= window_crop_xy
+        return to_pixel_indices(_inverse(to_window))
+
     def box_to_crop(self, box_frame_xyxy: Box) -> Box:
         """The bounding rectangle, in the crop, of a frame box."""
         return _map_box(self.matrix, box_frame_xyxy)
 
     def box_to_frame(self, box_crop_xyxy: Box) -> Box:
         """The bounding rectangle, in the frame, of a crop box."""
-        return _map_box(cv2.invertAffineTransform(self.matrix), box_crop_xyxy)
+        return _map_box(_inverse(self.matrix), box_crop_xyxy)
+
+
+@dataclass(frozen=True)
+class SiamMaskCrop:
+    """A square as in SiamMask's public code: whole pixels out of the frame, pasted back as if nothing had been rounded."""
+
+    centre_frame_xy: Point
+    side: float
+    size: int
+    outside: ClassVar[float] = -1.0
+
+    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+        """Whole columns and rows around the centre (halves round to even), resized; `fill` is cut to integers."""
+        side = round(self.side)
+        left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
+        cut = cv2.warpAffine(
+            frame,
+            np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]),
+            (side, side),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=tuple(int(value) for value in fill),
+        )
+        return cv2.resize(cut, (self.size, self.size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """Window pixels over the unrounded square, in a frame that is one pixel smaller; see `ContextCrop`."""
+        side = round(self.side)
+        unit = side / self.size
+        corner = np.array(self.centre_frame_xy) - side / 2 + unit * np.array(window_crop_xy)
+        height, width = frame_hw
+        shrink = np.array([(width - 1) / width, (height - 1) / height])
+        return np.hstack([np.diag(shrink * unit), (shrink * corner)[:, None]])
+
+
+CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {"exact": Crop.square, "siammask": SiamMaskCrop}
+"""For each ``track.crop``: from centre and side in frame pixels, and the crop's pixels."""
 
 
 def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,26 +154,31 @@ def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def paste_mask(
-    soft_mask: NDArray[np.float32], window_crop_xy: tuple[float, float], crop: Crop, frame_hw: tuple[int, int], outside: float = 0.0
+    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Bring a window's soft mask back to the frame: the inverse of the crop, bilinearly.
+    """Bring a window's soft mask back to the frame, bilinearly.
 
     Args:
         soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
         window_crop_xy: the window's top left corner in crop coordinates.
         crop: where the crop was taken from the frame.
         frame_hw: size of the frame.
-        outside: value of frame pixels that the window does not cover.
 
     Returns:
-        (H, W) float32.
+        (H, W) float32, `crop.outside` where the window does not reach.
     """
-    from_window = crop.matrix.copy()
-    from_window[:, 2] -= window_crop_xy
-    matrix = to_pixel_indices(cv2.invertAffineTransform(from_window))
     return cv2.warpAffine(  # type: ignore[return-value]
-        soft_mask, matrix, frame_hw[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
+        soft_mask,
+        crop.window_to_frame(window_crop_xy, frame_hw),
+        frame_hw[::-1],
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=crop.outside,
     )
+
+
+def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(cv2.invertAffineTransform(matrix), np.float64)
 
 
 def _map_box(matrix: NDArray[np.float64], box_xyxy: Box) -> Box:
@@ -114,14 +186,3 @@ def _map_box(matrix: NDArray[np.float64], box_xyxy: Box) -> Box:
     corners = matrix @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1.0, 1.0, 1.0, 1.0]])
     (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
     return float(left), float(top), float(right), float(bottom)
-
-
-def template_crop(box_frame_xyxy: Box) -> Crop:
-    """The 127 px crop around an object, with context."""
-    x1, y1, x2, y2 = box_frame_xyxy
-    return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), context_side(x2 - x1, y2 - y1), TEMPLATE_SIZE)
-
-
-def search_crop(centre_frame_xy: tuple[float, float], size_wh: tuple[float, float], size: int = 255) -> Crop:
-    """The search crop: the template's scale, `size` pixels wide."""
-    return Crop.square(centre_frame_xy, context_side(*size_wh) * size / TEMPLATE_SIZE, size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,15 +17,19 @@ from torch import Tensor
 
 from e3sn_lib.boxes import CELLS, STRIDE, TEMPLATE_SIZE, anchors_cxcywh, decode_boxes
 from e3sn_lib.config import TrackConfig
-from e3sn_lib.crops import CONTEXT, Crop, context_side, paste_mask, search_crop
+from e3sn_lib.crops import CROPS, ContextCrop, context_sides, paste_mask
 from e3sn_lib.data.types import Box
 from e3sn_lib.errors import InputError
-from e3sn_lib.model.network import MARGIN, E3SN, Search, Template
+from e3sn_lib.model.network import E3SN, MARGIN, Search, Template
 from e3sn_lib.model.windows import Cells
 
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
+ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
+"""(3125, 4) relative to the middle of a search crop."""
+WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
+"""(3125,) how much an anchor is favoured for being near the middle."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class FrameResult:
     ids: NDArray[np.uint8]
     """(H, W): 0 background, k for the k-th box given at the start."""
     soft_masks: NDArray[np.float32]
-    """(N, H, W) object probabilities, 0 outside the chosen window."""
+    """(N, H, W) object probabilities; outside the chosen window 0, or -1 with ``track.crop=siammask``."""
     scores: NDArray[np.float64]
     """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the object is there."""
     boxes_frame_xyxy: NDArray[np.float64]
@@ -83,8 +88,6 @@ class Tracker:
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
         self.model = model.to(self.device).eval()
         self.model.backbone.skip_zero_taps()
-        self.anchors = anchors_cxcywh(centre=0.0).reshape(-1, 4)
-        self.window = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(self.anchors) // CELLS**2)
 
     def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]) -> Iterator[FrameResult]:
         """Follow objects through a video.
@@ -120,7 +123,7 @@ class Tracker:
             raise InputError("no box is given, so there is nothing to follow")
         fill = tuple(float(value) for value in frame.reshape(-1, 3).mean(axis=0))
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
-        crops = [Crop.square(tuple(c), context_side(*s), TEMPLATE_SIZE).image(frame, fill) for c, s in zip(centre, size, strict=True)]
+        crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
         with torch.inference_mode():
             template = self.model.encode_template(self._tensor(crops))
         return Targets(template, centre, size, fill)
@@ -134,43 +137,19 @@ class Tracker:
             targets: state after the previous frame.
             move: False segments at the known position, for a frame whose boxes are given.
         """
-        crops = [search_crop(tuple(c), tuple(s)) for c, s in zip(targets.centre_frame_xy, targets.size_wh, strict=True)]
+        crops = self._crops(targets.centre_frame_xy, targets.size_wh, SEARCH_SIZE)
         search = self.model.encode_search(self._tensor([crop.image(frame, targets.fill) for crop in crops]))
+        cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
         if move:
-            cells, scores, targets = self._locate(search, targets, crops, frame.shape[:2])
-        else:
-            centre = np.full(len(crops), CELLS // 2)
-            cells, scores = np.stack([centre, centre], axis=1), np.ones(len(crops))
+            cls, loc = self.model.locate(targets.template, search)
+            choice = choose(cls, loc, targets.size_wh, self.config)
+            cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame.shape[:2])
         soft = self._segment(search, targets.template, cells, crops, frame.shape[:2])
         ids = labels_from_soft_masks(soft, self.config.mask_threshold)
         return targets, FrameResult(ids, soft, scores, targets.boxes_frame_xyxy())
 
-    def _locate(
-        self, search: Search, targets: Targets, crops: list[Crop], frame_hw: tuple[int, int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], Targets]:
-        """The best cell of each object (N, 2), its score (N,), and the moved targets."""
-        cls, loc = self.model.locate(targets.template, search)
-        scores = cls.double().softmax(dim=1)[:, 1].flatten(1).cpu().numpy()
-        boxes = decode_boxes(loc.double().flatten(2).transpose(1, 2).cpu(), self.anchors).numpy()  # crop pixels, around the crop's middle
-        scale = np.array([crop.matrix[0, 0] for crop in crops])
-        size_crop = targets.size_wh * scale[:, None]
-        penalty = _penalty(boxes[..., 2:], size_crop, self.config.penalty_k)
-        ranked = scores
-        if self.config.score == "penalised":
-            influence = self.config.window_influence
-            ranked = penalty * scores * (1 - influence) + self.window * influence
-        best = ranked.argmax(axis=1)
-        rows = np.arange(len(best))
-        box, score = boxes[rows, best], scores[rows, best]
-        rate = (penalty[rows, best] * score * self.config.size_lr)[:, None]
-        height, width = frame_hw
-        centre = np.clip(targets.centre_frame_xy + box[:, :2] / scale[:, None], 0, (width, height))
-        size = np.clip((1 - rate) * targets.size_wh + rate * box[:, 2:] / scale[:, None], SMALLEST_SIZE, (width, height))
-        cells = np.stack([best % CELLS**2 // CELLS, best % CELLS], axis=1)
-        return cells, score, replace(targets, centre_frame_xy=centre, size_wh=size)
-
     def _segment(
-        self, search: Search, template: Template, cells: NDArray[np.int64], crops: list[Crop], frame_hw: tuple[int, int]
+        self, search: Search, template: Template, cells: NDArray[np.int64], crops: list[ContextCrop], frame_hw: tuple[int, int]
     ) -> NDArray[np.float32]:
         rows, columns = (torch.from_numpy(part.copy()).to(self.device) for part in cells.T)
         chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)
@@ -179,8 +158,56 @@ class Tracker:
         corners = [(float(column * STRIDE - margin), float(row * STRIDE - margin)) for row, column in cells]
         return np.stack([paste_mask(m, corner, crop, frame_hw) for m, corner, crop in zip(soft, corners, crops, strict=True)])
 
+    def _crops(self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int) -> list[ContextCrop]:
+        cut = CROPS[self.config.crop]
+        sides = context_sides(size_wh) * pixels / TEMPLATE_SIZE
+        return [cut((x, y), side, pixels) for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)]
+
     def _tensor(self, crops: list[NDArray[np.uint8]]) -> Tensor:
         return torch.from_numpy(np.stack(crops)).to(self.device).permute(0, 3, 1, 2)
+
+
+class Choice(NamedTuple):
+    """The best anchor of each of N objects in its search crop."""
+
+    ranked: NDArray[np.float64]
+    """(N, 3125) what was maximised: the score, penalised and windowed or not."""
+    best: NDArray[np.int64]
+    """(N,) flat anchor index."""
+    scores: NDArray[np.float64]
+    """(N,) classification score at the best."""
+    shift_frame_xy: NDArray[np.float64]
+    """(N, 2) from the middle of the search crop, in frame pixels."""
+    size_wh: NDArray[np.float64]
+    """(N, 2) new sizes in frame pixels."""
+
+    @property
+    def cells(self) -> NDArray[np.int64]:
+        """(N, 2) row and column."""
+        return np.stack([self.best % CELLS**2 // CELLS, self.best % CELLS], axis=1)
+
+
+def choose(cls: Tensor, loc: Tensor, size_wh: NDArray[np.float64], config: TrackConfig) -> Choice:
+    """Pick the best anchor; large changes of size and ratio, and far moves, count against one (SiamRPN).
+
+    Args:
+        cls: (N, 2, 5, 25, 25) logits, background first.
+        loc: (N, 4, 5, 25, 25) box offsets.
+        size_wh: (N, 2) in the previous frame, in frame pixels.
+        config: hyper-parameters.
+    """
+    scores = cls.double().softmax(dim=1)[:, 1].flatten(1).cpu().numpy()
+    boxes_crop_cxcywh = decode_boxes(loc.double().flatten(2).transpose(1, 2).cpu(), ANCHORS).numpy()
+    boxes = boxes_crop_cxcywh * (context_sides(size_wh) / TEMPLATE_SIZE)[:, None, None]
+    penalty = _penalty(boxes[..., 2:], size_wh, config.penalty_k)
+    ranked = scores
+    if config.score == "penalised":
+        ranked = penalty * scores * (1 - config.window_influence) + WINDOW * config.window_influence
+    best = ranked.argmax(axis=1)
+    rows = np.arange(len(best))
+    box, score = boxes[rows, best], scores[rows, best]
+    rate = (penalty[rows, best] * score * config.size_lr)[:, None]
+    return Choice(ranked, best, score, box[:, :2], (1 - rate) * size_wh + rate * box[:, 2:])
 
 
 def labels_from_soft_masks(soft_masks: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
@@ -192,17 +219,20 @@ def labels_from_soft_masks(soft_masks: NDArray[np.float32], threshold: float) ->
 def _penalty(size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float) -> NDArray[np.float64]:
     """exp(-(scale change x ratio change - 1) k) of boxes (N, A, 2) against the previous size (N, 2) (SiamRPN)."""
 
-    def side(size: NDArray[np.float64]) -> NDArray[np.float64]:
-        margin = CONTEXT * size.sum(axis=-1, keepdims=True)
-        return np.asarray(np.sqrt((size + margin).prod(axis=-1)))
-
     def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(ratio, 1 / ratio)
 
     previous = previous_wh[:, None]
-    scale = change(side(size_wh) / side(previous))
+    scale = change(context_sides(size_wh) / context_sides(previous))
     aspect = change((previous[..., 0] / previous[..., 1]) / (size_wh[..., 0] / size_wh[..., 1]))
     return np.exp(-(scale * aspect - 1) * k)
+
+
+def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
+    """The targets at their new places; centres stay in the frame, sizes between the smallest and the frame's (SiamMask)."""
+    limit = frame_hw[::-1]
+    centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
+    return replace(targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit))
 
 
 def _check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
@@ -214,7 +244,9 @@ def _check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], numbe
     if w < 1 or h < 1:
         raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the first frame")
     if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise InputError(f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; give x,y,width,height inside it")
+        raise InputError(
+            f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; give x,y,width,height inside it"
+        )
     return x, y, w, h
 
 
