@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from recipe import Reference, find_references
+from torch import Tensor
 
 from e3sn_lib.files import atomic_path
+from e3sn_lib.model.convert import convert_siammask, siammask_profile
+from e3sn_lib.model.network import E3SN, build_model
 
 ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / os.environ.get("E3SN_GOLDEN", "../shared/golden")
 COLUMNS = ["check", "source", "largest", "tolerance", "cases"]
 ROWS = pytest.StashKey[list[tuple[str, str, float, float, int]]]()
 
@@ -25,10 +31,32 @@ RecordDeviation = Callable[[str, str, float, float, int], None]
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of references."""
-    folder = ROOT / os.environ.get("E3SN_GOLDEN", "../shared/golden")
-    if not folder.is_dir():
-        pytest.skip(f"no reference numbers at {folder}; E3SN_GOLDEN names their folder")
-    return folder.resolve()
+    if not FOLDER.is_dir():
+        pytest.skip(f"no reference numbers at {FOLDER}; E3SN_GOLDEN names their folder")
+    return FOLDER.resolve()
+
+
+@pytest.fixture(scope="session", params=find_references(FOLDER) or [None], ids=lambda found: found.folder.name if found else "none")
+def reference(request: pytest.FixtureRequest) -> Reference:
+    """Each set of numbers of the public SiamMask code in turn."""
+    if request.param is None:
+        pytest.skip(f"no siammask_seed* at {FOLDER}; E3SN_GOLDEN names the folder of reference numbers")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def public_weights(reference: Reference) -> dict[str, Tensor]:
+    """The set's weights under the public code's keys."""
+    return reference.weights()
+
+
+@pytest.fixture(scope="session")
+def siammask(public_weights: dict[str, Tensor]) -> E3SN:
+    """Our network with the set's weights."""
+    torch.set_num_threads(1)
+    model = build_model(siammask_profile().model)
+    model.load_state_dict(convert_siammask(public_weights))
+    return model.eval()
 
 
 @pytest.fixture
