@@ -84,6 +84,7 @@ def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, no
     metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[E3SN, Profile]:
