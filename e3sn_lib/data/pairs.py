@@ -172,8 +172,9 @@ class PairDataset(Dataset[Pair]):
         if template is None:
             return None
 
+        other = self._draw_track(rng)[0] if negative else track
+        negative = other is not track  # by chance it may be the same
         if negative:
-            other, _ = self._draw_track(rng)
             frame = other.frames[int(rng.integers(len(other.frames)))]
         else:
             reach = config.frame_range
