@@ -89,6 +89,9 @@ class AugmentConfig:
     template_scale: float = 0.05
     search_shift: float = 64.0
     search_scale: float = 0.18
+    search_zoom: float = 0.0
+    """Change of the search crop's size as a whole, up to this factor more or less: with x and y scaled apart alone, sizes hardly
+    vary and a network of few pairs learns to ignore them (ours)."""
     blur: float = 0.18
     grey: float = 0.25
     flip: float = 0.5

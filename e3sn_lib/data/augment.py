@@ -17,12 +17,20 @@ Image = NDArray[np.uint8]
 
 
 def random_crop(
-    box_frame_xyxy: Box, size: int, shift: float, scale: float, rng: Generator, *, degrees: float = 0.0, flip: bool = False
+    box_frame_xyxy: Box,
+    size: int,
+    shift: float,
+    scale: float,
+    rng: Generator,
+    *,
+    zoom: float = 0.0,
+    degrees: float = 0.0,
+    flip: bool = False,
 ) -> Crop:
-    """A context crop with the object moved by up to `shift` crop pixels and x and y scaled apart by up to `scale`."""
+    """A context crop with the object moved by up to `shift` crop pixels, x and y scaled apart by up to `scale`, both by up to `zoom`."""
     x1, y1, x2, y2 = box_frame_xyxy
     base = TEMPLATE_SIZE / context_side(x2 - x1, y2 - y1)
-    scale_x, scale_y = base * rng.uniform(1 - scale, 1 + scale, 2)
+    scale_x, scale_y = base * rng.uniform(1 - scale, 1 + scale, 2) * (1 + zoom) ** rng.uniform(-1, 1)
     move_x, move_y = rng.uniform(-shift, shift, 2)
     return Crop.similarity(
         ((x1 + x2) / 2, (y1 + y2) / 2), (size / 2 + move_x, size / 2 + move_y), (scale_x, scale_y), size, degrees, flip

@@ -166,9 +166,7 @@ class PairDataset(Dataset[Pair]):
         still = len(track.frames) == 1
         first = int(rng.integers(len(track.frames)))
         flip, grey = bool(rng.random() < self.augment.flip), bool(rng.random() < self.augment.grey)
-        template = self._view(
-            track.frames[first], rng, TEMPLATE_SIZE, self.augment.template_shift, self.augment.template_scale, flip
-        )
+        template = self._view(track.frames[first], rng, flip)
         if template is None:
             return None
 
@@ -180,7 +178,7 @@ class PairDataset(Dataset[Pair]):
             reach = config.frame_range
             frame = track.frames[int(rng.integers(max(first - reach, 0), min(first + reach + 1, len(track.frames))))]
         degrees = rng.uniform(-1, 1) * self.augment.rotation if still else 0.0
-        search = self._view(frame, rng, self.stage.search_size, self.search_shift, self.augment.search_scale, flip, degrees)
+        search = self._view(frame, rng, flip, search=True, degrees=degrees)
         if search is None:
             return None
         image = search.image
@@ -226,10 +224,12 @@ class PairDataset(Dataset[Pair]):
         tracks, config = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
         return tracks.tracks[int(rng.integers(len(tracks.tracks)))], config
 
-    def _view(
-        self, frame: TrackFrame, rng: Generator, size: int, shift: float, scale: float, flip: bool, degrees: float = 0.0
-    ) -> _View | None:
-        """A random crop of a frame's object; None if the object is absent or too small."""
+    def _view(self, frame: TrackFrame, rng: Generator, flip: bool, *, search: bool = False, degrees: float = 0.0) -> _View | None:
+        """A random template or search crop of a frame's object; None if the object is absent or too small."""
+        size, shift, scale, zoom = TEMPLATE_SIZE, self.augment.template_shift, self.augment.template_scale, 0.0
+        if search:
+            size, shift, scale = self.stage.search_size, self.search_shift, self.augment.search_scale
+            zoom = self.augment.search_zoom
         image = read_image(frame.image)
         mask = frame.mask.read() if frame.mask else None
         if mask is not None and mask.shape != image.shape[:2]:
@@ -239,7 +239,7 @@ class PairDataset(Dataset[Pair]):
         box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
         if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
             return None
-        crop = augment.random_crop(box, size, shift, scale, rng, degrees=degrees, flip=flip)
+        crop = augment.random_crop(box, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip)
         return _cut(crop, image, mask, box, exact=degrees == 0)
 
     def _with_new_background(self, search: _View, rng: Generator) -> NDArray[np.uint8]:
