@@ -84,10 +84,9 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
-    """Which columns hold numbers, and nothing else but "not run" and dashes."""
-    empty = (NOT_RUN, NONE)
-    columns = [[str(cell) for cell in table[name]] for name in table.columns]
-    return [
-        any(cell not in empty for cell in column) and all(cell in empty or cell.lstrip("+-")[:1].isdigit() for cell in column)
-        for column in columns
-    ]
+    """Which columns, but for the first, hold nothing but numbers, "not run" and dashes."""
+
+    def is_number(cell: str) -> bool:
+        return cell in (NOT_RUN, NONE) or cell.lstrip("+-")[:1].isdigit()
+
+    return [place > 0 and all(map(is_number, table[name].astype(str))) for place, name in enumerate(table.columns)]

@@ -128,7 +128,7 @@ def _budget(results: Path, claim: dict[str, Any]) -> Finding:
         return Finding(paper, "not run", "")
     ratio = ours[0]["seconds"].mean() / ours[1]["seconds"].mean()
     pairs = [sorted(set(each["pairs"])) for each in ours]
-    text = " to ".join(f"{number(each['seconds'].mean() / 3600, decimals=2)} h" for each in reversed(ours)) + f": {_share(ratio)}"
+    text = " to ".join(_time(each["seconds"].mean()) for each in reversed(ours)) + f": {_share(ratio)}"
     if max(pairs[0] + pairs[1]) > 1.02 * min(pairs[0] + pairs[1]):
         return Finding(paper, f"{text}, but not for equally many pairs", "not testable here (unequal budgets)")
     verdict = "reproduced" if ratio <= 1 - (1 - new / old) / 2 else "partly" if ratio < 1 else NOT
@@ -139,13 +139,14 @@ def _memory(results: Path, claim: dict[str, Any]) -> Finding:
     path = results / "sampling_cost.csv"
     if not path.is_file():
         return Finding("no number", "not run", "")
-    cost = pd.read_csv(path).sort_values("samples")
-    few = cost[cost["samples_per_image"].astype(str) == str(claim["samples"])]
+    cost = pd.read_csv(path).dropna(subset=["peak_memory_mb"]).sort_values("samples")
+    few = cost[cost["samples_per_image"] == claim["samples"]]
     if few.empty or len(cost) < 2:
-        return Finding("no number", f"not run with {claim['samples']} samples and more", "")
+        return Finding("no number", f"not run with {claim['samples']} samples and with more", "")
     few, most = few.iloc[0], cost.iloc[-1]
     ratio = few["peak_memory_mb"] / most["peak_memory_mb"]
-    text = f"{number(most['peak_memory_mb'], decimals=0)} MB to {number(few['peak_memory_mb'], decimals=0)} MB: {_share(ratio)}"
+    memory = [number(row["peak_memory_mb"], decimals=0) for row in (most, few)]
+    text = f"{memory[0]} MB with {most['samples_per_image']:g} samples to {memory[1]} MB with {claim['samples']}: {_share(ratio)}"
     return Finding("no number", text, "reproduced" if ratio <= 0.5 else "partly" if ratio < 1 else NOT)
 
 
@@ -223,6 +224,10 @@ def _both(j: Interval, f: Interval) -> str:
 
 def _seeds(a: Measured, b: Measured) -> str:
     return f"; {_count(a.seeds, 'seed')}" if a.seeds == b.seeds else f"; {a.seeds} and {b.seeds} seeds"
+
+
+def _time(seconds: float) -> str:
+    return f"{number(seconds / 3600, decimals=2)} h" if seconds >= 360 else f"{number(seconds, decimals=0)} s"
 
 
 def _share(ratio: float) -> str:

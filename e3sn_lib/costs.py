@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -42,15 +43,18 @@ def sampling_cost(results: Path) -> pd.DataFrame:
     cost = pd.read_csv(path).sort_values("samples").to_dict("records") if path.is_file() else []
     rows = [
         {
-            "Samples per image": str(row["samples_per_image"]),
+            "Samples per image": f"{row['samples_per_image']:g}",
             "Windows per step": number(row["samples"], decimals=0),
-            "Time per step": f"{number(row['seconds_per_step'], decimals=2)} s",
-            "Peak memory": f"{number(row['peak_memory_mb'], decimals=0)} MB",
+            "Time per step": _measured(row["seconds_per_step"], "s", 2),
+            "Peak memory": _measured(row["peak_memory_mb"], "MB", 0),
+            "Estimated memory": _measured(row.get("estimated_memory_mb", math.nan), "MB", 0).replace(NOT_RUN, NONE),
         }
         for row in cost
     ]
     table = pd.DataFrame(rows or [{"Samples per image": NOT_RUN, "Time per step": NOT_RUN, "Peak memory": NOT_RUN}])
-    return titled(table, results, "Sampling cost", "one training step by the number of sampled windows (the paper gives no number)")
+    note = "Peak memory of the whole process. Not run where more memory is needed than there is; then it is estimated."
+    title = "one training step by the number of sampled windows (the paper gives no number)"
+    return titled(table, results, "Sampling cost", title, "", note)
 
 
 def ablations(results: Path) -> pd.DataFrame:
@@ -115,6 +119,10 @@ def checks(results: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows or [{"Check": NOT_RUN, "Outside source": NOT_RUN}])
     table.attrs |= {"title": "Checks: the largest deviation from each outside source", "notes": []}
     return table
+
+
+def _measured(value: float, unit: str, decimals: int) -> str:
+    return NOT_RUN if math.isnan(value) else f"{number(value, decimals=decimals)} {unit}"
 
 
 def _unchanged(trained: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:

@@ -38,7 +38,8 @@ NONE = "–"
 
 def number(value: float, signed: bool = False, decimals: int = 1) -> str:
     """A value for display; never a negative zero."""
-    return f"{round(value, decimals) + 0.0:{'+' if signed else ''},.{decimals}f}"
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:{'+' if signed and rounded else ''},.{decimals}f}"
 
 
 class Interval(NamedTuple):
@@ -148,10 +149,9 @@ def read_runs(results: Path) -> pd.DataFrame:
             content = json.loads(path.read_text())
             record = content.get("environment", {}) | content
             _ = [record[key] for key in RUN_KEYS]
-            settings, machine = " ".join(sorted(record["overrides"])), record.get("machine", record.get("cpu", "unknown"))
-            records.append(
-                {"date": "", "profile": "", "title": "", "data": []} | record | {"settings": settings, "machine": machine}
-            )
+            settings = " ".join(sorted(each.replace(" ", "") for each in record["overrides"]))
+            known = {"date": "", "profile": "", "title": "", "data": [], "machine": record.get("cpu", "unknown")} | record
+            records.append(known | {"settings": settings})
         except (ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is no record of a run ({error!r}); make it again with e3sn reproduce") from error
     if not records:
@@ -224,7 +224,7 @@ def scope(results: Path, benchmark: str) -> str:
     if names <= official:
         return f"all {len(official)} sequences" if names == official else f"{len(names)} of {len(official)} sequences"
     kind = "synthetic" if is_synthetic(results) else "other"
-    return f"{len(names)} {kind} sequences instead of the {len(official)} of {BENCHMARKS[benchmark]} val"
+    return f"{len(names)} {kind} sequences instead of the {len(official)}"
 
 
 def whole_set(results: Path, benchmark: str) -> bool:

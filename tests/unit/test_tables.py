@@ -188,7 +188,7 @@ def test_every_title_of_synthetic_results_says_synthetic(tmp_path: Path) -> None
 
 def test_sequences_of_another_set_are_named_so(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path, data="synthetic-train"), 0.5, sequences=["fish-1", "car-2"])
-    assert table1(tmp_path).attrs["title"].endswith("(ours: 2 synthetic sequences instead of the 20 of DAVIS-2016 val)")
+    assert table1(tmp_path).attrs["title"].endswith("(ours: 2 synthetic sequences instead of the 20)")
 
 
 def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None
         "2",
     )
     difference = row(table, "E3SN only S - SiamMask")
-    assert (difference["J-Mean"], difference["F-Mean"]) == ("-1.0 (-1.0 to -1.0)", "+0.0 (+0.0 to +0.0)")
+    assert (difference["J-Mean"], difference["F-Mean"]) == ("-1.0 (-1.0 to -1.0)", "0.0 (0.0 to 0.0)")
     assert row(table, "E3SN only S - SiamMask", "the paper")["J-Mean"] == "-0.9"
     assert row(table, "E3SN only S", "the paper")["Training time"] == "20 h"
 
@@ -324,11 +324,11 @@ def test_runs_costs_and_checks(tmp_path: Path) -> None:
     assert (found["Pairs"], found["Of 12 million"], found["Commit"]) == ("12,000", "0.100 %", "01234567")
     assert (found["Machine"], found["Precision"], found["Steps skipped"]) == ("a processor, 2 cores", "bf16", "1")
     (tmp_path / "sampling_cost.csv").write_text(
-        "samples_per_image,samples,seconds_per_step,peak_memory_mb\nall,2000,9,4000\n4,32,0.456,1000\n"
+        "samples_per_image,samples,seconds_per_step,peak_memory_mb,estimated_memory_mb\n625,1250,,,4000\n4,8,0.456,1000,\n"
     )
     assert sampling_cost(tmp_path).to_numpy().tolist() == [
-        ["4", "32", "0.46 s", "1,000 MB"],
-        ["all", "2,000", "9.00 s", "4,000 MB"],
+        ["4", "8", "0.46 s", "1,000 MB", "–"],
+        ["625", "1,250", "not run", "not run", "4,000 MB"],
     ]
     (tmp_path / "checks.csv").write_text(
         "check,source,largest,tolerance,cases\nJ of a set,an evaluator,1e-7,5e-6,20\nF,it,1,.5,3\n"
@@ -399,11 +399,11 @@ def test_verdict_on_training_time(tmp_path: Path, seconds: float, pairs: int, ve
 
 @pytest.mark.parametrize(("memory", "verdict"), [(500, "reproduced"), (900, "partly"), (1000, "not reproduced")])
 def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
-    text = f"samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,32,1,{memory}\nall,5000,8,1000\n"
+    text = f"samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,8,1,{memory}\n64,128,8,1000\n625,1250,,\n"
     (tmp_path / "sampling_cost.csv").write_text(text)
     found = claims(tmp_path).set_index("Claim").loc["C7"]
     assert found["Verdict"] == verdict
-    assert found["Ours"] == f"1,000 MB to {memory:,} MB: {memory / 10:.0f} %"
+    assert found["Ours"] == f"1,000 MB with 64 samples to {memory:,} MB with 4: {memory / 10:.0f} %"
 
 
 @pytest.mark.parametrize(
@@ -455,5 +455,5 @@ def test_short_table1_has_the_two_networks_and_what_bounds_them(tmp_path: Path) 
 def test_markdown() -> None:
     table = pd.DataFrame({"name": ["a|b", "c"], "value": ["+1.5 (1 to 2)", "not run"], "none": ["–", "–"]})
     assert to_markdown(table) == (
-        "| name | value | none |\n| --- | ---: | --- |\n| a\\|b | +1.5 (1 to 2) | – |\n| c | not run | – |\n"
+        "| name | value | none |\n| --- | ---: | ---: |\n| a\\|b | +1.5 (1 to 2) | – |\n| c | not run | – |\n"
     )
