@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -238,7 +239,7 @@ class Trainer:
                 self._log(stage.name, rate, log, elapsed)
                 self.state.seconds += elapsed
                 log, started = {}, time.perf_counter()
-            if self.state.step % config.checkpoint_every == 0:
+            if self.state.step % config.checkpoint_every == 0 and self.state.step < stage.first_step + stage.steps:
                 self._save(optimiser)
         bar.close()
         self._save(None)
@@ -272,7 +273,10 @@ class Trainer:
             prefetch_factor=4 if self.profile.data.workers else None,
             pin_memory=self.device.type == "cuda",
         )
-        return iter(loader)
+        try:
+            yield from loader
+        except InputError as error:  # from a worker it comes with the worker's traceback before the message
+            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from error
 
     def _count(self, batch: Batch, bad_steps: int) -> None:
         for problem in batch.problems:
@@ -281,7 +285,7 @@ class Trainer:
         seen = (self.state.step + 1) * self.profile.train.batch_size
         if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
             raise InputError(
-                f"{self.state.replaced} of {seen} pairs met a file that cannot be used; the last: {batch.problems[-1:]}"
+                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, the last: {batch.problems[-1]}"
             )
         self.state.skipped += bad_steps > 0
         if bad_steps >= BAD_STEPS_IN_A_ROW:
@@ -323,8 +327,12 @@ class Trainer:
         path = self.run_dir / CHECKPOINT
         if not path.is_file():
             return
-        content = torch.load(path, map_location=self.device, weights_only=True)
-        if training_settings(profile_from_dict(content["profile"])) != training_settings(self.profile):
+        try:
+            content = torch.load(path, map_location=self.device, weights_only=True)
+            saved = profile_from_dict(content["profile"])
+        except (EOFError, KeyError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+            raise InputError(f"{path} is damaged or no checkpoint of this project; delete it to train from the start") from error
+        if training_settings(saved) != training_settings(self.profile):
             raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
         self.model.load_state_dict(content["model"])
         self.optimiser_state = content["optimiser"]
