@@ -69,18 +69,18 @@ def _not_testable(results: Path, claim: dict[str, Any], finding: Finding) -> str
         return "not testable here (not run)"
     if is_synthetic(results):
         return "not testable here (synthetic)"
-    if claim["rule"] in ("gain", "not_worse", "absolute") and not whole_set(results, claim["benchmark"]):
+    if claim["rule"] in ("stages", "gain", "not_worse", "absolute") and not whole_set(results, claim["benchmark"]):
         return f"not testable here ({scope(results, claim['benchmark'])})"
     return ""
 
 
 def _stages(results: Path, claim: dict[str, Any]) -> Finding:
-    runs, scores = read_runs(results), read_scores(results, "davis2016")
+    runs, scores = read_runs(results), read_scores(results, claim["benchmark"])
     names = main_runs(runs, "e3sn")
     model, still = measure(scores, names), measure(scores, method="first mask held still")
     logs = [path for name in names if (path := results / "runs" / f"{name}_log.csv").is_file()]
     if not model or not still or not logs:
-        return Finding("one stage", _not_run(results, "davis2016"), "")
+        return Finding("one stage", _not_run(results, claim["benchmark"]), "")
     stages = max(pd.read_csv(path)["stage"].nunique() for path in logs)
     gains = [model.minus(still, name) for name in ("J-Mean", "F-Mean")]
     learned = sum(gain.low > 0 for gain in gains)
