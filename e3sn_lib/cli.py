@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
     from e3sn_lib.notebooks import run_all, to_html
-    from e3sn_lib.report import build_report
+    from e3sn_lib.report import build_report, readme_report, update_readme
     from e3sn_lib.study import Study
 
     study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
@@ -64,6 +64,8 @@ def reproduce(options: argparse.Namespace) -> int:
         to_html(executed, executed.with_suffix(".html"))
     page = build_report(study.report, profile)
     print(f"report: {page}")
+    if study.report.resolve().parent == ROOT / "reports" and update_readme(ROOT / "README.md", readme_report(ROOT / "reports")):
+        print("README.md: its table is up to date with the reports")
     return 0 if all(run.status == "passed" for run in runs) else 1
 
 

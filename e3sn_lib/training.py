@@ -346,6 +346,7 @@ class Trainer:
             "variant": self.profile.variant,
             "profile": self.profile.name,
             "seed": self.profile.seed,
+            "precision": str(self.dtype).removeprefix("torch."),
             "pairs": self.steps * self.profile.train.batch_size,
             "seconds": round(self.state.seconds, 1),
             "peak_memory_mb": round(peak_memory_bytes() / 2**20),
