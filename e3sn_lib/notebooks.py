@@ -132,14 +132,17 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
     """Keep what a notebook found in ``results/<name>.json`` below `report`; numbers that are not finite become null.
 
     Returns:
-        The values as a table, for the notebook to show.
+        The values as a table, for the notebook to show; groups of values are rows of their own.
 
     Raises:
         TypeError: a value is neither a number, text, list, dict, array nor path.
     """
     content = json.loads(json.dumps(dict(values), default=_as_json), parse_constant=lambda _: None)
     write_json(Path(report) / "results" / f"{name}.json", content)
-    return pd.DataFrame({"value": pd.Series(content, dtype=object)})
+    rows: dict[str, Any] = {}
+    for key, value in content.items():
+        rows |= {f"{key}, {part}": each for part, each in value.items()} if isinstance(value, dict) else {key: value}
+    return pd.DataFrame({"value": pd.Series(rows, dtype=object)})
 
 
 def to_html(executed: Path, out: Path) -> None:

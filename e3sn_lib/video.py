@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -10,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import DAVIS_PALETTE, atomic_path, read_image
+from e3sn_lib.files import atomic_path, read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Image = NDArray[np.uint8]
+OBJECT_COLOURS = ((0, 229, 200), (255, 122, 89), (255, 210, 63), (190, 140, 255), (86, 180, 233), (150, 220, 90))
 
 
 def frame_names(source: Path) -> list[str] | None:
@@ -57,15 +60,19 @@ def read_frames(source: Path) -> Iterator[Image]:
         video.release()
 
 
-def overlay(frame: Image, ids: Image, opacity: float = 0.5) -> Image:
-    """Objects in DAVIS's colours over a frame, with outlines."""
-    colours = np.array(DAVIS_PALETTE, np.uint8).reshape(-1, 3)
+def object_colour(number: int) -> tuple[int, int, int]:
+    """RGB of the object with this id, 1 and up; brighter than DAVIS's palette, which is hard to see on dark frames."""
+    return OBJECT_COLOURS[(number - 1) % len(OBJECT_COLOURS)]
+
+
+def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
+    """Objects (H, W) tinted and outlined over a frame."""
     shown = frame.copy()
-    objects = ids > 0
-    shown[objects] = ((1 - opacity) * frame[objects] + opacity * colours[ids[objects]]).astype(np.uint8)
-    for number in np.unique(ids[objects]):
-        outlines, _ = cv2.findContours((ids == number).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(shown, outlines, -1, tuple(int(value) for value in colours[number]), 1, cv2.LINE_AA)
+    for number in np.unique(ids[ids > 0]):
+        colour, mask = object_colour(int(number)), ids == number
+        shown[mask] = ((1 - opacity) * frame[mask] + opacity * np.array(colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(shown, outlines, -1, colour, max(round(frame.shape[1] / 600), 1), cv2.LINE_AA)
     return shown
 
 
@@ -80,7 +87,8 @@ def write_clip(path: Path, frames: Iterable[Image], fps: float = 24.0) -> int:
         writer: cv2.VideoWriter | None = None
         for frame in frames:
             if writer is None:
-                writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"VP90"), fps, frame.shape[1::-1])  # type: ignore[attr-defined]
+                with _without_remark():
+                    writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"VP90"), fps, frame.shape[1::-1])  # type: ignore[attr-defined]
                 if not writer.isOpened():
                     raise InputError(f"cannot write {path}: this OpenCV has no VP9 encoder; install opencv-python from PyPI")
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -89,3 +97,16 @@ def write_clip(path: Path, frames: Iterable[Image], fps: float = 24.0) -> int:
             raise InputError(f"cannot write {path}: there are no frames")
         writer.release()
     return count
+
+
+@contextmanager
+def _without_remark() -> Iterator[None]:
+    """FFmpeg remarks on standard error that WebM has no tag "VP90", and then writes the right one."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
