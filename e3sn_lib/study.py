@@ -6,23 +6,33 @@ A run is named by everything that determines it, so the notebooks can ask for wh
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile, training_settings
+from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_train_sets
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
+from e3sn_lib.records import without_folders
+from e3sn_lib.sampling_cost import measure_sampling_cost
 from e3sn_lib.tracking import Tracker
 from e3sn_lib.training import FINAL, Trainer
+from e3sn_lib.video import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,13 @@ class Run:
     def log(self) -> pd.DataFrame:
         """Losses, rates, fusion weights, speed and memory over time."""
         return pd.read_csv(self.folder / "log.csv")
+
+    def stages(self) -> pd.DataFrame:
+        """One row per training stage: ``stage``, ``pairs``, ``seconds``, ``pairs_per_second``, ``peak_memory_mb`` until its end."""
+        table = self.log().groupby("stage", sort=False)[["pairs", "seconds", "peak_memory_mb"]].last()
+        table[["pairs", "seconds"]] = table[["pairs", "seconds"]].diff().fillna(table[["pairs", "seconds"]])
+        table.insert(2, "pairs_per_second", table["pairs"] / table["seconds"])
+        return table.reset_index()
 
     def summary(self) -> dict[str, Any]:
         return json.loads((self.folder / "summary.json").read_text())
@@ -72,15 +89,22 @@ class Study:
     ) -> Study:
         """Check the profile and name the folders.
 
+        Relative folders are relative to the working directory; from ``notebooks/``, where a notebook starts, to the repository.
+
         Args:
             profile: ``smoke``, ``cpu``, ``paper``, or a YAML file.
-            data: folder that holds the data sets; empty: the profile's own.
+            data: folder that holds the data sets; empty: that of the environment variable E3SN_DATA, else the profile's own.
             runs: where training runs are kept.
             report: where results, figures and notebooks go; empty: ``reports/PROFILE``.
             seed: of the first run of each kind.
             overrides: ``key=value`` settings for every run.
         """
-        study = cls(profile, data, Path(runs), Path(report or f"reports/{Path(profile).stem}"), seed, tuple(overrides))
+        base = ROOT if Path.cwd() == ROOT / "notebooks" else Path()
+        profile = str(base / profile) if profile.endswith((".yaml", ".yml")) else profile
+        overrides = tuple(overrides)
+        root = data or os.environ.get("E3SN_DATA", "") or load_profile(profile, overrides=overrides).data.root
+        data = str(base / Path(root).expanduser()) if root else ""
+        study = cls(profile, data, base / runs, base / (report or f"reports/{Path(profile).stem}"), seed, overrides)
         study.load()
         return study
 
@@ -103,25 +127,43 @@ class Study:
     def sequences(self, benchmark: str) -> list[Sequence]:
         return open_evaluation(self.load().data, benchmark)
 
+    def pairs(self, count: int, variant: str = "e3sn") -> list[Pair]:
+        """The first training pairs of a run's first stage, as they come out of augmentation and sampling."""
+        profile = self.load(variant)
+        dataset = PairDataset(self.train_sets().opened, profile, next(iter(profile.stages.values())), count)
+        return [dataset[index] for index in range(count)]
+
     def train(self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None) -> Run:
         """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained."""
-        overrides = tuple(overrides)
-        profile = self.load(variant, overrides, seed)
-        sets = open_train_sets(profile.data)
-        run = Run(self.runs / run_name(profile, sets), profile, overrides)
+        run, sets = self._run(variant, overrides, seed)
         if not run.model.is_file():
             for absent in sets.absent:
-                print(f"left out: {absent.notice}")
-            Trainer(profile, sets.opened, run.folder, data_root=Path(profile.data.root)).run()
+                print(f"left out: {without_folders(absent.notice)}")
+            Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run()
         self._keep(run, sets)
         return run
 
+    def finished(self, *variants: str) -> dict[str, Run]:
+        """Those of some variants whose run is there; the others are named as left out."""
+        found = {}
+        for variant in variants:
+            run, sets = self._run(variant)
+            if run.model.is_file():
+                self._keep(run, sets)
+                found[variant] = run
+            else:
+                print(f"not trained yet, so left out here: {variant}")
+        return found
+
     def evaluate(self, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
-        """Scores per object of a run on a benchmark, kept as files of record; done once for these settings."""
+        """Scores per object of a run on a benchmark, kept as files of record; done once for these settings.
+
+        `extras` are other thresholds and bounds, see `evaluate_tracker`; an evaluation that has them serves without them too.
+        """
         sequences = self.sequences(benchmark)
-        names = [sequence.name for sequence in sequences]
-        settings = {"track": run.profile.to_dict()["track"], "sequences": names, "extras": extras}
-        folder = run.folder / f"{benchmark}-{config_hash(settings)}"
+        settings = {"track": run.profile.to_dict()["track"], "sequences": [sequence.name for sequence in sequences]}
+        full, plain = (run.folder / f"{benchmark}-{config_hash(settings | {'extras': value})}" for value in (True, False))
+        folder = full if extras or (full / "scores.csv").is_file() else plain
         if not (folder / "scores.csv").is_file():
             scores, speed = evaluate_tracker(self.tracker(run), sequences, folder, extras=extras)
             write_csv(folder / "speed.csv", self._labelled(speed, run, benchmark))
@@ -152,8 +194,8 @@ class Study:
         try:
             self.sequences(benchmark)
         except InputError as error:
-            write_text(self.results / benchmark / "not_run.txt", f"{error}\n")
-            print(f"not run: {error}")
+            write_text(self.results / benchmark / "not_run.txt", f"{without_folders(str(error))}\n")
+            print(f"not run: {without_folders(str(error))}")
             return False
         (self.results / benchmark / "not_run.txt").unlink(missing_ok=True)
         return True
@@ -163,6 +205,40 @@ class Study:
         model, profile = load_model(run.model)
         track: TrackConfig = replace(profile.track, **settings)
         return Tracker(model, track)
+
+    def sampling_cost(self, variant: str = "e3sn-s") -> pd.DataFrame:
+        """Memory and time of a training step by samples per image, kept as a file of record; measured once for these settings."""
+        profile = self.load(variant)
+        settings = {key: profile.to_dict()[key] for key in ("model", "loss")} | {"precision": profile.train.precision}
+        path = self.runs / f"sampling_cost-{config_hash(settings)}.csv"
+        if not path.is_file():
+            write_csv(path, measure_sampling_cost(profile))
+        write_csv(self.results / "sampling_cost.csv", pd.read_csv(path))
+        return pd.read_csv(path)
+
+    def show(self, figure: Figure, name: str) -> Any:
+        """Keep a figure in the report and show it; one of synthetic data says so in its file name and on the page."""
+        from e3sn_lib.display import show_figure
+
+        return show_figure(figure, self.figures / f"{name}{self._mark}.png", "synthetic data" if self._mark else "")
+
+    def clip(self, frames: Iterable[Image], name: str) -> Any:
+        """Keep a short clip in the report and show it."""
+        from e3sn_lib.display import show_clip
+
+        return show_clip(frames, self.figures / f"{name}{self._mark}.webm")
+
+    @property
+    def _mark(self) -> str:
+        data = self.load().data
+        kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
+        return "_synthetic" if "synthetic" in kinds else ""
+
+    def _run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> tuple[Run, TrainSets]:
+        overrides = tuple(overrides)
+        profile = self.load(variant, overrides, seed)
+        sets = open_train_sets(profile.data)
+        return Run(self.runs / run_name(profile, sets), profile, overrides), sets
 
     def _labelled(self, table: pd.DataFrame, run: Run, benchmark: str) -> pd.DataFrame:
         for column, value in {
@@ -182,7 +258,7 @@ class Study:
             "title": run.profile.title,
             "overrides": list(run.overrides),
             "data": data,
-            "absent": [absent.notice for absent in sets.absent],
+            "absent": [without_folders(absent.notice) for absent in sets.absent],
             "environment": made,
         }
         write_json(self.results / "runs" / f"{run.name}.json", record)

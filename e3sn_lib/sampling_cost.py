@@ -1,0 +1,148 @@
+"""Memory and time of one training step against the number of sampled windows: what the paper claims in 3.3 without a number.
+
+Every count is measured in a process of its own, since a process's peak memory never falls.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from e3sn_lib.boxes import CELLS
+from e3sn_lib.config import Profile, profile_from_dict
+from e3sn_lib.data.pairs import Batch
+from e3sn_lib.errors import InputError
+from e3sn_lib.model.network import build_model
+from e3sn_lib.model.windows import Cells
+from e3sn_lib.provenance import peak_memory_bytes
+from e3sn_lib.training import autocast, build_optimiser, compute_losses, parameter_groups, precision_of, set_trainable
+
+COUNTS = (1, 4, 16, 64, CELLS**2)
+"""Samples per image; the paper's 4, and every candidate window."""
+LARGEST_SHARE = 0.7
+"""Of the memory that is free now; a count that is estimated to need more is not run."""
+LONG_ENOUGH = 8.0
+"""Seconds after which no further step is timed."""
+
+
+def measure_sampling_cost(
+    profile: Profile, counts: Iterable[int] = COUNTS, *, batch_size: int = 2, steps: int = 2, memory_mb: float | None = None
+) -> pd.DataFrame:
+    """Train a few steps on random images with each number of samples per image.
+
+    Args:
+        profile: which network, losses and precision.
+        counts: samples per image.
+        batch_size: images per step; small, so that all windows of an image fit.
+        steps: timed, after one that warms up; fewer where they take long.
+        memory_mb: that may be used; None: what is free now.
+
+    Returns:
+        Columns samples_per_image, samples (per step), seconds_per_step (median), peak_memory_mb (of the whole process) and
+        estimated_memory_mb: for counts not run because of it, with the measured columns empty.
+
+    Raises:
+        InputError: a measurement failed for another reason than memory.
+    """
+    limit = LARGEST_SHARE * (_free_memory_mb() if memory_mb is None else memory_mb)
+    rows: list[dict[str, float]] = []
+    for count in sorted(counts):
+        row = {"samples_per_image": count, "samples": count * batch_size, "seconds_per_step": float("nan")}
+        row |= {"peak_memory_mb": float("nan"), "estimated_memory_mb": float("nan")}
+        estimate = _estimate(rows, count * batch_size)
+        measured = _in_own_process(profile, count, batch_size, steps) if estimate <= limit else None
+        rows.append(row | (measured or {"estimated_memory_mb": estimate}))
+    return pd.DataFrame(rows)
+
+
+def _estimate(rows: list[dict[str, float]], samples: float) -> float:
+    """Peak memory in MB on the line through the last two measured counts."""
+    measured = [row for row in rows if row["peak_memory_mb"] == row["peak_memory_mb"]]
+    if len(measured) < 2:
+        return 0.0
+    before, last = measured[-2:]
+    slope = (last["peak_memory_mb"] - before["peak_memory_mb"]) / (last["samples"] - before["samples"])
+    return last["peak_memory_mb"] + max(slope, 0.0) * (samples - last["samples"])
+
+
+def _in_own_process(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float] | None:
+    """None if the system ended the process for want of memory."""
+    order = json.dumps({"profile": profile.to_dict(), "count": count, "batch_size": batch_size, "steps": steps})
+    done = subprocess.run([sys.executable, "-m", __name__], input=order, capture_output=True, text=True, check=False)
+    if done.returncode == -9:
+        return None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"measuring {count} samples per image failed: {reason}")
+    return json.loads(done.stdout)
+
+
+def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
+    """Median seconds per training step and this process's peak memory in MB."""
+    torch.manual_seed(profile.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stage = next(iter(profile.stages.values()))
+    model = build_model(profile.model).to(device)
+    groups = parameter_groups(model, profile.train, stage.train_location)
+    optimiser = build_optimiser(groups, profile.train)
+    set_trainable(model, optimiser.param_groups, profile.train, train_backbone=True)
+    batch = _random_batch(count, batch_size, stage.search_size).to(device)
+    seconds: list[float] = []
+    while len(seconds) <= steps and sum(seconds) < LONG_ENOUGH:
+        begun = time.perf_counter()
+        with autocast(precision_of(profile.train, device), device):
+            loss, _ = compute_losses(model, batch, profile, stage)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return {"seconds_per_step": statistics.median(seconds[1:] or seconds), "peak_memory_mb": peak_memory_bytes() / 2**20}
+
+
+def _random_batch(count: int, batch_size: int, size: int) -> Batch:
+    """Noise with the shapes of a training batch; memory and time do not depend on what is seen."""
+    image = torch.arange(batch_size).repeat_interleave(count)
+    cells = torch.stack([torch.randperm(CELLS**2)[:count] for _ in range(batch_size)]).flatten()
+    return Batch(
+        template=torch.randint(256, (batch_size, 3, 127, 127), dtype=torch.uint8),
+        search=torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8),
+        mask=torch.ones(batch_size, size, size, dtype=torch.int8),
+        anchor_labels=torch.randint(-1, 2, (batch_size, 5, CELLS, CELLS), dtype=torch.int8),
+        offsets=torch.zeros(batch_size, 4, 5, CELLS, CELLS),
+        cells=Cells(image, cells // CELLS, cells % CELLS),
+        sample_labels=torch.ones(len(cells), dtype=torch.int8),
+        problems=(),
+    )
+
+
+def _free_memory_mb() -> float:
+    """Memory that a new process could have, on the device that trains."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / 2**20
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return int(found[1]) / 1024 if found else 4096.0
+
+
+def _main() -> None:
+    order: dict[str, Any] = json.load(sys.stdin)
+    profile = profile_from_dict(order.pop("profile"))
+    print(json.dumps(measure_here(profile, **order)))
+
+
+if __name__ == "__main__":
+    _main()
