@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import Box, Sequence, box_from_mask
+from e3sn_lib.data.types import VOID, Box, Sequence, box_from_mask
 from e3sn_lib.tracking import Tracker, box_xywh, labels_from_soft_masks
 
 Baseline = Callable[[Sequence], Iterator[NDArray[np.uint8]]]
@@ -24,9 +24,10 @@ def first_box_held_still(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
 
 
 def first_mask_held_still(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
-    """The mask of the first frame, in every frame."""
+    """The mask of the first frame, in every frame; its void is background."""
     first = sequence.mask(0)
-    return (first for _ in range(len(sequence)))
+    held = np.where(first < VOID, first, 0).astype(np.uint8)
+    return (held for _ in range(len(sequence)))
 
 
 def true_box_filled(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
