@@ -45,17 +45,15 @@ def read_frames(source: Path) -> Iterator[Image]:
     if names is not None:
         yield from (read_image(source / name) for name in names)
         return
-    video = cv2.VideoCapture(str(source))
+    with _without_remark():
+        video = cv2.VideoCapture(str(source))
+        read, frame = video.read()
+    if not read:
+        raise InputError(f"{source} is no video that OpenCV can read; convert it, or give a folder of images")
     try:
-        count = 0
-        while True:
-            read, frame = video.read()
-            if not read:
-                break
-            count += 1
+        while read:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)  # type: ignore[misc]
-        if count == 0:
-            raise InputError(f"{source} is no video that OpenCV can read; convert it, or give a folder of images")
+            read, frame = video.read()
     finally:
         video.release()
 
@@ -79,6 +77,8 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
 def write_clip(path: Path, frames: Iterable[Image], fps: float = 24.0) -> int:
     """Write RGB frames as VP9 WebM, which OpenCV encodes itself and browsers play; returns how many.
 
+    Of an odd width or height the last column or row is left out.
+
     Raises:
         InputError: no frame, or this OpenCV cannot encode VP9.
     """
@@ -101,7 +101,7 @@ def write_clip(path: Path, frames: Iterable[Image], fps: float = 24.0) -> int:
 
 @contextmanager
 def _without_remark() -> Iterator[None]:
-    """FFmpeg remarks on standard error that WebM has no tag "VP90", and then writes the right one."""
+    """FFmpeg remarks on standard error that WebM has no tag "VP90" (and writes the right one), or how a file is damaged."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
