@@ -24,7 +24,7 @@ from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.records import without_folders
-from e3sn_lib.sampling_cost import measure_sampling_cost
+from e3sn_lib.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.tracking import Tracker
 from e3sn_lib.training import FINAL, Trainer
 from e3sn_lib.video import Image
@@ -206,13 +206,16 @@ class Study:
         track: TrackConfig = replace(profile.track, **settings)
         return Tracker(model, track)
 
-    def sampling_cost(self, variant: str = "e3sn-s") -> pd.DataFrame:
+    def sampling_cost(self, counts: Iterable[int] = COUNTS, variant: str = "e3sn-s") -> pd.DataFrame:
         """Memory and time of a training step by samples per image, kept as a file of record; measured once for these settings."""
-        profile = self.load(variant)
-        settings = {key: profile.to_dict()[key] for key in ("model", "loss")} | {"precision": profile.train.precision}
+        profile, counts = self.load(variant), list(counts)
+        settings = {key: profile.to_dict()[key] for key in ("model", "loss")} | {
+            "precision": profile.train.precision,
+            "counts": counts,
+        }
         path = self.runs / f"sampling_cost-{config_hash(settings)}.csv"
         if not path.is_file():
-            write_csv(path, measure_sampling_cost(profile))
+            write_csv(path, measure_sampling_cost(profile, counts))
         write_csv(self.results / "sampling_cost.csv", pd.read_csv(path))
         return pd.read_csv(path)
 
