@@ -114,13 +114,13 @@ def test_the_page_has_every_section_and_is_well_formed(report: Path, smoke: Prof
 
 
 def test_the_page_needs_no_network_and_its_files_exist(report: Path, smoke: Profile) -> None:
-    draw(report / "figures" / "04_bounds.png")
+    draw(report / "figures" / "ladder.png")
     (report / "notebooks").mkdir()
     (report / "notebooks" / "04_evaluation.html").write_text("<p>executed</p>")
     page = build_report(report, smoke).read_text()
     assert remote_loads(page) == []
     local = [link for link in Outline(page).links if not re.match(r"#|https?:", link)]
-    assert {"figures/04_bounds.png", "notebooks/04_evaluation.html", "tables/table1.csv", "tables/table1.md"} <= set(local)
+    assert {"figures/ladder.png", "notebooks/04_evaluation.html", "tables/table1.csv", "tables/table1.md"} <= set(local)
     assert [link for link in local if not (report / link).is_file()] == []
 
 
@@ -135,7 +135,7 @@ def test_the_first_screen_gives_the_numbers_and_verdicts(report: Path, smoke: Pr
 
 
 def test_building_twice_gives_the_same_bytes(report: Path, smoke: Profile) -> None:
-    draw(report / "figures" / "06_gains.png")
+    draw(report / "figures" / "gains.png")
     first = build_report(report, smoke).read_bytes()
     tables = {path.name: path.read_bytes() for path in (report / "tables").iterdir()}
     assert build_report(report, smoke).read_bytes() == first
@@ -161,7 +161,7 @@ def test_an_empty_folder_is_a_page_of_what_was_not_run(tmp_path: Path, smoke: Pr
 def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(tmp_path: Path, smoke: Profile) -> None:
     run = add_run(tmp_path / "results", data="synthetic-train")
     add_scores(tmp_path / "results", run, 0.5, sequences=["fish-1", "car-2"])
-    draw(tmp_path / "figures" / "04_bounds_synthetic.png")
+    draw(tmp_path / "figures" / "ladder_synthetic.png")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "table1.csv").write_text("left from real results")
     page = build_report(tmp_path, smoke).read_text()
@@ -178,19 +178,19 @@ def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(tmp_path: 
 
 
 def test_known_figures_have_captions_in_order_and_others_their_name(report: Path, smoke: Profile) -> None:
-    for name in ("zebra", "02_throughput", "04_per_sequence"):
+    for name in ("zebra", "throughput", "per_sequence"):
         draw(report / "figures" / f"{name}.png")
     found = re.findall(r"<figcaption>(.*?)</figcaption>", build_report(report, smoke).read_text())
     captions = reference("figures")
-    assert found == [text(captions["04_per_sequence"]), text(captions["02_throughput"]), "zebra"]
+    assert found == [text(captions["per_sequence"]), text(captions["throughput"]), "zebra"]
 
 
 def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
     draw(report / "figures" / "a.png")
-    (report / "figures" / "07_clip.webm").write_bytes(b"clip")
+    (report / "figures" / "clip.webm").write_bytes(b"clip")
     page = build_report(report, smoke).read_text()
     assert 'src="data:video/webm;base64,Y2xpcA=="' in page
-    assert 'href="figures/07_clip.webm"' in page
+    assert 'href="figures/clip.webm"' in page
 
 
 def test_figures_are_embedded_small_with_transparency_on_white(tmp_path: Path) -> None:
