@@ -7,8 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import tee
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -28,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except InputError as error:
+        print(f"e3sn {options.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a folder that may not be written, a full disk
         print(f"e3sn {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -158,14 +164,15 @@ def track(options: argparse.Namespace) -> int:
     shown, tracked = tee(read_frames(options.video))
     scores: list[np.ndarray] = []
 
-    def masks_and_overlays() -> Iterator[Image]:
+    def masks_and_overlays(folder: Path) -> Iterator[Image]:
         for index, (frame, result) in enumerate(zip(shown, tracker.run(tracked, options.box), strict=True)):
             stem = Path(names[index]).stem if names else f"{index:05d}"
-            write_mask(options.out / "masks" / f"{stem}.png", result.ids)
+            write_mask(folder / f"{stem}.png", result.ids)
             scores.append(result.scores)
             yield overlay(frame, result.ids)
 
-    count = write_clip(options.out / "overlay.webm", masks_and_overlays())
+    with _all_or_nothing(options.out) as out:
+        count = write_clip(out / "overlay.webm", masks_and_overlays(out / "masks"))
     lowest = np.array(scores).min(axis=0)
     print(f"{count} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
     print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in lowest))
@@ -182,9 +189,7 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="e3sn", description="E3SN: video object segmentation from one box, as a reproducible study."
-    )
+    parser = _Parser(prog="e3sn", description="E3SN: video object segmentation from one box, as a reproducible study.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -238,6 +243,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("checkpoint", type=Path)
     command.add_argument("out", type=Path)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder to write to; what it holds moves to `out` at the end, and goes if something fails."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a new folder, or one for the results to be added to")
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as work:
+        yield Path(work)
+        for path in [path for path in Path(work).rglob("*") if path.is_file()]:
+            target = out / path.relative_to(work)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def _data(options: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ what was scored, and an interrupted evaluation goes on with the next sequence.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def evaluate_tracker(
     Args:
         tracker: with the inference settings to be scored.
         sequences: of one benchmark.
-        out: masks go to ``out/METHOD/SEQUENCE/FRAME.png``; finished sequences found there are not tracked again.
+        out: masks go to ``out/METHOD/SEQUENCE/FRAME.png``; sequences that this tracker finished there are not tracked again.
         extras: also score other thresholds, the tracker's filled boxes, and masks at the true boxes.
         show: where progress lines go.
 
@@ -44,11 +45,12 @@ def evaluate_tracker(
         Scores per object with a column ``method``, and speed per sequence.
     """
     scores, speed = [], []
+    maker = _fingerprint(tracker, extras)
     for number, sequence in enumerate(sequences, start=1):
         timing = out / "timing" / f"{sequence.name}.csv"
-        if not timing.is_file():
-            write_csv(timing, _track(tracker, sequence, out, extras))
-        speed.append(pd.read_csv(timing))
+        if not timing.is_file() or maker not in timing.read_text():
+            write_csv(timing, _track(tracker, sequence, out, extras).assign(maker=maker))
+        speed.append(pd.read_csv(timing).drop(columns="maker"))
         methods = [MODEL, *([BOX, BOUND, *(f"{MODEL}@{t:.2f}" for t in THRESHOLDS)] if extras else [])]
         scores += [score_method(method, _written(out / method, sequence), sequence) for method in methods]
         model = scores[-len(methods)]
@@ -109,6 +111,14 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.
             }
         ]
     )
+
+
+def _fingerprint(tracker: Tracker, extras: bool) -> str:
+    """A digest of all that masks depend on beside the sequence, so that none are taken for another network's."""
+    digest = hashlib.sha256(f"{tracker.config} {extras}".encode())
+    for name, value in tracker.model.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 class _TimedFrames:

@@ -38,6 +38,11 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_settings() -> tuple[str, ...]:
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_profile(data_root: Path) -> Callable[..., Profile]:
     """The smoke profile in the least size, with further ``key=value`` settings."""
 

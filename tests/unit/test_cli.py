@@ -1,0 +1,365 @@
+"""The command line: what it does, and that bad input ends in one line, status 2 and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from e3sn_lib import tracking
+from e3sn_lib.cli import main
+from e3sn_lib.config import Profile
+from e3sn_lib.files import read_mask, write_mask
+from e3sn_lib.model.network import build_model
+from e3sn_lib.model.weights import save_model
+from e3sn_lib.video import read_frames
+
+BOX = "60,40,50,50"
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Call a command in an empty working directory."""
+    monkeypatch.delenv("E3SN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Ended:
+        capfd.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # from argparse
+            status = int(end.code or 0)
+        return Ended(status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
+    """Call a command that must refuse its input; gives its one line."""
+
+    def content() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    def call(*arguments: str | Path) -> str:
+        before = content()
+        ended = run(*arguments)
+        assert ended.status == 2, ended
+        assert ended.out == ""
+        assert ended.err.startswith("e3sn")
+        assert ended.err.count("\n") == 1
+        assert ended.err.endswith("\n")
+        assert content() == before
+        return ended.err
+
+    return call
+
+
+@pytest.fixture
+def frames(data_root: Path, tmp_path: Path) -> Path:
+    """A folder with the five frames of one clip, ``00000.jpg`` and so on."""
+    clip = next((data_root / "synthetic" / "JPEGImages" / "480p").iterdir())
+    return Path(shutil.copytree(clip, tmp_path / "frames"))
+
+
+@pytest.fixture
+def own_data(data_root: Path, tmp_path: Path) -> Path:
+    """A copy of the data folder, to be spoilt."""
+    return Path(shutil.copytree(data_root, tmp_path / "own"))
+
+
+def first_val_mask(root: Path) -> Path:
+    name = (root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()[0]
+    return root / "synthetic" / "Annotations" / "480p" / name / "00000.png"
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if ".tmp" in path.name]
+
+
+class TestTrack:
+    def test_a_folder_of_frames_becomes_masks_and_an_overlay(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        ended = run("track", frames, "--box", BOX, "--box", "10,10,30,40", "--weights", tiny_model_file, "--out", "out/deep")
+        assert (ended.status, ended.err) == (0, "")
+        assert "5 frames, 2 objects" in ended.out
+        out = tmp_path / "out" / "deep"
+        assert sorted(path.name for path in out.iterdir()) == ["masks", "overlay.webm"]
+        masks = sorted((out / "masks").iterdir())
+        assert [path.name for path in masks] == [f"{number:05d}.png" for number in range(5)]
+        shape = cv2.imread(str(frames / "00000.jpg")).shape
+        assert all(read_mask(path).shape == shape[:2] and read_mask(path).max() <= 2 for path in masks)
+        assert [frame.shape for frame in read_frames(out / "overlay.webm")] == [shape] * 5
+        assert leftovers(tmp_path) == []
+
+    def test_frames_of_a_video_file_have_numbers_and_other_results_stay(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "first")
+        (tmp_path / "second" / "masks").mkdir(parents=True)
+        (tmp_path / "second" / "notes.txt").write_text("mine")
+        ended = run("track", "first/overlay.webm", "--box", BOX, "--weights", tiny_model_file, "--out", "second")
+        assert ended.status == 0
+        assert len(list((tmp_path / "second" / "masks").iterdir())) == 5
+        assert (tmp_path / "second" / "notes.txt").read_text() == "mine"
+        assert leftovers(tmp_path) == []
+
+    def test_a_truncated_frame(self, refused, frames: Path, tiny_model_file: Path) -> None:
+        path = frames / "00003.jpg"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        line = refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out/deep")
+        assert line == "e3sn track: image " + f"{path} is cut short (no end-of-image marker); copy or download it again\n"
+
+    def test_a_frame_of_another_size(self, refused, frames: Path, tiny_model_file: Path) -> None:
+        cv2.imwrite(str(frames / "00002.jpg"), np.zeros((50, 60, 3), np.uint8))
+        line = refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        assert "frame 2 is 60x50" in line
+
+    @pytest.mark.parametrize(
+        ("box", "words"), [("310,10,50,50", "outside the frame"), ("-5,10,50,50", "outside the frame"), ("5,5,0,9", "no area")]
+    )
+    def test_a_box_that_cannot_be(self, refused, frames: Path, tiny_model_file: Path, box: str, words: str) -> None:
+        line = refused("track", frames, f"--box={box}", "--weights", tiny_model_file, "--out", "out")
+        assert f"box 1 ({box})" in line
+        assert words in line
+
+    def test_what_is_no_video(self, refused, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "notes.mp4").write_text("no video")
+        (tmp_path / "empty").mkdir()
+        for name, words in {"notes.mp4": "no video that", "empty": "has no images", "absent": "there is no video"}.items():
+            assert words in refused("track", name, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+
+    def test_a_model_of_another_kind(self, refused, frames: Path, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        (tmp_path / "text.safetensors").write_text("no model")
+        torch.save({"model": {}}, tmp_path / "checkpoint.pt")
+        save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+        narrow, wide = tiny_profile(), tiny_profile("model.channels=32")
+        save_model(tmp_path / "misfit.safetensors", build_model(narrow.model), wide)
+        for name, words in {
+            "absent.safetensors": "there is no file",
+            "text.safetensors": "no safetensors file",
+            "checkpoint.pt": "no safetensors file",
+            "foreign.safetensors": "not a model of this project",
+            "misfit.safetensors": "does not fit this network",
+        }.items():
+            line = refused("track", frames, "--box", BOX, "--weights", name, "--out", "out")
+            assert name in line
+            assert words in line
+
+    def test_results_cannot_go_into_a_file(self, refused, frames: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("mine")
+        assert "--out out is a file" in refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+
+    def test_interrupted_it_leaves_nothing(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        step, taken = tracking.Tracker.step, []
+
+        def interrupt_at_third(*arguments: object, **settings: bool) -> object:
+            if len(taken) == 2:
+                raise KeyboardInterrupt
+            taken.append(1)
+            return step(*arguments, **settings)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(tracking.Tracker, "step", interrupt_at_third)
+        ended = run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        assert ended.status == 130
+        assert ended.err.strip() == "e3sn track: interrupted"
+        assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+
+    def test_as_a_program_of_its_own(self, tmp_path: Path, tiny_model_file: Path) -> None:
+        arguments = ["track", "absent", "--box", BOX, "--weights", str(tiny_model_file), "--out", "out"]
+        ended = subprocess.run([sys.executable, "-m", "e3sn_lib", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == "e3sn track: there is no video or folder of frames at absent\n"
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTrain:
+    def test_a_run_is_trained_once(self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+        settings = [part for setting in tiny_settings for part in ("--set", setting)]
+        command = ("train", "--data", data_root, *settings, "--set", "train.pairs=4", "--variant", "e3sn-s", "--seed", "3")
+        first = run(*command)
+        assert first.status == 0
+        (folder,) = (tmp_path / "runs").iterdir()
+        assert folder.name.startswith("smoke-e3sn-s-seed3-")
+        model = folder / "model.safetensors"
+        assert first.out.splitlines()[-1] == f"model: {model.relative_to(tmp_path)}"
+        written = model.stat().st_mtime_ns
+        second = run(*command)
+        assert second.status == 0
+        assert second.out.splitlines() == first.out.splitlines()[-1:]
+        assert model.stat().st_mtime_ns == written
+        kept = json.loads((tmp_path / "reports" / "smoke" / "results" / "runs" / f"{folder.name}.json").read_text())
+        assert (kept["pairs"], kept["seed"], kept["variant"]) == (4, 3, "e3sn-s")
+        assert leftovers(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--profile", "cpu", "--data", "absent"], ["data folder absent does not exist", "--data"]),
+            (["--profile", "cpu"], ["no data folder", "--data", "E3SN_DATA"]),
+            (["--set", "train.pears=5"], ["unknown setting 'train.pears'", "did you mean 'pairs'"]),
+            (["--set", "train.pairs=many"], ["train.pairs must be of type int"]),
+            (["--set", "train.pairs"], ["not of the form key=value"]),
+            (["--variant", "e3sm"], ["unknown variant 'e3sm'", "did you mean 'e3sn'", "siammask"]),
+            (["--profile", "smok"], ["unknown profile 'smok'", "did you mean 'smoke'", "cpu"]),
+            (["--profile", "mine.yaml"], ["mine.yaml"]),
+            (["--set", "train.weights=absent.safetensors"], ["backbone weights absent.safetensors", "train.weights=torchvision"]),
+            (["--seed", "one"], ["argument --seed"]),
+        ],
+    )
+    def test_settings_that_cannot_be(self, refused, data_root: Path, arguments: list[str], words: list[str]) -> None:
+        data = [] if "cpu" in arguments else ["--data", str(data_root)]
+        line = refused("train", *data, *arguments)
+        assert all(word in line for word in words), line
+
+    def test_a_folder_without_any_of_the_sets(self, refused, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        line = refused("train", "--profile", "cpu", "--data", "empty")
+        assert "no training data" in line
+        assert "get it from https://cocodataset.org" in line
+
+
+class TestEvaluate:
+    def test_a_model_on_a_benchmark(self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        ended = run("evaluate", "--model", tiny_model_file, "--data", data_root, "--out", "scores")
+        assert (ended.status, ended.err) == (0, "")
+        table = pd.read_csv(tmp_path / "scores" / "per_object.csv")
+        names = (data_root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
+        assert table["sequence"].tolist() == names
+        assert f"J-Mean {table['J-Mean'].mean():.3f}" in ended.out
+        assert len(list((tmp_path / "scores" / "mask" / names[0]).iterdir())) == 5
+        assert leftovers(tmp_path) == []
+
+    def test_masks_of_one_model_are_not_taken_for_another_s(
+        self, run: Run, data_root: Path, tiny_model_file: Path, tiny_profile: Callable[..., Profile], tmp_path: Path
+    ) -> None:
+        torch.manual_seed(1)
+        other = build_model(tiny_profile().model)
+        torch.nn.init.constant_(other.refine.post2.bias, -1e4)  # it sees nothing, ever
+        save_model(tmp_path / "other.safetensors", other, tiny_profile())
+        areas = []
+        for model in (tiny_model_file, tmp_path / "other.safetensors"):
+            assert run("evaluate", "--model", model, "--data", data_root, "--out", "scores").status == 0
+            areas.append(sum(int(read_mask(path).astype(bool).sum()) for path in (tmp_path / "scores" / "mask").rglob("*.png")))
+        assert areas[1] < areas[0] / 2
+
+    def test_anyone_s_masks(self, run: Run, data_root: Path, tmp_path: Path) -> None:
+        truth = data_root / "synthetic" / "Annotations" / "480p"
+        (tmp_path / "names.txt").write_text("\n".join(sorted(path.name for path in truth.iterdir())[:2]))
+        ended = run("evaluate", "--masks", truth, "--annotations", truth, "--sequences", "names.txt", "--out", "scores")
+        assert ended.status == 0
+        assert "J-Mean 1.000" in ended.out
+        assert "F-Mean 1.000" in ended.out
+        written = sorted(path.name for path in (tmp_path / "scores").iterdir())
+        assert written == ["global_results-val.csv", "per-sequence_results-val.csv"]
+
+    def test_a_first_mask_of_another_size_or_without_object(self, refused, own_data: Path, tiny_model_file: Path) -> None:
+        path = first_val_mask(own_data)
+        ids = read_mask(path)
+        command = ("evaluate", "--model", tiny_model_file, "--data", own_data, "--out", "out")
+        write_mask(path, ids[:-2])
+        assert f"mask {path.resolve()} is 320x178, its frame 320x180" in refused(*command)
+        write_mask(path, np.zeros_like(ids))
+        assert f"first mask {path.resolve()} shows no object" in refused(*command)
+
+    def test_given_masks_of_another_size_or_missing(self, refused, own_data: Path, data_root: Path) -> None:
+        masks, truth = (root / "synthetic" / "Annotations" / "480p" for root in (own_data, data_root))
+        path = masks / first_val_mask(data_root).parent.name / "00002.png"
+        command = ("evaluate", "--masks", masks, "--annotations", truth, "--out", "out")
+        write_mask(path, read_mask(path)[:-2])
+        assert f"{path} is 320x178 pixels, but its truth" in refused(*command)
+        path.unlink()
+        assert f"missing mask {path}" in refused(*command)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ([], "give --model FILE"),
+            (["--masks", "absent"], "--masks needs --annotations"),
+            (["--masks", "absent", "--annotations", "absent"], "there is no folder of masks at absent"),
+            (["--model", "absent.safetensors"], "there is no file absent.safetensors"),
+            (["--masks", ".", "--annotations", ".", "--sequences", "absent.txt"], "cannot read absent.txt"),
+        ],
+    )
+    def test_incomplete_questions(self, refused, arguments: list[str], words: str) -> None:
+        assert words in refused("evaluate", *arguments)
+
+    def test_an_unknown_benchmark_or_absent_data(self, refused, tiny_model_file: Path, data_root: Path) -> None:
+        line = refused("evaluate", "--model", tiny_model_file, "--data", data_root, "--benchmark", "davis2018")
+        assert "no benchmark 'davis2018'" in line
+        assert "davis2016" in line
+        line = refused("evaluate", "--model", tiny_model_file, "--profile", "cpu", "--data", data_root)
+        assert "benchmark davis2016 is absent" in line
+        assert "https://davischallenge.org" in line
+
+
+class TestData:
+    def test_what_is_there(self, run: Run, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("E3SN_DATA", str(data_root))
+        for arguments in (("data",), ("data", "verify")):
+            ended = run(*arguments)
+            assert (ended.status, ended.err) == (0, "")
+            assert "3 of 3 sets are complete" in ended.out
+
+    def test_what_is_missing_is_named_with_its_origin(self, run: Run, data_root: Path) -> None:
+        ended = run("data", "verify", "--profile", "cpu", "--data", data_root)
+        assert ended.status == 1
+        assert "0 of 6 sets are complete" in ended.out
+        lines = [line for line in ended.out.splitlines() if line.startswith("absent:")]
+        assert len(lines) == 6
+        assert all("get it from" in line and "put it in" in line for line in lines)
+
+    def test_the_procedural_set_is_made_once(self, run: Run, data_root: Path) -> None:
+        made = (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns
+        ended = run("data", "synthesize", "--data", data_root)
+        assert (ended.status, ended.out) == (0, f"{(data_root / 'synthetic').resolve()}\n")
+        assert (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns == made
+
+    def test_a_folder_that_is_none(self, refused) -> None:
+        assert "data folder absent does not exist" in refused("data", "verify", "--profile", "cpu", "--data", "absent")
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ([], "required: COMMAND"),
+            (["trian"], "invalid choice: 'trian'"),
+            (["track", "frames", "--weights", "w", "--out", "o"], "required: --box"),
+            (["track", "frames", "--box", "1,2,x,4", "--weights", "w", "--out", "o"], "'1,2,x,4' is not x,y,width,height"),
+            (["train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+            (["reproduce", "--profile", "cpu", "--data", "absent"], "data folder absent does not exist"),
+        ],
+    )
+    def test_wrong_use_is_one_line(self, refused, arguments: list[str], words: str) -> None:
+        assert words in refused(*arguments)
+
+    @pytest.mark.parametrize("command", ["reproduce", "data", "train", "evaluate", "track", "convert"])
+    def test_every_command_explains_itself(self, run: Run, command: str) -> None:
+        ended = run(command, "--help")
+        assert ended.status == 0
+        assert f"usage: e3sn {command}" in ended.out
+        assert command in run("--help").out
