@@ -70,8 +70,9 @@ def reproduce(options: argparse.Namespace) -> int:
         to_html(executed, executed.with_suffix(".html"))
     page = build_report(study.report, profile)
     print(f"report: {page}")
-    if study.report.resolve().parent == ROOT / "reports" and update_readme(ROOT / "README.md", readme_report(ROOT / "reports")):
-        print("README.md: its table is up to date with the reports")
+    shown = readme_report(ROOT / "reports")
+    if shown and study.report.resolve() == shown.resolve() and update_readme(ROOT / "README.md", shown):
+        print("README.md: its table follows the new results")
     return 0 if all(run.status == "passed" for run in runs) else 1
 
 

@@ -27,7 +27,7 @@ def random_crop(
     degrees: float = 0.0,
     flip: bool = False,
 ) -> Crop:
-    """A context crop with the object moved by up to `shift` crop pixels, x and y scaled apart by up to `scale`, both by up to `zoom`."""
+    """A context crop; the object moves by up to `shift` crop pixels, x and y are scaled apart by `scale`, both by `zoom`."""
     x1, y1, x2, y2 = box_frame_xyxy
     base = TEMPLATE_SIZE / context_side(x2 - x1, y2 - y1)
     scale_x, scale_y = base * rng.uniform(1 - scale, 1 + scale, 2) * (1 + zoom) ** rng.uniform(-1, 1)

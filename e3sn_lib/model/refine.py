@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,8 +27,6 @@ class Refinement(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
-        bound = math.sqrt(3 / channels)  # each output sees one product per channel; torch counts 15 x 15 times as many
-        nn.init.uniform_(self.deconv.weight, -bound, bound)
 
     def forward(self, correlation: Tensor, p0: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
         """Logits (N, 127, 127) of N windows.
