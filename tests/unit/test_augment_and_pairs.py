@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from e3sn_lib.boxes import anchors_xyxy
 from e3sn_lib.config import AugmentConfig, Profile, StageConfig, TrainSetConfig
+from e3sn_lib.crops import context_side
 from e3sn_lib.data import augment
 from e3sn_lib.data.davis import davis_tracks
 from e3sn_lib.data.mask_folder import mask_folder_tracks
@@ -99,6 +100,22 @@ class TestGeometry:
             assert (values.min(axis=0) < low + 0.05 * span).all()
             assert (values.max(axis=0) > high - 0.05 * span).all()
             assert abs(np.corrcoef(values.T)[0, 1]) < 0.15  # x and y are drawn apart
+
+    def test_a_zoom_is_of_both_sides_and_of_the_search_alone(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        """From 1 / 1.5 to 1.5, as often larger as smaller."""
+        box, rng = (80.0, 70.0, 120.0, 130.0), np.random.default_rng(0)
+        boxes = np.array([augment.random_crop(box, 255, 0, 0, rng, zoom=0.5).box_to_crop(box) for _ in range(400)])
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        assert sizes[:, 0] / sizes[:, 1] == pytest.approx(40 / 60)
+        zoom = np.log(sizes[:, 0] / (127 / context_side(40, 60) * 40)) / np.log(1.5)
+        assert (zoom.min(), zoom.max(), zoom.mean()) == pytest.approx((-1, 1, 0), abs=0.1)
+        assert np.abs(zoom).max() <= 1
+        tracks, still_template = TrackSet("made", (still(tmp_path, "one"),)), "augment.template_scale=0"
+        pairs = islice(dataset(tiny_profile(*PLAIN, still_template, "augment.search_zoom=0.5"), tracks), 20)
+        widths = [[bright(image).any(axis=0).sum() for image in (pair.template, pair.search)] for pair in pairs]
+        template, search = np.array(widths).T
+        assert np.ptp(template) <= 2
+        assert search.max() > 1.5 * search.min()
 
     @pytest.mark.parametrize("stage", [StageConfig(), StageConfig(search_size=143, search_shift=8.0)])
     @pytest.mark.parametrize("rotation", [0, 20])
