@@ -115,7 +115,9 @@ def run_all(
         raise InputError("there are no notebooks to run")
     for source in sources:
         check_parameters(source, parameters)
-    manifest = {"environment": environment(), "parameters": _plain(parameters)}
+    # Folders belong to the machine, not to the record.
+    kept = {key: value for key, value in _plain(parameters).items() if not Path(str(value)).is_absolute()}
+    manifest = {"environment": environment(), "parameters": kept}
     runs = [NotebookRun(source.stem, "not run", 0.0) for source in sources]
     width = max(len(run.name) for run in runs)
     print(f"{'notebook':<{width}}  status   seconds")
