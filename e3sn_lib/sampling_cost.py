@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -36,7 +35,7 @@ LONG_ENOUGH = 8.0
 
 
 def measure_sampling_cost(
-    profile: Profile, counts: Iterable[int] = COUNTS, *, batch_size: int = 2, steps: int = 2, memory_mb: float | None = None
+    profile: Profile, counts: Iterable[int] = COUNTS, *, batch_size: int = 2, steps: int = 3, memory_mb: float | None = None
 ) -> pd.DataFrame:
     """Train a few steps on random images with each number of samples per image.
 
@@ -48,7 +47,7 @@ def measure_sampling_cost(
         memory_mb: that may be used; None: what is free now.
 
     Returns:
-        Columns samples_per_image, samples (per step), seconds_per_step (median), peak_memory_mb (of the whole process) and
+        Columns samples_per_image, samples (per step), seconds_per_step (of the fastest), peak_memory_mb (of the whole process) and
         estimated_memory_mb: for counts not run because of it, with the measured columns empty.
 
     Raises:
@@ -88,7 +87,7 @@ def _in_own_process(profile: Profile, count: int, batch_size: int, steps: int) -
 
 
 def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
-    """Median seconds per training step and this process's peak memory in MB."""
+    """Seconds of the fastest training step, which other programs disturb least, and this process's peak memory in MB."""
     torch.manual_seed(profile.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stage = next(iter(profile.stages.values()))
@@ -108,7 +107,7 @@ def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> d
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    return {"seconds_per_step": statistics.median(seconds[1:] or seconds), "peak_memory_mb": peak_memory_bytes() / 2**20}
+    return {"seconds_per_step": min(seconds[1:] or seconds), "peak_memory_mb": peak_memory_bytes() / 2**20}
 
 
 def _random_batch(count: int, batch_size: int, size: int) -> Batch:

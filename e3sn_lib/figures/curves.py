@@ -115,13 +115,14 @@ def stage_times(stages: Mapping[str, pd.DataFrame]) -> Figure:
         stages: by variant, `Run.stages`.
     """
     figure, grid = axes_grid(1, 1, (9.0, 0.8 + 0.6 * len(stages)))
-    axes = grid[0, 0]
+    axes, longest = grid[0, 0], max(table["seconds"].sum() / 60 for table in stages.values())
     for row, (variant, table) in enumerate(stages.items()):
         begun, colour = 0.0, VARIANT_COLOURS[variant]
         for place, part in enumerate(table.to_dict("records")):
             minutes, name = part["seconds"] / 60, part["stage"].replace("_", " ")
             axes.barh(row, minutes, left=begun, height=0.62, color=colour, alpha=1 - 0.25 * place, edgecolor="white")
-            axes.text(begun + minutes / 2, row, name, ha="center", va="center", color="white", fontsize=9)
+            turned = 90 if minutes < 0.08 * longest else 0
+            axes.text(begun + minutes / 2, row, name, ha="center", va="center", color="white", fontsize=8, rotation=turned)
             begun += minutes
         axes.text(begun, row, f"  {begun:.1f} min", va="center", color=INK, fontweight="bold")
     axes.set_yticks(range(len(stages)), [VARIANTS[variant] for variant in stages])
