@@ -30,12 +30,12 @@ COUNTS = (1, 4, 16, 64, CELLS**2)
 """Samples per image; the paper's 4, and every candidate window."""
 LARGEST_SHARE = 0.7
 """Of the memory that is free now; a count that is estimated to need more is not run."""
-LONG_ENOUGH = 8.0
+LONG_ENOUGH = 4.0
 """Seconds after which no further step is timed."""
 
 
 def measure_sampling_cost(
-    profile: Profile, counts: Iterable[int] = COUNTS, *, batch_size: int = 2, steps: int = 3, memory_mb: float | None = None
+    profile: Profile, counts: Iterable[int] = COUNTS, *, batch_size: int = 2, steps: int = 2, memory_mb: float | None = None
 ) -> pd.DataFrame:
     """Train a few steps on random images with each number of samples per image.
 
