@@ -30,10 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except InputError as error:
-        print(f"e3sn {options.command}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a folder that may not be written, a full disk
+    except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
         print(f"e3sn {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

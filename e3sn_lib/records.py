@@ -19,8 +19,9 @@ import yaml
 from numpy.typing import ArrayLike
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.scoring import SUMMARY_COLUMNS
 
-STATISTICS = ("J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+STATISTICS = SUMMARY_COLUMNS
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
 MODEL = "mask"

@@ -21,13 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import VOID, Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv
 from e3sn_lib.metrics import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
 
-VOID = 255
-"""Pixels of the truth that belong to no object; in DAVIS-2016 the object itself."""
 FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
 

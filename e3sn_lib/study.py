@@ -166,8 +166,8 @@ class Study:
         folder = full if extras or (full / "scores.csv").is_file() else plain
         if not (folder / "scores.csv").is_file():
             scores, speed = evaluate_tracker(self.tracker(run), sequences, folder, extras=extras)
-            write_csv(folder / "speed.csv", self._labelled(speed, run, benchmark))
-            write_csv(folder / "scores.csv", self._labelled(scores, run, benchmark))
+            write_csv(folder / "speed.csv", _labelled(speed, benchmark, run))
+            write_csv(folder / "scores.csv", _labelled(scores, benchmark, run))
         out = self.results / benchmark
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / "speed.csv", out / f"{run.name}_speed.csv")
@@ -183,9 +183,7 @@ class Study:
 
     def baselines(self, benchmark: str) -> pd.DataFrame:
         """Scores per object of what needs no network."""
-        scores = evaluate_baselines(self.sequences(benchmark))
-        for column, value in {"run": "", "seed": "", "variant": "", "benchmark": benchmark}.items():
-            scores.insert(0, column, value)
+        scores = _labelled(evaluate_baselines(self.sequences(benchmark)), benchmark)
         write_csv(self.results / benchmark / "baselines.csv", scores)
         return scores
 
@@ -243,16 +241,6 @@ class Study:
         sets = open_train_sets(profile.data)
         return Run(self.runs / run_name(profile, sets), profile, overrides), sets
 
-    def _labelled(self, table: pd.DataFrame, run: Run, benchmark: str) -> pd.DataFrame:
-        for column, value in {
-            "run": run.name,
-            "seed": run.profile.seed,
-            "variant": run.profile.variant,
-            "benchmark": benchmark,
-        }.items():
-            table.insert(0, column, value)
-        return table
-
     def _keep(self, run: Run, sets: TrainSets) -> None:
         """Copy a run's files of record beside the report."""
         made = json.loads((run.folder / "env.json").read_text())
@@ -266,6 +254,14 @@ class Study:
         }
         write_json(self.results / "runs" / f"{run.name}.json", record)
         write_csv(self.results / "runs" / f"{run.name}_log.csv", run.log())
+
+
+def _labelled(table: pd.DataFrame, benchmark: str, run: Run | None = None) -> pd.DataFrame:
+    """A table of record says what it is about; a baseline belongs to no run."""
+    of_run = (run.name, run.profile.seed, run.profile.variant) if run else ("", "", "")
+    for column, value in zip(("run", "seed", "variant", "benchmark"), (*of_run, benchmark), strict=True):
+        table.insert(0, column, value)
+    return table
 
 
 def run_name(profile: Profile, sets: TrainSets) -> str:

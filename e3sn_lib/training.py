@@ -27,7 +27,7 @@ from e3sn_lib.files import atomic_path, write_csv, write_json, write_text
 from e3sn_lib.losses import classification_loss, mask_iou, mask_loss, mask_windows, regression_loss
 from e3sn_lib.model.network import E3SN, MARGIN, build_model
 from e3sn_lib.model.weights import load_backbone, save_model
-from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
+from e3sn_lib.provenance import environment, has_native_bf16, peak_memory_bytes, seed_everything
 
 Source = tuple[TrackSet, TrainSetConfig]
 CHECKPOINT = "checkpoint.pt"
@@ -121,10 +121,9 @@ def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
     """The type that convolutions are computed in; ``auto`` takes half precision only where the hardware multiplies it natively."""
     if config.precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    native = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return torch.bfloat16 if native else torch.float32
+    if device.type in ("cpu", "cuda") and has_native_bf16(device.type):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:

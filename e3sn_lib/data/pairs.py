@@ -107,6 +107,15 @@ def collate(pairs: list[Pair]) -> Batch:
 
 
 @dataclass(frozen=True)
+class _Shown:
+    """One object in one image, as read from the disk."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    box_frame_xyxy: Box
+
+
+@dataclass(frozen=True)
 class _View:
     """One crop of one object."""
 
@@ -166,7 +175,8 @@ class PairDataset(Dataset[Pair]):
         still = len(track.frames) == 1
         first = int(rng.integers(len(track.frames)))
         flip, grey = bool(rng.random() < self.augment.flip), bool(rng.random() < self.augment.grey)
-        template = self._view(track.frames[first], rng, flip)
+        shown = _read(track.frames[first])
+        template = self._view(shown, rng, flip) if shown else None
         if template is None:
             return None
 
@@ -178,7 +188,8 @@ class PairDataset(Dataset[Pair]):
             reach = config.frame_range
             frame = track.frames[int(rng.integers(max(first - reach, 0), min(first + reach + 1, len(track.frames))))]
         degrees = rng.uniform(-1, 1) * self.augment.rotation if still else 0.0
-        search = self._view(frame, rng, flip, search=True, degrees=degrees)
+        sought = shown if frame is track.frames[first] else _read(frame)
+        search = self._view(sought, rng, flip, search=True, degrees=degrees) if sought else None
         if search is None:
             return None
         image = search.image
@@ -224,23 +235,14 @@ class PairDataset(Dataset[Pair]):
         tracks, config = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
         return tracks.tracks[int(rng.integers(len(tracks.tracks)))], config
 
-    def _view(self, frame: TrackFrame, rng: Generator, flip: bool, *, search: bool = False, degrees: float = 0.0) -> _View | None:
-        """A random template or search crop of a frame's object; None if the object is absent or too small."""
+    def _view(self, shown: _Shown, rng: Generator, flip: bool, *, search: bool = False, degrees: float = 0.0) -> _View | None:
+        """A random template or search crop of an object; None if a rotation leaves nothing of its mask in the crop."""
         size, shift, scale, zoom = TEMPLATE_SIZE, self.augment.template_shift, self.augment.template_scale, 0.0
         if search:
             size, shift, scale = self.stage.search_size, self.search_shift, self.augment.search_scale
             zoom = self.augment.search_zoom
-        image = read_image(frame.image)
-        mask = frame.mask.read() if frame.mask else None
-        if mask is not None and mask.shape != image.shape[:2]:
-            raise InputError(
-                f"mask of {frame.image} is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
-            )
-        box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
-        if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
-            return None
-        crop = augment.random_crop(box, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip)
-        return _cut(crop, image, mask, box, exact=degrees == 0)
+        crop = augment.random_crop(shown.box_frame_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip)
+        return _cut(crop, shown, exact=degrees == 0)
 
     def _with_new_background(self, search: _View, rng: Generator) -> NDArray[np.uint8]:
         """Synthetic motion: a part of another image, without padding, behind this object."""
@@ -251,13 +253,25 @@ class PairDataset(Dataset[Pair]):
         return augment.replace_background(search.image, search.mask, background)
 
 
-def _cut(crop: Crop, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, box: Box, exact: bool) -> _View | None:
+def _read(frame: TrackFrame) -> _Shown | None:
+    """Image, mask and box of a frame's object; None if the object is absent or too small."""
+    image = read_image(frame.image)
+    mask = frame.mask.read() if frame.mask else None
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise InputError(f"mask of {frame.image} is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}")
+    box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
+    if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
+        return None
+    return _Shown(image, mask, box)
+
+
+def _cut(crop: Crop, shown: _Shown, exact: bool) -> _View | None:
     """Apply one crop to image, mask and box; a rotated object's box is taken from its mask."""
-    fill = tuple(float(value) for value in image[::8, ::8].reshape(-1, 3).mean(axis=0))
-    cropped_mask = crop.mask(mask) if mask is not None else None
-    box_crop_xyxy: Box | None = crop.box_to_crop(box)
+    fill = tuple(float(value) for value in shown.image[::8, ::8].reshape(-1, 3).mean(axis=0))
+    cropped_mask = crop.mask(shown.mask) if shown.mask is not None else None
+    box_crop_xyxy: Box | None = crop.box_to_crop(shown.box_frame_xyxy)
     if not exact and cropped_mask is not None:
         box_crop_xyxy = box_from_mask(cropped_mask)
     if box_crop_xyxy is None:
         return None
-    return _View(crop.image(image, fill), cropped_mask, box_crop_xyxy)
+    return _View(crop.image(shown.image, fill), cropped_mask, box_crop_xyxy)

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 
 VOID = 255
-"""Pixels of a mask of ids that belong to no object."""
+"""Pixels of a mask of ids that belong to no object; in DAVIS-2016 the object itself."""
 
 
 class MaskSource(Protocol):
@@ -35,12 +35,10 @@ class PngMask:
     path: Path
     object_id: int = 0
     """0: every id above zero (DAVIS-2016: one object, ids merged)."""
-    threshold: int = 0
-    """With ``object_id`` 0: values above it are the object (saliency masks: 127)."""
 
     def read(self) -> NDArray[np.bool_]:
         ids = read_mask(self.path)
-        return ids == self.object_id if self.object_id else ids > self.threshold
+        return ids == self.object_id if self.object_id else ids > 0
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, load_profile
 from e3sn_lib.data.davis import davis_sequences, davis_tracks
-from e3sn_lib.data.pairs import PairDataset, collate
-from e3sn_lib.data.types import MaskSource, Track, TrackFrame, TrackSet
+from e3sn_lib.data.pairs import Pair, PairDataset, collate
+from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_tracker
 from e3sn_lib.model.network import E3SN, Output, build_model
@@ -281,29 +280,16 @@ class InterruptionError(Exception):
     pass
 
 
-@dataclass(frozen=True)
-class Fuse:
-    """A mask that can be read a given number of times."""
+def interrupt_at(pair: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break off when the run's pair of this number is wanted."""
+    draw = PairDataset.__getitem__
 
-    mask: MaskSource
-    left: list[int]
-
-    def read(self) -> NDArray[np.bool_]:
-        self.left[0] -= 1
-        if self.left[0] < 0:
+    def broken(dataset: PairDataset, index: int) -> Pair:
+        if dataset.first + index == pair:
             raise InterruptionError
-        return self.mask.read()
+        return draw(dataset, index)
 
-
-def with_fuse(source: Source, reads: int) -> Source:
-    left = [reads]
-
-    def frame(original: TrackFrame) -> TrackFrame:
-        assert original.mask is not None
-        return replace(original, mask=Fuse(original.mask, left))
-
-    tracks = tuple(Track(track.name, tuple(frame(each) for each in track.frames)) for track in source[0].tracks)
-    return replace(source[0], tracks=tracks), source[1]
+    monkeypatch.setattr(PairDataset, "__getitem__", broken)
 
 
 def files(folder: Path) -> set[str]:
@@ -327,14 +313,18 @@ class TestResume:
         variant: str,
         settings: tuple[str, ...],
         step: int,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         weights = imagenet(tiny_profile(), tmp_path)
         settings = tuple(text.format(weights=weights) for text in settings)
         profile = tiny_profile("train.pairs=12", "train.checkpoint_every=2", *settings, variant=variant)
         whole = Trainer(profile, [source], tmp_path / "whole").run(silent)
 
-        with pytest.raises(InterruptionError):
-            Trainer(profile, [with_fuse(source, 4 * step)], tmp_path / "parts").run(silent)
+        with monkeypatch.context() as broken:
+            interrupt_at(2 * step, broken)
+            trainer = Trainer(profile, [source], tmp_path / "parts")
+            with pytest.raises(InterruptionError):
+                trainer.run(silent)
         assert files(tmp_path / "parts") == {"config.yaml", "env.json", "log.csv", CHECKPOINT}
         lines: list[str] = []
         parts = Trainer(profile, [source], tmp_path / "parts").run(lines.append)
