@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
         print(f"e3sn {options.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\ne3sn {options.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\ne3sn {options.command}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
 
 

@@ -24,7 +24,8 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import build_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.provenance import peak_memory_bytes
-from e3sn_lib.training import autocast, build_optimiser, compute_losses, parameter_groups, precision_of, set_trainable
+from e3sn_lib.schedule import autocast, build_optimiser, parameter_groups, precision_of, set_trainable
+from e3sn_lib.training import compute_losses
 
 COUNTS = (1, 4, 16, 64, CELLS**2)
 """Samples per image; the paper's 4, and every candidate window."""

@@ -6,28 +6,39 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, profile_from_dict, training_settings
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig, profile_from_dict, training_settings
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, write_csv, write_json, write_text
+from e3sn_lib.interrupts import deferred_interrupts, ignore_interrupts
 from e3sn_lib.losses import classification_loss, mask_iou, mask_loss, mask_windows, regression_loss
 from e3sn_lib.model.network import E3SN, MARGIN, build_model
 from e3sn_lib.model.weights import load_backbone, save_model
-from e3sn_lib.provenance import environment, has_native_bf16, peak_memory_bytes, seed_everything
+from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
+from e3sn_lib.schedule import (
+    StagePlan,
+    autocast,
+    build_optimiser,
+    learning_rate,
+    parameter_groups,
+    plan,
+    precision_of,
+    set_trainable,
+)
 
 Source = tuple[TrackSet, TrainSetConfig]
 CHECKPOINT = "checkpoint.pt"
@@ -36,98 +47,6 @@ LARGEST_BAD_SHARE = 0.01
 """Pairs that needed a replacement for a damaged file; more stop the run."""
 BAD_STEPS_IN_A_ROW = 5
 """Steps whose loss is not finite; so many in a row stop the run."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage's part of the run's steps."""
-
-    name: str
-    config: StageConfig
-    first_step: int
-    steps: int
-
-
-def plan(profile: Profile) -> list[StagePlan]:
-    """How the run's pairs are divided into stages and steps."""
-    stages, first = [], 0
-    for name, stage in profile.stages.items():
-        steps = max(round(profile.train.pairs * stage.share / profile.train.batch_size), 1)
-        stages.append(StagePlan(name, stage, first, steps))
-        first += steps
-    return stages
-
-
-def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig) -> float:
-    """Logarithmic decay from the first to the last rate (paper 4.1), stepwise by epoch or, with ``epochs: 0``, continuous."""
-    first, last = stage.lr or config.lr
-    warmup = round(config.warmup * steps)
-    if step < warmup:
-        return first * (step + 1) / (warmup + 1)
-    if config.epochs:
-        place, end = step * config.epochs // steps, config.epochs - 1
-    else:
-        place, end = step - warmup, steps - 1 - warmup
-    return float(first * (last / first) ** (place / max(end, 1)))
-
-
-def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> list[dict[str, Any]]:
-    """Parameters by learning rate and name: backbone, location (neck and RPN), mask, and fusion (without weight decay)."""
-    fixed = set() if config.train_shortcuts else {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
-    layers = [m for name in config.train_layers for m in model.backbone.stage(name)]
-    backbone = [p for layer in layers for p in layer.parameters() if id(p) not in fixed]
-    fusion = list(model.mask.fusion.parameters())
-    mask_modules = [model.mask.adjust, model.mask.levels, model.refine, *([model.base_head] if model.base_head else [])]
-    groups = [
-        {"name": "backbone", "params": backbone if train_location else [], "scale": config.backbone_lr},
-        {"name": "location", "params": [*model.neck.parameters(), *model.rpn.parameters()] if train_location else [], "scale": 1.0},
-        {"name": "mask", "params": [p for m in mask_modules for p in m.parameters()], "scale": config.mask_lr},
-        {"name": "fusion", "params": fusion, "scale": config.mask_lr, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def build_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr[0], momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr[0], weight_decay=config.weight_decay)
-
-
-def set_trainable(model: E3SN, groups: list[dict[str, Any]], config: TrainConfig, train_backbone: bool) -> None:
-    """Freeze what this part of the schedule does not train; batch-norm of frozen parts keeps its statistics."""
-    model.eval()
-    model.requires_grad_(False)
-    names = {group["name"] for group in groups}
-    for group in groups:
-        if group["name"] != "backbone" or train_backbone:
-            for parameter in group["params"]:
-                parameter.requires_grad_(True)
-    for shortcut in model.backbone.shortcuts:
-        shortcut.centre_only = False
-    if not any(shortcut.weight.requires_grad for shortcut in model.backbone.shortcuts):
-        model.backbone.skip_zero_taps()
-    model.mask.train()
-    model.refine.train()
-    if model.base_head is not None:
-        model.base_head.train()
-    if "location" in names:
-        model.neck.train()
-        model.rpn.train()
-    if config.weights == "none" and "backbone" in names:
-        model.backbone.train()
-
-
-def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The type that convolutions are computed in; ``auto`` takes half precision only where the hardware multiplies it natively."""
-    if config.precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    if device.type in ("cpu", "cuda") and has_native_bf16(device.type):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def compute_losses(model: nn.Module, batch: Batch, profile: Profile, stage: StageConfig) -> tuple[Tensor, dict[str, Tensor]]:
@@ -182,6 +101,9 @@ class Trainer:
         self.model = build_model(profile.model)
         load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
         self.model.to(self.device)
+        self.average = None
+        if decay := profile.train.average:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
@@ -191,6 +113,7 @@ class Trainer:
 
         Raises:
             InputError: too many damaged files, a loss that stays not finite, or a checkpoint of other settings.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step under way is done and saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -200,15 +123,16 @@ class Trainer:
             f"{self.run_dir.name}: {self.profile.train.pairs} pairs in {self.steps} steps of {self.profile.train.batch_size}, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, from step {self.state.step}"
         )
-        for stage in self.stages:
-            if self.state.step < stage.first_step + stage.steps:
-                self._run_stage(stage, show)
+        with deferred_interrupts() as interrupted:
+            for stage in self.stages:
+                if self.state.step < stage.first_step + stage.steps:
+                    self._run_stage(stage, interrupted)
         path = self.run_dir / FINAL
-        save_model(path, self.model, self.profile)
+        save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile)
         write_json(self.run_dir / "summary.json", self._summary())
         return path
 
-    def _run_stage(self, stage: StagePlan, show: Callable[[str], None]) -> None:
+    def _run_stage(self, stage: StagePlan, interrupted: Callable[[], bool]) -> None:
         config = self.profile.train
         groups = parameter_groups(self.model, config, stage.config.train_location)
         optimiser = build_optimiser(groups, config)
@@ -233,13 +157,18 @@ class Trainer:
                 log.setdefault(key, []).append(value)
             self.state.step += 1
             bar.update()
-            if self.state.step % config.log_every == 0 or self.state.step == stage.first_step + stage.steps:
+            last, stop = self.state.step == stage.first_step + stage.steps, interrupted()
+            if self.state.step % config.log_every == 0 or last or stop:
                 elapsed = time.perf_counter() - started
                 self._log(stage.name, rate, log, elapsed)
                 self.state.seconds += elapsed
                 log, started = {}, time.perf_counter()
-            if self.state.step % config.checkpoint_every == 0 and self.state.step < stage.first_step + stage.steps:
+            if (self.state.step % config.checkpoint_every == 0 or stop) and not last:
                 self._save(optimiser)
+            if stop and not last:
+                raise KeyboardInterrupt(
+                    f"stopped after step {self.state.step} of {self.steps}; the same command goes on from there"
+                )
         bar.close()
         self._save(None)
 
@@ -259,6 +188,8 @@ class Trainer:
             values[f"grad_{group['name']}"] = float(norm)
         self.scaler.step(optimiser)
         self.scaler.update()
+        if self.average:
+            self.average.update_parameters(self.model)
         return values
 
     def _batches(self, stage: StagePlan, done: int) -> Iterator[Batch]:
@@ -271,6 +202,7 @@ class Trainer:
             collate_fn=collate,
             prefetch_factor=4 if self.profile.data.workers else None,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_interrupts,
         )
         try:
             yield from loader
@@ -314,6 +246,7 @@ class Trainer:
         content = {
             "profile": self.profile.to_dict(),
             "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "optimiser": optimiser.state_dict() if optimiser else None,
             "scaler": self.scaler.state_dict(),
             "state": vars(self.state),
@@ -334,6 +267,8 @@ class Trainer:
         if training_settings(saved) != training_settings(self.profile):
             raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
         self.model.load_state_dict(content["model"])
+        if self.average:
+            self.average.load_state_dict(content["average"])
         self.optimiser_state = content["optimiser"]
         self.scaler.load_state_dict(content["scaler"])
         self.state = RunState(**content["state"])

@@ -19,6 +19,9 @@ from e3sn_lib.model.windows import Cells, gather_windows
 MARGIN = {255: 32, 143: 0}
 """How far, in pixels, the first candidate window of a search crop of this size reaches beyond the crop (SiamMask)."""
 BASE_MASK = 63
+MASK_PRIOR = -2.0
+"""Log-odds of a window's pixel to be of the object, from which training starts (a share of 12 %). From 0, "all is background" is
+learnt so forcefully at first that the last ReLUs before the mask stay inactive for good."""
 RGB_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406])
 RGB_STD = 255 * torch.tensor([0.229, 0.224, 0.225])
 """By which images are normalised (ImageNet's)."""
@@ -137,6 +140,8 @@ class E3SN(nn.Module):
         self.mask = MaskCorrelation(config, (p0, p1, p2, p3))
         self.base_head = head(config.channels, BASE_MASK**2) if config.base_head else None
         self.refine = Refinement(config.channels, (p0, p1, p2))
+        for last in (self.refine.post2, *(self.base_head[-1:] if self.base_head else ())):
+            nn.init.constant_(last.bias, MASK_PRIOR)
         self.register_buffer("mean", RGB_MEAN[:, None, None].clone(), persistent=False)
         self.register_buffer("std", RGB_STD[:, None, None].clone(), persistent=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, load_profile
 from e3sn_lib.data.davis import davis_sequences, davis_tracks
@@ -22,18 +24,9 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_tracker
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
+from e3sn_lib.schedule import build_optimiser, learning_rate, parameter_groups, plan, precision_of, set_trainable
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import (
-    CHECKPOINT,
-    Trainer,
-    build_optimiser,
-    compute_losses,
-    learning_rate,
-    parameter_groups,
-    plan,
-    precision_of,
-    set_trainable,
-)
+from e3sn_lib.training import CHECKPOINT, Trainer, compute_losses
 
 MakeProfile = Callable[..., Profile]
 Source = tuple[TrackSet, TrainSetConfig]
@@ -496,3 +489,46 @@ def test_a_run_leaves_its_record(
     assert log["pairs"].tolist() == [4, 6]
     assert log[["w2", "w3", "w4"]].to_numpy() == pytest.approx(1 / 3)
     assert log["seconds"].is_monotonic_increasing
+
+
+def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
+    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tiny_profile("train.pairs=12", "train.average=0.5")
+    whole = Trainer(profile, [source], tmp_path / "whole").run(silent)
+    draw = PairDataset.__getitem__
+
+    def pressed(dataset: PairDataset, index: int) -> Pair:
+        if dataset.first + index == 5:
+            signal.raise_signal(signal.SIGINT)
+        return draw(dataset, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PairDataset, "__getitem__", pressed)
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 3 of 6; the same command goes on from there"):
+            Trainer(profile, [source], tmp_path / "parts").run(silent)
+    lines: list[str] = []
+    parts = Trainer(profile, [source], tmp_path / "parts").run(lines.append)
+    assert "from step 3" in lines[0]
+    first, second = load_file(whole), load_file(parts)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+    """With decay d the average after n steps is d^(n-1) w_1 + sum of (1 - d) d^(n-k) w_k, the k-th step's weights."""
+    seen: list[Tensor] = []
+    trainer = Trainer(tiny_profile("train.pairs=8", "train.average=0.75"), [source], tmp_path)
+    assert trainer.average is not None
+    update = trainer.average.update_parameters
+
+    def noted(model: E3SN) -> None:
+        seen.append(model.neck[0].weight.detach().clone())
+        update(model)
+
+    trainer.average.update_parameters = noted  # type: ignore[method-assign]
+    final, _ = load_model(trainer.run(silent))
+    assert len(seen) == 4
+    assert not torch.equal(seen[0], seen[3])
+    expected = 0.75**3 * seen[0] + 0.25 * (0.75**2 * seen[1] + 0.75 * seen[2] + seen[3])
+    torch.testing.assert_close(final.neck[0].weight.detach(), expected)
