@@ -1,7 +1,7 @@
 SHELL := bash
 PROFILE ?= smoke
 PYTEST_ARGS ?= -m "not slow"
-export PROFILE DATA RUNS ONLY
+export PROFILE DATA RUNS ONLY SET
 
 # Modules rather than scripts: their first lines would break if the checkout were moved.
 PY := .venv/bin/python
@@ -13,16 +13,18 @@ MINUTES = $(shell sed -n 's/^minutes: *//p' "e3sn_lib/profiles/$(PROFILE).yaml" 
 .PHONY: help reproduce test lab say-reproduce say-test say-lab
 
 help:
-	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04]'
-	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html'
+	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
+	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html;'
+	@echo '                SET changes settings of every run: SET="train.pairs=7000 track.mask_threshold=0.4"'
 	@echo 'make test       lint, types and tests; PYTEST_ARGS=... replaces -m "not slow"'
 	@echo 'make lab        JupyterLab on the notebooks'
 	@echo
 	@echo 'Each sets up .venv first if there is none (PYTHON=... chooses the interpreter, 3.11 or newer).'
 
 reproduce: say-reproduce $(READY)
-	@$(PY) -m e3sn_lib reproduce --profile "$$PROFILE" \
-	  $${DATA:+--data "$$DATA"} $${RUNS:+--runs "$$RUNS"} $${ONLY:+--only "$$ONLY"}
+	@set -f; set --; for setting in $$SET; do set -- "$$@" --set "$$setting"; done; \
+	$(PY) -m e3sn_lib reproduce --profile "$$PROFILE" \
+	  $${DATA:+--data "$$DATA"} $${RUNS:+--runs "$$RUNS"} $${ONLY:+--only "$$ONLY"} "$$@"
 
 test: say-test $(READY)
 	$(PY) -m ruff check .

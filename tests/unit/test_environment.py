@@ -165,3 +165,11 @@ def test_seeds_repeat_and_differ():
         draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1]
     assert len({value for draw in draws[1:] for value in draw}) == 9
+
+
+def test_make_passes_settings_on_as_they_are_typed():
+    command = ["make", "-s", "-o", ".venv/.ready", "reproduce", "PY=printf '%s|'", "SET=train.pairs=7 train.lr=[1e-3,1e-4] a=*"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("|--set|train.pairs=7|--set|train.lr=[1e-3,1e-4]|--set|a=*|")
+    said = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("|--profile|smoke|")
