@@ -72,8 +72,13 @@ def boxes_of(ids: NDArray[np.uint8], numbers: list[int]) -> dict[int, Box | None
 def fill_boxes(boxes: dict[int, Box | None], frame_hw: tuple[int, ...]) -> NDArray[np.uint8]:
     """Boxes as a mask of ids; where they overlap, the smaller one is in front."""
     ids = np.zeros(frame_hw, np.uint8)
-    present = [(number, box) for number, box in boxes.items() if box is not None]
-    for number, (x1, y1, x2, y2) in sorted(present, key=lambda item: -(item[1][2] - item[1][0]) * (item[1][3] - item[1][1])):
+    for number, (x1, y1, x2, y2) in largest_first(boxes):
         left, top, right, bottom = (max(round(value), 0) for value in (x1, y1, x2, y2))
         ids[top:bottom, left:right] = number
     return ids
+
+
+def largest_first(boxes: dict[int, Box | None]) -> list[tuple[int, Box]]:
+    """The boxes that are there in the order of painting, by which smaller ones come to the front."""
+    present = [(number, box) for number, box in boxes.items() if box is not None]
+    return sorted(present, key=lambda item: -(item[1][2] - item[1][0]) * (item[1][3] - item[1][1]))

@@ -8,7 +8,22 @@ from pathlib import Path
 import pandas as pd
 
 from e3sn_lib.cells import AVERAGES, PAPER, PAPER_GPU, duration, known, ours, score, spread, titled
-from e3sn_lib.records import NONE, NOT_RUN, VARIANTS, main_runs, measure, number, read_runs, read_scores, read_speed, reference
+from e3sn_lib.records import (
+    CHOICE_SETTINGS,
+    NONE,
+    NOT_RUN,
+    VARIANTS,
+    best_choice,
+    main_runs,
+    mean_choices,
+    measure,
+    number,
+    read_choices,
+    read_runs,
+    read_scores,
+    read_speed,
+    reference,
+)
 
 PAPER_PAIRS = 12_000_000
 """Image pairs of SiamMask's first stage, 20 epochs of 600,000; the paper does not give its own number."""
@@ -74,6 +89,30 @@ def ablations(results: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows or [dict.fromkeys(columns, NOT_RUN)])[columns]
     note = "Gain: paired difference over the sequences with its 95 % bootstrap interval. One seed cannot carry a claim."
     return titled(table, results, "Ablations", "changed settings on DAVIS-2016 val", "davis2016", AVERAGES, note)
+
+
+def choices(results: Path) -> pd.DataFrame:
+    """Settings of inference on held-out training sequences: each tracking pass at its best threshold, the best pass at all."""
+    labels = ("Size rate", "Window", "Penalty", "Threshold")
+    rows, notes = [], []
+    for run, scores in read_choices(results).items():
+        means, best = mean_choices(scores), best_choice(scores)
+        tracked = list(CHOICE_SETTINGS[:3])
+        is_best = means.index == means["J&F"].idxmax()
+        of_best_pass = (means[tracked] == [best[name] for name in tracked]).all(axis=1)
+        shown = means.index.isin(means.groupby(tracked, sort=False)["J&F"].idxmax()) | of_best_pass
+        for row, chosen in zip(means[shown].to_dict("records"), is_best[shown], strict=True):
+            settings = {label: f"{row[name]:g}" for label, name in zip(labels, CHOICE_SETTINGS, strict=True)}
+            values = {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
+            rows.append({"Run": run} | settings | values | {"Chosen": "yes" if chosen else NONE})
+        notes.append(f"{run}: on {', '.join(scores['sequence'].unique())}, which are training sequences held out of training.")
+    rule = (
+        "Each setting in turn, the others as found best before; every value at its best threshold, by the mean of J and F. "
+        "No sequence of a benchmark takes part."
+    )
+    columns = ["Run", *labels, "J-Mean", "F-Mean", "J&F", "Chosen"]
+    table = pd.DataFrame(rows or [dict.fromkeys(columns, NOT_RUN)], columns=columns)
+    return titled(table, results, "Choices", "settings of inference on held-out training sequences", "", rule, *notes)
 
 
 def runs(results: Path) -> pd.DataFrame:

@@ -7,8 +7,10 @@ what was scored, and an interrupted evaluation goes on with the next sequence.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from e3sn_lib.baselines import BASELINES, boxes_of, fill_boxes, mask_in_true_box
 from e3sn_lib.data.types import Box, Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv, write_mask
+from e3sn_lib.opencv_baselines import MakeTracker, masks_from_boxes, tracked_boxes, true_boxes
 from e3sn_lib.scoring import score_sequence, summarise
 from e3sn_lib.tracking import Tracker, box_xywh, labels_from_soft_masks
 
@@ -30,7 +33,13 @@ THRESHOLDS = (0.3, 0.4, 0.6)
 
 
 def evaluate_tracker(
-    tracker: Tracker, sequences: list[Sequence], out: Path, *, extras: bool = True, show: Callable[[str], None] = print
+    tracker: Tracker,
+    sequences: list[Sequence],
+    out: Path,
+    *,
+    extras: bool = True,
+    thresholds: tuple[float, ...] | None = None,
+    show: Callable[[str], None] = print,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Track every sequence from the boxes of its first mask (paper 4.2), write the masks, score them.
 
@@ -39,19 +48,17 @@ def evaluate_tracker(
         sequences: of one benchmark.
         out: masks go to ``out/METHOD/SEQUENCE/FRAME.png``; sequences that this tracker finished there are not tracked again.
         extras: also score other thresholds, the tracker's filled boxes, and masks at the true boxes.
+        thresholds: those other ones, scored with or without extras; unless given, `THRESHOLDS` with extras and none without.
         show: where progress lines go.
 
     Returns:
         Scores per object with a column ``method``, and speed per sequence.
     """
+    chosen = thresholds if thresholds is not None else THRESHOLDS if extras else ()
+    methods = [MODEL, *([BOX, BOUND] if extras else []), *map(at_threshold, chosen)]
     scores, speed = [], []
-    maker = _fingerprint(tracker, extras)
     for number, sequence in enumerate(sequences, start=1):
-        timing = out / "timing" / f"{sequence.name}.csv"
-        if not timing.is_file() or maker not in timing.read_text():
-            write_csv(timing, _track(tracker, sequence, out, extras).assign(maker=maker))
-        speed.append(pd.read_csv(timing).drop(columns="maker"))
-        methods = [MODEL, *([BOX, BOUND, *(f"{MODEL}@{t:.2f}" for t in THRESHOLDS)] if extras else [])]
+        speed.append(write_masks(tracker, sequence, out, extras=extras, thresholds=chosen))
         scores += [score_method(method, _written(out / method, sequence), sequence) for method in methods]
         model = scores[-len(methods)]
         show(
@@ -60,10 +67,61 @@ def evaluate_tracker(
     return pd.concat(scores, ignore_index=True), pd.concat(speed, ignore_index=True)
 
 
-def evaluate_baselines(sequences: list[Sequence]) -> pd.DataFrame:
-    """Scores per object of everything that needs no network."""
-    rows = [score_method(method, baseline(sequence), sequence) for method, baseline in BASELINES.items() for sequence in sequences]
-    return pd.concat(rows, ignore_index=True)
+def write_masks(
+    tracker: Tracker, sequence: Sequence, out: Path, *, extras: bool = False, thresholds: tuple[float, ...] = ()
+) -> pd.DataFrame:
+    """Track one sequence and write its masks as `evaluate_tracker` does, unless this tracker has; returns its timing, one row."""
+    timing = out / "timing" / f"{sequence.name}.csv"
+    maker = _fingerprint(tracker, extras, thresholds)
+    if not timing.is_file() or maker not in timing.read_text():
+        write_csv(timing, _track(tracker, sequence, out, extras, thresholds).assign(maker=maker))
+    return pd.read_csv(timing).drop(columns="maker")
+
+
+def score_written(folder: Path, sequence: Sequence) -> pd.DataFrame:
+    """J and F per frame, as `score_sequence` gives them, of masks ``folder/SEQUENCE/FRAME.png``."""
+    return score_sequence(_written(folder, sequence), sequence)
+
+
+def at_threshold(threshold: float) -> str:
+    """Method name of the model at another threshold than its own."""
+    return f"{MODEL}@{threshold:.2f}"
+
+
+def evaluate_baselines(
+    sequences: list[Sequence], trackers: Mapping[str, MakeTracker] | None = None, out: Path | None = None
+) -> pd.DataFrame:
+    """Scores per object of everything that needs no network of this study.
+
+    Args:
+        sequences: of one benchmark; several are done at a time, one per core.
+        trackers: OpenCV's, by name; each is scored with its box filled and with GrabCut within it, as the true boxes are.
+        out: where the scores of each finished sequence are kept, to go on with the next one after an interruption.
+    """
+
+    def score(sequence: Sequence) -> pd.DataFrame:
+        kept = out / f"{sequence.name}.csv" if out else None
+        if kept is None or not kept.is_file():
+            table = pd.concat([score_method(*method, sequence) for method in _baseline_masks(sequence, trackers or {})])
+            if kept is None:
+                return table
+            write_csv(kept, table)
+        return pd.read_csv(kept)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        scores = pd.concat(pool.map(score, sequences))
+    order = {method: place for place, method in enumerate(scores["method"].unique())}
+    return scores.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def _baseline_masks(sequence: Sequence, trackers: Mapping[str, MakeTracker]) -> Iterator[tuple[str, Iterator[NDArray[np.uint8]]]]:
+    for method, baseline in BASELINES.items():
+        yield method, baseline(sequence)
+    sources = {"true": true_boxes(sequence)} | {name: tracked_boxes(sequence, make) for name, make in trackers.items()}
+    for name, boxes in sources.items():
+        for method, masks in masks_from_boxes(name, sequence, boxes).items():
+            if method not in BASELINES:
+                yield method, masks
 
 
 def score_method(method: str, masks: Iterable[NDArray[np.uint8]], sequence: Sequence) -> pd.DataFrame:
@@ -73,7 +131,7 @@ def score_method(method: str, masks: Iterable[NDArray[np.uint8]], sequence: Sequ
     return per_object
 
 
-def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.DataFrame:
+def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool, thresholds: tuple[float, ...]) -> pd.DataFrame:
     """Write all masks of one sequence and return its timing, one row."""
     ids = sequence.object_ids()
     first = sequence.mask(0)
@@ -89,8 +147,8 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.
     for index, result in enumerate(results):
         begun = time.perf_counter()
         outputs = {MODEL: order[result.ids]}
+        outputs |= {at_threshold(each): order[labels_from_soft_masks(result.soft_masks, each)] for each in thresholds}
         if extras:
-            outputs |= {f"{MODEL}@{t:.2f}": order[labels_from_soft_masks(result.soft_masks, t)] for t in THRESHOLDS}
             tracked: dict[int, Box | None] = dict(zip(known, map(tuple, result.boxes_frame_xyxy.tolist()), strict=True))
             outputs[BOX] = fill_boxes(tracked, first.shape)
         for method, labels in outputs.items():
@@ -113,9 +171,9 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.
     )
 
 
-def _fingerprint(tracker: Tracker, extras: bool) -> str:
+def _fingerprint(tracker: Tracker, extras: bool, thresholds: tuple[float, ...]) -> str:
     """A digest of all that masks depend on beside the sequence, so that none are taken for another network's."""
-    digest = hashlib.sha256(f"{tracker.config} {extras}".encode())
+    digest = hashlib.sha256(f"{tracker.config} {extras} {thresholds}".encode())
     for name, value in tracker.model.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"

@@ -28,6 +28,8 @@ MODEL = "mask"
 """Method name of the model itself, at its own threshold."""
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
 RESAMPLES = 10_000
+CHOICE_SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
+"""Settings of inference that are chosen on held-out training sequences."""
 
 
 RUN_KEYS = ("run", "variant", "seed", "pairs", "seconds", "peak_memory_mb")
@@ -186,6 +188,29 @@ def read_speed(results: Path, benchmark: str, runs: Iterable[str]) -> pd.DataFra
         return pd.DataFrame(columns=["run", "sequence", "frames", "objects", "seconds_reading", "seconds_tracking", "fps"])
     speed = pd.concat(tables, ignore_index=True)
     return speed.assign(fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"])
+
+
+def read_choices(results: Path) -> dict[str, pd.DataFrame]:
+    """What was scored on held-out training sequences to choose settings of inference, by run: the tables of `choices.sweep`."""
+    return {path.stem: pd.read_csv(path) for path in sorted((results / "choices").glob("*.csv"))}
+
+
+def mean_choices(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over objects by settings, in the order they were tried: `CHOICE_SETTINGS`, J-Mean, F-Mean, J&F (their mean)."""
+    means = scores.groupby(list(CHOICE_SETTINGS), sort=False)[["J-Mean", "F-Mean"]].mean().reset_index()
+    return means.assign(**{"J&F": means[["J-Mean", "F-Mean"]].mean(axis=1)})
+
+
+def best_choice(scores: pd.DataFrame) -> dict[str, float]:
+    """The row of `mean_choices` with the largest J&F, the first of equals."""
+    means = mean_choices(scores)
+    return {str(name): float(value) for name, value in means.loc[means["J&F"].idxmax()].items()}
+
+
+def read_lacking(results: Path, benchmark: str) -> dict[str, str]:
+    """Baselines that could not be run, with what they need."""
+    path = results / benchmark / "baselines_not_run.csv"
+    return pd.read_csv(path).set_index("method")["reason"].to_dict() if path.is_file() else {}
 
 
 def measure(scores: pd.DataFrame, runs: Iterable[str] = ("",), method: str = MODEL) -> Measured | None:

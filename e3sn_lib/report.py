@@ -35,7 +35,7 @@ from e3sn_lib.tables import TABLES, short_table1, to_markdown
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTEBOOK = {
-    **dict.fromkeys(("table1", "table2", "bounds", "per_sequence", "attributes", "threshold_sweep", "speed"), "04"),
+    **dict.fromkeys(("table1", "table2", "bounds", "per_sequence", "attributes", "threshold_sweep", "choices", "speed"), "04"),
     **dict.fromkeys(("table3", "sampling_cost"), "05"),
     "table4": "06",
     "ablations": "05,06",
@@ -130,7 +130,9 @@ def _page(report: Path, profile: Profile, tables: dict[str, pd.DataFrame], stems
         "Claims and verdicts": _claims(tables["claims"], stems["claims"], profile),
         "Summary": _summary(prose),
         "Main results": "".join(shown[name] for name in ("table1", "table2", "table3", "table4")),
-        "Where the points are": "".join(shown[name] for name in ("bounds", "per_sequence", "attributes", "threshold_sweep")),
+        "Where the points are": "".join(
+            shown[name] for name in ("bounds", "per_sequence", "attributes", "threshold_sweep", "choices")
+        ),
         "Cost": shown["speed"] + shown["sampling_cost"],
         "Ablations": shown["ablations"],
         "Figures": figures_section(report),

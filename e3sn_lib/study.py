@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import pandas as pd
 
+from e3sn_lib.choices import GRID, overrides_of, sweep
 from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import TrainSets, open_evaluation, open_train_sets
+from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
+from e3sn_lib.opencv_baselines import SETTINGS, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
 from e3sn_lib.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.tracking import Tracker
@@ -182,10 +185,55 @@ class Study:
         return found[-1]
 
     def baselines(self, benchmark: str) -> pd.DataFrame:
-        """Scores per object of what needs no network."""
-        scores = _labelled(evaluate_baselines(self.sequences(benchmark)), benchmark)
-        write_csv(self.results / benchmark / "baselines.csv", scores)
+        """Scores per object of what needs no network of this study, kept as a file of record; done once for these settings.
+
+        What cannot be had here goes on record with what it needs.
+        """
+        sequences = self.sequences(benchmark)
+        trackers, lacking = opencv_trackers(Path(self.data))
+        about = [SETTINGS, list(trackers), [[sequence.name, len(sequence)] for sequence in sequences]]
+        made = f"opencv-{cv2.__version__}-{config_hash({'about': about})}"
+        path = self.results / benchmark / "baselines.csv"
+        kept = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        if set(kept.get("made", [])) != {made}:
+            scores = evaluate_baselines(sequences, trackers, self.runs / f"{benchmark}-baselines-{made}")
+            write_csv(path, _labelled(scores, benchmark).assign(made=made))
+        rows = [{"method": method, "reason": reason} for name, reason in lacking.items() for method in box_methods(name)]
+        for row in rows:
+            print(f"not run: {row['method']}: {row['reason']}")
+        write_csv(path.with_stem("baselines_not_run"), pd.DataFrame(rows, columns=["method", "reason"]))
+        return pd.read_csv(path)
+
+    def held_out(self) -> list[Sequence]:
+        """The training sequences that choices are made on; if there are none, the reason is printed."""
+        try:
+            return open_held_out(self.load().data)
+        except InputError as error:
+            print(f"not run: {without_folders(str(error))}")
+            return []
+
+    def choose(self, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID) -> pd.DataFrame:
+        """Score settings of inference on the held-out training sequences, see `choices.sweep`, kept as a file of record.
+
+        Nothing is changed by it: the best settings are printed, to be given to ``--set`` or written into the profile.
+        """
+        scores = sweep(self.tracker(run), open_held_out(self.load().data), run.folder / "choices", grid)
+        write_csv(self.results / "choices" / f"{run.name}.csv", scores)
+        print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
         return scores
+
+    def attributes(self, benchmark: str = "davis2016") -> None:
+        """Keep the attributes of a benchmark's sequences as a file of record, from the data set's own list, where that is there."""
+        try:
+            found = open_attributes(self.load().data, benchmark)
+        except InputError as error:
+            print(f"not run: {without_folders(str(error))}")
+            return
+        names = [sequence.name for sequence in self.sequences(benchmark)]
+        if unknown := [name for name in names if name not in found]:
+            print(f"without attributes in db_info.yml: {', '.join(unknown)}")
+        table = pd.DataFrame([{"sequence": name, "attributes": " ".join(found[name])} for name in names if name in found])
+        write_csv(self.results / benchmark / "attributes.csv", table)
 
     def has(self, benchmark: str) -> bool:
         """Whether a benchmark's data are there; if not, the reason goes on record and is printed."""
@@ -200,8 +248,8 @@ class Study:
 
     def tracker(self, run: Run, **settings: Any) -> Tracker:
         """A tracker with a run's network; `settings` replace those of its profile's ``track``."""
-        model, profile = load_model(run.model)
-        track: TrackConfig = replace(profile.track, **settings)
+        model, _ = load_model(run.model)
+        track: TrackConfig = replace(run.profile.track, **settings)
         return Tracker(model, track)
 
     def sampling_cost(self, counts: Iterable[int] = COUNTS, variant: str = "e3sn-s") -> pd.DataFrame:
@@ -248,6 +296,7 @@ class Study:
         record = run.summary() | {
             "title": run.profile.title,
             "overrides": list(run.overrides),
+            "track": run.profile.to_dict()["track"],
             "data": data,
             "absent": [without_folders(absent.notice) for absent in sets.absent],
             "environment": made,

@@ -16,7 +16,7 @@ from e3sn_lib.cells import AVERAGES, PAPER, PAPER_GPU, RECOMPUTED, duration, our
 from e3sn_lib.cells import to_markdown as to_markdown
 from e3sn_lib.claims import claims as claims
 from e3sn_lib.claims import paper_difference, paper_rows
-from e3sn_lib.costs import ablations, checks, runs, sampling_cost, speed
+from e3sn_lib.costs import ablations, checks, choices, runs, sampling_cost, speed
 from e3sn_lib.records import (
     BENCHMARKS,
     MODEL,
@@ -29,6 +29,7 @@ from e3sn_lib.records import (
     main_runs,
     measure,
     number,
+    read_lacking,
     read_runs,
     read_scores,
     read_speed,
@@ -46,6 +47,13 @@ METHODS = {
     MODEL: "the model itself",
     "mask in true boxes": "the model, were localisation perfect",
     "true box filled": "perfect localisation without segmentation",
+    "true box + GrabCut": "perfect localisation, the outline by colour alone",
+    "MIL box filled": "OpenCV's tracker TrackerMIL, whose random draws cannot be seeded",
+    "MIL box + GrabCut": "TrackerMIL, the outline by colour alone",
+    "CSRT box filled": "OpenCV's tracker TrackerCSRT",
+    "CSRT box + GrabCut": "TrackerCSRT, the outline by colour alone",
+    "NanoTrack box filled": "OpenCV's tracker TrackerNano, a trained network of others",
+    "NanoTrack box + GrabCut": "TrackerNano, the outline by colour alone",
 }
 
 
@@ -84,6 +92,10 @@ def bounds(results: Path) -> pd.DataFrame:
         | {name: score(measured, name) for name in STATISTICS}
         for label, method, measured in entries
     ]
+    rows += [
+        {"Method": method, "What it shows": f"not run: {reason}"} | dict.fromkeys(STATISTICS, NOT_RUN)
+        for method, reason in read_lacking(results, "davis2016").items()
+    ]
     return titled(pd.DataFrame(rows), results, "Baselines and bounds", "DAVIS-2016 val", "davis2016", AVERAGES)
 
 
@@ -113,7 +125,8 @@ def attributes(results: Path) -> pd.DataFrame:
     """
     path = results / "davis2016" / "attributes.csv"
     model = measure(read_scores(results, "davis2016"), main_runs(read_runs(results), "e3sn"))
-    rows, notes = [{"Attribute": NOT_RUN, "Sequences": NOT_RUN}], ["Not run: no attributes are on record for these sequences."]
+    lacking = "no E3SN is scored" if path.is_file() else "needs the db_info.yml of the DAVIS-2016 tool kit in the DAVIS folder"
+    rows, notes = [{"Attribute": NOT_RUN, "Sequences": NOT_RUN}], [f"Not run: {lacking}."]
     if model and path.is_file():
         labels = pd.read_csv(path, dtype=str).fillna("").set_index("sequence")["attributes"].str.split()
         labels = labels[labels.index.isin(model.weights.index)]
@@ -150,6 +163,7 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "speed": speed,
     "sampling_cost": sampling_cost,
     "ablations": ablations,
+    "choices": choices,
     "checks": checks,
     "runs": runs,
 }

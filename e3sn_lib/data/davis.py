@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from e3sn_lib.data.reading import at_least, files_by_stem, listed
 from e3sn_lib.data.types import PngMask, Sequence, Track, TrackFrame, TrackSet
@@ -107,6 +108,26 @@ def davis_tracks(root: Path, year: int, split: str, hold_out: Iterable[str] = ()
             frames = (TrackFrame(image, at_least(PngMask(mask, object_id), min_area)) for image, mask in shown)
             tracks.append(Track(name, tuple(frames)))
     return TrackSet(f"davis{year}-{split}", tuple(track for track in tracks if track.frames), left_out)
+
+
+def davis_attributes(root: Path) -> dict[str, list[str]] | None:
+    """The attributes of each sequence, such as OCC and FM, as DAVIS-2016 labels them; None without its ``db_info.yml``.
+
+    Args:
+        root: the DAVIS folder; the file lies in it or in its ``Annotations``.
+
+    Raises:
+        InputError: the file is there but does not list sequences with their attributes.
+    """
+    places = (root / "Annotations" / "db_info.yml", root / "db_info.yml")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return None
+    try:
+        listed_sequences = yaml.safe_load(path.read_text())["sequences"]
+        return {str(each["name"]): [str(name) for name in each["attributes"]] for each in listed_sequences}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} lists no sequences with attributes; copy the db_info.yml of DAVIS-2016 again") from error
 
 
 def _read_list(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
-from e3sn_lib.data.davis import DAVIS_SITE, davis_list, davis_sequences, davis_tracks
+from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
@@ -81,14 +81,38 @@ def open_evaluation(data: DataConfig, name: str) -> list[Sequence]:
     Raises:
         InputError: no data root, no benchmark of that name, or its data are absent or broken.
     """
-    config = next((each for each in data.evaluation if each.name == name), None)
-    if config is None:
-        known = ", ".join(each.name for each in data.evaluation) or "none"
-        raise InputError(f"there is no benchmark '{name}' in this profile's data.evaluation; there are: {known}")
-    place = _locate(data, config)
-    if isinstance(place, AbsentSet):
-        raise InputError(place.notice)
-    return _open_sequences(place, config)
+    return _open_sequences(*_benchmark(data, name))
+
+
+def open_held_out(data: DataConfig) -> list[Sequence]:
+    """The sequences that are kept out of training (``hold_out``), with their masks.
+
+    Raises:
+        InputError: no set names any, or its data are absent or broken.
+    """
+    sequences: list[Sequence] = []
+    for config in data.train:
+        if config.hold_out and config.kind in ("davis", "synthetic"):
+            place = _locate(data, config)
+            if isinstance(place, AbsentSet):
+                raise InputError(place.notice)
+            sequences += davis_sequences(place, config.year, config.split, config.hold_out)
+    if not sequences:
+        raise InputError("this profile holds out no training sequences to choose on; name some in hold_out of a set of data.train")
+    return sequences
+
+
+def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
+    """Attributes of each sequence of a benchmark, from the ``db_info.yml`` in its folder.
+
+    Raises:
+        InputError: as `open_evaluation`, or there is no such file.
+    """
+    folder, _ = _benchmark(data, name)
+    attributes = davis_attributes(folder)
+    if attributes is None:
+        raise InputError(f"the attributes need db_info.yml of the DAVIS-2016 tool kit in {folder / 'Annotations'}")
+    return attributes
 
 
 def verify(data: DataConfig) -> pd.DataFrame:
@@ -103,6 +127,17 @@ def verify(data: DataConfig) -> pd.DataFrame:
     """
     configs: list[SetConfig] = [*data.train, *data.evaluation]
     return pd.DataFrame([_verify_set(data, config) for config in configs])
+
+
+def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
+    config = next((each for each in data.evaluation if each.name == name), None)
+    if config is None:
+        known = ", ".join(each.name for each in data.evaluation) or "none"
+        raise InputError(f"there is no benchmark '{name}' in this profile's data.evaluation; there are: {known}")
+    place = _locate(data, config)
+    if isinstance(place, AbsentSet):
+        raise InputError(place.notice)
+    return place, config
 
 
 def _verify_set(data: DataConfig, config: SetConfig) -> dict[str, str | int]:

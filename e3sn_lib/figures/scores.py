@@ -28,6 +28,7 @@ from e3sn_lib.records import (
 
 T = TypeVar("T")
 STILL, BOUND = "first mask held still", "mask in true boxes"
+OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
 
 @styled
@@ -68,8 +69,10 @@ def ladder(results: Path, benchmark: str = "davis2016") -> Figure:
     entries = {
         "first box held still": measure(scores, method="first box held still"),
         STILL: measure(scores, method=STILL),
+        **{name: measure(scores, method=name) for name in OPENCV},
         "E3SN's box, filled": measure(scores, chosen, "tracker box filled"),
         "true box, filled": measure(scores, method="true box filled"),
+        "true box + GrabCut": measure(scores, method="true box + GrabCut"),
         "E3SN": _required(measure(scores, chosen), benchmark),
         "E3SN in true boxes": measure(scores, chosen, BOUND),
     }

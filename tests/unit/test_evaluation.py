@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -122,14 +123,20 @@ class TestBaselines:
 
     def test_table(self, moving_square: Sequence) -> None:
         scores = evaluate_baselines([moving_square])
-        assert scores["method"].tolist() == list(BASELINES)
         assert scores.set_index("method")["J-Mean"].to_dict() == pytest.approx(
             {
                 "first box held still": (0.6 + 1 / 3 + 1 / 7) / 4,
                 "first mask held still": (0.6 + 1 / 3 + 1 / 7) / 4,
                 "true box filled": 1,
+                "true box + GrabCut": 1,
             }
         )
+
+    def test_finished_sequences_are_not_scored_again(self, moving_square: Sequence, tmp_path: Path) -> None:
+        first = evaluate_baselines([moving_square], out=tmp_path / "kept")
+        for path in moving_square.mask_paths:
+            path.unlink()
+        pd.testing.assert_frame_equal(evaluate_baselines([moving_square], out=tmp_path / "kept"), first)
 
 
 @pytest.fixture
@@ -180,9 +187,9 @@ class TestEvaluation:
         tracked: list[str] = []
         track = evaluation._track
 
-        def noted(tracker: Tracker, sequence: Sequence, out: Path, extras: bool) -> pd.DataFrame:
+        def noted(tracker: Tracker, sequence: Sequence, *arguments: Any) -> pd.DataFrame:
             tracked.append(sequence.name)
-            return track(tracker, sequence, out, extras)
+            return track(tracker, sequence, *arguments)
 
         monkeypatch.setattr(evaluation, "_track", noted)
         again = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False, show=silent)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig, load_profile
 from e3sn_lib.data.coco import coco_tracks
-from e3sn_lib.data.davis import davis_sequences, davis_tracks
+from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.sources import open_evaluation, open_train_sets, verify
@@ -133,6 +133,27 @@ def test_davis_names_absent_sequences_and_lists(tmp_path: Path) -> None:
         davis_tracks(tmp_path, 2017, "train", hold_out=["dog"])
     with pytest.raises(InputError, match="DAVIS-2018"):
         davis_sequences(tmp_path, 2018, "train")
+
+
+@pytest.mark.parametrize("folder", ["", "Annotations"])
+def test_davis_attributes_are_those_of_its_own_list(tmp_path: Path, folder: str) -> None:
+    assert davis_attributes(tmp_path) is None
+    path = tmp_path / folder / "db_info.yml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("attributes: [AC, FM]\nsequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}\n")
+    assert davis_attributes(tmp_path) == {"bear": ["FM", "AC"], "swan": []}
+    for broken in ("sequences: [bear]", "- a", "a: [", "sequences: {bear: 1}", "sequences:\n- {name: bear}"):
+        path.write_text(broken)
+        with pytest.raises(InputError, match=r"db_info\.yml lists no sequences with attributes"):
+            davis_attributes(tmp_path)
+
+
+def test_davis_attributes_of_the_complete_set(davis_2016: Path) -> None:
+    attributes = davis_attributes(davis_2016)
+    if attributes is None:
+        pytest.skip("needs db_info.yml in ../data/DAVIS, which is not there")
+    assert {sequence.name for sequence in davis_sequences(davis_2016, 2016, "val")} <= attributes.keys()
+    assert attributes["car-roundabout"] == ["ROT", "BC"]
 
 
 def test_davis_mini_is_complete(shared_path: SharedPath) -> None:

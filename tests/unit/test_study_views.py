@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from conftest import TINY
 from matplotlib.figure import Figure
 
 from e3sn_lib import study as study_module
 from e3sn_lib.config import Profile
+from e3sn_lib.data.types import Sequence
 from e3sn_lib.study import ROOT, Run, Study
 
 SHOW = "from e3sn_lib.study import Study; s = Study.open({}); print(s.data, s.runs, s.report, s.profile, sep='|')"
@@ -114,3 +117,64 @@ def test_cost_is_measured_once(study: Study, monkeypatch: pytest.MonkeyPatch) ->
         assert study.sampling_cost(counts)["samples_per_image"].tolist() == list(counts)
     assert counts_run == [[1, 4], [1]]
     assert pd.read_csv(study.results / "sampling_cost.csv")["samples_per_image"].tolist() == [1]
+
+
+def test_baselines_are_scored_once_for_their_settings(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def evaluate(sequences: list[Sequence], trackers: dict[str, object], out: Path) -> pd.DataFrame:
+        calls.append(sorted(trackers))
+        return pd.DataFrame({"method": ["first box held still"], "J-Mean": [0.5]})
+
+    monkeypatch.setattr(study_module, "evaluate_baselines", evaluate)
+    for trackers in ({"MIL": None}, {"MIL": None}, {}):
+        monkeypatch.setattr(study_module, "opencv_trackers", lambda _, found=trackers: (found, {"CSRT": "needs more"}))
+        assert study.baselines("davis2016")["J-Mean"].tolist() == [0.5]
+    assert calls == [["MIL"], []]
+    lacking = pd.read_csv(study.results / "davis2016" / "baselines_not_run.csv")
+    assert lacking.to_numpy().tolist() == [["CSRT box filled", "needs more"], ["CSRT box + GrabCut", "needs more"]]
+    assert "not run: CSRT box filled: needs more" in capsys.readouterr().out
+
+
+def test_a_tracker_has_the_settings_of_the_run_as_it_was_asked_for(study: Study, tiny_model_file: Path, tmp_path: Path) -> None:
+    """Settings of inference are no part of a run's name, so they can change after its model was written."""
+    shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
+    run = Run(tmp_path, study.load(overrides=["track.mask_threshold=0.3"]), ())
+    assert study.tracker(run).config.mask_threshold == 0.3
+    assert study.tracker(run, penalty_k=0.7).config.penalty_k == 0.7
+
+
+def test_nothing_is_held_out_of_the_procedural_set(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study.held_out() == []
+    assert capsys.readouterr().out.startswith("not run: this profile holds out no training sequences")
+
+
+def test_choices_are_made_on_what_is_held_out(study: Study, tiny_model_file: Path, tmp_path: Path) -> None:
+    name = (Path(study.data) / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()[0]
+    text = f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{name}]}}]"
+    choosing = Study.open("smoke", study.data, study.runs, study.report, overrides=[*TINY, text])
+    assert [sequence.name for sequence in choosing.held_out()] == [name]
+    shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
+    run = Run(tmp_path, choosing.load(), ())
+    scores = choosing.choose(run, {"size_lr": (0.5,)})
+    kept = pd.read_csv(choosing.results / "choices" / f"{run.name}.csv")
+    assert set(kept["sequence"]) == {name}
+    assert len(kept) == len(scores) == 2 * 9  # two passes, nine thresholds, one object
+
+
+def test_attributes_come_from_the_data_sets_own_list(
+    study: Study, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.attributes()
+    assert "not run: the attributes need db_info.yml" in capsys.readouterr().out
+    assert not study.results.exists()
+    own = shutil.copytree(data_root, tmp_path / "own")
+    names = (own / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
+    entries = [{"name": name, "attributes": ["FM", "OCC"][:place], "set": "test"} for place, name in enumerate(names[:1], start=1)]
+    (own / "synthetic" / "db_info.yml").write_text(yaml.safe_dump({"attributes": ["FM", "OCC"], "sequences": entries}))
+    Study.open("smoke", str(own), study.runs, study.report, overrides=TINY).attributes()
+    table = pd.read_csv(study.results / "davis2016" / "attributes.csv", dtype=str).fillna("")
+    assert table.to_numpy().tolist() == [[names[0], "FM"]]
+    assert capsys.readouterr().out == f"without attributes in db_info.yml: {names[1]}\n"

@@ -21,6 +21,7 @@ from e3sn_lib.tables import (
     bootstrap_interval,
     bounds,
     checks,
+    choices,
     claims,
     paired_difference,
     per_sequence,
@@ -284,7 +285,10 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
     add_scores(tmp_path, "", 0.2, method="first box held still")
     add_scores(tmp_path, "", 0.3, method="another tracker")
     add_speed(tmp_path, run, 24.5)
+    (tmp_path / "davis2016" / "baselines_not_run.csv").write_text("method,reason\nCSRT box filled,needs another package\n")
     bound = bounds(tmp_path).set_index("Method")
+    assert bound.loc["CSRT box filled", ["What it shows", "F-Mean"]].tolist() == ["not run: needs another package", "not run"]
+    bound = bound.drop(index="CSRT box filled")
     assert bound["J-Mean"].to_dict() == {
         "first box held still": "20.0 (20.0 to 20.0)",
         "another tracker": "30.0 (30.0 to 30.0)",
@@ -311,12 +315,30 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
 def test_attributes_split_the_sequences(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), {"dog": 0.4, "goat": 0.6, "cows": 0.8}, sequences=["dog", "goat", "cows"])
     assert attributes(tmp_path)["Attribute"].tolist() == ["not run"]
+    assert attributes(tmp_path).attrs["notes"][0].startswith("Not run: needs the db_info.yml")
     labels = "sequence,attributes\ndog,FM OCC\ngoat,FM\ncows,FM\nlibby,SV\n"
     (tmp_path / "davis2016" / "attributes.csv").write_text(labels)
     table = attributes(tmp_path).set_index("Attribute")
     assert table.loc["OCC", ["Sequences", "J with", "J without", "J difference"]].tolist() == ["1 of 3", "40.0", "70.0", "-30.0"]
     assert table.loc["FM", ["Sequences", "J with", "J without"]].tolist() == ["3 of 3", "60.0", "–"]
     assert "SV" not in table.index
+
+
+def test_choices_show_each_pass_at_its_best_and_the_best_at_all_thresholds(tmp_path: Path) -> None:
+    run, rows = add_run(tmp_path), []
+    for size_lr, threshold, j in ((1.0, 0.4, 0.5), (1.0, 0.5, 0.4), (0.3, 0.4, 0.3), (0.3, 0.5, 0.35)):
+        for name, shift in (("rhino", 0.1), ("car-turn", -0.1)):
+            settings = {"size_lr": size_lr, "window_influence": 0.4, "penalty_k": 0.04, "mask_threshold": threshold}
+            rows.append(settings | {"sequence": name, "object": 1, "J-Mean": j + shift, "F-Mean": j + shift - 0.1})
+    (tmp_path / "choices").mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "choices" / f"{run}.csv", index=False)
+    table = choices(tmp_path)
+    assert table[["Size rate", "Threshold", "J-Mean", "F-Mean", "J&F", "Chosen"]].to_numpy().tolist() == [
+        ["1", "0.4", "50.0", "40.0", "45.0", "yes"],
+        ["1", "0.5", "40.0", "30.0", "35.0", "–"],
+        ["0.3", "0.5", "35.0", "25.0", "30.0", "–"],
+    ]
+    assert table.attrs["notes"][1] == f"{run}: on rhino, car-turn, which are training sequences held out of training."
 
 
 def test_runs_costs_and_checks(tmp_path: Path) -> None:
