@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from e3sn_lib.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+SHIPPED = ROOT / "models" / "e3sn.safetensors"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,51 +104,64 @@ def train(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Score anyone's PNG masks, or a trained model on a profile's benchmark."""
-    from e3sn_lib.scoring import score_folder, summarise, write_official_csvs
+    """Score anyone's PNG masks, or a run's or a model's own on a benchmark."""
+    from e3sn_lib.scoring import summarise, write_official_csvs
 
-    started = time.perf_counter()
-    if options.masks:
-        if not options.annotations:
-            raise InputError("--masks needs --annotations, the folder with the true masks")
-        names = _lines(options.sequences) if options.sequences else []
-        scores = score_folder(options.masks, options.annotations, names)
-        for note in scores.attrs["notes"]:
-            print(f"note: {note}")
-        out = options.out or Path("scores")
-        if out.resolve().is_relative_to(options.masks.resolve()):
-            raise InputError(f"--out {out} lies inside the masks folder; choose another, so that results are not taken for masks")
-        write_official_csvs(out, scores, options.name)
-        per_object, overall = summarise(scores)
-    else:
-        per_object, overall, out = _evaluate_model(options)
+    scores, out, seconds = _given_masks(options) if options.masks else _model_masks(options)
+    write_official_csvs(out, scores, options.name)
+    per_object, overall = summarise(scores)
     with pd.option_context("display.max_rows", None):
         print(per_object.round(3).to_string(index=False))
     print("  ".join(f"{name} {value:.3f}" for name, value in overall.items()))
     frames = int(per_object["frames"].sum())
-    print(f"{frames} object frames (first and last left out) in {time.perf_counter() - started:.1f} s; tables in {out}")
+    print(f"{frames} object frames (first and last left out) scored in {seconds:.1f} s; tables in {out}")
     return 0
 
 
-def _evaluate_model(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.Series, Path]:
+def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
+    """Scores per frame, the folder for the tables, seconds of scoring."""
+    from e3sn_lib.scoring import score_folder
+
+    if options.model or options.run_folder:
+        raise InputError("give --masks, or one of --run and --model, not both")
+    if not options.annotations:
+        raise InputError("--masks needs --annotations, the folder with the true masks")
+    names = _lines(options.sequences) if options.sequences else []
+    started = time.perf_counter()
+    scores = score_folder(options.masks, options.annotations, names)
+    seconds = time.perf_counter() - started
+    for note in scores.attrs["notes"]:
+        print(f"note: {note}")
+    out = options.out or Path("scores")
+    if out.resolve().is_relative_to(options.masks.resolve()):
+        raise InputError(f"--out {out} lies inside the masks folder; choose another, so that results are not taken for masks")
+    return scores, out, seconds
+
+
+def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
+    """As `_given_masks`, of masks that are made first."""
     from e3sn_lib.data.sources import open_evaluation
-    from e3sn_lib.evaluation import MODEL, evaluate_tracker
+    from e3sn_lib.evaluation import MODEL, score_written, write_masks
     from e3sn_lib.files import write_csv
     from e3sn_lib.model.weights import load_model
-    from e3sn_lib.scoring import SUMMARY_COLUMNS
     from e3sn_lib.tracking import Tracker
+    from e3sn_lib.training import FINAL
 
-    if not options.model:
-        raise InputError("give --model FILE (a trained model), or --masks DIR with --annotations DIR")
-    model, profile = load_model(options.model)
-    settings = load_profile(options.profile, data_root=_data(options))
-    sequences = open_evaluation(settings.data, options.benchmark)
+    if bool(options.run_folder) == bool(options.model):
+        raise InputError("give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with --annotations DIR")
+    model, own = load_model(options.run_folder / FINAL if options.run_folder else options.model)
+    profile = load_profile(options.profile) if options.profile else own
+    root = _data(options) or profile.data.root
+    sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
-    scores, speed = evaluate_tracker(Tracker(model, profile.track), sequences, out, extras=False)
-    write_csv(out / "per_object.csv", scores)
-    write_csv(out / "speed.csv", speed)
-    overall = scores[scores["method"] == MODEL][list(SUMMARY_COLUMNS)].mean()
-    return scores, overall, out
+    tracker, timed = Tracker(model, own.track), []
+    for number, sequence in enumerate(sequences, start=1):
+        timed.append(write_masks(tracker, sequence, out))
+        print(f"{number}/{len(sequences)} {sequence.name}: {timed[-1]['seconds_tracking'].sum():.1f} s of tracking")
+    write_csv(out / "speed.csv", pd.concat(timed))
+    started = time.perf_counter()
+    scores = pd.concat([score_written(out / MODEL, sequence) for sequence in sequences], ignore_index=True)
+    return scores, out, time.perf_counter() - started
 
 
 def track(options: argparse.Namespace) -> int:
@@ -156,7 +171,12 @@ def track(options: argparse.Namespace) -> int:
     from e3sn_lib.tracking import Tracker
     from e3sn_lib.video import Image, frame_names, overlay, read_frames, write_clip
 
-    model, profile = load_model(options.weights)
+    if not options.weights and not SHIPPED.is_file():
+        raise InputError(
+            f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; give --weights FILE, or train one: "
+            "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
+        )
+    model, profile = load_model(options.weights or SHIPPED)
     names = frame_names(options.video)
     tracker = Tracker(model, profile.track)
     shown, tracked = tee(read_frames(options.video))
@@ -174,6 +194,18 @@ def track(options: argparse.Namespace) -> int:
     lowest = np.array(scores).min(axis=0)
     print(f"{count} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
     print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in lowest))
+    return 0
+
+
+def ship(options: argparse.Namespace) -> int:
+    """Write a finished run's model as one half-precision file, with a model card from the files of record."""
+    from e3sn_lib.model.weights import load_model
+    from e3sn_lib.shipping import ship as write
+    from e3sn_lib.training import FINAL
+
+    report = Path(options.report or f"reports/{load_model(options.run_folder / FINAL)[1].name}")
+    model, card = write(options.run_folder, report / "results", options.out)
+    print(f"model: {model} ({model.stat().st_size / 1e6:.1f} MB)\ncard: {card}")
     return 0
 
 
@@ -222,6 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--variant", default="e3sn", help=", ".join(available_variants()))
     command = add("evaluate", evaluate)
     add_profile(command)
+    command.set_defaults(profile="")  # a model's own
+    command.add_argument("--run", dest="run_folder", type=Path, metavar="RUN", help="folder of a finished run")
     command.add_argument("--model", type=Path, help="a trained model (model.safetensors)")
     command.add_argument("--benchmark", default="davis2016")
     command.add_argument("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
@@ -234,8 +268,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--box", type=_box, action="append", required=True, metavar="X,Y,W,H", help="object in the first frame; repeatable"
     )
-    command.add_argument("--weights", type=Path, required=True, help="a trained model (model.safetensors)")
+    command.add_argument("--weights", type=Path, help="a trained model (default: models/e3sn.safetensors of this checkout)")
     command.add_argument("--out", type=Path, required=True)
+    command = add("ship", ship)
+    command.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help="folder of a finished run")
+    command.add_argument("--report", default="", help="folder of the results that it is on record in (default: reports/PROFILE)")
+    command.add_argument("--out", type=Path, default=Path("models"), help="folder for model and card (default: models)")
     command = add("convert", convert)
     command.add_argument("layout", choices=["siammask"])
     command.add_argument("checkpoint", type=Path)

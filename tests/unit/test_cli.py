@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from e3sn_lib import tracking
+from e3sn_lib import cli, tracking
 from e3sn_lib.cli import main
 from e3sn_lib.config import Profile
 from e3sn_lib.files import read_mask, write_mask
@@ -188,6 +189,17 @@ class TestTrack:
         assert ended.err.strip() == "e3sn track: interrupted"
         assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
+    def test_the_shipped_model_is_the_default(
+        self, run: Run, refused, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
+        line = refused("track", frames, "--box", BOX, "--out", "out")
+        assert "there is no models/e3sn.safetensors; give --weights FILE, or train one: e3sn train" in line
+        (tmp_path / "models").mkdir()
+        shutil.copyfile(tiny_model_file, cli.SHIPPED)
+        assert run("track", frames, "--box", BOX, "--out", "out").status == 0
+        assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
+
     def test_as_a_program_of_its_own(self, tmp_path: Path, tiny_model_file: Path) -> None:
         arguments = ["track", "absent", "--box", BOX, "--weights", str(tiny_model_file), "--out", "out"]
         ended = subprocess.run([sys.executable, "-m", "e3sn_lib", *arguments], cwd=tmp_path, capture_output=True, text=True)
@@ -246,23 +258,41 @@ class TestEvaluate:
     def test_a_model_on_a_benchmark(self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path) -> None:
         ended = run("evaluate", "--model", tiny_model_file, "--data", data_root, "--out", "scores")
         assert (ended.status, ended.err) == (0, "")
-        table = pd.read_csv(tmp_path / "scores" / "per_object.csv")
+        table = pd.read_csv(tmp_path / "scores" / "per-sequence_results-val.csv")
         names = (data_root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
-        assert table["sequence"].tolist() == names
+        assert table["Sequence"].tolist() == [f"{name}_1" for name in names]
+        overall = pd.read_csv(tmp_path / "scores" / "global_results-val.csv")
+        assert overall["J-Mean"].tolist() == pytest.approx([table["J-Mean"].mean()], abs=1e-6)
         assert f"J-Mean {table['J-Mean'].mean():.3f}" in ended.out
+        assert re.search(r"6 object frames .* scored in \d+\.\d s; tables in scores\n", ended.out)
+        assert (pd.read_csv(tmp_path / "scores" / "speed.csv")["frames"] == 5).all()
         assert len(list((tmp_path / "scores" / "mask" / names[0]).iterdir())) == 5
         assert leftovers(tmp_path) == []
 
+    def test_a_run_and_its_own_masks_score_the_same(self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        shutil.copyfile(tiny_model_file, tmp_path / "run" / "model.safetensors")
+        made = run("evaluate", "--run", "run", "--data", data_root, "--out", "scores")
+        assert (made.status, made.err) == (0, "")
+        (tmp_path / "names.txt").write_text((data_root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text())
+        truth = data_root / "synthetic" / "Annotations" / "480p"
+        merged = tmp_path / "truth"
+        for path in truth.rglob("*.png"):
+            write_mask(merged / path.relative_to(truth), (read_mask(path) > 0).astype(np.uint8))
+        command = ("evaluate", "--masks", "scores/mask", "--annotations", merged, "--sequences", "names.txt", "--out", "again")
+        assert run(*command).status == 0
+        for name in ("global_results-val.csv", "per-sequence_results-val.csv"):
+            pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / name), pd.read_csv(tmp_path / "scores" / name))
+
     def test_masks_of_one_model_are_not_taken_for_another_s(
-        self, run: Run, data_root: Path, tiny_model_file: Path, tiny_profile: Callable[..., Profile], tmp_path: Path
+        self, run: Run, data_root: Path, tiny_profile: Callable[..., Profile], tmp_path: Path
     ) -> None:
-        torch.manual_seed(1)
-        other = build_model(tiny_profile().model)
-        torch.nn.init.constant_(other.refine.post2.bias, -1e4)  # it sees nothing, ever
-        save_model(tmp_path / "other.safetensors", other, tiny_profile())
         areas = []
-        for model in (tiny_model_file, tmp_path / "other.safetensors"):
-            assert run("evaluate", "--model", model, "--data", data_root, "--out", "scores").status == 0
+        for bias in (1e4, -1e4):  # one sees the object everywhere, the other nowhere
+            model = build_model(tiny_profile().model)
+            torch.nn.init.constant_(model.refine.post2.bias, bias)
+            save_model(tmp_path / "model.safetensors", model, tiny_profile())
+            assert run("evaluate", "--model", "model.safetensors", "--data", data_root, "--out", "scores").status == 0
             areas.append(sum(int(read_mask(path).astype(bool).sum()) for path in (tmp_path / "scores" / "mask").rglob("*.png")))
         assert areas[1] < areas[0] / 2
 
@@ -297,7 +327,10 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            ([], "give --model FILE"),
+            ([], "give --run DIR (a run's folder), --model FILE"),
+            (["--run", "absent"], "there is no file absent/model.safetensors"),
+            (["--run", "a", "--model", "b"], "give --run DIR (a run's folder), --model FILE"),
+            (["--run", "a", "--masks", "b"], "give --masks, or one of --run and --model, not both"),
             (["--masks", "absent"], "--masks needs --annotations"),
             (["--masks", "absent", "--annotations", "absent"], "there is no folder of masks at absent"),
             (["--model", "absent.safetensors"], "there is no file absent.safetensors"),
@@ -357,7 +390,7 @@ class TestUsage:
     def test_wrong_use_is_one_line(self, refused, arguments: list[str], words: str) -> None:
         assert words in refused(*arguments)
 
-    @pytest.mark.parametrize("command", ["reproduce", "data", "train", "evaluate", "track", "convert"])
+    @pytest.mark.parametrize("command", ["reproduce", "data", "train", "evaluate", "track", "ship", "convert"])
     def test_every_command_explains_itself(self, run: Run, command: str) -> None:
         ended = run(command, "--help")
         assert ended.status == 0
