@@ -93,11 +93,13 @@ def data(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train one run, or go on with it."""
+    from e3sn_lib import parallel
     from e3sn_lib.study import Study
 
-    study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
-    run = study.train(options.variant)
-    print(f"model: {run.model}")
+    with parallel.process_group():
+        study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
+        run = study.train(options.variant)
+        print(f"model: {run.model}")
     return 0
 
 

@@ -176,7 +176,9 @@ class TrainConfig:
     pairs: int = 12_000_000
     """Image pairs of the whole run (SiamMask: 20 epochs of 600k; the paper does not say)."""
     batch_size: int = 64
-    """SiamMask."""
+    """Pairs of a step, over all processes (SiamMask)."""
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch, one after another, to save memory; batch-norm sees each by itself."""
     optimiser: str = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
     momentum: float = 0.9
@@ -373,7 +375,8 @@ def _check(profile: Profile) -> None:
             raise InputError(f"{key} is '{value}'{_suggest(value, choices)}; it can be {', '.join(choices)}")
     if not profile.model.levels or not set(profile.model.levels) <= {2, 3, 4}:
         raise InputError(f"model.levels is {list(profile.model.levels)}; it must name some of 2, 3, 4")
-    for key in ("train.pairs", "train.batch_size", "train.log_every", "train.checkpoint_every", "sampler.anchor_total"):
+    at_least_one = ("pairs", "batch_size", "accumulate", "log_every", "checkpoint_every")
+    for key in (*(f"train.{name}" for name in at_least_one), "sampler.anchor_total"):
         section, name = key.split(".")
         if getattr(getattr(profile, section), name) < 1:
             raise InputError(f"{key} is {getattr(getattr(profile, section), name)}; it must be at least 1")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from e3sn_lib import parallel
 from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_train_sets
@@ -140,7 +141,8 @@ class Study:
             for absent in sets.absent:
                 print(f"left out: {without_folders(absent.notice)}")
             Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run()
-        self._keep(run, sets)
+        if parallel.is_first():
+            self._keep(run, sets)
         return run
 
     def finished(self, *variants: str) -> dict[str, Run]:

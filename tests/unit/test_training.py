@@ -22,11 +22,12 @@ from e3sn_lib.data.pairs import Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_tracker
+from e3sn_lib.losses import Counts, count_targets
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.schedule import build_optimiser, learning_rate, parameter_groups, plan, precision_of, set_trainable
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import CHECKPOINT, Trainer, compute_losses
+from e3sn_lib.training import CHECKPOINT, LOCK, Trainer, compute_losses
 
 MakeProfile = Callable[..., Profile]
 Source = tuple[TrackSet, TrainSetConfig]
@@ -286,7 +287,8 @@ def interrupt_at(pair: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """But the lock, which tells by being locked, not by being there."""
+    return {path.name for path in folder.iterdir()} - {LOCK}
 
 
 class TestResume:
@@ -453,7 +455,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_profile: MakeProfile, so
     with torch.no_grad():
         trainer.model.refine.post2.bias.fill_(math.inf)
     before = [parameter.clone() for parameter in trainer.model.parameters()]
-    assert not math.isfinite(trainer._step(batch, optimiser, 1e-3, stage)["loss"])
+    assert not math.isfinite(trainer._step([batch], optimiser, 1e-3, stage)["loss"])
     assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
 
 
@@ -467,7 +469,7 @@ def test_gradients_are_clipped_group_by_group(tiny_profile: MakeProfile, source:
     optimiser = build_optimiser(groups, profile.train)
     set_trainable(trainer.model, optimiser.param_groups, profile.train, train_backbone=True)
     before = {group["name"]: [parameter.clone() for parameter in group["params"]] for group in groups}
-    values = trainer._step(collate([PairDataset([source], profile, stage, 1)[0]]), optimiser, 1.0, stage)
+    values = trainer._step([collate([PairDataset([source], profile, stage, 1)[0]])], optimiser, 1.0, stage)
     for group in groups:
         moved = torch.stack([(a - b).norm() for a, b in zip(before[group["name"]], group["params"], strict=True)]).norm().item()
         assert moved == pytest.approx(group["scale"] * min(0.5, values[f"grad_{group['name']}"]), rel=1e-3, abs=1e-6), group["name"]
@@ -532,3 +534,27 @@ def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: 
     assert not torch.equal(seen[0], seen[3])
     expected = 0.75**3 * seen[0] + 0.25 * (0.75**2 * seen[1] + 0.75 * seen[2] + seen[3])
     torch.testing.assert_close(final.neck[0].weight.detach(), expected)
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_profile: MakeProfile, source: Source) -> None:
+    """With batch-norm at rest nothing but the losses' denominators could differ."""
+    profile = tiny_profile("data.negative_pairs=0.4")
+    stage = first_stage(profile)
+    pairs = PairDataset([source], profile, stage, 6)
+    batches = [collate([pairs[i] for i in part]) for part in ((0, 1, 2, 3, 4, 5), (0, 1), (2, 3), (4, 5))]
+    whole, *parts = batches
+    torch.manual_seed(0)
+    model = build_model(profile.model).eval()
+    gradients, values = [], []
+    counts = Counts(*count_targets(whole.anchor_labels, whole.sample_labels))
+    assert counts.masks > 3
+    for group in ([whole], parts):
+        model.zero_grad()
+        results = [compute_losses(model, part, profile, stage, counts if part is not whole else None) for part in group]
+        for loss, _ in results:
+            loss.backward()  # type: ignore[no-untyped-call]
+        values.append({key: sum(float(found[key].detach()) for _, found in results) for key in results[0][1]})
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
