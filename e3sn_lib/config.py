@@ -210,6 +210,8 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 500
     """Both in steps."""
+    tensorboard: bool = False
+    """Also write the log for TensorBoard."""
 
 
 @dataclass(frozen=True)
@@ -329,6 +331,7 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         "data.evaluation",
         "train.log_every",
         "train.checkpoint_every",
+        "train.tensorboard",
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)

@@ -27,7 +27,7 @@ from e3sn_lib.model.weights import load_model
 from e3sn_lib.records import without_folders
 from e3sn_lib.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import FINAL, Trainer
+from e3sn_lib.training import FINAL, Trainer, Watch
 from e3sn_lib.video import Image
 
 if TYPE_CHECKING:
@@ -134,13 +134,18 @@ class Study:
         dataset = PairDataset(self.train_sets().opened, profile, next(iter(profile.stages.values())), count)
         return [dataset[index] for index in range(count)]
 
-    def train(self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None) -> Run:
-        """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained."""
+    def train(
+        self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None, watch: Watch | None = None
+    ) -> Run:
+        """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained.
+
+        `watch` gets the log so far whenever a row is added to it.
+        """
         run, sets = self._run(variant, overrides, seed)
         if not run.model.is_file():
             for absent in sets.absent:
                 print(f"left out: {without_folders(absent.notice)}")
-            Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run()
+            Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run(watch=watch)
         if parallel.is_first():
             self._keep(run, sets)
         return run

@@ -53,6 +53,7 @@ from e3sn_lib.schedule import (
 )
 
 Source = tuple[TrackSet, TrainSetConfig]
+Watch = Callable[[pd.DataFrame], None]
 CHECKPOINT = "checkpoint.pt"
 LOCK = "lock"
 FINAL = "model.safetensors"
@@ -83,6 +84,26 @@ def compute_losses(
         iou = mask_iou(output.mask_logits[positive], pixel_labels[positive])
         parts["mask_iou"] = iou.sum() / (counts.masks if counts else len(iou))
     return total, parts
+
+
+def tensorboard_writer(folder: Path) -> Watch:
+    """Writes the last row of a log for TensorBoard.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("train.tensorboard needs TensorBoard; pip install tensorboard, or leave it off") from error
+    writer = SummaryWriter(folder / "tensorboard")
+
+    def write(log: pd.DataFrame) -> None:
+        for key, value in log.iloc[-1].drop(["step", "stage"]).items():
+            writer.add_scalar(str(key), float(value), int(log["step"].iloc[-1]))
+        writer.flush()
+
+    return write
 
 
 @dataclass
@@ -137,8 +158,12 @@ class Trainer:
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
 
-    def run(self, show: Callable[[str], None] = print) -> Path:
+    def run(self, show: Callable[[str], None] = print, watch: Watch | None = None) -> Path:
         """Train to the end, from the last checkpoint if there is one, and return the final model's path.
+
+        Args:
+            show: gets the line that says what is about to be done.
+            watch: gets the log so far whenever a row is added.
 
         Raises:
             InputError: too many damaged files, a loss that stays not finite, a checkpoint of other settings, a full disk, or
@@ -148,12 +173,15 @@ class Trainer:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.run_dir / LOCK, timeout=0) if parallel.is_first() else nullcontext():
-                return self._run(show)
+                return self._run(show, watch)
         except Timeout as error:
             raise InputError(f"{self.run_dir} is in use by another training; wait for its end, or choose another folder") from error
 
-    def _run(self, show: Callable[[str], None]) -> Path:
+    def _run(self, show: Callable[[str], None], watch: Watch | None) -> Path:
         self._resume()
+        self.watchers = [watch] if watch else []
+        if self.profile.train.tensorboard and parallel.is_first():
+            self.watchers.append(tensorboard_writer(self.run_dir))
         path = self.run_dir / FINAL
         if parallel.is_first():
             self._prepare(show)
@@ -317,7 +345,10 @@ class Trainer:
         row["seconds"] = self.state.seconds + elapsed
         self.state.rows.append(row)
         if parallel.is_first():
-            write_csv(self.run_dir / "log.csv", pd.DataFrame(self.state.rows))
+            log = pd.DataFrame(self.state.rows)
+            write_csv(self.run_dir / "log.csv", log)
+            for watch in self.watchers:
+                watch(log)
 
     def _save(self, optimiser: torch.optim.Optimizer | None) -> None:
         if not parallel.is_first():

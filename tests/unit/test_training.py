@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -558,3 +559,18 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_profile: Ma
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def test_who_watches_sees_each_row_of_the_log(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+    seen: list[pd.DataFrame] = []
+    Trainer(tiny_profile("train.pairs=8"), [source], tmp_path).run(silent, watch=seen.append)
+    assert [list(log["step"]) for log in seen] == [[2], [2, 4]]
+    pd.testing.assert_frame_equal(seen[-1], pd.read_csv(tmp_path / "log.csv"), check_dtype=False, atol=1e-6)
+
+
+def test_tensorboard_that_is_not_there_is_said(
+    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"train\.tensorboard needs TensorBoard; pip install tensorboard"):
+        Trainer(tiny_profile("train.tensorboard=true"), [source], tmp_path).run(silent)
