@@ -169,6 +169,10 @@ class StageConfig:
     """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's second stage)."""
     lr: tuple[float, ...] = ()
     """First and last learning rate; empty: those of ``train.lr``."""
+    warmup: float = -1.0
+    """Overrides ``train.warmup`` where it is not negative."""
+    sets: dict[str, float] = field(default_factory=dict)
+    """Weights of training sets by kind, in place of their own in this stage; 0 leaves a set out."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ class TrainConfig:
     lr: tuple[float, ...] = (2e-3, 2e-4)
     """First and last rate of the logarithmic decay (paper 4.1)."""
     warmup: float = 0.0
-    """Share of the steps with linearly rising rate (ours; none in the paper)."""
+    """Share of the steps with a rising rate: linearly (ours) or, with ``epochs``, by epoch from a fifth (SiamMask). Paper: none."""
     epochs: int = 20
     """The rate changes once an epoch (paper 4.1); 0: every step."""
     mask_lr: float = 0.1
@@ -335,6 +339,10 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
+    for stage in settings.get("stages", {}).values():  # listed whole, unlike other sections
+        for key in ("warmup", "sets"):
+            if stage[key] == getattr(StageConfig(), key):
+                del stage[key]
     return settings
 
 
@@ -390,6 +398,11 @@ def _check(profile: Profile) -> None:
             raise InputError(f"stages.{name}.mask is '{stage.mask}'; it can be refine, base")
         if len(stage.lr or profile.train.lr) != 2:
             raise InputError(f"stages.{name}: a learning rate is two numbers, first and last")
+        kinds = {each.kind for each in profile.data.train}
+        if unknown := set(stage.sets) - kinds:
+            raise InputError(
+                f"stages.{name}.sets names '{min(unknown)}'{_suggest(min(unknown), kinds)}; data.train has no such set"
+            )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class PairDataset(Dataset[Pair]):
     """Pairs of one training stage.
 
     Args:
-        sources: track sets with their settings; a pair comes from each in proportion to its weight.
+        sources: track sets with their settings; a pair comes from each in proportion to its weight, or the stage's for its kind.
         profile: augmentation, sampling and seed.
         stage: search size and what is taught.
         pairs: how many.
@@ -141,11 +141,12 @@ class PairDataset(Dataset[Pair]):
     def __init__(
         self, sources: list[tuple[TrackSet, TrainSetConfig]], profile: Profile, stage: StageConfig, pairs: int, first: int = 0
     ) -> None:
-        usable = [(tracks, config) for tracks, config in sources if tracks.tracks and config.weight > 0]
+        weighed = [(source, stage.sets.get(source[1].kind, source[1].weight)) for source in sources]
+        usable = [(source, weight) for source, weight in weighed if source[0].tracks and weight > 0]
         if not usable:
             raise InputError("no training data: every set is empty or has weight 0")
-        self.sources = usable
-        weights = np.array([config.weight for _, config in usable])
+        self.sources = [source for source, _ in usable]
+        weights = np.array([weight for _, weight in usable])
         self.weights = weights / weights.sum()
         self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
         self.augment = profile.augment

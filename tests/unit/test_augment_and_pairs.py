@@ -263,6 +263,13 @@ class TestChoice:
         assert set(names) == {"often", "rarely"}
         assert names.count("often") / 200 == pytest.approx(0.75, abs=0.1)
 
+    def test_a_stage_may_weigh_sets_by_kind(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("still", "video")]
+        configs = [TrainSetConfig("coco", ("unused",)), TrainSetConfig("davis", ("unused",))]
+        stage = StageConfig(sets={"coco": 0.0})
+        pairs = PairDataset(list(zip(sets, configs, strict=True)), tiny_profile(*PLAIN), stage, 20)
+        assert {pair.source for pair in islice(pairs, 20)} == {"video"}
+
     def test_no_data_at_all(self, tiny_profile: Callable[..., Profile]) -> None:
         with pytest.raises(InputError, match="no training data"):
             dataset(tiny_profile(), TrackSet("empty", ()))

@@ -53,7 +53,13 @@ class TestSchedule:
     SECOND_STAGE = """.01 .0093 .00864 .00803 .00747 .00694 .00645 .006 .00558 .00519
                       .00482 .00448 .00417 .00387 .0036 .00335 .00311 .00289 .00269 .0025"""
 
-    @pytest.mark.parametrize(("variant", "stage", "rates"), [("e3sn", "end_to_end", PAPER), ("siammask", "sharp", SECOND_STAGE)])
+    FIRST_STAGE = """.001 .00138 .0019 .00263 .00362 .005 .00476 .00453 .00431 .0041
+                     .0039 .00371 .00354 .00336 .0032 .00305 .0029 .00276 .00263 .0025"""
+
+    @pytest.mark.parametrize(
+        ("variant", "stage", "rates"),
+        [("e3sn", "end_to_end", PAPER), ("siammask", "base", FIRST_STAGE), ("siammask", "sharp", SECOND_STAGE)],
+    )
     def test_rates_by_epoch_as_published(self, variant: str, stage: str, rates: str) -> None:
         profile = load_profile("paper", variant)
         planned = next(each for each in plan(profile) if each.name == stage)
