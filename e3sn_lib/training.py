@@ -74,6 +74,7 @@ class RunState:
     step: int = 0
     seconds: float = 0.0
     replaced: int = 0
+    redrawn: int = 0
     skipped: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -213,6 +214,7 @@ class Trainer:
         for problem in batch.problems:
             print(f"replaced by another pair: {problem}")
         self.state.replaced += len(batch.problems)
+        self.state.redrawn += batch.redrawn
         seen = (self.state.step + 1) * self.profile.train.batch_size
         if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
             raise InputError(
@@ -285,5 +287,6 @@ class Trainer:
             "seconds": round(self.state.seconds, 1),
             "peak_memory_mb": round(peak_memory_bytes() / 2**20),
             "replaced_files": self.state.replaced,
+            "redrawn_pairs": self.state.redrawn,
             "skipped_steps": self.state.skipped,
         }
