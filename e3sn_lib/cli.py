@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+DATA_ACTIONS = (
+    "verify: only look, status 1 unless every set is complete; prepare: make what can be made, the indices too, and open some "
+    "frames of each set, status 1 unless what is there can be trained on; synthesize: make the procedural set in DATA/synthetic"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,21 +81,27 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def data(options: argparse.Namespace) -> int:
-    """Say what is there and what is missing, or make the procedural set."""
-    from e3sn_lib.data.sources import verify
+    """Say what data are there and what is missing, prepare them, or make the procedural set."""
+    from e3sn_lib.data.sources import prepare, verify
     from e3sn_lib.data.synthetic import ensure_synthetic
 
     profile = load_profile(options.profile, data_root=_data(options))
     if options.action == "synthesize":
+        if not profile.data.root:
+            raise InputError("no data folder: give one with --data DIR or in the environment variable E3SN_DATA")
         print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
         return 0
-    table = verify(profile.data)
-    print(table.drop(columns=["origin", "kind"]).to_string(index=False))
-    absent = table[table["state"] != "ok"]
-    for row in absent.itertuples():
-        print(f"{row.state}: {row.use} set {row.name}, {row.left_out}; get it from {row.origin} and put it in {row.path}")
-    print(f"{len(table) - len(absent)} of {len(table)} sets are complete")
-    return 0 if absent.empty or options.action == "prepare" else 1
+    table = (prepare if options.action == "prepare" else verify)(profile.data)
+    print(table.drop(columns=["origin", "kind", "left_out"]).to_string(index=False))
+    for row in table[table["left_out"] != ""].itertuples():
+        remedy = "" if row.state == "ok" else f"; get it from {row.origin} and put it in {row.path}"
+        print(f"{'left out' if row.state == 'ok' else row.state}: {row.use} set {row.name}, {row.left_out}{remedy}")
+    complete, usable = table["state"] == "ok", table["state"].isin(["ok", "partial"])
+    print(f"{complete.sum()} of {len(table)} sets are complete")
+    if options.action == "verify":
+        return 0 if complete.all() else 1
+    can_train = (usable & (table["use"] == "train")).any()
+    return 0 if can_train and table.loc[~usable, "state"].eq("absent").all() else 1
 
 
 def train(options: argparse.Namespace) -> int:
@@ -289,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     add_study(command)
     command.add_argument("--only", default="", help="only these notebooks, by number: 04 or 01,04")
     command = add("data", data)
-    command.add_argument("action", choices=["verify", "prepare", "synthesize"], nargs="?", default="verify")
+    command.add_argument("action", choices=["verify", "prepare", "synthesize"], nargs="?", default="verify", help=DATA_ACTIONS)
     add_profile(command)
     command = add("train", train)
     add_study(command)

@@ -10,13 +10,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from e3sn_lib import parallel
-from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile, training_settings
+from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_train_sets
 from e3sn_lib.data.types import Sequence
@@ -123,7 +124,7 @@ class Study:
         return self.report / "figures"
 
     def train_sets(self) -> TrainSets:
-        return open_train_sets(self.load().data)
+        return self._open(self.load().data)
 
     def sequences(self, benchmark: str) -> list[Sequence]:
         return open_evaluation(self.load().data, benchmark)
@@ -242,10 +243,21 @@ class Study:
         kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
         return "_synthetic" if "synthetic" in kinds else ""
 
+    @cached_property
+    def _opened(self) -> dict[object, TrainSets]:
+        return {}
+
+    def _open(self, data: DataConfig) -> TrainSets:
+        """Sets are opened once for all runs of this study."""
+        key = (data.root, data.train)
+        if key not in self._opened:
+            self._opened[key] = open_train_sets(data)
+        return self._opened[key]
+
     def _run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> tuple[Run, TrainSets]:
         overrides = tuple(overrides)
         profile = self.load(variant, overrides, seed)
-        sets = open_train_sets(profile.data)
+        sets = self._open(profile.data)
         return Run(self.runs / run_name(profile, sets), profile, overrides), sets
 
     def _keep(self, run: Run, sets: TrainSets) -> None:

@@ -113,6 +113,7 @@ class RunState:
     step: int = 0
     seconds: float = 0.0
     replaced: int = 0
+    redrawn: int = 0
     skipped: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -317,6 +318,7 @@ class Trainer:
         for problem in problems:
             print(f"replaced by another pair: {problem}")
         self.state.replaced += round(self._sum(len(problems)))
+        self.state.redrawn += round(self._sum(sum(batch.redrawn for batch in batches)))
         seen = (self.state.step + 1) * self.profile.train.batch_size
         if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
             raise InputError(
@@ -403,5 +405,6 @@ class Trainer:
             "seconds": round(self.state.seconds, 1),
             "peak_memory_mb": round(peak_memory_bytes() / 2**20),
             "replaced_files": self.state.replaced,
+            "redrawn_pairs": self.state.redrawn,
             "skipped_steps": self.state.skipped,
         }

@@ -384,8 +384,18 @@ class TestData:
         assert (ended.status, ended.out) == (0, f"{(data_root / 'synthetic').resolve()}\n")
         assert (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns == made
 
+    def test_preparing_makes_what_can_be_made(self, run: Run, own_data: Path) -> None:
+        shutil.rmtree(own_data / "synthetic" / "JPEGImages" / "480p" / first_val_mask(own_data).parent.name)
+        ended = run("data", "prepare", "--data", own_data)
+        assert ended.status == 1
+        assert "1 of 3 sets are complete" in ended.out
+        assert "broken: evaluation set davis2016, no frames of" in ended.out
+        ended = run("data", "prepare", "--profile", "cpu", "--data", own_data)
+        assert (ended.status, ended.out.count("absent:")) == (1, 6)
+
     def test_a_folder_that_is_none(self, refused) -> None:
         assert "data folder absent does not exist" in refused("data", "verify", "--profile", "cpu", "--data", "absent")
+        assert "no data folder" in refused("data", "synthesize", "--profile", "cpu")
 
 
 class TestUsage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import sys
@@ -426,6 +427,13 @@ class TestBadData:
         assert 0 < len(lines) <= 10
         assert all("cut short" in line for line in lines)
         assert f'"replaced_files": {len(lines)}' in (tmp_path / "run" / "summary.json").read_text()
+
+    def test_objects_too_small_are_counted(self, tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+        speck, *others = source[0].tracks
+        speck = replace(speck, frames=tuple(replace(frame, box_frame_xyxy=(9.0, 9.0, 11.0, 30.0)) for frame in speck.frames))
+        trainer = Trainer(tiny_profile("train.pairs=12"), [(replace(source[0], tracks=(speck, *others)), source[1])], tmp_path)
+        trainer.run(silent)
+        assert json.loads((tmp_path / "summary.json").read_text())["redrawn_pairs"] == trainer.state.redrawn > 0
 
     def test_too_much_of_it_stops_the_run(self, tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
         bad = self.spoilt(source, tmp_path, slice(0, 2))
