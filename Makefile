@@ -32,7 +32,7 @@ test: say-test $(READY)
 	$(PY) -m mypy
 	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then echo "nbstripout --verify notebooks/*.ipynb"; \
 	  $(PY) -m nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" "$$@"; fi
-	$(PY) -m pytest --durations=5 $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=5 $(PYTEST_ARGS)
 
 lab: say-lab $(READY)
 	$(PY) -m jupyterlab notebooks

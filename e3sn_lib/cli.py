@@ -12,17 +12,24 @@ from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pandas as pd
 
-from e3sn_lib.config import available_profiles, available_variants, load_profile
+from e3sn_lib.config import Profile, available_profiles, available_variants, load_profile
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    from e3sn_lib.training import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 SHIPPED = ROOT / "models" / "e3sn.safetensors"
+DATA_ACTIONS = (
+    "verify: only look, status 1 unless every set is complete; prepare: make what can be made, the indices too, and open some "
+    "frames of each set, status 1 unless what is there can be trained on; synthesize: make the procedural set in DATA/synthetic"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,30 +83,107 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def data(options: argparse.Namespace) -> int:
-    """Say what is there and what is missing, or make the procedural set."""
-    from e3sn_lib.data.sources import verify
+    """Say what data are there and what is missing, prepare them, or make the procedural set."""
+    from e3sn_lib.data.sources import prepare, verify
     from e3sn_lib.data.synthetic import ensure_synthetic
 
     profile = load_profile(options.profile, data_root=_data(options))
     if options.action == "synthesize":
+        if not profile.data.root:
+            raise InputError("no data folder: give one with --data DIR or in the environment variable E3SN_DATA")
         print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
         return 0
-    table = verify(profile.data)
-    print(table.drop(columns=["origin", "kind"]).to_string(index=False))
-    absent = table[table["state"] != "ok"]
-    for row in absent.itertuples():
-        print(f"{row.state}: {row.use} set {row.name}, {row.left_out}; get it from {row.origin} and put it in {row.path}")
-    print(f"{len(table) - len(absent)} of {len(table)} sets are complete")
-    return 0 if absent.empty or options.action == "prepare" else 1
+    table = (prepare if options.action == "prepare" else verify)(profile.data)
+    print(table.drop(columns=["origin", "kind", "left_out"]).to_string(index=False))
+    for row in table[table["left_out"] != ""].itertuples():
+        remedy = "" if row.state == "ok" else f"; get it from {row.origin} and put it in {row.path}"
+        print(f"{'left out' if row.state == 'ok' else row.state}: {row.use} set {row.name}, {row.left_out}{remedy}")
+    complete, usable = table["state"] == "ok", table["state"].isin(["ok", "partial"])
+    print(f"{complete.sum()} of {len(table)} sets are complete")
+    if options.action == "verify":
+        return 0 if complete.all() else 1
+    can_train = (usable & (table["use"] == "train")).any()
+    return 0 if can_train and table.loc[~usable, "state"].eq("absent").all() else 1
 
 
 def train(options: argparse.Namespace) -> int:
     """Train one run, or go on with it."""
+    if options.dry_run:
+        return _dry_run(options)
+    from e3sn_lib import parallel
     from e3sn_lib.study import Study
 
-    study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
-    run = study.train(options.variant)
-    print(f"model: {run.model}")
+    with parallel.process_group():
+        study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
+        run = study.train(options.variant)
+        print(f"model: {run.model}")
+    return 0
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    from e3sn_lib.dry_run import dry_run
+    from e3sn_lib.planning import ARITHMETIC_SHARE, BANDWIDTH_SHARE
+
+    profile = load_profile(options.profile, options.variant, options.set, seed=options.seed, data_root=_data(options))
+    plan = dry_run(profile, Path(options.runs))
+    for table in (plan.sets, plan.phases.T):
+        if not table.empty:
+            print(
+                table.to_string(index=table is not plan.sets, header=table is plan.sets, float_format="{:.4g}".format), end="\n\n"
+            )
+    for line in (*plan.notes, *plan.files):
+        print(line)
+    print(
+        f"\nESTIMATE, no such GPU was used: counted operations and bytes in 16 bits, at {ARITHMETIC_SHARE:.0%} of the peak "
+        f"arithmetic and {BANDWIDTH_SHARE:.0%} of the bandwidth, if pairs are prepared fast enough"
+    )
+    print(plan.gpus.to_string(index=False, float_format="{:.3g}".format))
+    for problem in plan.problems:
+        print(f"e3sn train: {problem}", file=sys.stderr)
+    return 2 if plan.problems else 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Time the training loop against a plain version of itself, or compare what two precisions learn."""
+    from e3sn_lib.data.sources import open_train_sets
+
+    profile = load_profile(options.profile, "e3sn", options.set, seed=options.seed, data_root=_data(options))
+    sources = open_train_sets(profile.data).opened
+    return (_bench_train if options.what == "train" else _bench_precision)(options, profile, sources)
+
+
+def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
+    from e3sn_lib.benchmark import bench_training
+    from e3sn_lib.files import write_csv
+
+    table = bench_training(profile, sources, options.batch, options.steps or 4)
+    shown = table.assign(
+        ratio=table["ratio"].map("{:.2f}x".format), pairs_per_second=table["pairs_per_second"].map("{:.2f}".format)
+    )
+    print(shown.to_string(index=False, float_format="{:.3f}".format))
+    print(
+        f"ratio: this loop's pairs per second over the contender's; forward, backward, update: seconds of the fastest step of "
+        f"{options.batch} pairs; data: seconds to prepare them in one process, beside the step or, with data.workers=0, before it"
+    )
+    if options.out:
+        write_csv(options.out, table)
+    return 0
+
+
+def _bench_precision(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
+    from e3sn_lib.benchmark import expected_seconds, precision_difference, precision_profile, train_precisions
+    from e3sn_lib.figures import precision_curves, save_figure
+
+    out, steps = options.out or Path("precision"), options.steps or 300
+    profiles = {name: precision_profile(profile, name, steps, options.batch) for name in ("fp32", "bf16")}
+    minutes = sum(expected_seconds(each, sources) for each in profiles.values()) / 60
+    print(f"two runs of {steps} steps of {options.batch} pairs: about {minutes:.2g} minutes")
+    logs = train_precisions(profiles, sources, out)
+    save_figure(out / "precision.png", precision_curves(logs))
+    for column in ("loss", "mask_iou"):
+        mean, error = precision_difference(logs["fp32"], logs["bf16"], column)
+        print(f"{column}: bf16 differs from fp32 by {mean:+.2%} ± {error:.2%} (second half, two standard errors)")
+    print(f"logs and figure: {out}")
     return 0
 
 
@@ -247,11 +331,20 @@ def _parser() -> argparse.ArgumentParser:
     add_study(command)
     command.add_argument("--only", default="", help="only these notebooks, by number: 04 or 01,04")
     command = add("data", data)
-    command.add_argument("action", choices=["verify", "prepare", "synthesize"], nargs="?", default="verify")
+    command.add_argument("action", choices=["verify", "prepare", "synthesize"], nargs="?", default="verify", help=DATA_ACTIONS)
     add_profile(command)
     command = add("train", train)
     add_study(command)
     command.add_argument("--variant", default="e3sn", help=", ".join(available_variants()))
+    command.add_argument("--dry-run", action="store_true", help="check data, model and memory, time a step, print the plan")
+    command = add("bench", bench)
+    command.add_argument("what", choices=["train", "precision"])
+    add_profile(command)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    command.add_argument("--batch", type=_positive, default=8, help="pairs per step (default: 8)")
+    command.add_argument("--steps", type=_positive, help="per contender and phase (train: 4) or per run (precision: 300)")
+    command.add_argument("--out", type=Path, help="train: a CSV file; precision: folder for runs and figure (default: precision)")
     command = add("evaluate", evaluate)
     add_profile(command)
     command.set_defaults(profile="")  # a model's own
@@ -304,6 +397,12 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 def _data(options: argparse.Namespace) -> str:
     return options.data or os.environ.get("E3SN_DATA", "")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
 
 
 def _box(text: str) -> list[float]:

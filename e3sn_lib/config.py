@@ -169,6 +169,10 @@ class StageConfig:
     """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's second stage)."""
     lr: tuple[float, ...] = ()
     """First and last learning rate; empty: those of ``train.lr``."""
+    warmup: float = -1.0
+    """Overrides ``train.warmup`` where it is not negative."""
+    sets: dict[str, float] = field(default_factory=dict)
+    """Weights of training sets by kind, in place of their own in this stage; 0 leaves a set out."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,9 @@ class TrainConfig:
     pairs: int = 12_000_000
     """Image pairs of the whole run (SiamMask: 20 epochs of 600k; the paper does not say)."""
     batch_size: int = 64
-    """SiamMask."""
+    """Pairs of a step, over all processes (SiamMask)."""
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch, one after another, to save memory; batch-norm sees each by itself."""
     optimiser: str = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
     momentum: float = 0.9
@@ -184,7 +190,7 @@ class TrainConfig:
     lr: tuple[float, ...] = (2e-3, 2e-4)
     """First and last rate of the logarithmic decay (paper 4.1)."""
     warmup: float = 0.0
-    """Share of the steps with linearly rising rate (ours; none in the paper)."""
+    """Share of the steps with a rising rate: linearly (ours) or, with ``epochs``, by epoch from a fifth (SiamMask). Paper: none."""
     epochs: int = 20
     """The rate changes once an epoch (paper 4.1); 0: every step."""
     mask_lr: float = 0.1
@@ -208,6 +214,8 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 500
     """Both in steps."""
+    tensorboard: bool = False
+    """Also write the log for TensorBoard."""
 
 
 @dataclass(frozen=True)
@@ -327,9 +335,14 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         "data.evaluation",
         "train.log_every",
         "train.checkpoint_every",
+        "train.tensorboard",
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
+    for stage in settings.get("stages", {}).values():  # listed whole, unlike other sections
+        for key in ("warmup", "sets"):
+            if stage[key] == getattr(StageConfig(), key):
+                del stage[key]
     return settings
 
 
@@ -373,7 +386,8 @@ def _check(profile: Profile) -> None:
             raise InputError(f"{key} is '{value}'{_suggest(value, choices)}; it can be {', '.join(choices)}")
     if not profile.model.levels or not set(profile.model.levels) <= {2, 3, 4}:
         raise InputError(f"model.levels is {list(profile.model.levels)}; it must name some of 2, 3, 4")
-    for key in ("train.pairs", "train.batch_size", "train.log_every", "train.checkpoint_every", "sampler.anchor_total"):
+    at_least_one = ("pairs", "batch_size", "accumulate", "log_every", "checkpoint_every")
+    for key in (*(f"train.{name}" for name in at_least_one), "sampler.anchor_total"):
         section, name = key.split(".")
         if getattr(getattr(profile, section), name) < 1:
             raise InputError(f"{key} is {getattr(getattr(profile, section), name)}; it must be at least 1")
@@ -384,6 +398,11 @@ def _check(profile: Profile) -> None:
             raise InputError(f"stages.{name}.mask is '{stage.mask}'; it can be refine, base")
         if len(stage.lr or profile.train.lr) != 2:
             raise InputError(f"stages.{name}: a learning rate is two numbers, first and last")
+        kinds = {each.kind for each in profile.data.train}
+        if unknown := set(stage.sets) - kinds:
+            raise InputError(
+                f"stages.{name}.sets names '{min(unknown)}'{_suggest(min(unknown), kinds)}; data.train has no such set"
+            )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

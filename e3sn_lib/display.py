@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+from IPython.display import DisplayHandle, Markdown, Video, display
 from IPython.display import Image as ShownImage
-from IPython.display import Markdown, Video
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
@@ -30,6 +31,22 @@ def show_figure(figure: Figure, path: Path, note: str = "") -> ShownImage:
     with PillowImage.open(path) as image:
         width = round(image.width * 96 / SCREEN_DPI)
     return ShownImage(data=path.read_bytes(), format="png", width=width, alt=str(figure.get_label()))  # type: ignore[no-untyped-call]
+
+
+def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
+    """A figure of a growing table that is drawn anew each time it is called, in one and the same place of the notebook."""
+    shown: list[DisplayHandle] = []
+
+    def update(table: pd.DataFrame) -> None:
+        buffer = BytesIO()
+        draw(table).savefig(buffer, dpi=SCREEN_DPI / 2)
+        picture = ShownImage(data=buffer.getvalue(), format="png")  # type: ignore[no-untyped-call]
+        if shown:
+            shown[0].update(picture)  # type: ignore[no-untyped-call]
+        else:
+            shown.append(display(picture, display_id=True))  # type: ignore[no-untyped-call]
+
+    return update
 
 
 def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:

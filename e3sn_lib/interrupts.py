@@ -11,24 +11,23 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, Ctrl-C and SIGTERM only make the yielded function true; a second one interrupts at once.
+    """Within the block, Ctrl-C and SIGTERM only make the yielded function true; a second Ctrl-C interrupts at once.
 
     Outside the main thread, where Python knows no signals, nothing is deferred.
     """
-    wanted = False
+    noted: set[int] = set()
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal wanted
-        if wanted:
+        if number == signal.SIGINT and number in noted:
             raise KeyboardInterrupt
-        wanted = True
+        noted.add(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: wanted
+        yield lambda: bool(noted)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

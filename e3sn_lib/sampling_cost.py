@@ -21,7 +21,7 @@ from e3sn_lib.boxes import CELLS
 from e3sn_lib.config import Profile, profile_from_dict
 from e3sn_lib.data.pairs import Batch
 from e3sn_lib.errors import InputError
-from e3sn_lib.model.network import build_model
+from e3sn_lib.model.network import build_model, mask_cells
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.provenance import peak_memory_bytes
 from e3sn_lib.schedule import autocast, build_optimiser, parameter_groups, precision_of, set_trainable
@@ -54,7 +54,7 @@ def measure_sampling_cost(
     Raises:
         InputError: a measurement failed for another reason than memory.
     """
-    limit = LARGEST_SHARE * (_free_memory_mb() if memory_mb is None else memory_mb)
+    limit = LARGEST_SHARE * (free_memory_mb() if memory_mb is None else memory_mb)
     rows: list[dict[str, float]] = []
     for count in sorted(counts):
         row = {"samples_per_image": count, "samples": count * batch_size, "seconds_per_step": float("nan")}
@@ -96,7 +96,7 @@ def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> d
     groups = parameter_groups(model, profile.train, stage.train_location)
     optimiser = build_optimiser(groups, profile.train)
     set_trainable(model, optimiser.param_groups, profile.train, train_backbone=True)
-    batch = _random_batch(count, batch_size, stage.search_size).to(device)
+    batch = random_batch(count, batch_size, stage.search_size).to(device)
     seconds: list[float] = []
     while len(seconds) <= steps and sum(seconds) < LONG_ENOUGH:
         begun = time.perf_counter()
@@ -111,23 +111,24 @@ def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> d
     return {"seconds_per_step": min(seconds[1:] or seconds), "peak_memory_mb": peak_memory_bytes() / 2**20}
 
 
-def _random_batch(count: int, batch_size: int, size: int) -> Batch:
+def random_batch(count: int, batch_size: int, size: int) -> Batch:
     """Noise with the shapes of a training batch; memory and time do not depend on what is seen."""
+    grid = mask_cells(size)
     image = torch.arange(batch_size).repeat_interleave(count)
-    cells = torch.stack([torch.randperm(CELLS**2)[:count] for _ in range(batch_size)]).flatten()
+    cells = torch.stack([torch.randperm(grid**2)[:count] for _ in range(batch_size)]).flatten()
     return Batch(
         template=torch.randint(256, (batch_size, 3, 127, 127), dtype=torch.uint8),
         search=torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8),
         mask=torch.ones(batch_size, size, size, dtype=torch.int8),
-        anchor_labels=torch.randint(-1, 2, (batch_size, 5, CELLS, CELLS), dtype=torch.int8),
-        offsets=torch.zeros(batch_size, 4, 5, CELLS, CELLS),
-        cells=Cells(image, cells // CELLS, cells % CELLS),
+        anchor_labels=torch.randint(-1, 2, (batch_size, 5, grid, grid), dtype=torch.int8),
+        offsets=torch.zeros(batch_size, 4, 5, grid, grid),
+        cells=Cells(image, cells // grid, cells % grid),
         sample_labels=torch.ones(len(cells), dtype=torch.int8),
         problems=(),
     )
 
 
-def _free_memory_mb() -> float:
+def free_memory_mb() -> float:
     """Memory that a new process could have, on the device that trains."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] / 2**20

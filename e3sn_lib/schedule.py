@@ -12,6 +12,9 @@ from e3sn_lib.config import Profile, StageConfig, TrainConfig
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.provenance import has_native_bf16
 
+WARMUP_START = 0.2
+"""Of the first rate: where a warm-up by epochs begins; it rises by a constant factor and ends one step short (SiamMask)."""
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -36,14 +39,13 @@ def plan(profile: Profile) -> list[StagePlan]:
 def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig) -> float:
     """Logarithmic decay from the first to the last rate (paper 4.1), stepwise by epoch or, with ``epochs: 0``, continuous."""
     first, last = stage.lr or config.lr
-    warmup = round(config.warmup * steps)
-    if step < warmup:
-        return first * (step + 1) / (warmup + 1)
-    if config.epochs:
-        place, end = step * config.epochs // steps, config.epochs - 1
-    else:
-        place, end = step - warmup, steps - 1 - warmup
-    return float(first * (last / first) ** (place / max(end, 1)))
+    share = stage.warmup if stage.warmup >= 0 else config.warmup
+    length = config.epochs or steps
+    place, warmup = step * length // steps, round(share * length)
+    if place < warmup:
+        rising = WARMUP_START ** (1 - place / warmup) if config.epochs else (place + 1) / (warmup + 1)
+        return float(first * rising)
+    return float(first * (last / first) ** ((place - warmup) / max(length - 1 - warmup, 1)))
 
 
 def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> list[dict[str, Any]]:

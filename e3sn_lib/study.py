@@ -10,14 +10,16 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import pandas as pd
 
+from e3sn_lib import parallel
 from e3sn_lib.choices import GRID, overrides_of, sweep
-from e3sn_lib.config import Profile, TrackConfig, config_hash, load_profile, training_settings
+from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Sequence
@@ -29,7 +31,7 @@ from e3sn_lib.opencv_baselines import SETTINGS, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
 from e3sn_lib.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import FINAL, Trainer
+from e3sn_lib.training import FINAL, Trainer, Watch
 from e3sn_lib.video import Image
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ class Study:
         return self.report / "figures"
 
     def train_sets(self) -> TrainSets:
-        return open_train_sets(self.load().data)
+        return self._open(self.load().data)
 
     def sequences(self, benchmark: str) -> list[Sequence]:
         return open_evaluation(self.load().data, benchmark)
@@ -136,14 +138,20 @@ class Study:
         dataset = PairDataset(self.train_sets().opened, profile, next(iter(profile.stages.values())), count)
         return [dataset[index] for index in range(count)]
 
-    def train(self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None) -> Run:
-        """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained."""
+    def train(
+        self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None, watch: Watch | None = None
+    ) -> Run:
+        """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained.
+
+        `watch` gets the log so far whenever a row is added to it.
+        """
         run, sets = self._run(variant, overrides, seed)
         if not run.model.is_file():
             for absent in sets.absent:
                 print(f"left out: {without_folders(absent.notice)}")
-            Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run()
-        self._keep(run, sets)
+            Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run(watch=watch)
+        if parallel.is_first():
+            self._keep(run, sets)
         return run
 
     def finished(self, *variants: str) -> dict[str, Run]:
@@ -283,10 +291,21 @@ class Study:
         kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
         return "_synthetic" if "synthetic" in kinds else ""
 
+    @cached_property
+    def _opened(self) -> dict[object, TrainSets]:
+        return {}
+
+    def _open(self, data: DataConfig) -> TrainSets:
+        """Sets are opened once for all runs of this study."""
+        key = (data.root, data.train)
+        if key not in self._opened:
+            self._opened[key] = open_train_sets(data)
+        return self._opened[key]
+
     def _run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> tuple[Run, TrainSets]:
         overrides = tuple(overrides)
         profile = self.load(variant, overrides, seed)
-        sets = open_train_sets(profile.data)
+        sets = self._open(profile.data)
         return Run(self.runs / run_name(profile, sets), profile, overrides), sets
 
     def _keep(self, run: Run, sets: TrainSets) -> None:

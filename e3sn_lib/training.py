@@ -6,6 +6,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,18 +15,29 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from e3sn_lib import parallel
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig, profile_from_dict, training_settings
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, write_csv, write_json, write_text
 from e3sn_lib.interrupts import deferred_interrupts, ignore_interrupts
-from e3sn_lib.losses import classification_loss, mask_iou, mask_loss, mask_windows, regression_loss
+from e3sn_lib.losses import (
+    Counts,
+    classification_loss,
+    count_targets,
+    mask_iou,
+    mask_loss,
+    mask_windows,
+    regression_loss,
+)
 from e3sn_lib.model.network import E3SN, MARGIN, build_model
 from e3sn_lib.model.weights import load_backbone, save_model
 from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
@@ -41,7 +53,9 @@ from e3sn_lib.schedule import (
 )
 
 Source = tuple[TrackSet, TrainSetConfig]
+Watch = Callable[[pd.DataFrame], None]
 CHECKPOINT = "checkpoint.pt"
+LOCK = "lock"
 FINAL = "model.safetensors"
 LARGEST_BAD_SHARE = 0.01
 """Pairs that needed a replacement for a damaged file; more stop the run."""
@@ -49,22 +63,47 @@ BAD_STEPS_IN_A_ROW = 5
 """Steps whose loss is not finite; so many in a row stop the run."""
 
 
-def compute_losses(model: nn.Module, batch: Batch, profile: Profile, stage: StageConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of eq. 3 and its parts, with the mean mask IoU of the positive samples."""
+def compute_losses(
+    model: nn.Module, batch: Batch, profile: Profile, stage: StageConfig, counts: Counts | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of eq. 3 and its parts, with the mean mask IoU of the positive samples.
+
+    Of several parts of a batch the results add up to those of the batch, given its `counts`.
+    """
     config = profile.loss
     output = model(batch.template, batch.search, batch.cells, stage.mask)
     pixel_labels = mask_windows(batch.mask.float(), batch.cells, MARGIN[stage.search_size])
-    parts = {"mask": mask_loss(output.mask_logits, pixel_labels, batch.sample_labels, config.negatives)}
+    parts = {"mask": mask_loss(output.mask_logits, pixel_labels, batch.sample_labels, config.negatives, counts)}
     total = config.mask_weight * parts["mask"]
     if stage.train_location:
-        parts["cls"] = classification_loss(output.cls, batch.anchor_labels)
-        parts["loc"] = regression_loss(output.loc, batch.offsets, batch.anchor_labels, config.loc, config.loc_beta)
+        parts["cls"] = classification_loss(output.cls, batch.anchor_labels, counts)
+        parts["loc"] = regression_loss(output.loc, batch.offsets, batch.anchor_labels, config.loc, config.loc_beta, counts)
         total = total + config.cls_weight * parts["cls"] + config.loc_weight * parts["loc"]
     with torch.no_grad():
         positive = batch.sample_labels > 0
         iou = mask_iou(output.mask_logits[positive], pixel_labels[positive])
-        parts["mask_iou"] = iou.mean() if len(iou) else torch.tensor(math.nan)
+        parts["mask_iou"] = iou.sum() / (counts.masks if counts else len(iou))
     return total, parts
+
+
+def tensorboard_writer(folder: Path) -> Watch:
+    """Writes the last row of a log for TensorBoard.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("train.tensorboard needs TensorBoard; pip install tensorboard, or leave it off") from error
+    writer = SummaryWriter(folder / "tensorboard")
+
+    def write(log: pd.DataFrame) -> None:
+        for key, value in log.iloc[-1].drop(["step", "stage"]).items():
+            writer.add_scalar(str(key), float(value), int(log["step"].iloc[-1]))
+        writer.flush()
+
+    return write
 
 
 @dataclass
@@ -74,12 +113,16 @@ class RunState:
     step: int = 0
     seconds: float = 0.0
     replaced: int = 0
+    redrawn: int = 0
     skipped: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
     """One run in one folder: ``config.yaml``, ``env.json``, ``log.csv``, ``checkpoint.pt`` and at the end ``model.safetensors``.
+
+    Within `parallel.process_group` each process trains on its part of every batch, and the first one writes. The pairs of a step
+    and, but for rounding, the result are those of a single process.
 
     Args:
         profile: everything that determines the run.
@@ -93,6 +136,12 @@ class Trainer:
         self, profile: Profile, sources: list[Source], run_dir: Path, data_root: Path = Path(), device: torch.device | None = None
     ) -> None:
         self.profile, self.sources, self.run_dir = profile, sources, run_dir
+        config, self.processes = profile.train, parallel.world()
+        if config.batch_size % (self.processes * config.accumulate):
+            raise InputError(
+                f"train.batch_size is {config.batch_size}; it must be a multiple of {self.processes} (processes) "
+                f"x {config.accumulate} (train.accumulate)"
+            )
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = precision_of(profile.train, self.device)
         self.stages = plan(profile)
@@ -100,7 +149,9 @@ class Trainer:
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
         load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
-        self.model.to(self.device)
+        if self.processes > 1:
+            parallel.synchronise_batch_norm(self.model)
+        self.network: nn.Module = self.model.to(self.device)
         self.average = None
         if decay := profile.train.average:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
@@ -108,29 +159,49 @@ class Trainer:
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
 
-    def run(self, show: Callable[[str], None] = print) -> Path:
+    def run(self, show: Callable[[str], None] = print, watch: Watch | None = None) -> Path:
         """Train to the end, from the last checkpoint if there is one, and return the final model's path.
 
+        Args:
+            show: gets the line that says what is about to be done.
+            watch: gets the log so far whenever a row is added.
+
         Raises:
-            InputError: too many damaged files, a loss that stays not finite, or a checkpoint of other settings.
+            InputError: too many damaged files, a loss that stays not finite, a checkpoint of other settings, a full disk, or
+                another process that trains in this folder.
             KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step under way is done and saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.run_dir / LOCK, timeout=0) if parallel.is_first() else nullcontext():
+                return self._run(show, watch)
+        except Timeout as error:
+            raise InputError(f"{self.run_dir} is in use by another training; wait for its end, or choose another folder") from error
+
+    def _run(self, show: Callable[[str], None], watch: Watch | None) -> Path:
         self._resume()
+        self.watchers = [watch] if watch else []
+        if self.profile.train.tensorboard and parallel.is_first():
+            self.watchers.append(tensorboard_writer(self.run_dir))
+        path = self.run_dir / FINAL
+        if parallel.is_first():
+            self._prepare(show)
+        with deferred_interrupts() as interrupted:
+            for stage in self.stages:
+                if self.state.step < stage.first_step + stage.steps:
+                    self._run_stage(stage, interrupted)
+        if parallel.is_first():
+            save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile)
+            write_json(self.run_dir / "summary.json", self._summary())
+        return path
+
+    def _prepare(self, show: Callable[[str], None]) -> None:
         write_text(self.run_dir / "config.yaml", yaml.safe_dump(self.profile.to_dict(), sort_keys=False))
         write_json(self.run_dir / "env.json", environment())
         show(
             f"{self.run_dir.name}: {self.profile.train.pairs} pairs in {self.steps} steps of {self.profile.train.batch_size}, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, from step {self.state.step}"
         )
-        with deferred_interrupts() as interrupted:
-            for stage in self.stages:
-                if self.state.step < stage.first_step + stage.steps:
-                    self._run_stage(stage, interrupted)
-        path = self.run_dir / FINAL
-        save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile)
-        write_json(self.run_dir / "summary.json", self._summary())
-        return path
 
     def _run_stage(self, stage: StagePlan, interrupted: Callable[[], bool]) -> None:
         config = self.profile.train
@@ -142,22 +213,24 @@ class Trainer:
         done = self.state.step - stage.first_step
         log: dict[str, list[float]] = {}
         started, bad_steps, trained = time.perf_counter(), 0, None
-        bar = tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=30, disable=self.steps < 200)
-        for batch in self._batches(stage, done):
+        silent = self.steps < 200 or not parallel.is_first()
+        bar = tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=30, disable=silent)
+        for batches in self._batches(stage, done):
             begun = time.perf_counter()
             progress = (self.state.step - stage.first_step) / stage.steps
             if trained != (trained := progress >= config.unfreeze_at):
                 set_trainable(self.model, optimiser.param_groups, config, train_backbone=trained)
+                self._distribute()
             rate = learning_rate(self.state.step - stage.first_step, stage.steps, config, stage.config)
-            parts = self._step(batch.to(self.device), optimiser, rate, stage.config)
+            parts = self._step(batches, optimiser, rate, stage.config)
             bad_steps = 0 if math.isfinite(parts["loss"]) else bad_steps + 1
-            self._count(batch, bad_steps)
+            self._count(batches, bad_steps)
             log.setdefault("compute", []).append(time.perf_counter() - begun)
             for key, value in parts.items():
                 log.setdefault(key, []).append(value)
             self.state.step += 1
             bar.update()
-            last, stop = self.state.step == stage.first_step + stage.steps, interrupted()
+            last, stop = self.state.step == stage.first_step + stage.steps, self._sum(interrupted()) > 0
             if self.state.step % config.log_every == 0 or last or stop:
                 elapsed = time.perf_counter() - started
                 self._log(stage.name, rate, log, elapsed)
@@ -172,16 +245,30 @@ class Trainer:
         bar.close()
         self._save(None)
 
-    def _step(self, batch: Batch, optimiser: torch.optim.Optimizer, rate: float, stage: StageConfig) -> dict[str, float]:
+    def _distribute(self) -> None:
+        """Which parameters have gradients to exchange is fixed when the network is wrapped."""
+        if self.processes > 1:
+            devices = [self.device.index] if self.device.type == "cuda" else None
+            self.network = DistributedDataParallel(self.model, devices, broadcast_buffers=False, find_unused_parameters=True)
+
+    def _step(self, batches: list[Batch], optimiser: torch.optim.Optimizer, rate: float, stage: StageConfig) -> dict[str, float]:
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
-        with autocast(self.dtype, self.device):
-            loss, parts = compute_losses(self.model, batch, self.profile, stage)
-        values = {"loss": float(loss.detach()), **{key: float(value.detach()) for key, value in parts.items()}}
+        optimiser.zero_grad(set_to_none=True)
+        counts = self._count_targets(batches)
+        values: dict[str, Any] = {}
+        for number, batch in enumerate(batches, 1):
+            exchange = number == len(batches) or not isinstance(self.network, DistributedDataParallel)
+            with nullcontext() if exchange else cast(DistributedDataParallel, self.network).no_sync():
+                with autocast(self.dtype, self.device):
+                    loss, parts = compute_losses(self.network, batch.to(self.device), self.profile, stage, counts)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            for key, value in {"loss": loss, **parts}.items():
+                values[key] = values.get(key, 0.0) + value.detach()
+        means = parallel.total(torch.stack([value.float() for value in values.values()])) / self.processes
+        values = dict(zip(values, means.tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             return values
-        optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(optimiser)
         for group in optimiser.param_groups:
             norm = nn.utils.clip_grad_norm_(group["params"], self.profile.train.clip)
@@ -192,12 +279,24 @@ class Trainer:
             self.average.update_parameters(self.model)
         return values
 
-    def _batches(self, stage: StagePlan, done: int) -> Iterator[Batch]:
-        size = self.profile.train.batch_size
+    def _count_targets(self, batches: list[Batch]) -> Counts:
+        """Of all processes, divided by their number: gradients are averaged over the processes."""
+        negatives = self.profile.loss.negatives
+        each = [torch.stack(count_targets(batch.anchor_labels, batch.sample_labels, negatives)) for batch in batches]
+        sums = parallel.total(torch.stack(each).sum(dim=0).float().to(self.device))
+        sums[:-1].clamp_(min=1)  # the last only averages the mask IoU, which is unknown of no mask
+        return Counts(*(sums / self.processes))
+
+    def _batches(self, stage: StagePlan, done: int) -> Iterator[list[Batch]]:
+        """This process's part of each step's pairs, in ``train.accumulate`` batches."""
+        size, parts = self.profile.train.batch_size, self.profile.train.accumulate
         dataset = PairDataset(self.sources, self.profile, stage.config, stage.steps * size, first=stage.first_step * size)
+        share = size // self.processes
+        first = parallel.rank() * share
         loader = DataLoader(
-            Subset(dataset, range(done * size, len(dataset))),
-            batch_size=size,
+            dataset,
+            batch_size=share // parts,
+            sampler=(step * size + first + i for step in range(done, stage.steps) for i in range(share)),
             num_workers=self.profile.data.workers,
             collate_fn=collate,
             prefetch_factor=4 if self.profile.data.workers else None,
@@ -205,18 +304,25 @@ class Trainer:
             worker_init_fn=ignore_interrupts,
         )
         try:
-            yield from loader
+            batches = iter(loader)
+            for _ in range(done, stage.steps):
+                yield [next(batches) for _ in range(parts)]
         except InputError as error:  # from a worker it comes with the worker's traceback before the message
             raise InputError(str(error).strip().rpartition("InputError: ")[2]) from error
 
-    def _count(self, batch: Batch, bad_steps: int) -> None:
-        for problem in batch.problems:
+    def _sum(self, value: float) -> float:
+        return float(parallel.total(torch.tensor(float(value), device=self.device)))
+
+    def _count(self, batches: list[Batch], bad_steps: int) -> None:
+        problems = [problem for batch in batches for problem in batch.problems]
+        for problem in problems:
             print(f"replaced by another pair: {problem}")
-        self.state.replaced += len(batch.problems)
+        self.state.replaced += round(self._sum(len(problems)))
+        self.state.redrawn += round(self._sum(sum(batch.redrawn for batch in batches)))
         seen = (self.state.step + 1) * self.profile.train.batch_size
         if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
             raise InputError(
-                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, the last: {batch.problems[-1]}"
+                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, the last: {' '.join(problems[-1:])}"
             )
         self.state.skipped += bad_steps > 0
         if bad_steps >= BAD_STEPS_IN_A_ROW:
@@ -240,9 +346,15 @@ class Trainer:
         row["peak_memory_mb"] = peak_memory_bytes() / 2**20
         row["seconds"] = self.state.seconds + elapsed
         self.state.rows.append(row)
-        write_csv(self.run_dir / "log.csv", pd.DataFrame(self.state.rows))
+        if parallel.is_first():
+            log = pd.DataFrame(self.state.rows)
+            write_csv(self.run_dir / "log.csv", log)
+            for watch in self.watchers:
+                watch(log)
 
     def _save(self, optimiser: torch.optim.Optimizer | None) -> None:
+        if not parallel.is_first():
+            return
         content = {
             "profile": self.profile.to_dict(),
             "model": self.model.state_dict(),
@@ -252,8 +364,15 @@ class Trainer:
             "state": vars(self.state),
             "torch_rng": torch.get_rng_state(),
         }
-        with atomic_path(self.run_dir / CHECKPOINT) as temporary:
-            torch.save(content, temporary)
+        path = self.run_dir / CHECKPOINT
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when its archive cannot be written
+            kept = "the one before it is kept" if path.is_file() else "there is none yet"
+            raise InputError(
+                f"cannot write the checkpoint of step {self.state.step}, {path}; {kept}. Free some disk space and start again"
+            ) from error
 
     def _resume(self) -> None:
         path = self.run_dir / CHECKPOINT
@@ -282,8 +401,10 @@ class Trainer:
             "seed": self.profile.seed,
             "precision": str(self.dtype).removeprefix("torch."),
             "pairs": self.steps * self.profile.train.batch_size,
+            "processes": self.processes,
             "seconds": round(self.state.seconds, 1),
             "peak_memory_mb": round(peak_memory_bytes() / 2**20),
             "replaced_files": self.state.replaced,
+            "redrawn_pairs": self.state.redrawn,
             "skipped_steps": self.state.skipped,
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
 
+from e3sn_lib.data.index import Findings, indexed_tracks
 from e3sn_lib.data.reading import files_by_stem, read_json
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
@@ -43,32 +45,41 @@ def coco_tracks(images: Path, annotations: Path, min_area: float = 0.0) -> Track
     Raises:
         InputError: the JSON cannot be read or lacks a key, or none of its images is on the disk.
     """
+    parse = partial(_parse, images, annotations, min_area)
+    return indexed_tracks("coco", (images, annotations, min_area), (annotations, images), parse, partial(_track, images))
+
+
+def _parse(images: Path, annotations: Path, min_area: float, findings: Findings) -> Iterator[Any]:
     content = read_json(annotations)
+    left_out = findings.left_out
     try:
         entries = {entry["id"]: entry for entry in content["images"]}
-        on_disk = {path.name: path for path in files_by_stem(images).values()}
+        on_disk = {path.name for path in files_by_stem(images).values()}
         if not any(entry["file_name"] in on_disk for entry in entries.values()):
             raise InputError(f"none of the {len(entries)} images of {annotations} is in {images}; unpack the images there")
-        left_out: Counter[str] = Counter()
-        tracks = []
         for annotation in content["annotations"]:
             entry = entries.get(annotation["image_id"])
-            image = on_disk.get(entry["file_name"]) if entry else None
             if annotation.get("iscrowd"):
                 left_out["crowd"] += 1
-            elif entry is None or image is None:
+            elif entry is None or entry["file_name"] not in on_disk:
                 left_out["image not on disk"] += 1
+                findings.missing.append(entry["file_name"] if entry else f"image {annotation['image_id']}")
             elif annotation["area"] < min_area:
                 left_out[f"smaller than {min_area:g} px"] += 1
             elif (mask := _mask(annotation["segmentation"], entry)) is None:
                 left_out["polygon of less than three points"] += 1
             else:
                 x, y, width, height = annotation["bbox"]
-                frame = TrackFrame(image, mask, (x, y, x + width, y + height))
-                tracks.append(Track(f"{image.stem}/{annotation['id']}", (frame,)))
+                box = (x, y, x + width, y + height)
+                yield entry["file_name"], annotation["id"], mask.height, mask.width, mask.counts.decode("ascii"), box
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{annotations} is no COCO instances file: {type(error).__name__} {error}") from error
-    return TrackSet("coco", tuple(tracks), left_out)
+
+
+def _track(images: Path, record: Any) -> Track:
+    image, annotation, height, width, counts, (x1, y1, x2, y2) = record
+    frame = TrackFrame(images / image, CocoMask(height, width, counts.encode("ascii")), (x1, y1, x2, y2))
+    return Track(f"{frame.image.stem}/{annotation}", (frame,))
 
 
 def _mask(segmentation: Any, entry: dict[str, Any]) -> CocoMask | None:

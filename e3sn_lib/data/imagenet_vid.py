@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ElementTree
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from e3sn_lib.data.index import Findings, indexed_tracks
 from e3sn_lib.data.reading import files_by_stem
 from e3sn_lib.data.types import Box, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
@@ -15,6 +19,8 @@ from e3sn_lib.errors import InputError
 def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
     """One track for each ``trackid`` of each snippet, with the frames that show it; boxes, no masks.
 
+    Boxes marked as ``occluded`` or ``generated`` (interpolated) are used like the others, as in SiamMask's code.
+
     Args:
         root: the folder that holds ``Annotations`` and ``Data`` (``ILSVRC2015``).
         split: ``train`` (four folders of snippets) or ``val`` (snippets).
@@ -22,35 +28,61 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
     Raises:
         InputError: there are no annotations, an XML file is damaged, or none of the frames is on the disk.
     """
-    annotations = root / "Annotations" / "VID" / split
-    left_out: Counter[str] = Counter()
-    tracks = []
-    for folder, subfolders, _ in os.walk(annotations):
+    annotations, data = root / "Annotations" / "VID" / split, root / "Data" / "VID" / split
+    parse, unpack = partial(_parse, annotations, data), partial(_track, data)
+    return indexed_tracks(f"imagenet_vid-{split}", (annotations, data), _sources(annotations, data), parse, unpack)
+
+
+def _snippets(annotations: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below, relative, with its files."""
+    for folder, subfolders, names in os.walk(annotations):
         subfolders.sort()
-        tracks += _snippet_tracks(Path(folder), annotations, root / "Data" / "VID" / split, left_out)
-    if not tracks:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no XML files"
-        raise InputError(f"no object of {annotations} can be used ({reasons}); frames belong in {root / 'Data' / 'VID' / split}")
-    return TrackSet(f"imagenet_vid-{split}", tuple(tracks), left_out)
+        yield Path(folder).relative_to(annotations), sorted(names)
 
 
-def _snippet_tracks(snippet: Path, annotations: Path, data: Path, left_out: Counter[str]) -> list[Track]:
-    images = files_by_stem(data / snippet.relative_to(annotations))
-    frames: dict[str, list[TrackFrame]] = defaultdict(list)
+def _sources(annotations: Path, data: Path) -> Iterator[Path | str]:
+    for snippet, names in _snippets(annotations):
+        yield data / snippet
+        folder = str(annotations / snippet)
+        yield from (f"{folder}/{name}" for name in names)
+
+
+def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
+    found = False
+    for snippet, _ in _snippets(annotations):
+        for track_id, frames in sorted(_snippet_tracks(annotations / snippet, data / snippet, findings).items()):
+            found = True
+            yield snippet.as_posix(), track_id, frames
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in findings.left_out.items()) or "no XML files"
+        raise InputError(f"no object of {annotations} can be used ({reasons}); frames belong in {data}")
+
+
+def _snippet_tracks(snippet: Path, data: Path, findings: Findings) -> dict[str, list[tuple[str, Box]]]:
+    """By track id, file names and boxes."""
+    images, left_out = files_by_stem(data), findings.left_out
+    frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
     for stem, path in files_by_stem(snippet, (".xml",)).items():
         if stem not in images:
             left_out["frame not on disk"] += 1
+            findings.missing.append(f"{snippet.name}/{stem}.JPEG")
             continue
         boxes = _boxes(path)
         if not boxes:
             left_out["frame without object"] += 1
         for track_id, box in boxes:
             if box[0] < box[2] and box[1] < box[3]:
-                frames[track_id].append(TrackFrame(images[stem], None, box))
+                frames[track_id].append((images[stem].name, box))
             else:
                 left_out["box without area"] += 1
-    name = snippet.relative_to(annotations).as_posix()
-    return [Track(f"{name}/{track_id}", tuple(frames[track_id])) for track_id in sorted(frames)]
+    return frames
+
+
+def _track(data: Path, record: Any) -> Track:
+    snippet, track_id, frames = record
+    folder = data / snippet
+    frames = (TrackFrame(folder / image, None, (x1, y1, x2, y2)) for image, (x1, y1, x2, y2) in frames)
+    return Track(f"{snippet}/{track_id}", tuple(frames))
 
 
 def _boxes(path: Path) -> list[tuple[str, Box]]:

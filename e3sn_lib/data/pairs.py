@@ -6,7 +6,7 @@ before, so a resumed or distributed run sees the same pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -59,6 +59,8 @@ class Pair:
     negative: bool
     problems: tuple[str, ...] = ()
     """Files that could not be used and were replaced by another draw."""
+    redrawn: int = 0
+    """Draws before this one whose object was absent or too small."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Batch:
     cells: Cells
     sample_labels: Tensor
     problems: tuple[str, ...]
+    redrawn: int = 0
 
     def to(self, device: torch.device) -> Self:
         values = {}
@@ -103,6 +106,7 @@ def collate(pairs: list[Pair]) -> Batch:
         cells=Cells(torch.from_numpy(image), torch.from_numpy(cells[:, 0].copy()), torch.from_numpy(cells[:, 1].copy())),
         sample_labels=torch.from_numpy(labels[taught]),
         problems=tuple(text for pair in pairs for text in pair.problems),
+        redrawn=sum(pair.redrawn for pair in pairs),
     )
 
 
@@ -128,7 +132,7 @@ class PairDataset(Dataset[Pair]):
     """Pairs of one training stage.
 
     Args:
-        sources: track sets with their settings; a pair comes from each in proportion to its weight.
+        sources: track sets with their settings; a pair comes from each in proportion to its weight, or the stage's for its kind.
         profile: augmentation, sampling and seed.
         stage: search size and what is taught.
         pairs: how many.
@@ -141,11 +145,12 @@ class PairDataset(Dataset[Pair]):
     def __init__(
         self, sources: list[tuple[TrackSet, TrainSetConfig]], profile: Profile, stage: StageConfig, pairs: int, first: int = 0
     ) -> None:
-        usable = [(tracks, config) for tracks, config in sources if tracks.tracks and config.weight > 0]
+        weighed = [(source, stage.sets.get(source[1].kind, source[1].weight)) for source in sources]
+        usable = [(source, weight) for source, weight in weighed if source[0].tracks and weight > 0]
         if not usable:
             raise InputError("no training data: every set is empty or has weight 0")
-        self.sources = usable
-        weights = np.array([config.weight for _, config in usable])
+        self.sources = [source for source, _ in usable]
+        weights = np.array([weight for _, weight in usable])
         self.weights = weights / weights.sum()
         self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
         self.augment = profile.augment
@@ -160,16 +165,16 @@ class PairDataset(Dataset[Pair]):
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([self.profile.seed, self.first + index, attempt])
             try:
-                pair = self._draw(rng, tuple(problems))
+                pair = self._draw(rng)
             except InputError as error:
                 problems.append(str(error))
                 continue
             if pair is not None:
-                return pair
+                return replace(pair, problems=tuple(problems), redrawn=attempt - len(problems))
         reason = f"; the last reason: {problems[-1]}" if problems else " (objects absent or too small)"
         raise InputError(f"no usable training pair in {ATTEMPTS} draws from {', '.join(t.name for t, _ in self.sources)}{reason}")
 
-    def _draw(self, rng: Generator, problems: tuple[str, ...]) -> Pair | None:
+    def _draw(self, rng: Generator) -> Pair | None:
         track, config = self._draw_track(rng)
         negative = bool(rng.random() < self.negative_pairs)
         still = len(track.frames) == 1
@@ -181,7 +186,7 @@ class PairDataset(Dataset[Pair]):
             return None
 
         other = self._draw_track(rng)[0] if negative else track
-        negative = other is not track  # by chance it may be the same
+        negative = other != track  # by chance it may be the same
         if negative:
             frame = other.frames[int(rng.integers(len(other.frames)))]
         else:
@@ -201,7 +206,7 @@ class PairDataset(Dataset[Pair]):
             images = [augment.to_grey(view) for view in images]
         if rng.random() < self.augment.blur:
             images[1] = augment.motion_blur(images[1], rng)
-        return self._targets(images[0], images[1], search, negative, track.name, problems, rng)
+        return self._targets(images[0], images[1], search, negative, track.name, rng)
 
     def _targets(
         self,
@@ -210,7 +215,6 @@ class PairDataset(Dataset[Pair]):
         search: _View,
         negative: bool,
         source: str,
-        problems: tuple[str, ...],
         rng: Generator,
     ) -> Pair:
         size, config = self.stage.search_size, self.profile.sampler
@@ -228,7 +232,7 @@ class PairDataset(Dataset[Pair]):
             mask[search.mask] = 1
         return Pair(
             template, image, mask, targets.labels, targets.offsets, matrix, samples.cells, samples.labels,
-            np.array(search.box_crop_xyxy, np.float32), source, negative, problems,
+            np.array(search.box_crop_xyxy, np.float32), source, negative,
         )  # fmt: skip
 
     def _draw_track(self, rng: Generator) -> tuple[Track, TrainSetConfig]:
@@ -255,10 +259,7 @@ class PairDataset(Dataset[Pair]):
 
 def _read(frame: TrackFrame) -> _Shown | None:
     """Image, mask and box of a frame's object; None if the object is absent or too small."""
-    image = read_image(frame.image)
-    mask = frame.mask.read() if frame.mask else None
-    if mask is not None and mask.shape != image.shape[:2]:
-        raise InputError(f"mask of {frame.image} is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}")
+    image, mask = frame.read()
     box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
     if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
         return None

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
+from e3sn_lib.data.index import NAMED
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
-from e3sn_lib.data.types import Sequence, TrackSet
+from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
 
@@ -29,6 +31,9 @@ ORIGIN = {
     "synthetic": "made on the spot at first use",
 }
 """Where each kind of set can be had; its keys are the kinds there are."""
+
+SAMPLE = 200
+"""Frames of each set that `prepare` opens."""
 
 SetConfig: TypeAlias = TrainSetConfig | EvalSetConfig
 
@@ -118,15 +123,31 @@ def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
 def verify(data: DataConfig) -> pd.DataFrame:
     """What is there and what is not, one row for each set.
 
-    Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state`` (ok, absent, broken), ``tracks`` (objects),
-    ``images``, ``with_masks`` (tracks), ``left_out`` (counts and reasons; for an absent or broken set what is wrong), ``origin``.
+    Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks`` (objects), ``images``,
+    ``with_masks`` (tracks), ``left_out`` (counts and reasons; for an absent or broken set what is wrong), ``origin``.
+    A set's state is ok; partial (files that its annotations name are not there; it can be used without them); broken; or absent.
     Nothing is made: a procedural set that has not been made yet is absent.
 
     Raises:
         InputError: no data root, or an unknown kind.
     """
+    return _table(data, make=False, sample=0)
+
+
+def prepare(data: DataConfig, sample: int = SAMPLE) -> pd.DataFrame:
+    """Make what can be made, and open `sample` frames of each set, evenly spread, with their masks; the table of `verify`.
+
+    A further state is damaged: some of those frames cannot be used; ``left_out`` counts them and names the first.
+
+    Raises:
+        InputError: as `verify`, or the procedural set cannot be made.
+    """
+    return _table(data, make=True, sample=sample)
+
+
+def _table(data: DataConfig, make: bool, sample: int) -> pd.DataFrame:
     configs: list[SetConfig] = [*data.train, *data.evaluation]
-    return pd.DataFrame([_verify_set(data, config) for config in configs])
+    return pd.DataFrame([_verify_set(data, config, make, sample) for config in configs])
 
 
 def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
@@ -140,7 +161,7 @@ def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
     return place, config
 
 
-def _verify_set(data: DataConfig, config: SetConfig) -> dict[str, str | int]:
+def _verify_set(data: DataConfig, config: SetConfig, make: bool, sample: int) -> dict[str, str | int]:
     row: dict[str, str | int] = {
         "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
         "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
@@ -153,7 +174,7 @@ def _verify_set(data: DataConfig, config: SetConfig) -> dict[str, str | int]:
         "left_out": "",
         "origin": _origin(config),
     }
-    place = _locate(data, config, make=False)
+    place = _locate(data, config, make)
     if isinstance(place, AbsentSet):
         return row | {"path": str(place.folder), "state": "absent", "left_out": f"no {place.lacking}"}
     row["path"] = str(place)
@@ -163,15 +184,43 @@ def _verify_set(data: DataConfig, config: SetConfig) -> dict[str, str | int]:
             tracks = _open_tracks(place, config)
             images = {frame.image for track in tracks.tracks for frame in track.frames}
             with_masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
-            reasons = "; ".join(f"{count} {reason}" for reason, count in tracks.left_out.items())
-            counts = {"tracks": len(tracks.tracks), "images": len(images), "with_masks": with_masks, "left_out": reasons}
+            reasons = [f"{count} {reason}" for reason, count in tracks.left_out.items()]
+            if tracks.missing:
+                more = " and perhaps more" if len(tracks.missing) == NAMED else ""
+                reasons.append(f"missing: {', '.join(tracks.missing)}{more}")
+                row["state"] = "partial"
+            counts = {"tracks": len(tracks.tracks), "images": len(images), "with_masks": with_masks}
+            shown = [tracks.tracks[number].frames for number in _spread(len(tracks.tracks), sample)]
+            chosen = [frames[len(frames) // 2] for frames in shown]
         else:
             sequences = _open_sequences(place, config)
-            objects = sum(len(sequence.object_ids()) for sequence in sequences)
+            objects, reasons = sum(len(sequence.object_ids()) for sequence in sequences), []
             counts = {"tracks": objects, "images": sum(map(len, sequences)), "with_masks": objects}
+            files = [pair for each in sequences for pair in zip(each.frame_paths, each.mask_paths, strict=True)]
+            chosen = [TrackFrame(image, PngMask(mask)) for image, mask in (files[number] for number in _spread(len(files), sample))]
+        if bad := _unusable(chosen):
+            row["state"] = "damaged"
+            reasons.append(f"{len(bad)} of {len(chosen)} frames that were opened cannot be used, the first: {bad[0]}")
+        counts["left_out"] = "; ".join(reasons)
     except InputError as error:
         counts = {"state": "broken", "left_out": str(error)}
     return row | counts
+
+
+def _spread(count: int, sample: int) -> list[int]:
+    """Up to `sample` numbers below `count`, evenly spread."""
+    return [int(number) for number in np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))]
+
+
+def _unusable(frames: list[TrackFrame]) -> list[str]:
+    """What is wrong with those frames that cannot be read."""
+    problems = []
+    for frame in frames:
+        try:
+            frame.read()
+        except InputError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | AbsentSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, abc
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +50,18 @@ class TrackFrame:
     box_frame_xyxy: Box | None = None
     """None: to be taken from the mask."""
 
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """(H, W, 3) RGB uint8 and, where there is one, the mask, (H, W) bool.
+
+        Raises:
+            InputError: either cannot be read, or they differ in size.
+        """
+        image, mask = read_image(self.image), self.mask.read() if self.mask else None
+        if mask is not None and mask.shape != image.shape[:2]:
+            height, width = image.shape[:2]
+            raise InputError(f"mask of {self.image} is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}")
+        return image, mask
+
 
 @dataclass(frozen=True)
 class Track:
@@ -64,8 +76,10 @@ class TrackSet:
     """The tracks of one data set, and what was left out of it and why."""
 
     name: str
-    tracks: tuple[Track, ...]
+    tracks: abc.Sequence[Track]
     left_out: Counter[str] = field(default_factory=Counter)
+    missing: tuple[str, ...] = ()
+    """The first few files that the annotations name and the disk lacks."""
 
     @property
     def has_masks(self) -> bool:

@@ -1,6 +1,7 @@
 """Figures: pure functions of files of record and frames; nothing here opens a window or knows where a figure is kept."""
 
 from e3sn_lib.figures.curves import level_weights as level_weights
+from e3sn_lib.figures.curves import precision_curves as precision_curves
 from e3sn_lib.figures.curves import sampling_cost as sampling_cost
 from e3sn_lib.figures.curves import stage_times as stage_times
 from e3sn_lib.figures.curves import throughput as throughput

@@ -167,6 +167,35 @@ def sampling_cost(cost: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def precision_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss and mask IoU of the same seed and pairs in two precisions, and by how much the losses differ.
+
+    Args:
+        logs: by precision, the reference first; `log.csv` of each run.
+    """
+    figure, grid = axes_grid(1, 3, (12.0, 3.1))
+    (name, reference), (other_name, other) = logs.items()
+    for axes, column in zip(grid[0], ("loss", "mask_iou"), strict=False):
+        ends = {}
+        for label, log, colour in ((name, reference, BLUE), (other_name, other, ORANGE)):
+            _draw_smoothed(axes, log["step"], log[column], colour)
+            if len(last := log.dropna(subset=[column]).tail(1)):
+                ends[label] = (float(last["step"].iloc[0]), float(last[column].iloc[0]), colour)
+        axes.set_title({"loss": "loss", "mask_iou": "mask IoU"}[column])
+        axes.set_ylim(bottom=0)
+        label_lines(axes, ends, 0.09)
+    both = reference[["step", "loss"]].merge(other[["step", "loss"]], on="step", suffixes=("", "_other"))
+    axes = grid[0, 2]
+    axes.axhline(0, color=QUIET, linewidth=1, zorder=1)
+    _draw_smoothed(axes, both["step"], both["loss_other"] / both["loss"] - 1, INK)
+    axes.set_title(f"loss of {other_name} against {name}")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}"))
+    for axes in grid[0]:
+        axes.set_xlabel("steps")
+    return figure
+
+
 def _line(log: pd.DataFrame) -> str:
     return "o-" if len(log) < FEW else "-"
 

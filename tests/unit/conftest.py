@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from e3sn_lib.config import Profile, load_profile
+from e3sn_lib.data import index
 from e3sn_lib.data.synthetic import synthesise
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import save_model
@@ -27,6 +28,17 @@ TINY = (
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices of data sets go to a folder of this session instead of the user's cache."""
+    monkeypatch.setattr(index, "cache_folder", lambda: session_cache)
 
 
 @pytest.fixture(scope="session")

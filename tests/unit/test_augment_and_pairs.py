@@ -242,7 +242,7 @@ class TestOnlySeedAndNumber:
         for one, other in zip(alone, several, strict=True):
             for field in fields(Batch):
                 values = getattr(one, field.name), getattr(other, field.name)
-                parts = [values] if isinstance(values[0], torch.Tensor) else zip(*values, strict=True)
+                parts = [values] if isinstance(values[0], torch.Tensor | int) else zip(*values, strict=True)
                 assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in parts), field.name
 
 
@@ -262,6 +262,13 @@ class TestChoice:
         names = [pair.source for pair in islice(pairs, 200)]
         assert set(names) == {"often", "rarely"}
         assert names.count("often") / 200 == pytest.approx(0.75, abs=0.1)
+
+    def test_a_stage_may_weigh_sets_by_kind(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("still", "video")]
+        configs = [TrainSetConfig("coco", ("unused",)), TrainSetConfig("davis", ("unused",))]
+        stage = StageConfig(sets={"coco": 0.0})
+        pairs = PairDataset(list(zip(sets, configs, strict=True)), tiny_profile(*PLAIN), stage, 20)
+        assert {pair.source for pair in islice(pairs, 20)} == {"video"}
 
     def test_no_data_at_all(self, tiny_profile: Callable[..., Profile]) -> None:
         with pytest.raises(InputError, match="no training data"):
@@ -314,9 +321,13 @@ class TestWithoutMasks:
         speck = write_frame(tmp_path / "speck.png", (50, 50, 53, 90))
         good = [write_frame(tmp_path / f"good{n}.png", (80, 70, 120, 130)) for n in range(3)]
         video = Track("video", (empty, speck, *good))
-        for pair in islice(dataset(tiny_profile(*PLAIN), TrackSet("made", (video,)), frame_range=5), 10):
+        pairs = list(islice(dataset(tiny_profile(*PLAIN), TrackSet("made", (video,)), frame_range=5), 10))
+        for pair in pairs:
             assert pair.search.max() == 255
             assert pair.problems == ()
+        # 3 of 5 frames are good, as template and as search: 1 / 0.36 - 1 = 1.8 draws in vain for each pair
+        assert 5 <= sum(pair.redrawn for pair in pairs) <= 45
+        assert collate(pairs).redrawn == sum(pair.redrawn for pair in pairs)
         with pytest.raises(InputError, match="objects absent or too small"):
             dataset(tiny_profile(), TrackSet("made", (Track("video", (empty, speck)),)))[0]
 
@@ -359,6 +370,7 @@ class TestBadFiles:
             assert all(word in text for word in words)
             assert "\n" not in text
         assert {pair.source for pair in pairs} == {"a", "b"}
+        assert not any(pair.redrawn for pair in pairs)
         assert sum(len(collate([pair]).problems) for pair in pairs) == len(problems)
 
     def test_that_are_all_there_is_stop_the_run(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -254,6 +255,51 @@ class TestTrain:
         assert "get it from https://cocodataset.org" in line
 
 
+class TestDryRun:
+    def test_prints_the_plan_and_writes_nothing(
+        self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        settings = [word for text in tiny_settings for word in ("--set", text)]
+        ended = run("train", "--dry-run", "--data", data_root, *settings)
+        assert (ended.status, ended.err) == (0, "")
+        for words in ("synthetic", "end_to_end", "GFLOP/pair", "s/step", "first rate", "parameters", "ESTIMATE", "RTX 3090"):
+            assert words in ended.out
+        assert f"runs{os.sep}smoke-e3sn-seed0-" in ended.out
+        assert list(tmp_path.iterdir()) == []
+
+    def test_names_what_is_absent_after_the_rest(
+        self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        settings = [word for text in (*tiny_settings, "model.backbone=resnet18") for word in ("--set", text)]
+        ended = run("train", "--dry-run", "--profile", "cpu", "--data", data_root, *settings)
+        assert ended.status == 2
+        assert "ESTIMATE" in ended.out
+        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:4]] == [
+            " training set coco", " training set mask_folder", " training set mask_folder", " training set davis"
+        ]  # fmt: skip
+        assert "backbone weights" in ended.err.splitlines()[4]
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestBench:
+    def test_training(self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+        settings = [word for text in tiny_settings for word in ("--set", text)]
+        ended = run("bench", "train", "--data", data_root, *settings, "--batch", "2", "--steps", "1", "--out", "bench.csv")
+        assert (ended.status, ended.err) == (0, "")
+        assert "1.00x" in ended.out
+        assert len(pd.read_csv(tmp_path / "bench.csv")) == 6
+
+    def test_precision(self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+        settings = [word for text in tiny_settings for word in ("--set", text)]
+        ended = run("bench", "precision", "--data", data_root, *settings, "--batch", "2", "--steps", "4", "--out", "out")
+        assert ended.status == 0
+        assert "minutes" in ended.out.splitlines()[0]
+        assert (tmp_path / "out" / "precision.png").is_file()
+
+    def test_wrong_numbers(self, refused) -> None:
+        assert "whole number of at least 1" in refused("bench", "train", "--batch", "0")
+
+
 class TestEvaluate:
     def test_a_model_on_a_benchmark(self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path) -> None:
         ended = run("evaluate", "--model", tiny_model_file, "--data", data_root, "--out", "scores")
@@ -371,8 +417,18 @@ class TestData:
         assert (ended.status, ended.out) == (0, f"{(data_root / 'synthetic').resolve()}\n")
         assert (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns == made
 
+    def test_preparing_makes_what_can_be_made(self, run: Run, own_data: Path) -> None:
+        shutil.rmtree(own_data / "synthetic" / "JPEGImages" / "480p" / first_val_mask(own_data).parent.name)
+        ended = run("data", "prepare", "--data", own_data)
+        assert ended.status == 1
+        assert "1 of 3 sets are complete" in ended.out
+        assert "broken: evaluation set davis2016, no frames of" in ended.out
+        ended = run("data", "prepare", "--profile", "cpu", "--data", own_data)
+        assert (ended.status, ended.out.count("absent:")) == (1, 6)
+
     def test_a_folder_that_is_none(self, refused) -> None:
         assert "data folder absent does not exist" in refused("data", "verify", "--profile", "cpu", "--data", "absent")
+        assert "no data folder" in refused("data", "synthesize", "--profile", "cpu")
 
 
 class TestUsage:
@@ -390,7 +446,7 @@ class TestUsage:
     def test_wrong_use_is_one_line(self, refused, arguments: list[str], words: str) -> None:
         assert words in refused(*arguments)
 
-    @pytest.mark.parametrize("command", ["reproduce", "data", "train", "evaluate", "track", "ship", "convert"])
+    @pytest.mark.parametrize("command", ["reproduce", "data", "train", "bench", "evaluate", "track", "ship", "convert"])
     def test_every_command_explains_itself(self, run: Run, command: str) -> None:
         ended = run(command, "--help")
         assert ended.status == 0

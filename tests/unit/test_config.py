@@ -7,7 +7,15 @@ import json
 import pytest
 import yaml
 
-from e3sn_lib.config import Profile, available_profiles, available_variants, config_hash, load_profile, profile_from_dict
+from e3sn_lib.config import (
+    Profile,
+    available_profiles,
+    available_variants,
+    config_hash,
+    load_profile,
+    profile_from_dict,
+    training_settings,
+)
 from e3sn_lib.errors import InputError
 
 PROFILES = ["cpu", "paper", "smoke"]
@@ -46,9 +54,49 @@ def test_paper_profile_has_the_numbers_of_the_paper():
     assert (paper.sampler.samples_per_image, paper.sampler.positives_per_image) == (4, 3)
     assert (paper.sampler.high, paper.sampler.low) == (0.6, 0.3)
     assert (paper.loss.cls_weight, paper.loss.loc_weight, paper.loss.mask_weight) == (1, 1, 32)
-    assert (paper.train.optimiser, paper.train.lr, paper.train.mask_lr) == ("sgd", (2e-3, 2e-4), 0.1)
-    assert paper.track.mask_threshold == 0.5
-    assert [(stage.mask, stage.search_size) for stage in paper.stages.values()] == [("refine", 255)]
+    assert (paper.loss.loc, paper.loss.negatives) == ("smooth_l1", "zero")
+    assert (paper.train.optimiser, paper.train.lr, paper.train.epochs, paper.train.mask_lr) == ("sgd", (2e-3, 2e-4), 20, 0.1)
+    assert paper.train.weights == "torchvision"
+    assert (paper.track.mask_threshold, paper.track.crop) == (0.5, "exact")
+    assert [(stage.mask, stage.search_size, stage.share) for stage in paper.stages.values()] == [("refine", 255, 1)]
+    assert {each.kind for each in paper.data.train} == {"imagenet_vid", "coco", "youtube_vos"}
+
+
+def test_paper_profile_has_siammask_s_values_where_the_paper_is_silent():
+    paper = load_profile("paper")
+    train, augment = paper.train, paper.augment
+    assert (train.batch_size, train.momentum, train.weight_decay, train.clip) == (64, 0.9, 1e-4, 10)
+    assert (train.pairs, train.warmup) == (20 * 600_000, 0)
+    assert (train.unfreeze_at, train.train_layers, train.backbone_lr) == (0.5, ("layer2", "layer3"), 0.1)
+    assert (train.train_shortcuts, train.average) == (True, 0)
+    assert (augment.template_shift, augment.template_scale, augment.search_shift, augment.search_scale) == (4, 0.05, 64, 0.18)
+    assert (augment.blur, augment.grey, augment.flip, paper.data.negative_pairs) == (0.18, 0.25, 0, 0.2)
+    assert (augment.rotation, augment.new_background, augment.search_zoom) == (0, 0, 0)
+    sets = {each.kind: (each.weight, each.frame_range) for each in paper.data.train}
+    assert sets == {"imagenet_vid": (200, 100), "youtube_vos": (200, 20), "coco": (117, 1)}
+    assert {each.kind: each.min_area for each in paper.data.train}["youtube_vos"] == 1000
+    assert (paper.sampler.anchor_positives, paper.sampler.anchor_total) == (16, 64)
+    assert (paper.track.penalty_k, paper.track.window_influence, paper.track.size_lr) == (0.04, 0.4, 1)
+
+
+def test_siammask_in_the_paper_profile_has_its_two_published_stages():
+    siammask = load_profile("paper", "siammask")
+    base, sharp = siammask.stages["base"], siammask.stages["sharp"]
+    assert [siammask.train.pairs * stage.share for stage in (base, sharp)] == [20 * 600_000, 20 * 200_000]
+    assert (base.mask, base.search_size, base.lr, base.warmup, base.train_location) == ("base", 255, (5e-3, 2.5e-3), 0.25, True)
+    assert (sharp.mask, sharp.search_size, sharp.lr, sharp.train_location) == ("refine", 143, (1e-2, 2.5e-3), False)
+    assert (sharp.search_shift, sharp.negative_pairs) == (8, 0)
+    assert (sharp.warmup, siammask.train.warmup) == (-1, 0)
+    assert sharp.sets == {"imagenet_vid": 0, "youtube_vos": 100, "coco": 117}
+    assert (siammask.loss.cls_weight, siammask.loss.loc_weight, siammask.loss.mask_weight, siammask.loss.loc) == (1, 1.2, 36, "l1")
+    assert (siammask.train.mask_lr, siammask.train.batch_size, siammask.train.unfreeze_at) == (1, 64, 0.5)
+
+
+def test_a_stage_s_later_settings_do_not_rename_runs_that_lack_them():
+    settings = training_settings(load_profile("cpu"))
+    assert "warmup" not in settings["stages"]["end_to_end"]
+    changed = training_settings(load_profile("cpu", overrides=["stages.end_to_end.warmup=0.1", "stages.end_to_end.sets.coco=2"]))
+    assert (changed["stages"]["end_to_end"]["warmup"], changed["stages"]["end_to_end"]["sets"]) == (0.1, {"coco": 2.0})
 
 
 def test_variants_differ_as_the_paper_says():
@@ -130,6 +178,7 @@ def test_hash_depends_on_values_and_not_on_order():
         ({"overrides": ["sampler.positives_per_image=5"]}, "sampler.positives_per_image"),
         ({"overrides": ["train.lr=[1e-3]"]}, "a learning rate is two numbers"),
         ({"overrides": ["stages.end_to_end.mask=both"]}, "stages.end_to_end.mask is 'both'"),
+        ({"overrides": ["stages.end_to_end.sets.synthetics=1"]}, "names 'synthetics' (did you mean 'synthetic'?)"),
     ],
 )
 def test_bad_settings_are_one_line_that_says_which(arguments, message):

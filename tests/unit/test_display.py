@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import IPython.display
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,3 +79,28 @@ def test_without_an_encoder_a_webp_takes_its_place(tmp_path: Path, monkeypatch: 
 def test_a_clip_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no frames"):
         display.show_clip([], tmp_path / "clip.webm")
+
+
+def test_a_live_figure_stays_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[list[bytes]] = []
+
+    class Place:
+        def __init__(self, picture: IPython.display.Image, display_id: bool) -> None:
+            assert display_id
+            places.append([picture.data])
+
+        def update(self, picture: IPython.display.Image) -> None:
+            places[-1].append(picture.data)
+
+    monkeypatch.setattr("e3sn_lib.display.display", Place)
+
+    def draw(table: pd.DataFrame) -> Figure:
+        figure = Figure(figsize=(2, 1))
+        figure.add_subplot().plot(table["loss"])
+        return figure
+
+    update = display.live(draw)
+    for rows in (1, 2, 3):
+        update(pd.DataFrame({"loss": range(rows)}))
+    assert len(places) == 1
+    assert len(set(places[0])) == 3

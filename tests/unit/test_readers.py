@@ -18,7 +18,8 @@ from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.mask_folder import mask_folder_tracks
-from e3sn_lib.data.sources import open_evaluation, open_train_sets, verify
+from e3sn_lib.data.pairs import PairDataset, collate
+from e3sn_lib.data.sources import open_evaluation, open_train_sets, prepare, verify
 from e3sn_lib.data.types import TrackFrame, box_from_mask
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
@@ -184,6 +185,10 @@ def test_davis_2016_has_the_official_numbers(davis_2016: Path) -> None:
 # COCO
 
 
+COMPRESSED = "U?d0l0000[\\2"
+"""The run lengths 485, 20, 28, 20, 28, 20, 2471 in COCO's compressed form: columns 10-12, rows 5-24 of 48 x 64 pixels."""
+
+
 def make_coco(root: Path) -> tuple[Path, Path]:
     for name in ("000000000001", "000000000002"):
         write_image(root / "val2017" / f"{name}.jpg")
@@ -198,6 +203,7 @@ def make_coco(root: Path) -> tuple[Path, Path]:
         square | {"image_id": 1, "area": 12.0},
         square | {"image_id": 3},
         square | {"image_id": 1, "segmentation": [[10, 10, 30, 10]]},
+        square | {"image_id": 1, "segmentation": {"size": [48, 64], "counts": COMPRESSED}, "area": 60.0, "bbox": [10, 5, 3, 20]},
     ]
     for number, annotation in enumerate(annotations):
         annotation |= {"id": 100 + number, "category_id": 1}
@@ -209,12 +215,16 @@ def make_coco(root: Path) -> tuple[Path, Path]:
 
 def test_coco_reads_polygons_and_run_lengths(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tracks = coco_tracks(*make_coco(tmp_path), min_area=50)
-    assert [track.name for track in tracks.tracks] == ["000000000001/100", "000000000002/101", "000000000002/102"]
+    assert [track.name for track in tracks.tracks] == [
+        "000000000001/100", "000000000002/101", "000000000002/102", "000000000001/107",
+    ]  # fmt: skip
     frames = [track.frames[0] for track in tracks.tracks]
-    assert [frame.box_frame_xyxy for frame in frames] == [(10, 10, 30, 20), (10, 10, 30, 20), (10, 5, 13, 25)]
+    assert [frame.box_frame_xyxy for frame in frames] == [(10, 10, 30, 20)] * 2 + [(10, 5, 13, 25)] * 2
     assert np.array_equal(read_mask_of(frames[0]), rectangle(10, 10, 30, 20) > 0)
     assert np.array_equal(read_mask_of(frames[1]), rectangle(10, 10, 30, 20) > 0)
     assert np.array_equal(read_mask_of(frames[2]), rectangle(10, 5, 13, 25) > 0)
+    assert np.array_equal(read_mask_of(frames[3]), rectangle(10, 5, 13, 25) > 0)
+    assert tracks.missing == ("000000000003.jpg",)
     assert tracks.left_out == {
         "crowd": 1, "smaller than 50 px": 1, "image not on disk": 1, "polygon of less than three points": 1,
     }  # fmt: skip
@@ -259,10 +269,13 @@ def test_coco_mini_masks_have_their_areas_and_boxes(shared_path: SharedPath) -> 
 
 
 def make_youtube_vos(root: Path) -> Path:
+    """Frames 0 to 10 with masks of every fifth; object 2 appears in the second of them."""
     train = root / "train"
+    for number in range(11):
+        write_image(train / "JPEGImages" / "003234408d" / f"{number:05d}.jpg")
     for stem in ("00000", "00005", "00010"):
-        write_image(train / "JPEGImages" / "003234408d" / f"{stem}.jpg")
-        write_mask(train / "Annotations" / "003234408d" / f"{stem}.png", rectangle(4, 4, 24, 24) + rectangle(30, 4, 40, 14, 2))
+        late = rectangle(30, 4, 40, 14, 0 if stem == "00000" else 2)
+        write_mask(train / "Annotations" / "003234408d" / f"{stem}.png", rectangle(4, 4, 24, 24) + late)
     objects = {
         "1": {"category": "penguin", "frames": ["00000", "00005", "00010", "00015"]},
         "2": {"category": "penguin", "frames": ["00005", "00010"]},
@@ -276,10 +289,14 @@ def make_youtube_vos(root: Path) -> Path:
 def test_youtube_vos_reads_objects_and_their_frames(tmp_path: Path) -> None:
     tracks = youtube_vos_tracks(make_youtube_vos(tmp_path), min_area=150)
     assert [(track.name, len(track.frames)) for track in tracks.tracks] == [("003234408d/1", 3), ("003234408d/2", 2)]
+    assert [frame.image.stem for frame in tracks.tracks[0].frames] == ["00000", "00005", "00010"]
     assert [frame.image.stem for frame in tracks.tracks[1].frames] == ["00005", "00010"]
     assert box_from_mask(read_mask_of(tracks.tracks[0].frames[1])) == (4, 4, 24, 24)
     assert not read_mask_of(tracks.tracks[1].frames[0]).any()
+    late = youtube_vos_tracks(tmp_path).tracks[1].frames
+    assert [box_from_mask(read_mask_of(frame)) for frame in late] == [(30, 4, 40, 14)] * 2
     assert tracks.left_out == {"frame or mask not on disk": 2, "object without frames": 1, "video not on disk": 1}
+    assert tracks.missing == ("003234408d/00015", "003234408d/00020", "zz")
 
 
 def test_youtube_vos_says_what_is_wrong(tmp_path: Path) -> None:
@@ -297,17 +314,21 @@ def test_youtube_vos_says_what_is_wrong(tmp_path: Path) -> None:
 # ImageNet-VID
 
 OBJECT = """<object><trackid>{}</trackid><name>n02691156</name><bndbox><xmax>{}</xmax><xmin>{}</xmin><ymax>{}</ymax>
-<ymin>{}</ymin></bndbox><occluded>0</occluded><generated>0</generated></object>"""
+<ymin>{}</ymin></bndbox><occluded>{}</occluded><generated>{}</generated></object>"""
+
+
+HEAD = """<annotation><folder>{}/{}</folder><filename>{:06d}</filename><source><database>ILSVRC_2015</database></source>
+<size><width>64</width><height>48</height></size>"""
 
 
 def make_imagenet_vid(root: Path, split: str = "train/ILSVRC2015_VID_train_0000") -> Path:
     snippet = "ILSVRC2015_train_00000000"
     annotations = root / "Annotations" / "VID" / split / snippet
     annotations.mkdir(parents=True)
-    things = [[(0, 19, 10, 29, 5)], [(0, 20, 11, 29, 5), (1, 63, 40, 47, 30)], [], [(1, 60, 40, 47, 30)]]
+    things = [[(0, 19, 10, 29, 5, 0, 0)], [(0, 20, 11, 29, 5, 1, 1), (1, 63, 40, 47, 30, 0, 1)], [], [(1, 60, 40, 47, 30, 0, 0)]]
     for i, boxes in enumerate(things):
         body = "".join(OBJECT.format(*box) for box in boxes)
-        (annotations / f"{i:06d}.xml").write_text(f"<annotation><folder>{snippet}</folder>{body}</annotation>")
+        (annotations / f"{i:06d}.xml").write_text(HEAD.format(split, snippet, i) + body + "</annotation>")
         if i < 3:
             write_image(root / "Data" / "VID" / split / snippet / f"{i:06d}.JPEG")
     return root
@@ -324,6 +345,16 @@ def test_imagenet_vid_reads_tracks_without_masks(tmp_path: Path, split: str) -> 
     assert tracks.tracks[0].frames[1].image.name == "000001.JPEG"
     assert not tracks.has_masks
     assert tracks.left_out == {"frame without object": 1, "frame not on disk": 1}
+    assert tracks.missing == ("ILSVRC2015_train_00000000/000003.JPEG",)
+
+
+def test_imagenet_vid_teaches_location_and_no_mask(tmp_path: Path) -> None:
+    profile = load_profile("smoke", overrides=["data.negative_pairs=0"])
+    sources = [(imagenet_vid_tracks(make_imagenet_vid(tmp_path)), TrainSetConfig("imagenet_vid", ("unused",), frame_range=100))]
+    batch = collate([PairDataset(sources, profile, stage, 8)[n] for stage in profile.stages.values() for n in range(8)])
+    assert batch.sample_labels.tolist() == [0]
+    assert (batch.mask == -1).all()
+    assert (batch.anchor_labels == 1).any()
 
 
 def test_imagenet_vid_says_what_is_wrong(tmp_path: Path) -> None:
@@ -398,7 +429,7 @@ def make_everything(root: Path) -> DataConfig:
 def test_open_train_sets_opens_what_is_there_and_tells_the_rest(tmp_path: Path) -> None:
     sets = open_train_sets(make_everything(tmp_path))
     assert [config.kind for _, config in sets.opened] == ["coco", "youtube_vos", "imagenet_vid", "mask_folder", "davis"]
-    assert [len(tracks.tracks) for tracks, _ in sets.opened] == [3, 2, 2, 3, 4]
+    assert [len(tracks.tracks) for tracks, _ in sets.opened] == [4, 2, 2, 3, 4]
     assert [config.weight for _, config in sets.opened] == [1, 2, 1, 1, 1]
     assert len(sets.absent) == 1
     notice = sets.absent[0].notice
@@ -419,16 +450,33 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
     data = make_everything(tmp_path)
     (tmp_path / "YouTubeVOS" / "train" / "meta.json").write_text("{")
     table = verify(data)
-    assert list(table["state"]) == ["ok", "broken", "ok", "ok", "ok", "absent", "ok", "absent"]
-    assert list(table["tracks"]) == [3, 0, 2, 3, 4, 0, 2, 0]
+    assert list(table["state"]) == ["partial", "broken", "partial", "ok", "ok", "absent", "ok", "absent"]
+    assert list(table["tracks"]) == [4, 0, 2, 3, 4, 0, 2, 0]
     assert list(table["images"]) == [2, 0, 2, 3, 6, 0, 3, 0]
-    assert list(table["with_masks"]) == [3, 0, 0, 3, 4, 0, 2, 0]
+    assert list(table["with_masks"]) == [4, 0, 0, 3, 4, 0, 2, 0]
     assert table["left_out"][0].count("1 ") == 4
+    assert "missing: 000000000003.jpg" in table["left_out"][0]
     assert "damaged" in table["left_out"][1]
     assert table["origin"].str.contains("http").all()
 
 
-@pytest.mark.parametrize("read", [open_train_sets, verify, lambda data: open_evaluation(data, "davis2017")])
+def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path) -> None:
+    data = make_everything(tmp_path)
+    assert list(prepare(data)["state"]) == ["partial", "partial", "partial", "ok", "ok", "absent", "ok", "absent"]
+    for spoilt in ("coco/val2017/000000000002.jpg", "DAVIS/JPEGImages/480p/camel/00001.jpg"):
+        path = tmp_path / spoilt
+        path.write_bytes(path.read_bytes()[:-100])
+    write_mask(tmp_path / "folder" / "masks" / "c.png", rectangle(1, 1, 9, 9, size=(20, 20)))
+    assert "damaged" not in set(verify(data)["state"])
+    table = prepare(data)
+    assert list(table["state"]) == ["damaged", "partial", "partial", "damaged", "damaged", "absent", "damaged", "absent"]
+    assert "2 of 4 frames that were opened cannot be used, the first: image" in table["left_out"][0]
+    assert "mask of" in table["left_out"][3]
+    assert "1 of 3 frames" in table["left_out"][6]
+    assert "damaged" not in set(prepare(data, sample=1)["state"])
+
+
+@pytest.mark.parametrize("read", [open_train_sets, verify, prepare, lambda data: open_evaluation(data, "davis2017")])
 def test_a_missing_data_root_says_how_to_give_one(tmp_path: Path, read: Callable[[DataConfig], object]) -> None:
     data = make_everything(tmp_path)
     for root in ("", str(tmp_path / "elsewhere")):

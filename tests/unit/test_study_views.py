@@ -54,6 +54,16 @@ def test_pairs_are_those_that_a_run_trains_on(study: Study) -> None:
     assert (first[0].search == second[0].search).all()
 
 
+def test_sets_are_opened_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = study_module.open_train_sets
+    monkeypatch.setattr(study_module, "open_train_sets", lambda data: opened.append(data) or real(data))
+    study.pairs(1)
+    study.finished("e3sn", "siammask")
+    assert study.train_sets() is study.train_sets()
+    assert len(opened) == 1
+
+
 def test_stages_share_the_time_and_the_pairs(tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
     rows = [("base", 8, 10.0, 100.0), ("base", 16, 30.0, 120.0), ("sharp", 24, 35.0, 120.0)]
     pd.DataFrame(rows, columns=["stage", "pairs", "seconds", "peak_memory_mb"]).to_csv(tmp_path / "log.csv", index=False)

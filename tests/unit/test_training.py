@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,11 +24,12 @@ from e3sn_lib.data.pairs import Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_tracker
+from e3sn_lib.losses import Counts, count_targets
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.schedule import build_optimiser, learning_rate, parameter_groups, plan, precision_of, set_trainable
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import CHECKPOINT, Trainer, compute_losses
+from e3sn_lib.training import CHECKPOINT, LOCK, Trainer, compute_losses
 
 MakeProfile = Callable[..., Profile]
 Source = tuple[TrackSet, TrainSetConfig]
@@ -51,7 +54,13 @@ class TestSchedule:
     SECOND_STAGE = """.01 .0093 .00864 .00803 .00747 .00694 .00645 .006 .00558 .00519
                       .00482 .00448 .00417 .00387 .0036 .00335 .00311 .00289 .00269 .0025"""
 
-    @pytest.mark.parametrize(("variant", "stage", "rates"), [("e3sn", "end_to_end", PAPER), ("siammask", "sharp", SECOND_STAGE)])
+    FIRST_STAGE = """.001 .00138 .0019 .00263 .00362 .005 .00476 .00453 .00431 .0041
+                     .0039 .00371 .00354 .00336 .0032 .00305 .0029 .00276 .00263 .0025"""
+
+    @pytest.mark.parametrize(
+        ("variant", "stage", "rates"),
+        [("e3sn", "end_to_end", PAPER), ("siammask", "base", FIRST_STAGE), ("siammask", "sharp", SECOND_STAGE)],
+    )
     def test_rates_by_epoch_as_published(self, variant: str, stage: str, rates: str) -> None:
         profile = load_profile("paper", variant)
         planned = next(each for each in plan(profile) if each.name == stage)
@@ -286,7 +295,8 @@ def interrupt_at(pair: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """But the lock, which tells by being locked, not by being there."""
+    return {path.name for path in folder.iterdir()} - {LOCK}
 
 
 class TestResume:
@@ -418,6 +428,13 @@ class TestBadData:
         assert all("cut short" in line for line in lines)
         assert f'"replaced_files": {len(lines)}' in (tmp_path / "run" / "summary.json").read_text()
 
+    def test_objects_too_small_are_counted(self, tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+        speck, *others = source[0].tracks
+        speck = replace(speck, frames=tuple(replace(frame, box_frame_xyxy=(9.0, 9.0, 11.0, 30.0)) for frame in speck.frames))
+        trainer = Trainer(tiny_profile("train.pairs=12"), [(replace(source[0], tracks=(speck, *others)), source[1])], tmp_path)
+        trainer.run(silent)
+        assert json.loads((tmp_path / "summary.json").read_text())["redrawn_pairs"] == trainer.state.redrawn > 0
+
     def test_too_much_of_it_stops_the_run(self, tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
         bad = self.spoilt(source, tmp_path, slice(0, 2))
         with pytest.raises(InputError, match=r"11 of \d+ pairs met a file that cannot be used, the last: image .* cut short"):
@@ -453,7 +470,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_profile: MakeProfile, so
     with torch.no_grad():
         trainer.model.refine.post2.bias.fill_(math.inf)
     before = [parameter.clone() for parameter in trainer.model.parameters()]
-    assert not math.isfinite(trainer._step(batch, optimiser, 1e-3, stage)["loss"])
+    assert not math.isfinite(trainer._step([batch], optimiser, 1e-3, stage)["loss"])
     assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
 
 
@@ -467,7 +484,7 @@ def test_gradients_are_clipped_group_by_group(tiny_profile: MakeProfile, source:
     optimiser = build_optimiser(groups, profile.train)
     set_trainable(trainer.model, optimiser.param_groups, profile.train, train_backbone=True)
     before = {group["name"]: [parameter.clone() for parameter in group["params"]] for group in groups}
-    values = trainer._step(collate([PairDataset([source], profile, stage, 1)[0]]), optimiser, 1.0, stage)
+    values = trainer._step([collate([PairDataset([source], profile, stage, 1)[0]])], optimiser, 1.0, stage)
     for group in groups:
         moved = torch.stack([(a - b).norm() for a, b in zip(before[group["name"]], group["params"], strict=True)]).norm().item()
         assert moved == pytest.approx(group["scale"] * min(0.5, values[f"grad_{group['name']}"]), rel=1e-3, abs=1e-6), group["name"]
@@ -532,3 +549,42 @@ def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: 
     assert not torch.equal(seen[0], seen[3])
     expected = 0.75**3 * seen[0] + 0.25 * (0.75**2 * seen[1] + 0.75 * seen[2] + seen[3])
     torch.testing.assert_close(final.neck[0].weight.detach(), expected)
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_profile: MakeProfile, source: Source) -> None:
+    """With batch-norm at rest nothing but the losses' denominators could differ."""
+    profile = tiny_profile("data.negative_pairs=0.4")
+    stage = first_stage(profile)
+    pairs = PairDataset([source], profile, stage, 6)
+    batches = [collate([pairs[i] for i in part]) for part in ((0, 1, 2, 3, 4, 5), (0, 1), (2, 3), (4, 5))]
+    whole, *parts = batches
+    torch.manual_seed(0)
+    model = build_model(profile.model).eval()
+    gradients, values = [], []
+    counts = Counts(*count_targets(whole.anchor_labels, whole.sample_labels))
+    assert counts.masks > 3
+    for group in ([whole], parts):
+        model.zero_grad()
+        results = [compute_losses(model, part, profile, stage, counts if part is not whole else None) for part in group]
+        for loss, _ in results:
+            loss.backward()  # type: ignore[no-untyped-call]
+        values.append({key: sum(float(found[key].detach()) for _, found in results) for key in results[0][1]})
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def test_who_watches_sees_each_row_of_the_log(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+    seen: list[pd.DataFrame] = []
+    Trainer(tiny_profile("train.pairs=8"), [source], tmp_path).run(silent, watch=seen.append)
+    assert [list(log["step"]) for log in seen] == [[2], [2, 4]]
+    pd.testing.assert_frame_equal(seen[-1], pd.read_csv(tmp_path / "log.csv"), check_dtype=False, atol=1e-6)
+
+
+def test_tensorboard_that_is_not_there_is_said(
+    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"train\.tensorboard needs TensorBoard; pip install tensorboard"):
+        Trainer(tiny_profile("train.tensorboard=true"), [source], tmp_path).run(silent)

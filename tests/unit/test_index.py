@@ -1,0 +1,180 @@
+"""Indices of data sets: as good as parsing, made anew whenever in doubt, and nobody's business but the cache folder's."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_readers import make_coco, make_imagenet_vid, make_youtube_vos
+
+from e3sn_lib.data import coco, imagenet_vid, index, youtube_vos
+from e3sn_lib.data.index import cache_folder
+from e3sn_lib.data.types import TrackSet
+from e3sn_lib.errors import InputError
+
+Open = Callable[[], TrackSet]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(index, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture(params=["coco", "youtube_vos", "imagenet_vid"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def opened(kind: str, tmp_path: Path) -> Open:
+    """Opens a set in its official layout below ``data``."""
+    root = tmp_path / "data"
+    if kind == "coco":
+        images, annotations = make_coco(root)
+        return lambda: coco.coco_tracks(images, annotations, 50)
+    if kind == "youtube_vos":
+        make_youtube_vos(root)
+        return lambda: youtube_vos.youtube_vos_tracks(root, min_area=150)
+    make_imagenet_vid(root)
+    return lambda: imagenet_vid.imagenet_vid_tracks(root)
+
+
+def contents(tracks: TrackSet) -> tuple[object, ...]:
+    return tracks.name, list(tracks.tracks), tracks.left_out, tracks.missing
+
+
+def parsed_file(root: Path) -> Path:
+    return sorted(path for path in root.rglob("*") if path.suffix in (".json", ".xml"))[0]
+
+
+def test_a_set_opened_again_is_the_same_and_not_parsed(opened: Open, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("data/**"))
+    first = contents(opened())
+    path = parsed_file(tmp_path / "data")
+    status = path.stat()
+    path.write_bytes(b"?" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert contents(opened()) == first
+    assert sorted(tmp_path.rglob("data/**")) == before
+    os.utime(path)
+    with pytest.raises(InputError, match=path.name):
+        opened()
+
+
+def test_another_frame_on_the_disk_is_seen(opened: Open, kind: str, tmp_path: Path) -> None:
+    first = opened()
+    assert sum(count for reason, count in first.left_out.items() if "not on disk" in reason)
+    assert first.missing
+    time.sleep(0.02)  # a folder's time is as coarse as the system's clock tick
+    there = next((tmp_path / "data").rglob("*.JPEG" if kind == "imagenet_vid" else "*.jpg"))
+    wanted = {"coco": "000000000003.jpg", "youtube_vos": "00015.jpg", "imagenet_vid": "000003.JPEG"}[kind]
+    there.with_name(wanted).write_bytes(there.read_bytes())
+    if kind == "youtube_vos":
+        mask = next((tmp_path / "data").rglob("*.png"))
+        mask.with_name("00015.png").write_bytes(mask.read_bytes())
+    second = opened()
+    assert second.left_out.total() < first.left_out.total()
+    assert sum(len(track.frames) for track in second.tracks) == sum(len(track.frames) for track in first.tracks) + 1
+
+
+def test_settings_have_indices_of_their_own(tmp_path: Path) -> None:
+    images, annotations = make_coco(tmp_path / "data")
+    sizes = [[len(coco.coco_tracks(images, annotations, least).tracks) for least in (0, 50, 100)] for _ in range(2)]
+    assert sizes == [[5, 4, 2], [5, 4, 2]]
+    root = make_youtube_vos(tmp_path / "videos")
+    for least, shown in ((0, True), (150, False), (0, True)):
+        frame = youtube_vos.youtube_vos_tracks(root, min_area=least).tracks[1].frames[0]
+        assert frame.mask is not None
+        assert frame.mask.read().any() == shown
+
+
+def test_a_damaged_index_is_made_anew(opened: Open, cache: Path) -> None:
+    first = contents(opened())
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    for cut in range(0, len(whole), max(len(whole) // 40, 1)):
+        path.write_bytes(whole[:cut])
+        assert contents(opened()) == first
+    for place in range(0, len(whole), max(len(whole) // 150, 1)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        assert contents(opened()) == first
+    assert list(cache.iterdir()) == [path]
+
+
+class Trap:
+    """Would write a file if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_foreign_file_is_replaced_and_never_unpickled(opened: Open, cache: Path, tmp_path: Path) -> None:
+    first = contents(opened())
+    (path,) = cache.iterdir()
+    own = path.read_bytes()
+    trap = Trap(tmp_path / "sprung")
+
+    def write_array(content: object) -> None:
+        with path.open("wb") as file:
+            np.save(file, np.array(content, dtype=object if isinstance(content, list) else None))
+
+    for foreign in (
+        lambda: path.write_text("no archive"),
+        lambda: path.write_bytes(pickle.dumps(trap)),
+        lambda: write_array([trap]),
+        lambda: write_array(3.0),
+        lambda: np.savez(path, header=np.array([trap], dtype=object)),
+        lambda: np.savez(path, header=np.frombuffer(b"[1, 2]", np.uint8)),
+        lambda: np.savez(path, other=np.zeros(3)),
+    ):
+        foreign()
+        assert path.read_bytes() != own
+        assert contents(opened()) == first
+        assert path.stat().st_size == len(own)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_without_a_place_to_keep_it_a_set_opens_all_the_same(opened: Open, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache.write_text("a file where the folder should be")
+    first = contents(opened())
+    assert contents(opened()) == first
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("note: no index of ")
+    assert str(cache) in lines[0]
+
+
+def test_what_cannot_be_read_leaves_no_index(opened: Open, cache: Path, tmp_path: Path) -> None:
+    parsed_file(tmp_path / "data").write_text("<")
+    with pytest.raises(InputError):
+        opened()
+    assert not cache.exists()
+
+
+def test_tracks_can_be_sliced_and_sent_to_another_process(opened: Open) -> None:
+    tracks = opened().tracks
+    everything = list(tracks)
+    assert tracks[-1] == everything[-1]
+    assert tracks[::2] == tuple(everything[::2])
+    assert tracks[np.int64(1)] == everything[1]
+    with pytest.raises(IndexError):
+        tracks[len(tracks)]
+    assert list(pickle.loads(pickle.dumps(tracks))) == everything
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"), [("/caches", "/caches/e3sn"), ("", "/home/me/.cache/e3sn"), ("relative", "/home/me/.cache/e3sn")]
+)
+def test_indices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, variable: str, expected: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", variable)
+    assert str(cache_folder()) == expected
