@@ -121,6 +121,8 @@ class RunState:
 class Trainer:
     """One run in one folder: ``config.yaml``, ``env.json``, ``log.csv``, ``checkpoint.pt`` and at the end ``model.safetensors``.
 
+    The final weights are in half precision, so that what is evaluated is what can be passed on.
+
     Within `parallel.process_group` each process trains on its part of every batch, and the first one writes. The pairs of a step
     and, but for rounding, the result are those of a single process.
 
@@ -191,7 +193,7 @@ class Trainer:
                 if self.state.step < stage.first_step + stage.steps:
                     self._run_stage(stage, interrupted)
         if parallel.is_first():
-            save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile)
+            save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile, half=True)
             write_json(self.run_dir / "summary.json", self._summary())
         return path
 

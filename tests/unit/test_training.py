@@ -141,14 +141,15 @@ class TestParameterGroups:
 
 
 def imagenet(profile: Profile, folder: Path) -> Path:
-    """A file of backbone weights, random here."""
+    """A file of backbone weights, random here, that half precision holds exactly."""
     torch.manual_seed(5)
     backbone = build_model(profile.model).backbone
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
     path = folder / "backbone.safetensors"
-    save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, path)
+    state = {key: value.half().float() if value.dim() > 1 else value for key, value in backbone.state_dict().items()}
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
     return path
 
 
@@ -548,7 +549,7 @@ def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: 
     assert len(seen) == 4
     assert not torch.equal(seen[0], seen[3])
     expected = 0.75**3 * seen[0] + 0.25 * (0.75**2 * seen[1] + 0.75 * seen[2] + seen[3])
-    torch.testing.assert_close(final.neck[0].weight.detach(), expected)
+    torch.testing.assert_close(final.neck[0].weight.detach(), expected, rtol=1e-3, atol=1e-6)  # saved in half precision
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_profile: MakeProfile, source: Source) -> None:
