@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
     from e3sn_lib.notebooks import run_all, to_html
-    from e3sn_lib.report import build_report, readme_report, update_readme
+    from e3sn_lib.reporting.report import build_report, readme_report, update_readme
     from e3sn_lib.study import Study
 
     study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
@@ -121,8 +121,8 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _dry_run(options: argparse.Namespace) -> int:
-    from e3sn_lib.dry_run import dry_run
-    from e3sn_lib.planning import ARITHMETIC_SHARE, BANDWIDTH_SHARE
+    from e3sn_lib.bench.dry_run import dry_run
+    from e3sn_lib.bench.planning import ARITHMETIC_SHARE, BANDWIDTH_SHARE
 
     profile = load_profile(options.profile, options.variant, options.set, seed=options.seed, data_root=_data(options))
     plan = dry_run(profile, Path(options.runs))
@@ -153,7 +153,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
-    from e3sn_lib.benchmark import bench_training
+    from e3sn_lib.bench.training_speed import bench_training
     from e3sn_lib.files import write_csv
 
     table = bench_training(profile, sources, options.batch, options.steps or 4)
@@ -171,7 +171,7 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
 
 
 def _bench_precision(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
-    from e3sn_lib.benchmark import expected_seconds, precision_difference, precision_profile, train_precisions
+    from e3sn_lib.bench.training_speed import expected_seconds, precision_difference, precision_profile, train_precisions
     from e3sn_lib.figures import precision_curves, save_figure
 
     out, steps = options.out or Path("precision"), options.steps or 300
@@ -284,7 +284,7 @@ def track(options: argparse.Namespace) -> int:
 def ship(options: argparse.Namespace) -> int:
     """Write a finished run's model as one half-precision file, with a model card from the files of record."""
     from e3sn_lib.model.weights import load_model
-    from e3sn_lib.shipping import ship as write
+    from e3sn_lib.reporting.shipping import ship as write
     from e3sn_lib.training import FINAL
 
     report = Path(options.report or f"reports/{load_model(options.run_folder / FINAL)[1].name}")

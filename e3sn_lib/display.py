@@ -15,10 +15,10 @@ from IPython.display import Image as ShownImage
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
-from e3sn_lib.cells import to_markdown
 from e3sn_lib.errors import InputError
 from e3sn_lib.figures.style import SCREEN_DPI, save_figure
 from e3sn_lib.files import atomic_path
+from e3sn_lib.reporting.cells import to_markdown
 from e3sn_lib.video import Image, write_clip
 
 LARGEST_CLIP = 1_000_000

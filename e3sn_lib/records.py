@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike
 from e3sn_lib.errors import InputError
 from e3sn_lib.scoring import SUMMARY_COLUMNS
 
+REFERENCE = Path(__file__).parent / "reference"
+"""What others published, and the report's own texts."""
 STATISTICS = SUMMARY_COLUMNS
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
@@ -134,7 +136,7 @@ class Measured:
 @functools.cache
 def reference(name: str) -> Any:
     """A YAML file of ``e3sn_lib/reference``."""
-    return yaml.safe_load((Path(__file__).parent / "reference" / f"{name}.yaml").read_text())
+    return yaml.safe_load((REFERENCE / f"{name}.yaml").read_text())
 
 
 def read_runs(results: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import cv2
 import pandas as pd
 
 from e3sn_lib import parallel
+from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.choices import GRID, overrides_of, sweep
 from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
@@ -29,7 +30,6 @@ from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.opencv_baselines import SETTINGS, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
-from e3sn_lib.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.tracking import Tracker
 from e3sn_lib.training import FINAL, Trainer, Watch
 from e3sn_lib.video import Image

@@ -141,7 +141,7 @@ def sampling_cost(cost: pd.DataFrame) -> Figure:
     """Memory and time of a training step against samples per image; hollow: too large to run here, estimated.
 
     Args:
-        cost: from `e3sn_lib.sampling_cost.measure_sampling_cost`.
+        cost: from `e3sn_lib.bench.sampling_cost.measure_sampling_cost`.
     """
     figure, grid = axes_grid(1, 2, (11.0, 3.5))
     for axes, measured, estimated, unit in (

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from e3sn_lib.benchmark import (
+from e3sn_lib.bench.steps import noise
+from e3sn_lib.bench.training_speed import (
     OURS,
     PLAIN,
     TWO_STAGE,
@@ -27,7 +28,6 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.sources import open_train_sets
 from e3sn_lib.figures import precision_curves, save_figure
 from e3sn_lib.model.network import build_model
-from e3sn_lib.steps import noise
 
 MakeProfile = Callable[..., Profile]
 

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from e3sn_lib.config import Profile, load_profile
-from e3sn_lib.dry_run import check_data, dry_run
-from e3sn_lib.planning import (
+from e3sn_lib.bench.dry_run import check_data, dry_run
+from e3sn_lib.bench.planning import (
     GPUS,
     Gpu,
     PhaseCost,
@@ -27,8 +26,9 @@ from e3sn_lib.planning import (
     state_bytes,
     step_seconds,
 )
+from e3sn_lib.bench.steps import Stepper, initialise_backbone, noise, windows_per_image
+from e3sn_lib.config import Profile, load_profile
 from e3sn_lib.schedule import plan
-from e3sn_lib.steps import Stepper, initialise_backbone, noise, windows_per_image
 
 MakeProfile = Callable[..., Profile]
 FREEZING = (

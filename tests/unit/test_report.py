@@ -13,14 +13,14 @@ from made_results import VAL, add_run, add_scores, add_speed
 from PIL import Image
 
 from e3sn_lib.config import Profile, load_profile, profile_from_dict
-from e3sn_lib.deviations import deviations
 from e3sn_lib.errors import InputError
 from e3sn_lib.notebooks import remote_loads
-from e3sn_lib.page import figure_html, table_html, text, verdict
 from e3sn_lib.records import reference
-from e3sn_lib.report import MARKS, build_report, readme_report, readme_table, update_readme
-from e3sn_lib.sections import networks
-from e3sn_lib.tables import TABLES, table1
+from e3sn_lib.reporting.deviations import deviations
+from e3sn_lib.reporting.page import figure_html, table_html, text, verdict
+from e3sn_lib.reporting.report import MARKS, build_report, readme_report, readme_table, update_readme
+from e3sn_lib.reporting.sections import networks
+from e3sn_lib.reporting.tables import TABLES, table1
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = [

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e3sn_lib import sampling_cost
+from e3sn_lib.bench import sampling_cost
+from e3sn_lib.bench.sampling_cost import measure_here, measure_sampling_cost
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
-from e3sn_lib.sampling_cost import measure_here, measure_sampling_cost
 
 
 @pytest.fixture

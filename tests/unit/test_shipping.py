@@ -20,7 +20,7 @@ from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, save_model
-from e3sn_lib.shipping import ship
+from e3sn_lib.reporting.shipping import ship
 from e3sn_lib.tracking import Tracker
 
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from made_results import VAL, add_run, add_scores, add_speed
 
-from e3sn_lib.claims import paper_difference
 from e3sn_lib.errors import InputError
 from e3sn_lib.records import read_runs, reference
-from e3sn_lib.tables import (
+from e3sn_lib.reporting.claims import paper_difference
+from e3sn_lib.reporting.tables import (
     TABLES,
     ablations,
     attributes,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from e3sn_lib.cells import AVERAGES, PAPER, PAPER_GPU, duration, known, ours, score, spread, titled
 from e3sn_lib.records import (
     CHOICE_SETTINGS,
     NONE,
@@ -24,6 +23,7 @@ from e3sn_lib.records import (
     read_speed,
     reference,
 )
+from e3sn_lib.reporting.cells import AVERAGES, PAPER, PAPER_GPU, duration, known, ours, score, spread, titled
 
 PAPER_PAIRS = 12_000_000
 """Image pairs of SiamMask's first stage, 20 epochs of 600,000; the paper does not give its own number."""

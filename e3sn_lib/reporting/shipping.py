@@ -9,10 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.cells import titled, to_markdown
 from e3sn_lib.config import Profile, TrackConfig
-from e3sn_lib.costs import PAPER_PAIRS, runs
-from e3sn_lib.deviations import set_label
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_text
 from e3sn_lib.model.weights import load_model, save_model
@@ -30,7 +27,10 @@ from e3sn_lib.records import (
     reason_not_run,
     scope,
 )
-from e3sn_lib.sections import TERMS
+from e3sn_lib.reporting.cells import titled, to_markdown
+from e3sn_lib.reporting.costs import PAPER_PAIRS, runs
+from e3sn_lib.reporting.deviations import set_label
+from e3sn_lib.reporting.sections import TERMS
 from e3sn_lib.training import FINAL
 
 LIMITS = (

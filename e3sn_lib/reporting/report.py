@@ -8,18 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.cells import PAPER_GPU, RECOMPUTED
-from e3sn_lib.claims import paper_rows
 from e3sn_lib.config import Profile
-from e3sn_lib.costs import PAPER_PAIRS
-from e3sn_lib.deviations import chosen, deviations
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_text
 from e3sn_lib.notebooks import remote_loads
-from e3sn_lib.page import bullets, folded, notes_html, page_html, paragraphs, table_html, text, verdict
 from e3sn_lib.records import (
     BENCHMARKS,
     NOT_RUN,
+    REFERENCE,
     is_synthetic,
     main_runs,
     measure,
@@ -30,10 +26,14 @@ from e3sn_lib.records import (
     reference,
     scope,
 )
-from e3sn_lib.sections import commands_section, data_section, figures_section, markdown_html, networks, settings
-from e3sn_lib.tables import TABLES, short_table1, to_markdown
+from e3sn_lib.reporting.cells import PAPER_GPU, RECOMPUTED
+from e3sn_lib.reporting.claims import paper_rows
+from e3sn_lib.reporting.costs import PAPER_PAIRS
+from e3sn_lib.reporting.deviations import chosen, deviations
+from e3sn_lib.reporting.page import bullets, folded, notes_html, page_html, paragraphs, table_html, text, verdict
+from e3sn_lib.reporting.sections import commands_section, data_section, figures_section, markdown_html, networks, settings
+from e3sn_lib.reporting.tables import TABLES, short_table1, to_markdown
 
-REFERENCE = Path(__file__).parent / "reference"
 NOTEBOOK = {
     **dict.fromkeys(("table1", "table2", "bounds", "per_sequence", "attributes", "threshold_sweep", "choices", "speed"), "04"),
     **dict.fromkeys(("table3", "sampling_cost"), "05"),

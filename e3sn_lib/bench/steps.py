@@ -12,12 +12,12 @@ import torch
 import torchvision
 from torch import nn
 
+from e3sn_lib.bench.sampling_cost import random_batch
 from e3sn_lib.config import Profile, StageConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
-from e3sn_lib.sampling_cost import random_batch
 from e3sn_lib.schedule import autocast, build_optimiser, parameter_groups, precision_of, set_trainable
 from e3sn_lib.training import Source, compute_losses
 

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from e3sn_lib.cells import numeric_columns
 from e3sn_lib.records import NOT_RUN
+from e3sn_lib.reporting.cells import numeric_columns
 
 Row = dict[str, Any]
 LARGEST_WIDTH = 1600

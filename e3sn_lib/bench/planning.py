@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from e3sn_lib.bench.steps import Stepper, noise
 from e3sn_lib.config import Profile
 from e3sn_lib.schedule import StagePlan, learning_rate, plan
-from e3sn_lib.steps import Stepper, noise
 
 
 class Gpu(NamedTuple):

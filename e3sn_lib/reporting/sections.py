@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.sources import ORIGIN
-from e3sn_lib.deviations import profiles_of, set_label
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
 from e3sn_lib.records import NONE, VARIANTS, is_synthetic, number, read_runs, reference, without_folders
+from e3sn_lib.reporting.deviations import profiles_of, set_label
+from e3sn_lib.reporting.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
 
 TERMS = {
     "davis": "CC BY-NC 4.0",

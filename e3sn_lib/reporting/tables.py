@@ -12,16 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.cells import AVERAGES, PAPER, PAPER_GPU, RECOMPUTED, duration, ours, score, spread, titled
-from e3sn_lib.cells import to_markdown as to_markdown
-from e3sn_lib.claims import claims as claims
-from e3sn_lib.claims import paper_difference, paper_rows
-from e3sn_lib.costs import ablations, checks, choices, runs, sampling_cost, speed
 from e3sn_lib.records import (
     BENCHMARKS,
     MODEL,
     NONE,
     NOT_RUN,
+    REFERENCE,
     STATISTICS,
     VARIANTS,
     Measured,
@@ -38,6 +34,11 @@ from e3sn_lib.records import (
 )
 from e3sn_lib.records import bootstrap_interval as bootstrap_interval
 from e3sn_lib.records import paired_difference as paired_difference
+from e3sn_lib.reporting.cells import AVERAGES, PAPER, PAPER_GPU, RECOMPUTED, duration, ours, score, spread, titled
+from e3sn_lib.reporting.cells import to_markdown as to_markdown
+from e3sn_lib.reporting.claims import claims as claims
+from e3sn_lib.reporting.claims import paper_difference, paper_rows
+from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed
 
 MEANS = ("J-Mean", "F-Mean")
 METHODS = {
@@ -59,7 +60,7 @@ METHODS = {
 
 def table1(results: Path) -> pd.DataFrame:
     """DAVIS-2016: the paper's Table 1 with our rows, and what the DAVIS authors' own files give."""
-    path = Path(__file__).parent / "reference" / "davis16_recomputed.csv"
+    path = REFERENCE / "davis16_recomputed.csv"
     recomputed = pd.read_csv(path, dtype=str).sort_values("J-Mean", ascending=False).set_index("name").to_dict("index")
     note = "Recomputed: from the per-frame results that the DAVIS authors publish (jponttuset/davis-matlab), to two decimals."
     return _benchmark(results, "table1", "davis2016", recomputed, note)
