@@ -61,6 +61,8 @@ def reproduce(options: argparse.Namespace) -> int:
         raise InputError(f"there is no notebook {unknown[0]}; there are {', '.join(source.stem for source in sources)}")
     sources = [source for source in sources if not wanted or any(source.name.startswith(part) for part in wanted)]
     study.train_sets()
+    if outdated := study.set_aside_outdated():
+        print(f"{len(outdated)} runs on record are of other settings or data; their records are now in {study.results / 'earlier'}")
     duration = f"about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else "its duration is not known"
     print(f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; finished runs are reused")
     parameters = {

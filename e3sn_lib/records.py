@@ -142,8 +142,8 @@ def reference(name: str) -> Any:
 def read_runs(results: Path) -> pd.DataFrame:
     """One row per training run: the keys of ``runs/RUN.json``, those of its environment, and ``settings``, its overrides as text.
 
-    Where a variant was trained twice with the same seed and settings, the run of more pairs, else the later one, is kept;
-    ``attrs["left_out"]`` names the others.
+    Where a variant was trained twice with the same seed and settings, the later run is kept; ``attrs["left_out"]`` names the
+    others.
 
     Raises:
         InputError: a file is not JSON or lacks a key.
@@ -161,7 +161,7 @@ def read_runs(results: Path) -> pd.DataFrame:
             raise InputError(f"{path} is no record of a run ({error!r}); make it again with e3sn reproduce") from error
     if not records:
         return pd.DataFrame(columns=[*RUN_KEYS, "settings", "profile", "title", "data", "machine"])
-    table = pd.DataFrame(records).sort_values(["pairs", "date", "run"])
+    table = pd.DataFrame(records).sort_values(["date", "run"])
     repeated = table.duplicated(["variant", "seed", "settings"], keep="last")
     order = table["variant"].map({name: place for place, name in enumerate(VARIANTS)})
     kept = table[~repeated].assign(order=order).sort_values(["settings", "order", "seed"]).drop(columns="order")

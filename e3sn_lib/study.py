@@ -154,6 +154,28 @@ class Study:
             self._keep(run, sets)
         return run
 
+    def set_aside_outdated(self) -> list[str]:
+        """Move the records of runs that today's settings and data would not give to ``results/earlier``, and name those runs.
+
+        Tables are made of all records that are there; those of an earlier state must not stand in for new ones.
+        """
+        outdated = []
+        for path in sorted((self.results / "runs").glob("*.json")):
+            record = json.loads(path.read_text())
+            try:
+                name = self._run(record["variant"], record["overrides"], record["seed"])[0].name
+            except InputError:  # a setting that no longer exists
+                name = ""
+            if name != path.stem:
+                outdated.append(path.stem)
+        for run in outdated:
+            found = [*self.results.glob(f"*/{run}.*"), *self.results.glob(f"*/{run}_*")]
+            for path in found:
+                target = self.results / "earlier" / path.relative_to(self.results)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+        return outdated
+
     def finished(self, *variants: str) -> dict[str, Run]:
         """Those of some variants whose run is there; the others are named as left out."""
         found = {}

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from e3sn_lib import study as study_module
 from e3sn_lib.config import Profile
 from e3sn_lib.data.types import Sequence
+from e3sn_lib.files import write_json, write_text
 from e3sn_lib.study import ROOT, Run, Study
 
 SHOW = "from e3sn_lib.study import Study; s = Study.open({}); print(s.data, s.runs, s.report, s.profile, sep='|')"
@@ -188,3 +189,20 @@ def test_attributes_come_from_the_data_sets_own_list(
     table = pd.read_csv(study.results / "davis2016" / "attributes.csv", dtype=str).fillna("")
     assert table.to_numpy().tolist() == [[names[0], "FM"]]
     assert capsys.readouterr().out == f"without attributes in db_info.yml: {names[1]}\n"
+
+
+def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study, data_root: Path, tmp_path: Path) -> None:
+    other = Study.open("smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=[*TINY, "train.momentum=0.5"])
+    runs = [made._run("e3sn", overrides)[0] for made, overrides in ((study, ()), (study, ("loss.loc=l1",)), (other, ()))]
+    for run in runs:
+        content = {"variant": "e3sn", "seed": 0, "overrides": list(run.overrides)}
+        write_json(study.results / "runs" / f"{run.name}.json", content)
+        for name in (f"{run.name}.csv", f"{run.name}_speed.csv"):
+            write_text(study.results / "davis2016" / name, run.name)
+    (study.results / "davis2016" / "baselines.csv").write_text("kept")
+    assert study.set_aside_outdated() == [runs[2].name]
+    assert study.set_aside_outdated() == []
+    left = {path.name for path in (study.results / "davis2016").iterdir()}
+    assert left == {"baselines.csv", *(f"{run.name}{end}.csv" for run in runs[:2] for end in ("", "_speed"))}
+    assert (study.results / "earlier" / "davis2016" / f"{runs[2].name}_speed.csv").read_text() == runs[2].name
+    assert (study.results / "earlier" / "runs" / f"{runs[2].name}.json").is_file()

@@ -154,7 +154,8 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
     assert losses(one)["loss"].nunique() == 3
     pd.testing.assert_frame_equal(losses(two), losses(one), rtol=1e-5, atol=2e-6)
     first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
-    assert all(torch.allclose(first[key].float(), second[key].float(), rtol=1e-4, atol=1e-5) for key in first)
+    for key in first:  # saved in half precision
+        torch.testing.assert_close(first[key].float(), second[key].float(), rtol=2e-3, atol=1e-5)
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused(data_root: Path, tmp_path: Path) -> None:

@@ -512,7 +512,7 @@ def test_a_run_leaves_its_record(
 def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
     tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profile = tiny_profile("train.pairs=12", "train.average=0.5")
+    profile, before = tiny_profile("train.pairs=12", "train.average=0.5"), signal.getsignal(signal.SIGINT)
     whole = Trainer(profile, [source], tmp_path / "whole").run(silent)
     draw = PairDataset.__getitem__
 
@@ -530,7 +530,7 @@ def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
     assert "from step 3" in lines[0]
     first, second = load_file(whole), load_file(parts)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
