@@ -117,7 +117,7 @@ def train(options: argparse.Namespace) -> int:
 
     with parallel.process_group():
         study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
-        run = study.train(options.variant)
+        run = study.train(options.variant, resume=options.resume == "auto")
         print(f"model: {run.model}")
     return 0
 
@@ -338,6 +338,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("train", train)
     add_study(command)
     command.add_argument("--variant", default="e3sn", help=", ".join(available_variants()))
+    command.add_argument(
+        "--resume", choices=["auto", "never"], default="auto", help="go on with the run if there is one (default), or refuse to"
+    )
     command.add_argument("--dry-run", action="store_true", help="check data, model and memory, time a step, print the plan")
     command = add("bench", bench)
     command.add_argument("what", choices=["train", "precision"])

@@ -31,7 +31,7 @@ from e3sn_lib.model.weights import load_model
 from e3sn_lib.opencv_baselines import SETTINGS, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import FINAL, Trainer, Watch
+from e3sn_lib.training import CHECKPOINT, FINAL, Trainer, Watch
 from e3sn_lib.video import Image
 
 if TYPE_CHECKING:
@@ -139,13 +139,24 @@ class Study:
         return [dataset[index] for index in range(count)]
 
     def train(
-        self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None, watch: Watch | None = None
+        self,
+        variant: str = "e3sn",
+        overrides: Iterable[str] = (),
+        seed: int | None = None,
+        *,
+        resume: bool = True,
+        watch: Watch | None = None,
     ) -> Run:
         """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained.
 
         `watch` gets the log so far whenever a row is added to it.
+
+        Raises:
+            InputError: there is such a run, finished or not, and `resume` is false.
         """
         run, sets = self._run(variant, overrides, seed)
+        if not resume and any((run.folder / name).is_file() for name in (CHECKPOINT, FINAL)):
+            raise InputError(f"{run.folder} holds such a run already; go on with it (--resume auto), or delete it")
         if not run.model.is_file():
             for absent in sets.absent:
                 print(f"left out: {without_folders(absent.notice)}")

@@ -164,3 +164,15 @@ def test_processes_that_do_not_divide_the_batch_are_refused(data_root: Path, tmp
     )
     assert done.returncode == 2
     assert "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)" in done.stderr
+
+
+def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:
+    done = subprocess.run(
+        [*command(undisturbed.parent, data_root), "--resume", "never"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "holds such a run already; go on with it (--resume auto), or delete it" in done.stderr
