@@ -28,6 +28,8 @@ LARGEST_AREA = 40_000
 FEWEST_PIXELS = 5
 """GrabCut's models of colour have five components each, and as many pixels are the least they can be made of."""
 SEED = 0
+UNREPEATABLE = {"MIL"}
+"""Trackers that draw random numbers without a way to seed them."""
 SETTINGS = {"iterations": ITERATIONS, "margin": MARGIN, "largest_area": LARGEST_AREA, "seed": SEED}
 NANOTRACK_FILES = ("nanotrack_backbone.onnx", "nanotrack_head.onnx")
 

@@ -28,7 +28,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
-from e3sn_lib.opencv_baselines import SETTINGS, box_methods, opencv_trackers
+from e3sn_lib.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
 from e3sn_lib.tracking import Tracker
 from e3sn_lib.training import CHECKPOINT, FINAL, Trainer, Watch
@@ -232,6 +232,9 @@ class Study:
         """
         sequences = self.sequences(benchmark)
         trackers, lacking = opencv_trackers(Path(self.data))
+        for name in UNREPEATABLE & set(trackers) if self._mark else ():
+            del trackers[name]
+            lacking[name] = "draws at random and cannot be seeded, and synthetic results are to repeat to the last digit"
         about = [SETTINGS, list(trackers), [[sequence.name, len(sequence)] for sequence in sequences]]
         made = f"opencv-{cv2.__version__}-{config_hash({'about': about})}"
         path = self.results / benchmark / "baselines.csv"

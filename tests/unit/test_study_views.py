@@ -140,10 +140,10 @@ def test_baselines_are_scored_once_for_their_settings(
         return pd.DataFrame({"method": ["first box held still"], "J-Mean": [0.5]})
 
     monkeypatch.setattr(study_module, "evaluate_baselines", evaluate)
-    for trackers in ({"MIL": None}, {"MIL": None}, {}):
+    for trackers in ({"CSRT": None, "MIL": None}, {"CSRT": None}, {}):
         monkeypatch.setattr(study_module, "opencv_trackers", lambda _, found=trackers: (found, {"CSRT": "needs more"}))
         assert study.baselines("davis2016")["J-Mean"].tolist() == [0.5]
-    assert calls == [["MIL"], []]
+    assert calls == [["CSRT"], []]
     lacking = pd.read_csv(study.results / "davis2016" / "baselines_not_run.csv")
     assert lacking.to_numpy().tolist() == [["CSRT box filled", "needs more"], ["CSRT box + GrabCut", "needs more"]]
     assert "not run: CSRT box filled: needs more" in capsys.readouterr().out
