@@ -226,7 +226,11 @@ class Trainer:
             rate = learning_rate(self.state.step - stage.first_step, stage.steps, config, stage.config)
             parts = self._step(batches, optimiser, rate, stage.config)
             bad_steps = 0 if math.isfinite(parts["loss"]) else bad_steps + 1
-            self._count(batches, bad_steps)
+            try:
+                self._count(batches, bad_steps)
+            except InputError:
+                self._save(optimiser)
+                raise
             log.setdefault("compute", []).append(time.perf_counter() - begun)
             for key, value in parts.items():
                 log.setdefault(key, []).append(value)
@@ -250,14 +254,14 @@ class Trainer:
     def _distribute(self) -> None:
         """Which parameters have gradients to exchange is fixed when the network is wrapped."""
         if self.processes > 1:
-            devices = [self.device.index] if self.device.type == "cuda" else None
+            devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.model, devices, broadcast_buffers=False, find_unused_parameters=True)
 
     def _step(self, batches: list[Batch], optimiser: torch.optim.Optimizer, rate: float, stage: StageConfig) -> dict[str, float]:
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
         optimiser.zero_grad(set_to_none=True)
-        counts = self._count_targets(batches)
+        counts, statistics = self._count_targets(batches), [buffer.clone() for buffer in self.model.buffers()]
         values: dict[str, Any] = {}
         for number, batch in enumerate(batches, 1):
             exchange = number == len(batches) or not isinstance(self.network, DistributedDataParallel)
@@ -270,6 +274,8 @@ class Trainer:
         means = parallel.total(torch.stack([value.float() for value in values.values()])) / self.processes
         values = dict(zip(values, means.tolist(), strict=True))
         if not math.isfinite(values["loss"]):
+            for buffer, kept in zip(self.model.buffers(), statistics, strict=True):
+                buffer.copy_(kept)
             return values
         self.scaler.unscale_(optimiser)
         for group in optimiser.param_groups:

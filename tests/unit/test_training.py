@@ -459,6 +459,7 @@ class TestBadData:
         with pytest.raises(InputError, match=r"not finite 5 steps in a row at step 8; lower train\.lr"):
             trainer.run(silent)
         assert trainer.state.skipped == 7
+        assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["state"]["step"] == 8
         assert np.isfinite(pd.read_csv(tmp_path / "run" / "log.csv")["loss"].dropna()).all()
 
 
@@ -468,11 +469,12 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_profile: MakeProfile, so
     stage = first_stage(profile)
     optimiser = build_optimiser(parameter_groups(trainer.model, profile.train, True), profile.train)
     batch = collate([PairDataset([source], profile, stage, 1)[0]])
+    set_trainable(trainer.model, optimiser.param_groups, profile.train, train_backbone=True)
     with torch.no_grad():
         trainer.model.refine.post2.bias.fill_(math.inf)
-    before = [parameter.clone() for parameter in trainer.model.parameters()]
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     assert not math.isfinite(trainer._step([batch], optimiser, 1e-3, stage)["loss"])
-    assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
+    assert all(torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
 
 
 def test_gradients_are_clipped_group_by_group(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
