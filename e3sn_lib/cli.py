@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import tee
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
 import pandas as pd
 
 from e3sn_lib.config import Profile, available_profiles, available_variants, load_profile
@@ -252,10 +250,9 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
 def track(options: argparse.Namespace) -> int:
     """Masks of the boxed objects in one's own video."""
-    from e3sn_lib.files import write_mask
     from e3sn_lib.model.weights import load_model
+    from e3sn_lib.own_video import track_video
     from e3sn_lib.tracking import Tracker
-    from e3sn_lib.video import Image, frame_names, overlay, read_frames, write_clip
 
     if not options.weights and not SHIPPED.is_file():
         raise InputError(
@@ -263,23 +260,10 @@ def track(options: argparse.Namespace) -> int:
             "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
         )
     model, profile = load_model(options.weights or SHIPPED)
-    names = frame_names(options.video)
-    tracker = Tracker(model, profile.track)
-    shown, tracked = tee(read_frames(options.video))
-    scores: list[np.ndarray] = []
-
-    def masks_and_overlays(folder: Path) -> Iterator[Image]:
-        for index, (frame, result) in enumerate(zip(shown, tracker.run(tracked, options.box), strict=True)):
-            stem = Path(names[index]).stem if names else f"{index:05d}"
-            write_mask(folder / f"{stem}.png", result.ids)
-            scores.append(result.scores)
-            yield overlay(frame, result.ids)
-
     with _all_or_nothing(options.out) as out:
-        count = write_clip(out / "overlay.webm", masks_and_overlays(out / "masks"))
-    lowest = np.array(scores).min(axis=0)
-    print(f"{count} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
-    print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in lowest))
+        scores = track_video(Tracker(model, profile.track), options.video, options.box, out)
+    print(f"{len(scores)} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
+    print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in scores.min(axis=0)))
     return 0
 
 

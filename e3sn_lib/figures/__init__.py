@@ -8,6 +8,7 @@ from e3sn_lib.figures.curves import throughput as throughput
 from e3sn_lib.figures.curves import training_curves as training_curves
 from e3sn_lib.figures.photographs import Row as Row
 from e3sn_lib.figures.photographs import benchmark_overview as benchmark_overview
+from e3sn_lib.figures.photographs import boxed_frame as boxed_frame
 from e3sn_lib.figures.photographs import level_maps as level_maps
 from e3sn_lib.figures.photographs import pair_grid as pair_grid
 from e3sn_lib.figures.photographs import training_examples as training_examples

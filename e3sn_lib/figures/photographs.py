@@ -131,6 +131,18 @@ def pair_grid(pairs: Sequence[Pair], columns: int = 3) -> Figure:
     return figure
 
 
+@styled
+def boxed_frame(frame: Image, boxes_frame_xywh: Sequence[Sequence[float]]) -> Figure:
+    """A frame (H, W, 3) with numbered boxes and an axis of pixels on each side, to read coordinates from."""
+    figure, grid = axes_grid(1, 1, (9.0, 9.0 * frame.shape[0] / frame.shape[1]))
+    show_image(grid[0, 0], frame)
+    grid[0, 0].set_axis_on()
+    for number, (x, y, width, height) in enumerate(boxes_frame_xywh, 1):
+        draw_box(grid[0, 0], (x, y, x + width, y + height), "#{:02x}{:02x}{:02x}".format(*object_colour(number)))
+        grid[0, 0].text(x, y, f" {number}", color="white", va="bottom", path_effects=halo())
+    return figure
+
+
 @dataclass(frozen=True)
 class Row:
     """One video with the masks that a method gave it."""

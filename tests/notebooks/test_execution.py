@@ -25,6 +25,7 @@ NAMES = [
     "05_ablation_sampling",
     "06_ablation_aggregation",
     "07_qualitative",
+    "08_your_video",
 ]
 
 pytestmark = pytest.mark.notebook
@@ -68,7 +69,7 @@ def test_all_notebooks_pass(studied: Studied) -> None:
 
 
 def test_every_notebook_of_the_study_is_run_here() -> None:
-    assert {path.stem for path in NOTEBOOKS.glob("0[1-7]*.ipynb")} == set(NAMES)
+    assert {path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")} == set(NAMES)
 
 
 def test_what_was_inspected(studied: Studied) -> None:
@@ -122,6 +123,12 @@ def test_what_was_shown(studied: Studied) -> None:
     assert record["compared"] == ["E3SN", "E3SN only S"]
     names = {path.stem for path in (studied.report / "figures").iterdir()}
     assert names == {f"{name}_synthetic" for name in reference("figures")}
+
+
+def test_what_was_followed_in_a_video(studied: Studied) -> None:
+    record = studied.record("08_your_video")
+    assert (record["frames"], record["objects"]) == (5, 1)
+    assert 0 <= record["lowest score"][0] <= 1
 
 
 def test_every_figure_is_in_its_notebook(studied: Studied) -> None:

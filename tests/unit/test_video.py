@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_mask
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.own_video import track_video
+from e3sn_lib.tracking import Tracker
 from e3sn_lib.video import frame_names, object_colour, overlay, read_frames, write_clip
 
 
@@ -115,3 +120,16 @@ class TestOverlay:
     def test_objects_differ(self) -> None:
         assert len({object_colour(number) for number in range(1, 7)}) == 6
         assert object_colour(255)
+
+
+def test_a_video_is_followed_as_its_frames_are(tiny_model: E3SN, data_root: Path, tmp_path: Path) -> None:
+    """Masks on the disk are those that the tracker gives frame by frame, under the frames' names."""
+    video = davis_sequences(data_root / "synthetic", 2016, "val")[0]
+    box = [20.0, 20.0, 60.0, 50.0]
+    tracker = Tracker(tiny_model)
+    scores = track_video(tracker, video.frame_paths[0].parent, [box], tmp_path)
+    expected = list(tracker.run((video.frame(index) for index in range(len(video))), [box]))
+    assert scores.tolist() == [result.scores.tolist() for result in expected]
+    for path, result in zip(video.frame_paths, expected, strict=True):
+        assert np.array_equal(read_mask(tmp_path / "masks" / f"{path.stem}.png"), result.ids)
+    assert len(list(read_frames(tmp_path / "overlay.webm"))) == len(video)
