@@ -135,7 +135,7 @@ def _gpu_table(costs: list[PhaseCost], batch: int) -> pd.DataFrame:
 def _files(folder: Path, profile: Profile, parameters: int, held: int) -> list[str]:
     """What the run would write, and whether it has begun."""
     begun = "is finished" if (folder / FINAL).is_file() else "would go on" if (folder / CHECKPOINT).is_file() else "would begin"
-    weights = 4 * parameters
-    sizes = {CHECKPOINT: held + (weights if profile.train.average else 0), FINAL: weights}
+    single, half = 4 * parameters, 2 * parameters
+    sizes = {CHECKPOINT: held + (single if profile.train.average else 0), FINAL: half}
     large = [f"{name} ({size / 1e6:.0f} MB)" for name, size in sizes.items()]
     return [f"{folder}: the run {begun}; it writes config.yaml, env.json, log.csv, summary.json, {', '.join(large)}"]
