@@ -155,6 +155,8 @@ def bench(options: argparse.Namespace) -> int:
 def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
     from e3sn_lib.bench.training_speed import bench_training
     from e3sn_lib.files import write_csv
+    from e3sn_lib.provenance import environment
+    from e3sn_lib.records import TRAINING_SPEED
 
     table = bench_training(profile, sources, options.batch, options.steps or 4)
     shown = table.assign(
@@ -167,23 +169,30 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
     )
     if options.out:
         write_csv(options.out, table)
+    if options.report:
+        write_csv(options.report / "results" / TRAINING_SPEED, table.assign(batch=options.batch, machine=environment()["cpu"]))
     return 0
 
 
 def _bench_precision(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
     from e3sn_lib.bench.training_speed import expected_seconds, precision_difference, precision_profile, train_precisions
     from e3sn_lib.figures import precision_curves, save_figure
+    from e3sn_lib.files import write_csv
 
     out, steps = options.out or Path("precision"), options.steps or 300
     profiles = {name: precision_profile(profile, name, steps, options.batch) for name in ("fp32", "bf16")}
     minutes = sum(expected_seconds(each, sources) for each in profiles.values()) / 60
     print(f"two runs of {steps} steps of {options.batch} pairs: about {minutes:.2g} minutes")
     logs = train_precisions(profiles, sources, out)
-    save_figure(out / "precision.png", precision_curves(logs))
+    figure = precision_curves(logs)
+    save_figure(out / "precision.png", figure)
     for column in ("loss", "mask_iou"):
         mean, error = precision_difference(logs["fp32"], logs["bf16"], column)
         print(f"{column}: bf16 differs from fp32 by {mean:+.2%} ± {error:.2%} (second half, two standard errors)")
     print(f"logs and figure: {out}")
+    if options.report:
+        save_figure(options.report / "figures" / "precision.png", figure)
+        write_csv(options.report / "results" / "precision.csv", pd.concat(logs, names=["precision"]).droplevel(1).reset_index())
     return 0
 
 
@@ -334,6 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--batch", type=_positive, default=8, help="pairs per step (default: 8)")
     command.add_argument("--steps", type=_positive, help="per contender and phase (train: 4) or per run (precision: 300)")
     command.add_argument("--out", type=Path, help="train: a CSV file; precision: folder for runs and figure (default: precision)")
+    command.add_argument("--report", type=Path, help="a report, such as reports/cpu, that the results are to be kept in")
     command = add("evaluate", evaluate)
     add_profile(command)
     command.set_defaults(profile="")  # a model's own

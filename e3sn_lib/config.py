@@ -234,6 +234,19 @@ class TrackConfig:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """Which runs a study makes beside the main one (ours); no run depends on it."""
+
+    comparison: tuple[str, ...] = ()
+    """Settings ``key=value`` of the runs that are compared with each other (Tables 3 and 4), on equal budgets; none: as the main
+    run's."""
+    seeds: int = 1
+    """Compared runs of each network, with one seed after the other."""
+    ablation: tuple[str, ...] = ()
+    """Settings of the ablations' runs, which have one seed each; none: no ablations are made."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """Everything that determines a run."""
 
@@ -252,6 +265,7 @@ class Profile:
     train: TrainConfig = field(default_factory=TrainConfig)
     stages: dict[str, StageConfig] = field(default_factory=dict)
     track: TrackConfig = field(default_factory=TrackConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers; `profile_from_dict` is its inverse."""
@@ -330,6 +344,7 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         "title",
         "minutes",
         "track",
+        "study",
         "data.root",
         "data.workers",
         "data.evaluation",
@@ -391,6 +406,8 @@ def _check(profile: Profile) -> None:
         section, name = key.split(".")
         if getattr(getattr(profile, section), name) < 1:
             raise InputError(f"{key} is {getattr(getattr(profile, section), name)}; it must be at least 1")
+    if profile.study.seeds < 1:
+        raise InputError(f"study.seeds is {profile.study.seeds}; it must be at least 1")
     if not 0 < profile.sampler.positives_per_image <= profile.sampler.samples_per_image:
         raise InputError("sampler.positives_per_image must be at least 1 and at most sampler.samples_per_image")
     for name, stage in profile.stages.items():

@@ -30,6 +30,8 @@ MODEL = "mask"
 """Method name of the model itself, at its own threshold."""
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
 RESAMPLES = 10_000
+TRAINING_SPEED = "training_speed.csv"
+"""What ``e3sn bench train`` leaves."""
 CHOICE_SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
 
@@ -227,13 +229,16 @@ def main_runs(runs: pd.DataFrame, variant: str, settings: str = "") -> list[str]
 
 
 def comparable_settings(runs: pd.DataFrame, *variants: str) -> str:
-    """Settings under which all `variants` were trained: the profile's own, else those of the largest other budget."""
-    groups = runs.groupby("settings")
-    budgets = [name for name in groups.groups if re.fullmatch(r"(train\.pairs=\S+)?", str(name))]
-    for settings in sorted(budgets, key=lambda name: (name != "", -groups.get_group(name)["pairs"].max())):
-        if set(variants) <= set(groups.get_group(settings)["variant"]):
-            return str(settings)
-    return ""
+    """Settings under which all `variants` were trained: the profile's own, else those of the largest budget that change fewest."""
+    groups = {str(name): group for name, group in runs.groupby("settings")}
+    shared = [name for name, group in groups.items() if set(variants) <= set(group["variant"])]
+    return min(shared, key=lambda name: (name != "", -groups[name]["pairs"].max(), len(name.split())), default="")
+
+
+def compared_runs(runs: pd.DataFrame, *variants: str) -> dict[str, list[str]]:
+    """Names of the runs of each variant under `comparable_settings`."""
+    settings = comparable_settings(runs, *variants)
+    return {variant: main_runs(runs, variant, settings) for variant in variants}
 
 
 def is_synthetic(results: Path) -> bool:

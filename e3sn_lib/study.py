@@ -19,6 +19,7 @@ import pandas as pd
 
 from e3sn_lib import parallel
 from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
+from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.choices import GRID, overrides_of, sweep
 from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
@@ -31,7 +32,7 @@ from e3sn_lib.model.weights import load_model
 from e3sn_lib.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import CHECKPOINT, FINAL, Trainer, Watch
+from e3sn_lib.training import FINAL, Trainer, Watch
 from e3sn_lib.video import Image
 
 if TYPE_CHECKING:
@@ -187,17 +188,19 @@ class Study:
                 path.replace(target)
         return outdated
 
-    def finished(self, *variants: str) -> dict[str, Run]:
-        """Those of some variants whose run is there; the others are named as left out."""
-        found = {}
-        for variant in variants:
-            run, sets = self._run(variant)
-            if run.model.is_file():
-                self._keep(run, sets)
-                found[variant] = run
-            else:
-                print(f"not trained yet, so left out here: {variant}")
-        return found
+    def compared(self, variant: str) -> list[Run]:
+        """The runs of a variant that are held against those of others: `StudyConfig.comparison`, one per seed."""
+        config = self.load().study
+        return [self.train(variant, config.comparison, self.seed + number) for number in range(config.seeds)]
+
+    def ablate(self, variant: str, changes: Iterable[str], benchmark: str = "davis2016") -> Run | None:
+        """Train and score a short run with changed settings, on `StudyConfig.ablation`; None where the profile asks for none."""
+        base = self.load().study.ablation
+        if not base:
+            return None
+        run = self.train(variant, [*base, *changes])
+        self.evaluate(run, benchmark, extras=False)
+        return run
 
     def evaluate(self, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
         """Scores per object of a run on a benchmark, kept as files of record; done once for these settings.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -23,11 +22,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from e3sn_lib import parallel
-from e3sn_lib.config import Profile, StageConfig, TrainSetConfig, profile_from_dict, training_settings
+from e3sn_lib.checkpoint import read_checkpoint, write_checkpoint
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import atomic_path, write_csv, write_json, write_text
+from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.interrupts import deferred_interrupts, ignore_interrupts
 from e3sn_lib.losses import (
     Counts,
@@ -54,7 +54,6 @@ from e3sn_lib.schedule import (
 
 Source = tuple[TrackSet, TrainSetConfig]
 Watch = Callable[[pd.DataFrame], None]
-CHECKPOINT = "checkpoint.pt"
 LOCK = "lock"
 FINAL = "model.safetensors"
 LARGEST_BAD_SHARE = 0.01
@@ -364,42 +363,24 @@ class Trainer:
         if not parallel.is_first():
             return
         content = {
-            "profile": self.profile.to_dict(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "optimiser": optimiser.state_dict() if optimiser else None,
             "scaler": self.scaler.state_dict(),
             "state": vars(self.state),
-            "torch_rng": torch.get_rng_state(),
         }
-        path = self.run_dir / CHECKPOINT
-        try:
-            with atomic_path(path) as temporary:
-                torch.save(content, temporary)
-        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when its archive cannot be written
-            kept = "the one before it is kept" if path.is_file() else "there is none yet"
-            raise InputError(
-                f"cannot write the checkpoint of step {self.state.step}, {path}; {kept}. Free some disk space and start again"
-            ) from error
+        write_checkpoint(self.run_dir, self.profile, content, self.state.step)
 
     def _resume(self) -> None:
-        path = self.run_dir / CHECKPOINT
-        if not path.is_file():
+        content = read_checkpoint(self.run_dir, self.profile, self.device)
+        if content is None:
             return
-        try:
-            content = torch.load(path, map_location=self.device, weights_only=True)
-            saved = profile_from_dict(content["profile"])
-        except (EOFError, KeyError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-            raise InputError(f"{path} is damaged or no checkpoint of this project; delete it to train from the start") from error
-        if training_settings(saved) != training_settings(self.profile):
-            raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
         self.model.load_state_dict(content["model"])
         if self.average:
             self.average.load_state_dict(content["average"])
         self.optimiser_state = content["optimiser"]
         self.scaler.load_state_dict(content["scaler"])
         self.state = RunState(**content["state"])
-        torch.set_rng_state(content["torch_rng"].cpu())
 
     def _summary(self) -> dict[str, Any]:
         return {

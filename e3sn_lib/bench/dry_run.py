@@ -12,13 +12,14 @@ import torch
 from e3sn_lib.bench.planning import GPUS, PhaseCost, StepCost, count_step, gpu_estimate, phases, state_bytes, step_seconds
 from e3sn_lib.bench.sampling_cost import LARGEST_SHARE, free_memory_mb
 from e3sn_lib.bench.steps import Stepper, first_batch, initialise_backbone
+from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.config import DataConfig, Profile
 from e3sn_lib.data.sources import TrainSets, open_train_sets, verify
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.provenance import peak_memory_bytes
 from e3sn_lib.study import run_name
-from e3sn_lib.training import CHECKPOINT, FINAL
+from e3sn_lib.training import FINAL
 
 SMALL = 8
 """Pairs of a step up to which the faster of two is taken."""

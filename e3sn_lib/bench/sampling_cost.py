@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,11 @@ from typing import Any
 import pandas as pd
 import torch
 
+from e3sn_lib.bench.steps import Stepper, random_batch
 from e3sn_lib.boxes import CELLS
 from e3sn_lib.config import Profile, profile_from_dict
-from e3sn_lib.data.pairs import Batch
 from e3sn_lib.errors import InputError
-from e3sn_lib.model.network import build_model, mask_cells
-from e3sn_lib.model.windows import Cells
 from e3sn_lib.provenance import peak_memory_bytes
-from e3sn_lib.schedule import autocast, build_optimiser, parameter_groups, precision_of, set_trainable
-from e3sn_lib.training import compute_losses
 
 COUNTS = (1, 4, 16, 64, CELLS**2)
 """Samples per image; the paper's 4, and every candidate window."""
@@ -90,42 +85,14 @@ def _in_own_process(profile: Profile, count: int, batch_size: int, steps: int) -
 def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
     """Seconds of the fastest training step, which other programs disturb least, and this process's peak memory in MB."""
     torch.manual_seed(profile.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stage = next(iter(profile.stages.values()))
-    model = build_model(profile.model).to(device)
-    groups = parameter_groups(model, profile.train, stage.train_location)
-    optimiser = build_optimiser(groups, profile.train)
-    set_trainable(model, optimiser.param_groups, profile.train, train_backbone=True)
-    batch = random_batch(count, batch_size, stage.search_size).to(device)
+    stepper = Stepper(profile, stage)
+    stepper.train_backbone(True)
+    batch = random_batch(count, batch_size, stage.search_size)
     seconds: list[float] = []
     while len(seconds) <= steps and sum(seconds) < LONG_ENOUGH:
-        begun = time.perf_counter()
-        with autocast(precision_of(profile.train, device), device):
-            loss, _ = compute_losses(model, batch, profile, stage)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(stepper.step(batch).total)
     return {"seconds_per_step": min(seconds[1:] or seconds), "peak_memory_mb": peak_memory_bytes() / 2**20}
-
-
-def random_batch(count: int, batch_size: int, size: int) -> Batch:
-    """Noise with the shapes of a training batch; memory and time do not depend on what is seen."""
-    grid = mask_cells(size)
-    image = torch.arange(batch_size).repeat_interleave(count)
-    cells = torch.stack([torch.randperm(grid**2)[:count] for _ in range(batch_size)]).flatten()
-    return Batch(
-        template=torch.randint(256, (batch_size, 3, 127, 127), dtype=torch.uint8),
-        search=torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8),
-        mask=torch.ones(batch_size, size, size, dtype=torch.int8),
-        anchor_labels=torch.randint(-1, 2, (batch_size, 5, grid, grid), dtype=torch.int8),
-        offsets=torch.zeros(batch_size, 4, 5, grid, grid),
-        cells=Cells(image, cells // grid, cells % grid),
-        sample_labels=torch.ones(len(cells), dtype=torch.int8),
-        problems=(),
-    )
 
 
 def free_memory_mb() -> float:

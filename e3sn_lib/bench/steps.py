@@ -12,12 +12,12 @@ import torch
 import torchvision
 from torch import nn
 
-from e3sn_lib.bench.sampling_cost import random_batch
 from e3sn_lib.config import Profile, StageConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
+from e3sn_lib.model.windows import Cells
 from e3sn_lib.schedule import autocast, build_optimiser, parameter_groups, precision_of, set_trainable
 from e3sn_lib.training import Source, compute_losses
 
@@ -111,6 +111,23 @@ def windows_per_image(profile: Profile, stage: StageConfig) -> int:
     sampler = profile.sampler
     count = sampler.samples_per_image if sampler.policy == "supervised" else sampler.anchor_positives
     return min(count, mask_cells(stage.search_size) ** 2)
+
+
+def random_batch(count: int, batch_size: int, size: int) -> Batch:
+    """Noise with the shapes of a training batch; memory and time do not depend on what is seen."""
+    grid = mask_cells(size)
+    image = torch.arange(batch_size).repeat_interleave(count)
+    cells = torch.stack([torch.randperm(grid**2)[:count] for _ in range(batch_size)]).flatten()
+    return Batch(
+        template=torch.randint(256, (batch_size, 3, 127, 127), dtype=torch.uint8),
+        search=torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8),
+        mask=torch.ones(batch_size, size, size, dtype=torch.int8),
+        anchor_labels=torch.randint(-1, 2, (batch_size, 5, grid, grid), dtype=torch.int8),
+        offsets=torch.zeros(batch_size, 4, 5, grid, grid),
+        cells=Cells(image, cells // grid, cells % grid),
+        sample_labels=torch.ones(len(cells), dtype=torch.int8),
+        problems=(),
+    )
 
 
 def noise(profile: Profile, stage: StageConfig, size: int) -> Batch:

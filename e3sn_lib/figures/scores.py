@@ -17,7 +17,7 @@ from e3sn_lib.records import (
     MODEL,
     VARIANTS,
     Measured,
-    comparable_settings,
+    compared_runs,
     main_runs,
     measure,
     read_runs,
@@ -128,8 +128,7 @@ def thresholds(results: Path, benchmark: str = "davis2016") -> Figure:
 def gains(results: Path, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016") -> Figure:
     """What one variant gains over another, sequence by sequence, in points of J and F."""
     scores, trained = read_scores(results, benchmark), read_runs(results)
-    settings = comparable_settings(trained, new, old)
-    a, b = (_required(measure(scores, main_runs(trained, variant, settings)), benchmark) for variant in (new, old))
+    a, b = (_required(measure(scores, names), benchmark) for names in compared_runs(trained, new, old).values())
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
     for axes, statistic in zip(grid[0], ("J-Mean", "F-Mean"), strict=True):

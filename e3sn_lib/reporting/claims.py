@@ -17,7 +17,7 @@ from e3sn_lib.records import (
     VARIANTS,
     Interval,
     Measured,
-    comparable_settings,
+    compared_runs,
     is_synthetic,
     main_runs,
     measure,
@@ -122,8 +122,8 @@ def _budget(results: Path, claim: dict[str, Any]) -> Finding:
     new, old = (rows[VARIANTS[variant]]["Training hours"] for variant in claim["of"])
     paper = f"{old:g} h to {new:g} h: {_share(new / old)}"
     runs = read_runs(results)
-    settings = comparable_settings(runs, *claim["of"])
-    ours = [runs.set_index("run").loc[main_runs(runs, variant, settings), ["seconds", "pairs"]] for variant in claim["of"]]
+    compared = compared_runs(runs, *claim["of"])
+    ours = [runs.set_index("run").loc[compared[variant], ["seconds", "pairs"]] for variant in claim["of"]]
     if any(each.empty for each in ours):
         return Finding(paper, "not run", "")
     ratio = ours[0]["seconds"].mean() / ours[1]["seconds"].mean()
@@ -155,7 +155,7 @@ def _speed(results: Path, claim: dict[str, Any]) -> Finding:
     new, old = (rows[VARIANTS[variant]]["FPS"] for variant in claim["of"])
     paper = f"{new:g} of {old:g} per second: {_share(new / old)}"
     runs = read_runs(results)
-    timed = [read_speed(results, claim["benchmark"], main_runs(runs, variant)) for variant in claim["of"]]
+    timed = [read_speed(results, claim["benchmark"], names) for names in compared_runs(runs, *claim["of"]).values()]
     machines = {name for each in timed for name in runs.set_index("run").loc[each["run"].unique(), "machine"]}
     if any(each.empty for each in timed):
         return Finding(paper, _not_run(results, claim["benchmark"]), "")
@@ -205,8 +205,7 @@ def paper_rows(table: str) -> dict[str, dict[str, Any]]:
 
 def _pair(results: Path, claim: dict[str, Any]) -> tuple[Measured, Measured] | None:
     runs, scores = read_runs(results), read_scores(results, claim["benchmark"])
-    settings = comparable_settings(runs, *claim["of"])
-    a, b = (measure(scores, main_runs(runs, variant, settings)) for variant in claim["of"])
+    a, b = (measure(scores, names) for names in compared_runs(runs, *claim["of"]).values())
     return (a, b) if a and b else None
 
 

@@ -11,8 +11,10 @@ from e3sn_lib.records import (
     CHOICE_SETTINGS,
     NONE,
     NOT_RUN,
+    TRAINING_SPEED,
     VARIANTS,
     best_choice,
+    compared_runs,
     main_runs,
     mean_choices,
     measure,
@@ -34,7 +36,9 @@ def speed(results: Path) -> pd.DataFrame:
     trained = read_runs(results)
     paper = {row[0]: row[-1] for row in reference("paper_tables")["table1"]["rows"]}
     rows = [_speed_row(name, PAPER, paper[name], paper["SiamMask"], NONE, NONE, PAPER_GPU) for name in ("SiamMask", "E3SN")]
-    timed = {variant: read_speed(results, "davis2016", main_runs(trained, variant)) for variant in VARIANTS}
+    compared = compared_runs(trained, *VARIANTS)
+    chosen = {variant: names or main_runs(trained, variant) for variant, names in compared.items()}
+    timed = {variant: read_speed(results, "davis2016", names) for variant, names in chosen.items()}
     base = None if timed["siammask"].empty else float(timed["siammask"]["fps"].mean())
     for variant, each in timed.items():
         if each.empty:
@@ -70,6 +74,33 @@ def sampling_cost(results: Path) -> pd.DataFrame:
     note = "Peak memory of the whole process. Not run where more memory is needed than there is; then it is estimated."
     title = "one training step by the number of sampled windows (the paper gives no number)"
     return titled(table, results, "Sampling cost", title, "", note)
+
+
+def training_speed(results: Path) -> pd.DataFrame:
+    """Pairs per second of the training loop against plain loops, and where a step's time goes."""
+    path = results / TRAINING_SPEED
+    timed = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    rows = [
+        {
+            "Backbone": row["phase"],
+            "Loop": row["contender"],
+            "Pairs per second": number(row["pairs_per_second"], decimals=2),
+            "This loop is": NONE if row["ratio"] == 1 else f"{number(row['ratio'], decimals=1)} times as fast",
+            **{part.capitalize(): f"{number(row[part], decimals=2)} s" for part in ("forward", "backward", "update", "data")},
+        }
+        for row in timed.to_dict("records")
+    ]
+    table = pd.DataFrame(rows or [{"Backbone": NOT_RUN, "Loop": NOT_RUN, "Pairs per second": NOT_RUN}])
+    notes = [
+        "Plain: the same network in fp32, contiguous, every position of every correlation map. Plain SiamMask: the baseline's "
+        "first stage computed so, with one level instead of three. The fastest of several steps, taking turns in one process.",
+        *(f"Batches of {batch}, {machine}. Data are prepared beside the step." for batch, machine in _contexts(timed)),
+    ]
+    return titled(table, results, "Training speed", "one training step against plain loops", "", *notes)
+
+
+def _contexts(timed: pd.DataFrame) -> list[tuple[int, str]]:
+    return [] if timed.empty else list(timed[["batch", "machine"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def ablations(results: Path) -> pd.DataFrame:

@@ -116,6 +116,8 @@ def _write_tables(report: Path, tables: dict[str, pd.DataFrame], profile: Profil
 
 
 def _command(name: str, profile: Profile) -> str:
+    if name == "training_speed":
+        return f"e3sn bench train --profile {profile.name} --report reports/{profile.name}"
     if name == "checks":
         return f"E3SN_RECORD=reports/{profile.name}/results/checks.csv .venv/bin/python -m pytest tests/golden"
     return f"make reproduce PROFILE={profile.name}{f' ONLY={NOTEBOOK[name]}' if name in NOTEBOOK else ''}"
@@ -133,7 +135,7 @@ def _page(report: Path, profile: Profile, tables: dict[str, pd.DataFrame], stems
         "Where the points are": "".join(
             shown[name] for name in ("bounds", "per_sequence", "attributes", "threshold_sweep", "choices")
         ),
-        "Cost": shown["speed"] + shown["sampling_cost"],
+        "Cost": shown["speed"] + shown["sampling_cost"] + shown["training_speed"],
         "Ablations": shown["ablations"],
         "Figures": figures_section(report),
         "What this was checked against": shown["checks"],

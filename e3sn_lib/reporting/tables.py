@@ -38,7 +38,7 @@ from e3sn_lib.reporting.cells import AVERAGES, PAPER, PAPER_GPU, RECOMPUTED, dur
 from e3sn_lib.reporting.cells import to_markdown as to_markdown
 from e3sn_lib.reporting.claims import claims as claims
 from e3sn_lib.reporting.claims import paper_difference, paper_rows
-from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed
+from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed, training_speed
 
 MEANS = ("J-Mean", "F-Mean")
 METHODS = {
@@ -104,10 +104,10 @@ def per_sequence(results: Path, benchmark: str = "davis2016") -> pd.DataFrame:
     """J and F of each sequence, the worst of E3SN first."""
     scores, trained = read_scores(results, benchmark), read_runs(results)
     columns: dict[str, pd.Series | str] = {"Frames scored": scores.groupby("sequence")["frames"].max()}
-    for variant, name in VARIANTS.items():
+    for variant in _with_own_settings(trained):
         measured = measure(scores, main_runs(trained, variant))
         for statistic in MEANS:
-            columns[f"{statistic[0]} {name}"] = measured.by_sequence(statistic) if measured else NOT_RUN
+            columns[f"{statistic[0]} {VARIANTS[variant]}"] = measured.by_sequence(statistic) if measured else NOT_RUN
     bound = measure(scores, main_runs(trained, "e3sn"), "mask in true boxes")
     columns["J E3SN in true boxes"] = bound.by_sequence("J-Mean") if bound else NOT_RUN
     table = pd.DataFrame(columns).rename_axis("Sequence").reset_index()
@@ -143,9 +143,9 @@ def threshold_sweep(results: Path) -> pd.DataFrame:
     rows = []
     for threshold, method in sorted(methods.items()):
         row = {"Threshold": f"{threshold:.2f}"}
-        for variant, label in VARIANTS.items():
+        for variant in _with_own_settings(trained):
             measured = measure(scores, main_runs(trained, variant), method)
-            row |= {f"{name[0]} {label}": score(measured, name) for name in MEANS}
+            row |= {f"{name[0]} {VARIANTS[variant]}": score(measured, name) for name in MEANS}
         rows.append(row)
     note = "All numbers elsewhere are at the paper's 0.50. The sweep is shown, not used: nothing is chosen on val sequences."
     return titled(pd.DataFrame(rows), results, "Threshold sweep", "J and F mean on DAVIS-2016 val", "davis2016", note)
@@ -163,6 +163,7 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "threshold_sweep": threshold_sweep,
     "speed": speed,
     "sampling_cost": sampling_cost,
+    "training_speed": training_speed,
     "ablations": ablations,
     "choices": choices,
     "checks": checks,
@@ -176,8 +177,8 @@ def short_table1(results: Path) -> pd.DataFrame:
     full, bound = table1(results), bounds(results)
     rows = full[full["Method"].isin(["SiamMask", "E3SN"])]
     outer = bound[bound["Method"].isin(["first mask held still", "true box filled", "E3SN: mask in true boxes"])]
-    outer = outer.assign(**{"Numbers from": ours(results), "FPS": NONE})
-    table = pd.concat([rows, outer])[["Method", "Numbers from", *MEANS, "FPS"]].reset_index(drop=True)
+    outer = outer.assign(**{"Numbers from": ours(results), "Pairs": NONE, "FPS": NONE})
+    table = pd.concat([rows, outer])[["Method", "Numbers from", "Pairs", *MEANS, "FPS"]].reset_index(drop=True)
     table.attrs |= {"title": full.attrs["title"], "notes": []}
     return table
 
@@ -191,12 +192,12 @@ def _benchmark(results: Path, name: str, benchmark: str, recomputed: dict[str, d
         if method in remaining:
             rows.append(_row(method, RECOMPUTED, remaining.pop(method) | flags))
         for variant in (variant for variant, label in VARIANTS.items() if label == method):
-            chosen = main_runs(trained, variant)
-            speeds = read_speed(results, benchmark, chosen)
-            timed = pd.concat([timed, speeds])
-            fps = NOT_RUN if speeds.empty else number(speeds["fps"].mean())
-            gap = paper if whole_set(results, benchmark) else {}
-            rows.append(_row(method, ours(results), flags | {"FPS": fps} | _our_cells(measure(scores, chosen), gap)))
+            for group in _budgets(trained, variant):
+                speeds = read_speed(results, benchmark, group["run"])
+                timed = pd.concat([timed, speeds])
+                own = {"FPS": NOT_RUN if speeds.empty else number(speeds["fps"].mean()), "Pairs": spread(group, "pairs")}
+                gap = paper if whole_set(results, benchmark) else {}
+                rows.append(_row(method, ours(results), flags | own | _our_cells(measure(scores, group["run"]), gap)))
     for run in sorted(set(scores["run"]) - {"", *trained["run"], *trained.attrs.get("left_out", [])}):
         variant = scores.loc[scores["run"] == run, "variant"].iloc[0]
         cells = _our_cells(measure(scores, [run]), {})
@@ -204,6 +205,7 @@ def _benchmark(results: Path, name: str, benchmark: str, recomputed: dict[str, d
     rows += [_row(method, RECOMPUTED, values) for method, values in remaining.items()]
     machines = ", ".join(sorted(set(trained.loc[trained["run"].isin(timed["run"]), "machine"])))
     general = [AVERAGES, "FT: fine-tuned on the first frame. M: starts from a mask, not a box."]
+    general.append("Pairs: training pairs of images; only rows of equal budgets say which method is better.")
     general.append(f"FPS: object-frames per second, the paper's on an {PAPER_GPU}{f', ours on {machines}' if machines else ''}.")
     if len(scores) and not whole_set(results, benchmark):
         general.append("No difference to the paper is given, since not the whole validation set was scored.")
@@ -211,8 +213,15 @@ def _benchmark(results: Path, name: str, benchmark: str, recomputed: dict[str, d
     return titled(pd.DataFrame(rows), results, f"Table {name[-1]}", title, benchmark, *general, *notes)
 
 
+def _budgets(trained: pd.DataFrame, variant: str) -> list[pd.DataFrame]:
+    """A variant's runs with the profile's own settings, and those that are compared with SiamMask's; one empty group if none."""
+    both = dict.fromkeys(["", comparable_settings(trained, variant, "siammask")])
+    groups = [trained[trained["run"].isin(main_runs(trained, variant, settings))] for settings in both]
+    return [group for group in groups if len(group)] or groups[:1]
+
+
 def _row(method: str, source: str, values: dict[str, str]) -> dict[str, str]:
-    columns = ("FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds")
+    columns = ("FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds", "Pairs")
     return {"Method": method, "Numbers from": source} | {name: values.get(name, NONE) for name in columns}
 
 
@@ -248,6 +257,11 @@ def _comparison(results: Path, name: str, new: str, old: str, costs: bool = Fals
     return titled(
         pd.DataFrame(rows), results, f"Table {name[-1]}", reference("paper_tables")[name]["title"], "davis2016", AVERAGES, note
     )
+
+
+def _with_own_settings(trained: pd.DataFrame) -> list[str]:
+    """Variants trained with the profile's own settings, E3SN in any case."""
+    return [variant for variant in VARIANTS if variant == "e3sn" or main_runs(trained, variant)]
 
 
 def _attribute_row(model: Measured, labels: pd.Series, name: str) -> dict[str, str]:

@@ -15,7 +15,14 @@ from e3sn_lib.notebooks import NotebookRun, run_notebook, to_html
 from e3sn_lib.records import reference
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-SETTINGS = ["model.channels=16", "train.pairs=16", "train.batch_size=4", "train.log_every=2", "train.precision=fp32"]
+SETTINGS = [
+    "model.channels=16",
+    "train.pairs=16",
+    "train.batch_size=4",
+    "train.log_every=2",
+    "train.precision=fp32",
+    "study.ablation=[train.pairs=8]",
+]
 MORE = {"05_ablation_sampling": {"counts": [1, 4, 16]}}
 NAMES = [
     "01_data_inspection",
@@ -94,10 +101,9 @@ def test_what_was_trained(studied: Studied) -> None:
 def test_what_was_scored(studied: Studied) -> None:
     record = studied.record("04_evaluation")
     assert len(record["sequences"]) == 2
-    assert set(record["J mean"]) == {"e3sn", "siammask"}
-    assert all(0 <= value <= 100 for value in (*record["J mean"].values(), *record["F mean"].values()))
+    assert all(0 <= record[name] <= 100 for name in ("J mean", "F mean"))
     gain, low, high = record["J gain over the still mask, 95 % interval"]
-    assert gain == pytest.approx(record["J mean"]["e3sn"] - record["J mean, first mask held still"])
+    assert gain == pytest.approx(record["J mean"] - record["J mean, first mask held still"])
     assert low <= gain <= high
     for benchmark in ("davis2016", "davis2017"):
         names = {path.name for path in (studied.report / "results" / benchmark).iterdir()}
@@ -112,8 +118,8 @@ def test_what_was_ablated(studied: Studied) -> None:
     assert 0 < sampling["memory with 4 samples, share of that with the most"] < 1
     assert aggregation["pairs"] == [16, 16]
     assert aggregation["levels shown"] == ["conv2", "conv3", "conv4", "fused"]
-    assert sampling["short runs"] + aggregation["short runs"] == 8
-    assert len(list((studied.report / "results" / "runs").glob("*.json"))) == 3 + 8
+    assert (len(sampling["short runs"]), len(aggregation["short runs"])) == (7, 3)
+    assert len(list((studied.report / "results" / "runs").glob("*.json"))) == 3 + 7 + 3
 
 
 def test_what_was_shown(studied: Studied) -> None:
@@ -122,7 +128,7 @@ def test_what_was_shown(studied: Studied) -> None:
     assert max(record["worst"].values()) <= max(record["sequences shown"].values())
     assert record["compared"] == ["E3SN", "E3SN only S"]
     names = {path.stem for path in (studied.report / "figures").iterdir()}
-    assert names == {f"{name}_synthetic" for name in reference("figures")}
+    assert names == {f"{name}_synthetic" for name in reference("figures") if name != "precision"}  # e3sn bench makes that one
 
 
 def test_what_was_followed_in_a_video(studied: Studied) -> None:

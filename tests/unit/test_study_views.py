@@ -60,7 +60,7 @@ def test_sets_are_opened_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> 
     real = study_module.open_train_sets
     monkeypatch.setattr(study_module, "open_train_sets", lambda data: opened.append(data) or real(data))
     study.pairs(1)
-    study.finished("e3sn", "siammask")
+    study.pairs(1, "siammask")
     assert study.train_sets() is study.train_sets()
     assert len(opened) == 1
 
@@ -74,10 +74,26 @@ def test_stages_share_the_time_and_the_pairs(tmp_path: Path, tiny_profile: Calla
     assert stages["pairs_per_second"].tolist() == pytest.approx([16 / 30, 8 / 5])
 
 
-def test_runs_that_are_not_there_are_named(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    assert study.finished("e3sn", "siammask") == {}
-    assert capsys.readouterr().out.split("\n")[:2] == [
-        f"not trained yet, so left out here: {name}" for name in ("e3sn", "siammask")
+def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
+    study: Study, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, tuple[str, ...], int | None]] = []
+
+    def train(_: Study, variant: str, overrides: tuple[str, ...] = (), seed: int | None = None) -> str:
+        asked.append((variant, tuple(overrides), seed))
+        return "run"
+
+    monkeypatch.setattr(Study, "train", train)
+    monkeypatch.setattr(Study, "evaluate", lambda *_, **__: None)
+    settings = [*TINY, "study.comparison=[train.pairs=8]", "study.seeds=2", "study.ablation=[train.pairs=4]"]
+    changed = Study.open("smoke", str(data_root), study.runs, study.report, seed=5, overrides=settings)
+    assert changed.compared("siammask") == ["run", "run"]
+    assert changed.ablate("e3sn", ["model.fusion=fixed"]) == "run"
+    assert Study.open("paper").ablate("e3sn", ["model.fusion=fixed"]) is None
+    assert asked == [
+        ("siammask", ("train.pairs=8",), 5),
+        ("siammask", ("train.pairs=8",), 6),
+        ("e3sn", ("train.pairs=4", "model.fusion=fixed"), None),
     ]
 
 

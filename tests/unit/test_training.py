@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, load_profile
 from e3sn_lib.data.davis import davis_sequences, davis_tracks
 from e3sn_lib.data.pairs import Pair, PairDataset, collate
@@ -29,7 +30,7 @@ from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.schedule import build_optimiser, learning_rate, parameter_groups, plan, precision_of, set_trainable
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import CHECKPOINT, LOCK, Trainer, compute_losses
+from e3sn_lib.training import LOCK, Trainer, compute_losses
 
 MakeProfile = Callable[..., Profile]
 Source = tuple[TrackSet, TrainSetConfig]

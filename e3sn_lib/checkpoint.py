@@ -1,0 +1,52 @@
+"""A run's last good state on disk: written whole or not at all, and never taken for another run's."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from e3sn_lib.config import Profile, profile_from_dict, training_settings
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import atomic_path
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def write_checkpoint(run_dir: Path, profile: Profile, content: dict[str, Any], step: int) -> None:
+    """Replace a run's checkpoint by `content`, tensors and plain numbers, with the profile and the state of torch's generator.
+
+    Raises:
+        InputError: it cannot be written; the one before it is kept.
+    """
+    path = run_dir / CHECKPOINT
+    try:
+        with atomic_path(path) as temporary:
+            torch.save({"profile": profile.to_dict(), **content, "torch_rng": torch.get_rng_state()}, temporary)
+    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when its archive cannot be written
+        kept = "the one before it is kept" if path.is_file() else "there is none yet"
+        raise InputError(
+            f"cannot write the checkpoint of step {step}, {path}; {kept}. Free some disk space and start again"
+        ) from error
+
+
+def read_checkpoint(run_dir: Path, profile: Profile, device: torch.device) -> dict[str, Any] | None:
+    """What was written, with torch's generator set to its state then; None if there is no checkpoint.
+
+    Raises:
+        InputError: it is damaged, or of a run with other settings.
+    """
+    path = run_dir / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        saved = profile_from_dict(content["profile"])
+    except (EOFError, KeyError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is damaged or no checkpoint of this project; delete it to train from the start") from error
+    if training_settings(saved) != training_settings(profile):
+        raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
+    torch.set_rng_state(content["torch_rng"].cpu())
+    return content
