@@ -23,8 +23,9 @@ from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.choices import GRID, overrides_of, sweep
 from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_train_sets
+from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_held_out_tracks, open_train_sets
 from e3sn_lib.data.types import Sequence
+from e3sn_lib.diagnosis import crop_quality
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
@@ -268,6 +269,16 @@ class Study:
         write_csv(self.results / "choices" / f"{run.name}.csv", scores)
         print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
         return scores
+
+    def crop_quality(self, run: Run, pairs: int = 100) -> pd.DataFrame:
+        """Single crops, seen in training and held out, see `diagnosis.crop_quality`, kept as a file of record."""
+        path = run.folder / f"crops-{pairs}.csv"
+        if not path.is_file():
+            data = self.load().data
+            held_out = open_held_out_tracks(data) if self.held_out() else []
+            write_csv(path, crop_quality(self.tracker(run).model, [*self.train_sets().opened, *held_out], run.profile, pairs))
+        write_csv(self.results / "crops" / f"{run.name}.csv", pd.read_csv(path))
+        return pd.read_csv(path)
 
     def attributes(self, benchmark: str = "davis2016") -> None:
         """Keep the attributes of a benchmark's sequences as a file of record, from the data set's own list, where that is there."""

@@ -94,20 +94,27 @@ def davis_tracks(root: Path, year: int, split: str, hold_out: Iterable[str] = ()
     held_out = list(hold_out)
     _check_names(held_out, [sequence.name for sequence in sequences], f"DAVIS-{year} {split}")
     left_out: Counter[str] = Counter()
-    tracks = []
+    tracks: list[Track] = []
     for sequence in sequences:
         if sequence.name in held_out:
             left_out["sequence held out"] += 1
             continue
-        pairs = list(zip(sequence.frame_paths, sequence.mask_paths, strict=True))
-        shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
-        if len(shown) < len(pairs):
-            left_out["frame without object"] += len(pairs) - len(shown)
-        for object_id in [0] if sequence.merge_ids else _ids(sequence.mask_paths[0]):
-            name = f"{sequence.name}/{object_id}" if object_id else sequence.name
-            frames = (TrackFrame(image, at_least(PngMask(mask, object_id), min_area)) for image, mask in shown)
-            tracks.append(Track(name, tuple(frames)))
-    return TrackSet(f"davis{year}-{split}", tuple(track for track in tracks if track.frames), left_out)
+        tracks += sequence_tracks(sequence, min_area, left_out)
+    return TrackSet(f"davis{year}-{split}", tuple(tracks), left_out)
+
+
+def sequence_tracks(sequence: Sequence, min_area: float, left_out: Counter[str]) -> list[Track]:
+    """A sequence's objects as training tracks, see `davis_tracks`; frames without any object are counted in `left_out`."""
+    pairs = list(zip(sequence.frame_paths, sequence.mask_paths, strict=True))
+    shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
+    if len(shown) < len(pairs):
+        left_out["frame without object"] += len(pairs) - len(shown)
+    tracks = []
+    for object_id in [0] if sequence.merge_ids else _ids(sequence.mask_paths[0]):
+        name = f"{sequence.name}/{object_id}" if object_id else sequence.name
+        frames = (TrackFrame(image, at_least(PngMask(mask, object_id), min_area)) for image, mask in shown)
+        tracks.append(Track(name, tuple(frames)))
+    return tracks if shown else []
 
 
 def davis_attributes(root: Path) -> dict[str, list[str]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -12,7 +13,7 @@ import pandas as pd
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
-from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks
+from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks, sequence_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.index import NAMED
 from e3sn_lib.data.mask_folder import mask_folder_tracks
@@ -95,16 +96,30 @@ def open_held_out(data: DataConfig) -> list[Sequence]:
     Raises:
         InputError: no set names any, or its data are absent or broken.
     """
-    sequences: list[Sequence] = []
+    return [sequence for sequences, _ in _held_out(data) for sequence in sequences]
+
+
+def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfig]]:
+    """The same sequences as the sets that training would draw pairs from; raises InputError as `open_held_out`."""
+    found = []
+    for sequences, config in _held_out(data):
+        left_out: Counter[str] = Counter()
+        tracks = [track for each in sequences for track in sequence_tracks(each, config.min_area, left_out)]
+        found.append((TrackSet(f"{config.kind}{config.year}-{config.split} held out", tuple(tracks), left_out), config))
+    return found
+
+
+def _held_out(data: DataConfig) -> list[tuple[list[Sequence], TrainSetConfig]]:
+    found = []
     for config in data.train:
         if config.hold_out and config.kind in ("davis", "synthetic"):
             place = _locate(data, config)
             if isinstance(place, AbsentSet):
                 raise InputError(place.notice)
-            sequences += davis_sequences(place, config.year, config.split, config.hold_out)
-    if not sequences:
+            found.append((davis_sequences(place, config.year, config.split, config.hold_out), config))
+    if not found:
         raise InputError("this profile holds out no training sequences to choose on; name some in hold_out of a set of data.train")
-    return sequences
+    return found
 
 
 def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:

@@ -16,7 +16,6 @@ from e3sn_lib.records import (
     BENCHMARKS,
     VARIANTS,
     Interval,
-    Measured,
     compared_runs,
     is_synthetic,
     main_runs,
@@ -89,32 +88,26 @@ def _stages(results: Path, claim: dict[str, Any]) -> Finding:
 
 
 def _gain(results: Path, claim: dict[str, Any]) -> Finding:
-    paper = paper_difference(claim["table"], *claim["of"])
-    pair = _pair(results, claim)
-    if pair is None:
-        return Finding(_points(paper), _not_run(results, claim["benchmark"]), "")
-    a, b = pair
-    gains = [a.minus(b, name) for name in ("J-Mean", "F-Mean")]
-    right = sum(gain.mean > 0 for gain in gains)
-    if right == 2 and all(gain.low > 0 for gain in gains):
-        verdict = "reproduced" if min(a.seeds, b.seeds) > 1 else "partly (one seed)"
+    compared = _compare(results, claim)
+    if compared is None:
+        return _no_comparison(results, claim)
+    right = sum(gain.mean > 0 for gain in compared.differences)
+    if right == 2 and all(gain.low > 0 for gain in compared.differences):
+        verdict = "reproduced" if compared.seeds > 1 else "partly (one seed)"
     elif right == 2:
         verdict = "partly (an interval includes 0)"
     else:
-        verdict = "partly (only J)" if gains[0].mean > 0 else "partly (only F)" if right else NOT
-    return Finding(_points(paper), _both(*gains) + _seeds(a, b), verdict)
+        verdict = "partly (only J)" if compared.differences[0].mean > 0 else "partly (only F)" if right else NOT
+    return Finding(compared.paper, compared.text, verdict)
 
 
 def _not_worse(results: Path, claim: dict[str, Any]) -> Finding:
-    paper = paper_difference(claim["table"], *claim["of"])
-    pair = _pair(results, claim)
-    if pair is None:
-        return Finding(_points(paper), _not_run(results, claim["benchmark"]), "")
-    a, b = pair
-    differences = [a.minus(b, name) for name in ("J-Mean", "F-Mean")]
-    within = sum(difference.mean >= -claim["slightly"] for difference in differences)
-    verdict = (NOT, "partly", "reproduced" if min(a.seeds, b.seeds) > 1 else "partly (one seed)")[within]
-    return Finding(_points(paper), _both(*differences) + _seeds(a, b), verdict)
+    compared = _compare(results, claim)
+    if compared is None:
+        return _no_comparison(results, claim)
+    within = sum(difference.mean >= -claim["slightly"] for difference in compared.differences)
+    verdict = (NOT, "partly", "reproduced" if compared.seeds > 1 else "partly (one seed)")[within]
+    return Finding(compared.paper, compared.text, verdict)
 
 
 def _budget(results: Path, claim: dict[str, Any]) -> Finding:
@@ -203,10 +196,31 @@ def paper_rows(table: str) -> dict[str, dict[str, Any]]:
     return {row[0]: dict(zip(content["columns"], row, strict=True)) for row in content["rows"]}
 
 
-def _pair(results: Path, claim: dict[str, Any]) -> tuple[Measured, Measured] | None:
+class _Comparison(NamedTuple):
+    """Two variants on equal budgets: differences of J and F mean over the sequences, seeds of the one that has fewer."""
+
+    paper: str
+    text: str
+    differences: tuple[Interval, Interval]
+    seeds: int
+
+
+def _compare(results: Path, claim: dict[str, Any]) -> _Comparison | None:
     runs, scores = read_runs(results), read_scores(results, claim["benchmark"])
-    a, b = (measure(scores, names) for names in compared_runs(runs, *claim["of"]).values())
-    return (a, b) if a and b else None
+    compared = compared_runs(runs, *claim["of"])
+    a, b = (measure(scores, names) for names in compared.values())
+    if not a or not b:
+        return None
+    j, f = (a.minus(b, name) for name in ("J-Mean", "F-Mean"))
+    pairs = sorted(set(runs.loc[runs["run"].isin([name for names in compared.values() for name in names]), "pairs"]))
+    seeds = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
+    text = f"{_both(j, f)}; {seeds}, {' or '.join(f'{each:,}' for each in pairs)} pairs"
+    return _Comparison(_points(paper_difference(claim["table"], *claim["of"])), text, (j, f), min(a.seeds, b.seeds))
+
+
+def _no_comparison(results: Path, claim: dict[str, Any]) -> Finding:
+    paper = _points(paper_difference(claim["table"], *claim["of"]))
+    return Finding(paper, _not_run(results, claim["benchmark"]), "")
 
 
 def _not_run(results: Path, benchmark: str) -> str:
@@ -219,10 +233,6 @@ def _points(values: dict[str, float]) -> str:
 
 def _both(j: Interval, f: Interval) -> str:
     return f"J {j.text(signed=True)}, F {f.text(signed=True)}"
-
-
-def _seeds(a: Measured, b: Measured) -> str:
-    return f"; {_count(a.seeds, 'seed')}" if a.seeds == b.seeds else f"; {a.seeds} and {b.seeds} seeds"
 
 
 def _time(seconds: float) -> str:

@@ -35,7 +35,9 @@ from e3sn_lib.reporting.sections import commands_section, data_section, figures_
 from e3sn_lib.reporting.tables import TABLES, short_table1, to_markdown
 
 NOTEBOOK = {
-    **dict.fromkeys(("table1", "table2", "bounds", "per_sequence", "attributes", "threshold_sweep", "choices", "speed"), "04"),
+    **dict.fromkeys(
+        ("table1", "table2", "bounds", "per_sequence", "crops", "attributes", "threshold_sweep", "choices", "speed"), "04"
+    ),
     **dict.fromkeys(("table3", "sampling_cost"), "05"),
     "table4": "06",
     "ablations": "05,06",
@@ -133,7 +135,7 @@ def _page(report: Path, profile: Profile, tables: dict[str, pd.DataFrame], stems
         "Summary": _summary(prose),
         "Main results": "".join(shown[name] for name in ("table1", "table2", "table3", "table4")),
         "Where the points are": "".join(
-            shown[name] for name in ("bounds", "per_sequence", "attributes", "threshold_sweep", "choices")
+            shown[name] for name in ("bounds", "per_sequence", "crops", "attributes", "threshold_sweep", "choices")
         ),
         "Cost": shown["speed"] + shown["sampling_cost"] + shown["training_speed"],
         "Ablations": shown["ablations"],

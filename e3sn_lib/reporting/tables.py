@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from e3sn_lib.diagnosis import size_slope
 from e3sn_lib.records import (
     BENCHMARKS,
     MODEL,
@@ -118,6 +119,32 @@ def per_sequence(results: Path, benchmark: str = "davis2016") -> pd.DataFrame:
     return titled(table, results, "Per sequence", title, benchmark, "The worst first, by J of E3SN.")
 
 
+def crops(results: Path) -> pd.DataFrame:
+    """Masks and boxes of single crops, of objects that training has seen and of those it has not."""
+    rows = []
+    for path in sorted((results / "crops").glob("*.csv")):
+        for name, part in pd.read_csv(path).groupby("set", sort=False):
+            rows.append(
+                {
+                    "Run": path.stem,
+                    "Set": name,
+                    "Seen in training": "no" if str(name).endswith("held out") else "yes",
+                    "Mask IoU": number(100 * part["mask_iou"].mean()),
+                    "Box IoU": number(100 * part["box_iou"].mean()),
+                    "Slope of size": number(size_slope(part), decimals=2),
+                    "Pairs": str(len(part)),
+                }
+            )
+    table = pd.DataFrame(rows or [dict.fromkeys(("Run", "Set", "Mask IoU", "Box IoU"), NOT_RUN)])
+    notes = [
+        "Template and search crops as augmentation draws them in training, without negative pairs. Mask IoU: mean over positive "
+        "windows. Box IoU: of the anchor with the highest score.",
+        "Slope of size: by how much the logarithm of the predicted box's size grows with the true one's; at 0 a box cannot follow "
+        "its object's size, at 1 it does.",
+    ]
+    return titled(table, results, "Crops", "single crops, apart from tracking", "", *notes)
+
+
 def attributes(results: Path) -> pd.DataFrame:
     """J and F of E3SN on the sequences with and without each attribute of DAVIS-2016.
 
@@ -159,6 +186,7 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "table4": table4,
     "bounds": bounds,
     "per_sequence": per_sequence,
+    "crops": crops,
     "attributes": attributes,
     "threshold_sweep": threshold_sweep,
     "speed": speed,
