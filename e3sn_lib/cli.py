@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
     from e3sn_lib.notebooks import run_all, to_html
-    from e3sn_lib.reporting.report import build_report, readme_report, update_readme
     from e3sn_lib.study import Study
 
     study = Study.open(options.profile, _data(options), options.runs, options.report, options.seed, options.set)
@@ -74,12 +73,26 @@ def reproduce(options: argparse.Namespace) -> int:
     runs = run_all(sources, study.report, parameters, cwd=NOTEBOOKS)
     for executed in sorted((study.report / "notebooks").glob("*.ipynb")):
         to_html(executed, executed.with_suffix(".html"))
-    page = build_report(study.report, profile)
-    print(f"report: {page}")
-    shown = readme_report(ROOT / "reports")
-    if shown and study.report.resolve() == shown.resolve() and update_readme(ROOT / "README.md", shown):
-        print("README.md: its table follows the new results")
+    _build_report(study.report, profile)
     return 0 if all(run.status == "passed" for run in runs) else 1
+
+
+def report(options: argparse.Namespace) -> int:
+    """Make tables and page of a report anew from its files of record; needs neither data nor runs."""
+    folder = options.report or ROOT / "reports" / Path(options.profile).stem
+    if not (folder / "results").is_dir():
+        raise InputError(f"{folder} holds no results; run the study first: make reproduce PROFILE={options.profile}")
+    _build_report(folder, load_profile(options.profile))
+    return 0
+
+
+def _build_report(folder: Path, profile: Profile) -> None:
+    from e3sn_lib.reporting.report import build_report, readme_report, update_readme
+
+    print(f"report: {build_report(folder, profile)}")
+    shown = readme_report(ROOT / "reports")
+    if shown and folder.resolve() == shown.resolve() and update_readme(ROOT / "README.md", shown):
+        print("README.md: its table follows the results")
 
 
 def data(options: argparse.Namespace) -> int:
@@ -325,6 +338,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("reproduce", reproduce)
     add_study(command)
     command.add_argument("--only", default="", help="only these notebooks, by number: 04 or 01,04")
+    command = add("report", report)
+    command.add_argument("--profile", default="smoke", help=f"{', '.join(available_profiles())}, or a YAML file")
+    command.add_argument("--report", type=Path, help="folder of the report (default: reports/PROFILE of this checkout)")
     command = add("data", data)
     command.add_argument("action", choices=["verify", "prepare", "synthesize"], nargs="?", default="verify", help=DATA_ACTIONS)
     add_profile(command)

@@ -208,7 +208,7 @@ class TrainConfig:
     precision: str = "auto"
     """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest this device computes natively."""
     average: float = 0.0
-    """Decay of an exponential moving average of the weights; 0: none (ours)."""
+    """Decay of an exponential moving average of the weights, smaller in each stage's first steps; 0: none (ours)."""
     weights: str = "torchvision"
     """Initial backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a safetensors file below the data root."""
     log_every: int = 20

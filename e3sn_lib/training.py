@@ -85,6 +85,19 @@ def compute_losses(
     return total, parts
 
 
+def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average for `AveragedModel` whose memory grows with the steps, up to `decay`.
+
+    With a fixed decay the untrained weights of the first step would make up much of the average of a short run or stage.
+    """
+
+    def update(averages: Any, currents: Any, steps: Tensor) -> None:
+        warmed = (1 + float(steps)) / (10 + float(steps))
+        get_ema_multi_avg_fn(min(decay, warmed))(averages, currents, steps)  # type: ignore[no-untyped-call]
+
+    return update
+
+
 def tensorboard_writer(folder: Path) -> Watch:
     """Writes the last row of a log for TensorBoard.
 
@@ -155,7 +168,7 @@ class Trainer:
         self.network: nn.Module = self.model.to(self.device)
         self.average = None
         if decay := profile.train.average:
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.model, multi_avg_fn=warmed_average(decay), use_buffers=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
@@ -212,6 +225,8 @@ class Trainer:
             optimiser.load_state_dict(self.optimiser_state)
             self.optimiser_state = None
         done = self.state.step - stage.first_step
+        if self.average and done == 0:
+            self.average.n_averaged.zero_()  # what earlier stages did not train has no history worth keeping
         log: dict[str, list[float]] = {}
         started, bad_steps, trained = time.perf_counter(), 0, None
         silent = self.steps < 200 or not parallel.is_first()

@@ -80,7 +80,21 @@ def readme_table(readme: Path, report: Path) -> str:
     """What stands between the README's marks: Table 1 in a few rows, and where the rest is."""
     table = short_table1(report / "results")
     page = Path(os.path.relpath(report / "index.html", readme.parent)).as_posix()
-    return f"**{table.attrs['title']}**\n\n{to_markdown(table)}\nAll tables, claims and figures: [{page}]({page})"
+    link = f"All tables, claims and figures: [{page}]({page})"
+    return f"**{table.attrs['title']}**\n\n{to_markdown(table)}\n{_stand_in(report / 'results')}{link}"
+
+
+def _stand_in(results: Path) -> str:
+    """What E3SN's main run saw in place of the paper's data."""
+    runs = read_runs(results)
+    main = runs[runs["run"].isin(main_runs(runs, "e3sn"))]
+    if main.empty or is_synthetic(results):
+        return ""
+    sets = ", ".join(f"{each['name']} ({each['tracks']:,})" for each in main["data"].iloc[0])
+    return (
+        f"In place of the paper's ImageNet-VID, COCO and YouTube-VOS, our E3SN saw the objects of {sets}, in "
+        f"{main['pairs'].max():,} pairs of images where SiamMask's training has 12 million.\n\n"
+    )
 
 
 def update_readme(readme: Path, report: Path) -> bool:

@@ -441,14 +441,25 @@ class TestUsage:
             (["track", "frames", "--box", "1,2,x,4", "--weights", "w", "--out", "o"], "'1,2,x,4' is not x,y,width,height"),
             (["train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
             (["reproduce", "--profile", "cpu", "--data", "absent"], "data folder absent does not exist"),
+            (["report", "--profile", "cpu", "--report", "absent"], "absent holds no results; run the study first"),
         ],
     )
     def test_wrong_use_is_one_line(self, refused, arguments: list[str], words: str) -> None:
         assert words in refused(*arguments)
 
-    @pytest.mark.parametrize("command", ["reproduce", "data", "train", "bench", "evaluate", "track", "ship", "convert"])
+    @pytest.mark.parametrize("command", ["reproduce", "report", "data", "train", "bench", "evaluate", "track", "ship", "convert"])
     def test_every_command_explains_itself(self, run: Run, command: str) -> None:
         ended = run(command, "--help")
         assert ended.status == 0
         assert f"usage: e3sn {command}" in ended.out
         assert command in run("--help").out
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu"])
+def test_a_report_comes_from_its_files_of_record_alone(run: Run, tmp_path: Path, profile: str) -> None:
+    """The committed tables are those that the committed results give."""
+    committed = cli.ROOT / "reports" / profile
+    shutil.copytree(committed / "results", tmp_path / profile / "results")
+    assert run("report", "--profile", profile, "--report", profile).out == f"report: {profile}/index.html\n"
+    made = {path.name: path.read_text() for path in (tmp_path / profile / "tables").iterdir()}
+    assert made == {path.name: path.read_text() for path in (committed / "tables").iterdir()}

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, load_profile
@@ -30,7 +31,7 @@ from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.schedule import build_optimiser, learning_rate, parameter_groups, plan, precision_of, set_trainable
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import LOCK, Trainer, compute_losses
+from e3sn_lib.training import LOCK, Trainer, compute_losses, warmed_average
 
 MakeProfile = Callable[..., Profile]
 Source = tuple[TrackSet, TrainSetConfig]
@@ -537,9 +538,9 @@ def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
 
 
 def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
-    """With decay d the average after n steps is d^(n-1) w_1 + sum of (1 - d) d^(n-k) w_k, the k-th step's weights."""
+    """Each step's weights come in with the share 1 - d, where d is (1 + n) / (10 + n) for n weights so far, and 0.25 at most."""
     seen: list[Tensor] = []
-    trainer = Trainer(tiny_profile("train.pairs=8", "train.average=0.75"), [source], tmp_path)
+    trainer = Trainer(tiny_profile("train.pairs=8", "train.average=0.25"), [source], tmp_path)
     assert trainer.average is not None
     update = trainer.average.update_parameters
 
@@ -551,8 +552,28 @@ def test_the_average_lags_behind_the_weights(tiny_profile: MakeProfile, source: 
     final, _ = load_model(trainer.run(silent))
     assert len(seen) == 4
     assert not torch.equal(seen[0], seen[3])
-    expected = 0.75**3 * seen[0] + 0.25 * (0.75**2 * seen[1] + 0.75 * seen[2] + seen[3])
+    expected = seen[0]
+    for decay, weight in zip((2 / 11, 0.25, 0.25), seen[1:], strict=True):
+        expected = decay * expected + (1 - decay) * weight
     torch.testing.assert_close(final.neck[0].weight.detach(), expected, rtol=1e-3, atol=1e-6)  # saved in half precision
+
+
+def test_the_average_holds_nothing_of_the_untrained_start() -> None:
+    """A value that jumps from 0 to 1 and stays there for 60 steps is averaged to 1, and not to 1 - 0.998^60."""
+    value = nn.Linear(1, 1)
+    average = AveragedModel(value, multi_avg_fn=warmed_average(0.998))
+    for number in range(61):
+        nn.init.constant_(value.weight, float(number > 0))
+        average.update_parameters(value)
+    assert float(average.module.weight.detach()) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_average_starts_anew_with_each_stage(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+    trainer = Trainer(tiny_profile("train.average=0.5", variant="siammask"), [source], tmp_path)
+    trainer.run(silent)
+    assert trainer.average is not None
+    assert len(trainer.stages) == 2
+    assert int(trainer.average.n_averaged) == trainer.stages[-1].steps
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_profile: MakeProfile, source: Source) -> None:
