@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pandas as pd
 
-from e3sn_lib.config import Profile, available_profiles, available_variants, load_profile
+from e3sn_lib.config import PRECISIONS, Profile, available_profiles, available_variants, load_profile
 from e3sn_lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -283,7 +283,8 @@ def track(options: argparse.Namespace) -> int:
         )
     model, profile = load_model(options.weights or SHIPPED)
     with _all_or_nothing(options.out) as out:
-        scores = track_video(Tracker(model, profile.track), options.video, options.box, out)
+        tracker = Tracker(model, profile.track, precision=options.precision)
+        scores = track_video(tracker, options.video, options.box, out)
     print(f"{len(scores)} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
     print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in scores.min(axis=0)))
     return 0
@@ -378,6 +379,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--weights", type=Path, help="a trained model (default: models/e3sn.safetensors of this checkout)")
     command.add_argument("--out", type=Path, required=True)
+    command.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="auto: half where the processor computes it natively"
+    )
     command = add("ship", ship)
     command.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help="folder of a finished run")
     command.add_argument("--report", default="", help="folder of the results that it is on record in (default: reports/PROFILE)")

@@ -23,6 +23,8 @@ import yaml
 from e3sn_lib.errors import InputError
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+"""What the network can be computed in, see `e3sn_lib.precision`."""
 
 
 @dataclass(frozen=True)
@@ -387,7 +389,7 @@ _CHOICES = {
     "loss.loc": ("smooth_l1", "l1"),
     "loss.negatives": ("zero", "background"),
     "train.optimiser": ("sgd", "adamw"),
-    "train.precision": ("auto", "fp32", "bf16", "fp16"),
+    "train.precision": PRECISIONS,
     "track.score": ("penalised", "raw"),
     "track.crop": ("exact", "siammask"),
 }

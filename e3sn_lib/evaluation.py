@@ -173,7 +173,7 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool, thresh
 
 def _fingerprint(tracker: Tracker, extras: bool, thresholds: tuple[float, ...]) -> str:
     """A digest of all that masks depend on beside the sequence, so that none are taken for another network's."""
-    digest = hashlib.sha256(f"{tracker.config} {extras} {thresholds}".encode())
+    digest = hashlib.sha256(f"{tracker.config} {tracker.dtype} {extras} {thresholds}".encode())
     for name, value in tracker.model.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"

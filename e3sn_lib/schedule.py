@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.provenance import has_native_bf16
 
 WARMUP_START = 0.2
 """Of the first rate: where a warm-up by epochs begins; it rises by a constant factor and ends one step short (SiamMask)."""
@@ -92,16 +90,3 @@ def set_trainable(model: E3SN, groups: list[dict[str, Any]], config: TrainConfig
         model.rpn.train()
     if config.weights == "none" and "backbone" in names:
         model.backbone.train()
-
-
-def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The type that convolutions are computed in; ``auto`` takes half precision only where the hardware multiplies it natively."""
-    if config.precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    if device.type in ("cpu", "cuda") and has_native_bf16(device.type):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

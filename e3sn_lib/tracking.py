@@ -22,6 +22,7 @@ from e3sn_lib.data.types import Box
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN, MARGIN, Search, Template
 from e3sn_lib.model.windows import Cells
+from e3sn_lib.precision import autocast, precision_of
 
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
@@ -81,13 +82,21 @@ class Tracker:
         model: a network; it is put into evaluation mode.
         config: hyper-parameters of inference.
         device: where to compute; None: where the model is.
+        precision: of the network, see `precision_of`; with less than ``fp32`` masks differ in some pixels.
     """
 
-    def __init__(self, model: E3SN, config: TrackConfig | None = None, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        model: E3SN,
+        config: TrackConfig | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "fp32",
+    ) -> None:
         self.config = config or TrackConfig()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
         self.model = model.to(self.device).eval()
         self.model.backbone.skip_zero_taps()
+        self.dtype = precision_of(precision, self.device)
 
     def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]) -> Iterator[FrameResult]:
         """Follow objects through a video.
@@ -124,7 +133,7 @@ class Tracker:
         fill = tuple(float(value) for value in frame.reshape(-1, 3).mean(axis=0))
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self.dtype, self.device):
             template = self.model.encode_template(self._tensor(crops))
         return Targets(template, centre, size, fill)
 
@@ -138,11 +147,12 @@ class Tracker:
             move: False segments at the known position, for a frame whose boxes are given.
         """
         crops = self._crops(targets.centre_frame_xy, targets.size_wh, SEARCH_SIZE)
-        search = self.model.encode_search(self._tensor([crop.image(frame, targets.fill) for crop in crops]))
         cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
-        if move:
-            cls, loc = self.model.locate(targets.template, search)
-            choice = choose(cls, loc, targets.size_wh, self.config)
+        with autocast(self.dtype, self.device):
+            search = self.model.encode_search(self._tensor([crop.image(frame, targets.fill) for crop in crops]))
+            found = self.model.locate(targets.template, search) if move else None
+        if found:
+            choice = choose(*found, targets.size_wh, self.config)
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame.shape[:2])
         soft = self._segment(search, targets.template, cells, crops, frame.shape[:2])
         ids = labels_from_soft_masks(soft, self.config.mask_threshold)
@@ -153,7 +163,8 @@ class Tracker:
     ) -> NDArray[np.float32]:
         rows, columns = (torch.from_numpy(part.copy()).to(self.device) for part in cells.T)
         chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)
-        soft = self.model.segment(template, search, chosen).sigmoid().cpu().numpy()
+        with autocast(self.dtype, self.device):
+            soft = self.model.segment(template, search, chosen).sigmoid().cpu().numpy()
         margin = MARGIN[SEARCH_SIZE]
         corners = [(float(column * STRIDE - margin), float(row * STRIDE - margin)) for row, column in cells]
         return np.stack([paste_mask(m, corner, crop, frame_hw) for m, corner, crop in zip(soft, corners, crops, strict=True)])

@@ -40,15 +40,14 @@ from e3sn_lib.losses import (
 )
 from e3sn_lib.model.network import E3SN, MARGIN, build_model
 from e3sn_lib.model.weights import load_backbone, save_model
+from e3sn_lib.precision import autocast, precision_of
 from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
 from e3sn_lib.schedule import (
     StagePlan,
-    autocast,
     build_optimiser,
     learning_rate,
     parameter_groups,
     plan,
-    precision_of,
     set_trainable,
 )
 
@@ -157,7 +156,7 @@ class Trainer:
                 f"x {config.accumulate} (train.accumulate)"
             )
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = precision_of(profile.train, self.device)
+        self.dtype = precision_of(profile.train.precision, self.device)
         self.stages = plan(profile)
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
