@@ -249,7 +249,7 @@ def _budgets(trained: pd.DataFrame, variant: str) -> list[pd.DataFrame]:
 
 
 def _row(method: str, source: str, values: dict[str, str]) -> dict[str, str]:
-    columns = ("FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds", "Pairs")
+    columns = ("Pairs", "FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds")
     return {"Method": method, "Numbers from": source} | {name: values.get(name, NONE) for name in columns}
 
 
