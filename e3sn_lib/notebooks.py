@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import base64
 import difflib
+import io
 import json
 import logging
 import math
@@ -22,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import atomic_path, write_json, write_text
+from e3sn_lib.files import as_webp, atomic_path, write_json, write_text
 from e3sn_lib.provenance import environment
 
 
@@ -160,9 +162,15 @@ def to_html(executed: Path, out: Path) -> None:
     exporter = HTMLExporter(embed_images=True, raw_template=_OFFLINE_TEMPLATE)  # type: ignore[no-untyped-call]
     _read(executed)
     html, _ = exporter.from_filename(str(executed))
+    html = re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html)
     if loads := remote_loads(html):
         raise InputError(f"notebook {executed.name} would load {loads[0]} when it is read; embed it instead")
     write_text(out, html)
+
+
+def _webp_address(png: re.Match[str]) -> str:
+    content, _ = as_webp(io.BytesIO(base64.b64decode(png[1])), LARGEST_WIDTH)
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
 def remote_loads(html: str) -> list[str]:
@@ -173,6 +181,8 @@ def remote_loads(html: str) -> list[str]:
     return finder.found
 
 
+LARGEST_WIDTH = 1600
+"""Pixels of a figure in an executed notebook's page; the figure's own file lies beside the report."""
 _OFFLINE_TEMPLATE = """{% extends 'index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from e3sn_lib.files import as_webp
 from e3sn_lib.records import NOT_RUN
 from e3sn_lib.reporting.cells import numeric_columns
 
@@ -85,13 +85,8 @@ def figure_html(path: Path, caption: str, link: str) -> str:
     """An image embedded as WebP, linked to the file it was made from."""
     with Image.open(path) as image:
         natural = image.width
-        flat = Image.new("RGB", image.size, "white")
-        flat.paste(image.convert("RGBA"), mask=image.convert("RGBA").getchannel("A"))
-    flat.thumbnail((LARGEST_WIDTH, 10 * LARGEST_WIDTH))
-    encoded = io.BytesIO()
-    flat.save(encoded, "WEBP", quality=86, method=4)
-    data = base64.b64encode(encoded.getvalue()).decode()
-    width, height = flat.size
+    content, (width, height) = as_webp(path, LARGEST_WIDTH)
+    data = base64.b64encode(content).decode()
     size = f'width="{width}" height="{height}" alt="{html.escape(caption)}" loading="lazy"'
     linked = f'<a href="{html.escape(link)}"><img src="data:image/webp;base64,{data}" {size}></a>'
     return f'<figure style="width:{SCALE * natural:.0f}px">{linked}<figcaption>{text(caption)}</figcaption></figure>'

@@ -1,13 +1,18 @@
 """The papermill driver, on tiny notebooks."""
 
+import base64
+import io
 import json
 import os
+import re
 import sys
 
+import cv2
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.notebooks import NotebookRun, check_parameters, record, remote_loads, run_all, run_notebook, to_html
@@ -108,7 +113,7 @@ def test_figures_stay_in_the_executed_copy_and_its_page(notebook, out, tmp_path)
     source = notebook("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
     assert run_notebook(source, out, {}).status == "passed"
     to_html(out, page := tmp_path / "tiny.html")
-    assert "data:image/png;base64," in page.read_text()
+    assert "data:image/webp;base64," in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -241,3 +246,15 @@ def test_page_that_would_load_something_is_refused(tmp_path, text):
 )
 def test_remote_loads_are_found_and_links_are_not(html, count):
     assert len(remote_loads(html)) == count
+
+
+def test_page_has_small_images_of_the_same_size(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 3)).save(picture, "PNG")
+    data = {"image/png": base64.b64encode(picture.getvalue()).decode()}
+    page = page_of(tmp_path, new_code_cell(outputs=[new_output("display_data", data)]))
+    [(kind, encoded)] = re.findall(r'src="data:image/(\w+);base64,([\w+/=]+)"', page)
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as shown:
+        assert (kind, shown.size) == ("webp", (400, 300))
+    assert len(encoded) < len(data["image/png"]) / 4
