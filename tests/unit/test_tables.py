@@ -395,6 +395,7 @@ def two_seeds(results: Path, variant: str, j: float, f: float, seeds: int = 2, *
         (-0.02, 0.01, 2, "partly (only F)"),
         (-0.02, -0.03, 2, "not reproduced"),
         (0.0, 0.0, 2, "not reproduced"),
+        (0.08, 0.03, 2, "partly (an effect of another size)"),
     ],
 )
 def test_verdict_on_a_gain(tmp_path: Path, j: float, f: float, seeds: int, verdict: str) -> None:
@@ -416,7 +417,13 @@ def test_a_gain_whose_interval_includes_zero_is_partly_reproduced(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("loss", "verdict"), [((0.0, 0.02), "reproduced"), ((0.01, 0.03), "partly"), ((0.03, 0.03), "not reproduced")]
+    ("loss", "verdict"),
+    [
+        ((0.0, 0.02), "reproduced"),
+        ((0.01, 0.03), "partly"),
+        ((0.03, 0.03), "not reproduced"),
+        ((-0.10, 0.01), "partly (an effect of another size)"),
+    ],
 )
 def test_verdict_on_being_slightly_worse(tmp_path: Path, loss: tuple[float, float], verdict: str) -> None:
     two_seeds(tmp_path, "siammask", 0.5, 0.5)
