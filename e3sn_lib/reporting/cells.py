@@ -11,6 +11,8 @@ from e3sn_lib.records import NONE, NOT_RUN, Measured, is_synthetic, number, read
 
 PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
+SHORT = 360.0
+"""Seconds of training that are not told in hours."""
 RECOMPUTED = "recomputed by the DAVIS authors"
 AVERAGES = (
     "Scores in percent, without the first and last frame of a sequence; mean, recall and decay are of each object over its frames, "
@@ -64,9 +66,11 @@ def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) 
 
 
 def duration(group: pd.DataFrame) -> str:
-    """Training time of some runs: ``0.50 ± 0.02 h (1,800 s)``."""
+    """Training time of some runs: ``0.50 ± 0.02 h (1,800 s)``, or ``121 ± 2 s``."""
     if group.empty:
         return NOT_RUN
+    if group["seconds"].mean() < SHORT:
+        return spread(group, "seconds", "s")
     hours = spread(group.assign(hours=group["seconds"] / 3600), "hours", "h", 2)
     return f"{hours} ({number(group['seconds'].mean(), decimals=0)} s)"
 

@@ -110,9 +110,11 @@ def ablations(results: Path) -> pd.DataFrame:
     rows = []
     for (variant, settings), group in trained[trained["settings"] != ""].groupby(["variant", "settings"], sort=False):
         base = _unchanged(trained, group)
-        before = base["settings"].iloc[0] or "the profile's settings" if len(base) else "no run of this budget"
+        kept = base["settings"].iloc[0] if len(base) else ""
+        changed = " ".join(each for each in settings.split() if each not in kept.split())
+        before = kept or "the profile's settings" if len(base) else "no run of this budget"
         new, old = measure(scores, group["run"]), measure(scores, base["run"])
-        row = {"Variant": VARIANTS.get(variant, variant), "Changed": settings, "Compared with": before, "Seeds": str(len(group))}
+        row = {"Variant": VARIANTS.get(variant, variant), "Changed": changed, "Compared with": before, "Seeds": str(len(group))}
         for name in ("J-Mean", "F-Mean"):
             gain = new.minus(old, name).text(signed=True) if new and old else NOT_RUN if len(base) else NONE
             row |= {name: score(new, name), f"{name[0]} gain": gain}
