@@ -64,9 +64,10 @@ def reproduce(options: argparse.Namespace) -> int:
     print(f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; finished runs are reused")
     parameters = {
         "profile": study.profile,
-        "data": str(Path(study.data).resolve()) if study.data else "",
-        "runs": str(study.runs.resolve()),
-        "report": str(study.report.resolve()),
+        # relative to the repository, as notebooks take them, so that executed copies do not tell whose machine it was
+        "data": os.path.relpath(study.data, ROOT) if study.data else "",
+        "runs": os.path.relpath(study.runs, ROOT),
+        "report": os.path.relpath(study.report, ROOT),
         "seed": study.seed,
         "overrides": list(study.overrides),
     }

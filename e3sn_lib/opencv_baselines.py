@@ -150,6 +150,9 @@ def grabcut(frame: NDArray[np.uint8], box_frame_xyxy: Box) -> NDArray[np.bool_]:
 
 def _nanotrack(backbone: Path, head: Path) -> Any:
     opencv: Any = cv2  # its type stubs do not know this tracker
+    opencv.utils.logging.setLogLevel(
+        opencv.utils.logging.LOG_LEVEL_ERROR
+    )  # else it warns, for each video, of hardware nobody chose
     settings = opencv.TrackerNano_Params()
     settings.backbone, settings.neckhead = str(backbone), str(head)
     return opencv.TrackerNano_create(settings)
