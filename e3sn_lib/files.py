@@ -31,6 +31,10 @@ def _davis_palette() -> list[int]:
 DAVIS_PALETTE = _davis_palette()
 
 
+PAGE_WIDTH = 1600
+"""Pixels of an image that is embedded in a page; its file lies beside the report."""
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure."""
@@ -57,7 +61,7 @@ def write_csv(path: Path, table: pd.DataFrame, decimals: int = 6) -> None:
         table.to_csv(temporary, index=False, float_format=f"%.{decimals}f")
 
 
-def as_webp(source: Path | BinaryIO, largest_width: int) -> tuple[bytes, tuple[int, int]]:
+def as_webp(source: Path | BinaryIO, largest_width: int = PAGE_WIDTH) -> tuple[bytes, tuple[int, int]]:
     """An image for a page, a tenth of a PNG photograph's size: on white, no wider than this, with its width and height."""
     with Image.open(source) as image:
         flat = Image.new("RGB", image.size, "white")

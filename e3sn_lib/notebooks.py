@@ -169,7 +169,7 @@ def to_html(executed: Path, out: Path) -> None:
 
 
 def _webp_address(png: re.Match[str]) -> str:
-    content, _ = as_webp(io.BytesIO(base64.b64decode(png[1])), LARGEST_WIDTH)
+    content, _ = as_webp(io.BytesIO(base64.b64decode(png[1])))
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
@@ -181,8 +181,6 @@ def remote_loads(html: str) -> list[str]:
     return finder.found
 
 
-LARGEST_WIDTH = 1600
-"""Pixels of a figure in an executed notebook's page; the figure's own file lies beside the report."""
 _OFFLINE_TEMPLATE = """{% extends 'index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}

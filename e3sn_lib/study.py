@@ -194,13 +194,13 @@ class Study:
         config = self.load().study
         return [self.train(variant, config.comparison, self.seed + number) for number in range(config.seeds)]
 
-    def ablate(self, variant: str, changes: Iterable[str], benchmark: str = "davis2016") -> Run | None:
-        """Train and score a short run with changed settings, on `StudyConfig.ablation`; None where the profile asks for none."""
+    def ablate(self, variant: str, changes: Iterable[str]) -> Run | None:
+        """Train a short run with changed settings on `StudyConfig.ablation`, and score it; None where the profile asks for none."""
         base = self.load().study.ablation
         if not base:
             return None
         run = self.train(variant, [*base, *changes])
-        self.evaluate(run, benchmark, extras=False)
+        self.evaluate(run, "davis2016", extras=False)
         return run
 
     def evaluate(self, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:

@@ -94,13 +94,11 @@ def training_speed(results: Path) -> pd.DataFrame:
     notes = [
         "Plain: the same network in fp32, contiguous, every position of every correlation map. Plain SiamMask: the baseline's "
         "first stage computed so, with one level instead of three. The fastest of several steps, taking turns in one process.",
-        *(f"Batches of {batch}, {machine}. Data are prepared beside the step." for batch, machine in _contexts(timed)),
     ]
+    if len(timed):
+        batch, machine = timed[["batch", "machine"]].iloc[0]
+        notes.append(f"Batches of {batch}, {machine}. Data are prepared beside the step.")
     return titled(table, results, "Training speed", "one training step against plain loops", "", *notes)
-
-
-def _contexts(timed: pd.DataFrame) -> list[tuple[int, str]]:
-    return [] if timed.empty else list(timed[["batch", "machine"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def ablations(results: Path) -> pd.DataFrame:

@@ -17,8 +17,6 @@ from e3sn_lib.records import NOT_RUN
 from e3sn_lib.reporting.cells import numeric_columns
 
 Row = dict[str, Any]
-LARGEST_WIDTH = 1600
-"""Pixels of an embedded figure; the file itself is linked."""
 SCALE = 0.74
 """Pixels on the page for each of a figure, so that its letters are about as large as the text."""
 LONG = 28
@@ -85,7 +83,7 @@ def figure_html(path: Path, caption: str, link: str) -> str:
     """An image embedded as WebP, linked to the file it was made from."""
     with Image.open(path) as image:
         natural = image.width
-    content, (width, height) = as_webp(path, LARGEST_WIDTH)
+    content, (width, height) = as_webp(path)
     data = base64.b64encode(content).decode()
     size = f'width="{width}" height="{height}" alt="{html.escape(caption)}" loading="lazy"'
     linked = f'<a href="{html.escape(link)}"><img src="data:image/webp;base64,{data}" {size}></a>'
