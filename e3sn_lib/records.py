@@ -24,6 +24,7 @@ from e3sn_lib.scoring import SUMMARY_COLUMNS
 REFERENCE = Path(__file__).parent / "reference"
 """What others published, and the report's own texts."""
 STATISTICS = SUMMARY_COLUMNS
+MEANS = ("J-Mean", "F-Mean")
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
 MODEL = "mask"
@@ -201,8 +202,8 @@ def read_choices(results: Path) -> dict[str, pd.DataFrame]:
 
 def mean_choices(scores: pd.DataFrame) -> pd.DataFrame:
     """Means over objects by settings, in the order they were tried: `CHOICE_SETTINGS`, J-Mean, F-Mean, J&F (their mean)."""
-    means = scores.groupby(list(CHOICE_SETTINGS), sort=False)[["J-Mean", "F-Mean"]].mean().reset_index()
-    return means.assign(**{"J&F": means[["J-Mean", "F-Mean"]].mean(axis=1)})
+    means = scores.groupby(list(CHOICE_SETTINGS), sort=False)[list(MEANS)].mean().reset_index()
+    return means.assign(**{"J&F": means[list(MEANS)].mean(axis=1)})
 
 
 def best_choice(scores: pd.DataFrame) -> dict[str, float]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from e3sn_lib.errors import InputError
 from e3sn_lib.figures.style import BLUE, FAINT, INK, ORANGE, PURPLE, QUIET, RED, VARIANT_COLOURS, axes_grid, label_lines, styled
 from e3sn_lib.records import (
+    MEANS,
     MODEL,
     VARIANTS,
     Measured,
@@ -78,7 +79,7 @@ def ladder(results: Path, benchmark: str = "davis2016") -> Figure:
     }
     found = {name: each for name, each in entries.items() if each is not None}
     figure, grid = axes_grid(1, 2, (10.5, 0.9 + 0.42 * len(found)), sharey=True)
-    for axes, statistic in zip(grid[0], ("J-Mean", "F-Mean"), strict=True):
+    for axes, statistic in zip(grid[0], MEANS, strict=True):
         for row, (name, each) in enumerate(found.items()):
             interval = each.interval(statistic)
             axes.barh(row, interval.mean, color=BLUE if name == "E3SN" else "#b8c4d0", height=0.66)
@@ -131,7 +132,7 @@ def gains(results: Path, new: str = "e3sn", old: str = "e3sn-s", benchmark: str 
     a, b = (_required(measure(scores, names), benchmark) for names in compared_runs(trained, new, old).values())
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
-    for axes, statistic in zip(grid[0], ("J-Mean", "F-Mean"), strict=True):
+    for axes, statistic in zip(grid[0], MEANS, strict=True):
         _draw_gains(axes, a, b, statistic, list(order))
     grid[0, 0].set_yticks(range(len(order)), list(order))
     figure.suptitle(f"{VARIANTS[new]} minus {VARIANTS[old]}, points", x=0.01, ha="left", fontweight="bold", fontsize=11)

@@ -14,8 +14,10 @@ import pandas as pd
 
 from e3sn_lib.records import (
     BENCHMARKS,
+    MEANS,
     VARIANTS,
     Interval,
+    Measured,
     compared_runs,
     is_synthetic,
     main_runs,
@@ -31,8 +33,6 @@ from e3sn_lib.records import (
 )
 
 NOT = "not reproduced"
-ALIKE = 5.0
-"""Points by which a difference may differ from the paper's; a larger one shows something else than what the paper claims."""
 
 
 class Finding(NamedTuple):
@@ -45,8 +45,8 @@ class Finding(NamedTuple):
 
 def claims(results: Path) -> pd.DataFrame:
     """One row per claim: the paper's number, ours, and the verdict."""
-    rows = []
-    for place, claim in enumerate(reference("claims")["claims"], start=1):
+    rows, content = [], reference("claims")
+    for place, claim in enumerate(content["claims"], start=1):
         finding = _RULES[claim["rule"]](results, claim)
         rows.append(
             {
@@ -61,7 +61,7 @@ def claims(results: Path) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     table.attrs["title"] = f"Claims{', synthetic' if is_synthetic(results) else ''}: what the paper says and what we found"
-    table.attrs["notes"] = [f"Rule for {name}: {rule}." for name, rule in reference("claims")["rules"].items()]
+    table.attrs["notes"] = [f"Rule for {name}: {rule.format(**content)}." for name, rule in content["rules"].items()]
     return table
 
 
@@ -83,7 +83,7 @@ def _stages(results: Path, claim: dict[str, Any]) -> Finding:
     if not model or not still or not logs:
         return Finding("one stage", _not_run(results, claim["benchmark"]), "")
     stages = max(pd.read_csv(path)["stage"].nunique() for path in logs)
-    gains = [model.minus(still, name) for name in ("J-Mean", "F-Mean")]
+    gains = [model.minus(still, name) for name in MEANS]
     learned = sum(gain.low > 0 for gain in gains)
     verdict = NOT if stages > 1 or not learned else "reproduced" if learned == 2 else "partly"
     return Finding("one stage", f"{_count(stages, 'stage')}; against a still mask {_both(*gains)}", verdict)
@@ -95,7 +95,7 @@ def _gain(results: Path, claim: dict[str, Any]) -> Finding:
         return _no_comparison(results, claim)
     right = sum(gain.mean > 0 for gain in compared.differences)
     if right == 2 and all(gain.low > 0 for gain in compared.differences):
-        verdict = compared.supported
+        verdict = compared.supported(above=0)
     elif right == 2:
         verdict = "partly (an interval includes 0)"
     else:
@@ -107,8 +107,9 @@ def _not_worse(results: Path, claim: dict[str, Any]) -> Finding:
     compared = _compare(results, claim)
     if compared is None:
         return _no_comparison(results, claim)
-    within = sum(difference.mean >= -claim["slightly"] for difference in compared.differences)
-    verdict = (NOT, "partly", compared.supported)[within]
+    slightly = reference("claims")["slightly"]
+    within = sum(difference.mean >= -slightly for difference in compared.differences)
+    verdict = (NOT, "partly", compared.supported(above=-slightly))[within]
     return Finding(compared.paper, compared.text, verdict)
 
 
@@ -169,9 +170,9 @@ def _absolute(results: Path, claim: dict[str, Any]) -> Finding:
     model = measure(read_scores(results, claim["benchmark"]), main_runs(read_runs(results), "e3sn"))
     if model is None:
         return Finding(paper, _not_run(results, claim["benchmark"]), "")
-    shares = [(model.value(name), row[name]) for name in ("J-Mean", "F-Mean")]
+    shares = [(model.value(name), row[name]) for name in MEANS]
     near, part = all(ours >= theirs - 1 for ours, theirs in shares), all(ours >= 0.8 * theirs for ours, theirs in shares)
-    ours = ", ".join(f"{name[0]} {model.interval(name).text()}" for name in ("J-Mean", "F-Mean"))
+    ours = ", ".join(f"{name[0]} {model.interval(name).text()}" for name in MEANS)
     return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", "reproduced" if near else "partly" if part else NOT)
 
 
@@ -189,7 +190,7 @@ _RULES: dict[str, Callable[[Path, dict[str, Any]], Finding]] = {
 def paper_difference(table: str, a: str, b: str) -> dict[str, float]:
     """What the paper's table says variant `a` gains over `b`, in points of J and F mean."""
     rows = paper_rows(table)
-    return {name: round(rows[VARIANTS[a]][name] - rows[VARIANTS[b]][name], 1) for name in ("J-Mean", "F-Mean")}
+    return {name: round(rows[VARIANTS[a]][name] - rows[VARIANTS[b]][name], 1) for name in MEANS}
 
 
 def paper_rows(table: str) -> dict[str, dict[str, Any]]:
@@ -199,19 +200,23 @@ def paper_rows(table: str) -> dict[str, dict[str, Any]]:
 
 
 class _Comparison(NamedTuple):
-    """Two variants on equal budgets: differences of J and F mean over the sequences, seeds of the one that has fewer."""
+    """Two variants on equal budgets: differences of J and F mean over the sequences, and again seed by seed."""
 
     paper: str
     text: str
     differences: tuple[Interval, Interval]
-    seeds: int
+    by_seed: pd.DataFrame
+    """Columns J-Mean and F-Mean, a row for each seed that both were trained with."""
     alike: bool
     """Whether both differences are about as large as the paper's."""
 
-    @property
-    def supported(self) -> str:
-        """The verdict if the differences are on the right side."""
-        return "partly (an effect of another size)" if not self.alike else "reproduced" if self.seeds > 1 else "partly (one seed)"
+    def supported(self, above: float) -> str:
+        """The verdict if both differences are above a number of points: whether chance of training could have put them there."""
+        if not self.alike:
+            return "partly (an effect of another size)"
+        if len(self.by_seed) < 2:
+            return "partly (one seed)"
+        return "reproduced" if (self.by_seed >= above).all(axis=None) else "partly (not with every seed)"
 
 
 def _compare(results: Path, claim: dict[str, Any]) -> _Comparison | None:
@@ -220,13 +225,24 @@ def _compare(results: Path, claim: dict[str, Any]) -> _Comparison | None:
     a, b = (measure(scores, names) for names in compared.values())
     if not a or not b:
         return None
-    j, f = (a.minus(b, name) for name in ("J-Mean", "F-Mean"))
+    j, f = (a.minus(b, name) for name in MEANS)
+    seeds = runs.set_index("run")["seed"]
+    by_seed = pd.DataFrame({name: a.by_seed(name).rename(seeds) - b.by_seed(name).rename(seeds) for name in MEANS}).dropna()
     pairs = sorted(set(runs.loc[runs["run"].isin([name for names in compared.values() for name in names]), "pairs"]))
-    seeds = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
-    text = f"{_both(j, f)}; {seeds}, {' or '.join(f'{each:,}' for each in pairs)} pairs"
+    text = f"{_both(j, f)}; {_seeds(a, b, by_seed)}, {' or '.join(f'{each:,}' for each in pairs)} pairs"
     paper = paper_difference(claim["table"], *claim["of"])
-    alike = all(abs(mine.mean - theirs) <= ALIKE for mine, theirs in zip((j, f), paper.values(), strict=True))
-    return _Comparison(_points(paper), text, (j, f), min(a.seeds, b.seeds), alike)
+    largest = reference("claims")["alike"]
+    alike = all(abs(mine.mean - theirs) <= largest for mine, theirs in zip((j, f), paper.values(), strict=True))
+    return _Comparison(_points(paper), text, (j, f), by_seed, alike)
+
+
+def _seeds(a: Measured, b: Measured, by_seed: pd.DataFrame) -> str:
+    """How many seeds each side has, and what the differences are between what each bears."""
+    count = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
+    if len(by_seed) < 2:
+        return count
+    each = ", ".join(f"{name[0]} {' '.join(number(value, signed=True) for value in by_seed[name])}" for name in MEANS)
+    return f"{count} ({each})"
 
 
 def _no_comparison(results: Path, claim: dict[str, Any]) -> Finding:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from e3sn_lib.records import (
     CHOICE_SETTINGS,
+    MEANS,
     NONE,
     NOT_RUN,
     TRAINING_SPEED,
@@ -113,7 +114,7 @@ def ablations(results: Path) -> pd.DataFrame:
         before = kept or "the profile's settings" if len(base) else "no run of this budget"
         new, old = measure(scores, group["run"]), measure(scores, base["run"])
         row = {"Variant": VARIANTS.get(variant, variant), "Changed": changed, "Compared with": before, "Seeds": str(len(group))}
-        for name in ("J-Mean", "F-Mean"):
+        for name in MEANS:
             gain = new.minus(old, name).text(signed=True) if new and old else NOT_RUN if len(base) else NONE
             row |= {name: score(new, name), f"{name[0]} gain": gain}
         rows.append(row | {"Pairs": spread(group, "pairs"), "Training time": duration(group)})

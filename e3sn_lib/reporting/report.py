@@ -14,6 +14,7 @@ from e3sn_lib.files import write_csv, write_text
 from e3sn_lib.notebooks import remote_loads
 from e3sn_lib.records import (
     BENCHMARKS,
+    MEANS,
     NOT_RUN,
     REFERENCE,
     is_synthetic,
@@ -196,7 +197,7 @@ def _tiles(results: Path, claims: pd.DataFrame) -> list[tuple[str, str, str]]:
     model, timed = measure(read_scores(results, "davis2016"), runs["run"]), read_speed(results, "davis2016", runs["run"])
     extent = scope(results, "davis2016") or f"{BENCHMARKS['davis2016']} val"
     tiles = []
-    for name in ("J-Mean", "F-Mean"):
+    for name in MEANS:
         value, interval = NOT_RUN, ""
         if model:
             found = model.interval(name)

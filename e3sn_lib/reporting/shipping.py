@@ -15,6 +15,7 @@ from e3sn_lib.files import write_text
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.records import (
     BENCHMARKS,
+    MEANS,
     NONE,
     NOT_RUN,
     STATISTICS,
@@ -179,7 +180,7 @@ def _scores(results: Path, run: str) -> pd.DataFrame:
                 values = dict.fromkeys(STATISTICS, NOT_RUN)
             else:
                 values = {key: number(measured.value(key)) for key in STATISTICS}
-                values |= {key: measured.interval(key).text() for key in ("J-Mean", "F-Mean")}
+                values |= {key: measured.interval(key).text() for key in MEANS}
             if measured or label == "this model":
                 rows.append({"Benchmark": f"{title} val", "Method": label} | values)
         if extent := scope(results, benchmark):

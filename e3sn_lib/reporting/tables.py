@@ -15,6 +15,7 @@ import pandas as pd
 from e3sn_lib.diagnosis import size_slope
 from e3sn_lib.records import (
     BENCHMARKS,
+    MEANS,
     MODEL,
     NONE,
     NOT_RUN,
@@ -41,7 +42,6 @@ from e3sn_lib.reporting.claims import claims as claims
 from e3sn_lib.reporting.claims import paper_difference, paper_rows
 from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed, training_speed
 
-MEANS = ("J-Mean", "F-Mean")
 METHODS = {
     "first box held still": "a box, and nothing followed",
     "first mask held still": "the true first mask, and nothing followed",

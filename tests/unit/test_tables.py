@@ -408,6 +408,22 @@ def test_verdict_on_a_gain(tmp_path: Path, j: float, f: float, seeds: int, verdi
         assert found["Ours"].startswith(f"J {100 * j:+.1f} ({100 * j:+.1f} to {100 * j:+.1f}), F {100 * f:+.1f}")
 
 
+def test_a_gain_that_a_seed_does_not_show_is_partly_reproduced(tmp_path: Path) -> None:
+    for seed, (single, three) in enumerate([(0.50, 0.56), (0.52, 0.51)]):
+        add_scores(tmp_path, add_run(tmp_path, "e3sn-s", seed), single, single)
+        add_scores(tmp_path, add_run(tmp_path, "e3sn", seed), three, 0.55)
+    found = claims(tmp_path).set_index("Claim").loc["C4"]
+    assert found["Verdict"] == "partly (not with every seed)"
+    assert "2 seeds (J +6.0 -1.0, F +5.0 +3.0)" in found["Ours"]
+
+
+def test_seeds_of_one_side_alone_are_no_comparison(tmp_path: Path) -> None:
+    two_seeds(tmp_path, "e3sn-s", 0.5, 0.5, seeds=3)
+    two_seeds(tmp_path, "e3sn", 0.52, 0.53, seeds=1)
+    found = claims(tmp_path).set_index("Claim").loc["C4"]
+    assert (found["Verdict"], "1 and 3 seeds, 12,000 pairs" in found["Ours"]) == ("partly (one seed)", True)
+
+
 def test_a_gain_whose_interval_includes_zero_is_partly_reproduced(tmp_path: Path) -> None:
     two_seeds(tmp_path, "e3sn-s", 0.5, 0.5)
     for seed in range(2):
