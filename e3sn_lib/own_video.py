@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.files import write_mask
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.video import Image, frame_names, overlay, read_frames, write_clip
+from e3sn_lib.video import Image, frame_names, frame_rate, overlay, read_frames, write_clip
 
 
 def track_video(tracker: Tracker, video: Path, boxes_frame_xywh: Sequence[Sequence[float]], out: Path) -> NDArray[np.float64]:
@@ -21,7 +21,8 @@ def track_video(tracker: Tracker, video: Path, boxes_frame_xywh: Sequence[Sequen
         tracker: with the network.
         video: a file, or a folder of frames.
         boxes_frame_xywh: of the objects in the first frame.
-        out: a folder; ``masks/`` gets one palette PNG of object ids per frame, named as the frames are, ``overlay.webm`` a clip.
+        out: a folder; ``masks/`` gets one palette PNG of object ids per frame, named as the frames are, ``overlay.webm`` a
+            clip of the video's frame rate.
 
     Returns:
         (T, N) scores of the frames' objects, 0 to 1; below 0.5 an object was probably lost.
@@ -40,5 +41,5 @@ def track_video(tracker: Tracker, video: Path, boxes_frame_xywh: Sequence[Sequen
             scores.append(result.scores)
             yield overlay(frame, result.ids)
 
-    write_clip(out / "overlay.webm", masks_and_overlays())
+    write_clip(out / "overlay.webm", masks_and_overlays(), frame_rate(video))
     return np.array(scores)

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from e3sn_lib.checkout import ROOT
+
 PACKAGE = "e3sn-study"
-_ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("e3sn_lib", "notebooks", "pyproject.toml")
 
 
@@ -99,7 +100,7 @@ def _version(name: str) -> str:
 def _commit() -> tuple[str, bool | str]:
     """Commit of the checkout this library lies in, and whether its code differs from it."""
     top = _git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != _ROOT:  # installed elsewhere: a repository around it is not ours
+    if top is None or Path(top).resolve() != ROOT:  # installed elsewhere: a repository around it is not ours
         return "unknown", "unknown"
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *_CODE)
     return commit or "unknown", "unknown" if changes is None else bool(changes)
@@ -107,7 +108,7 @@ def _commit() -> tuple[str, bool | str]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -19,6 +19,7 @@ import pandas as pd
 
 from e3sn_lib import parallel
 from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
+from e3sn_lib.checkout import NOTEBOOKS, ROOT
 from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.choices import GRID, overrides_of, sweep
 from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
@@ -32,14 +33,13 @@ from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders
+from e3sn_lib.run_log import Watch
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import FINAL, Trainer, Watch
+from e3sn_lib.training import FINAL, Trainer
 from e3sn_lib.video import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Study:
             seed: of the first run of each kind.
             overrides: ``key=value`` settings for every run.
         """
-        base = ROOT if Path.cwd() == ROOT / "notebooks" else Path()
+        base = ROOT if Path.cwd() == NOTEBOOKS else Path()
         profile = str(base / profile) if profile.endswith((".yaml", ".yml")) else profile
         overrides = tuple(overrides)
         root = data or os.environ.get("E3SN_DATA", "") or load_profile(profile, overrides=overrides).data.root

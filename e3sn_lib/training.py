@@ -6,11 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -29,59 +27,22 @@ from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.interrupts import deferred_interrupts, ignore_interrupts
-from e3sn_lib.losses import (
-    Counts,
-    classification_loss,
-    count_targets,
-    mask_iou,
-    mask_loss,
-    mask_windows,
-    regression_loss,
-)
-from e3sn_lib.model.network import E3SN, MARGIN, build_model
+from e3sn_lib.losses import Counts, count_targets
+from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import load_backbone, save_model
+from e3sn_lib.objective import compute_losses
 from e3sn_lib.precision import autocast, precision_of
 from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
-from e3sn_lib.schedule import (
-    StagePlan,
-    build_optimiser,
-    learning_rate,
-    parameter_groups,
-    plan,
-    set_trainable,
-)
+from e3sn_lib.run_log import RunState, Watch, tensorboard_writer
+from e3sn_lib.schedule import StagePlan, build_optimiser, learning_rate, parameter_groups, plan, set_trainable
 
 Source = tuple[TrackSet, TrainSetConfig]
-Watch = Callable[[pd.DataFrame], None]
 LOCK = "lock"
 FINAL = "model.safetensors"
 LARGEST_BAD_SHARE = 0.01
 """Pairs that needed a replacement for a damaged file; more stop the run."""
 BAD_STEPS_IN_A_ROW = 5
 """Steps whose loss is not finite; so many in a row stop the run."""
-
-
-def compute_losses(
-    model: nn.Module, batch: Batch, profile: Profile, stage: StageConfig, counts: Counts | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of eq. 3 and its parts, with the mean mask IoU of the positive samples.
-
-    Of several parts of a batch the results add up to those of the batch, given its `counts`.
-    """
-    config = profile.loss
-    output = model(batch.template, batch.search, batch.cells, stage.mask)
-    pixel_labels = mask_windows(batch.mask.float(), batch.cells, MARGIN[stage.search_size])
-    parts = {"mask": mask_loss(output.mask_logits, pixel_labels, batch.sample_labels, config.negatives, counts)}
-    total = config.mask_weight * parts["mask"]
-    if stage.train_location:
-        parts["cls"] = classification_loss(output.cls, batch.anchor_labels, counts)
-        parts["loc"] = regression_loss(output.loc, batch.offsets, batch.anchor_labels, config.loc, config.loc_beta, counts)
-        total = total + config.cls_weight * parts["cls"] + config.loc_weight * parts["loc"]
-    with torch.no_grad():
-        positive = batch.sample_labels > 0
-        iou = mask_iou(output.mask_logits[positive], pixel_labels[positive])
-        parts["mask_iou"] = iou.sum() / (counts.masks if counts else len(iou))
-    return total, parts
 
 
 def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -95,38 +56,6 @@ def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
         get_ema_multi_avg_fn(min(decay, warmed))(averages, currents, steps)  # type: ignore[no-untyped-call]
 
     return update
-
-
-def tensorboard_writer(folder: Path) -> Watch:
-    """Writes the last row of a log for TensorBoard.
-
-    Raises:
-        InputError: TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("train.tensorboard needs TensorBoard; pip install tensorboard, or leave it off") from error
-    writer = SummaryWriter(folder / "tensorboard")
-
-    def write(log: pd.DataFrame) -> None:
-        for key, value in log.iloc[-1].drop(["step", "stage"]).items():
-            writer.add_scalar(str(key), float(value), int(log["step"].iloc[-1]))
-        writer.flush()
-
-    return write
-
-
-@dataclass
-class RunState:
-    """What a checkpoint holds beside weights and optimiser."""
-
-    step: int = 0
-    seconds: float = 0.0
-    replaced: int = 0
-    redrawn: int = 0
-    skipped: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -251,9 +180,7 @@ class Trainer:
             bar.update()
             last, stop = self.state.step == stage.first_step + stage.steps, self._sum(interrupted()) > 0
             if self.state.step % config.log_every == 0 or last or stop:
-                elapsed = time.perf_counter() - started
-                self._log(stage.name, rate, log, elapsed)
-                self.state.seconds += elapsed
+                self._log(stage.name, rate, log, time.perf_counter() - started)
                 log, started = {}, time.perf_counter()
             if (self.state.step % config.checkpoint_every == 0 or stop) and not last:
                 self._save(optimiser)
@@ -349,24 +276,10 @@ class Trainer:
         if bad_steps >= BAD_STEPS_IN_A_ROW:
             raise InputError(f"the loss was not finite {bad_steps} steps in a row at step {self.state.step}; lower train.lr")
 
-    def _log(self, stage: str, rate: float, log: dict[str, list[float]], elapsed: float) -> None:
-        steps = len(log["loss"])
+    def _log(self, stage: str, rate: float, steps: dict[str, list[float]], elapsed: float) -> None:
         weights = self.model.mask.fusion.weights().detach().tolist()
-        row: dict[str, Any] = {
-            "step": self.state.step,
-            "stage": stage,
-            "pairs": self.state.step * self.profile.train.batch_size,
-            "lr": rate,
-        }
-        for key in ("loss", "cls", "loc", "mask", "mask_iou", "grad_backbone", "grad_location", "grad_mask", "grad_fusion"):
-            finite = [value for value in log.get(key, []) if math.isfinite(value)]
-            row[key] = float(np.mean(finite)) if finite else math.nan
-        row |= {f"w{level}": weight for level, weight in zip(self.profile.model.levels, weights, strict=True)}
-        row["pairs_per_second"] = steps * self.profile.train.batch_size / elapsed
-        row["data_share"] = 1 - sum(log["compute"]) / elapsed
-        row["peak_memory_mb"] = peak_memory_bytes() / 2**20
-        row["seconds"] = self.state.seconds + elapsed
-        self.state.rows.append(row)
+        fusion = {f"w{level}": weight for level, weight in zip(self.profile.model.levels, weights, strict=True)}
+        self.state.add_row(stage, self.profile.train.batch_size, rate, steps, elapsed, fusion)
         if parallel.is_first():
             log = pd.DataFrame(self.state.rows)
             write_csv(self.run_dir / "log.csv", log)

@@ -16,6 +16,8 @@ from e3sn_lib.files import atomic_path, read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Image = NDArray[np.uint8]
+FRAME_RATE = 24.0
+"""Frames per second of what has no rate of its own: a folder of images."""
 OBJECT_COLOURS = ((0, 229, 200), (255, 122, 89), (255, 210, 63), (190, 140, 255), (86, 180, 233), (150, 220, 90))
 
 
@@ -58,6 +60,17 @@ def read_frames(source: Path) -> Iterator[Image]:
         video.release()
 
 
+def frame_rate(source: Path) -> float:
+    """Frames per second of a video file; `FRAME_RATE` for a folder, or a file that does not say."""
+    if not source.is_file():
+        return FRAME_RATE
+    with _without_remark():
+        video = cv2.VideoCapture(str(source))
+        rate = video.get(cv2.CAP_PROP_FPS)
+        video.release()
+    return rate if 1 <= rate <= 240 else FRAME_RATE
+
+
 def object_colour(number: int) -> tuple[int, int, int]:
     """RGB of the object with this id, 1 and up; brighter than DAVIS's palette, which is hard to see on dark frames."""
     return OBJECT_COLOURS[(number - 1) % len(OBJECT_COLOURS)]
@@ -74,7 +87,7 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
     return shown
 
 
-def write_clip(path: Path, frames: Iterable[Image], fps: float = 24.0) -> int:
+def write_clip(path: Path, frames: Iterable[Image], fps: float = FRAME_RATE) -> int:
     """Write RGB frames as VP9 WebM, which OpenCV encodes itself and browsers play; returns how many.
 
     Of an odd width or height the last column or row is left out.

@@ -18,9 +18,10 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
 from e3sn_lib.model.windows import Cells
+from e3sn_lib.objective import compute_losses
 from e3sn_lib.precision import autocast, precision_of
 from e3sn_lib.schedule import build_optimiser, parameter_groups, set_trainable
-from e3sn_lib.training import Source, compute_losses
+from e3sn_lib.training import Source
 
 RATE = 1e-8
 """Learning rate of single steps: all is computed, but the next one finds practically the same network."""

@@ -82,19 +82,19 @@ def readme_table(readme: Path, report: Path) -> str:
     table = short_table1(report / "results")
     page = Path(os.path.relpath(report / "index.html", readme.parent)).as_posix()
     link = f"All tables, claims and figures: [{page}]({page})"
-    return f"**{table.attrs['title']}**\n\n{to_markdown(table)}\n{_stand_in(report / 'results')}{link}"
+    return f"**{table.attrs['title']}**\n\n{to_markdown(table)}\n{_seen(report / 'results')}{link}"
 
 
-def _stand_in(results: Path) -> str:
-    """What E3SN's main run saw in place of the paper's data."""
+def _seen(results: Path) -> str:
+    """What E3SN's main run saw, beside what the paper's did."""
     runs = read_runs(results)
     main = runs[runs["run"].isin(main_runs(runs, "e3sn"))]
     if main.empty or is_synthetic(results):
         return ""
     sets = ", ".join(f"{each['name']} ({each['tracks']:,})" for each in main["data"].iloc[0])
     return (
-        f"In place of the paper's ImageNet-VID, COCO and YouTube-VOS, our E3SN saw the objects of {sets}, in "
-        f"{main['pairs'].max():,} pairs of images where SiamMask's training has 12 million.\n\n"
+        f"Our E3SN saw the objects of {sets}, in {main['pairs'].max():,} pairs of images. The paper's saw ImageNet-VID, COCO and "
+        f"YouTube-VOS; SiamMask's training has 12 million pairs.\n\n"
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from e3sn_lib.cli import ROOT, SHIPPED
+from e3sn_lib.checkout import ROOT, SHIPPED
 from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.data.types import Sequence, box_from_mask
 from e3sn_lib.evaluation import MODEL, score_method

@@ -19,8 +19,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from e3sn_lib import cli, tracking
+from e3sn_lib import tracking
+from e3sn_lib.checkout import REPORTS
 from e3sn_lib.cli import main
+from e3sn_lib.commands import models
 from e3sn_lib.config import Profile
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.model.network import build_model
@@ -120,10 +122,12 @@ class TestTrack:
     ) -> None:
         run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "first")
         (tmp_path / "second" / "masks").mkdir(parents=True)
+        (tmp_path / "second" / "masks" / "00117.png").write_text("of a longer video")
         (tmp_path / "second" / "notes.txt").write_text("mine")
         ended = run("track", "first/overlay.webm", "--box", BOX, "--weights", tiny_model_file, "--out", "second")
         assert ended.status == 0
-        assert len(list((tmp_path / "second" / "masks").iterdir())) == 5
+        assert "1 other files were in second/masks before" in ended.out
+        assert len(list((tmp_path / "second" / "masks").iterdir())) == 6
         assert (tmp_path / "second" / "notes.txt").read_text() == "mine"
         assert leftovers(tmp_path) == []
 
@@ -193,11 +197,11 @@ class TestTrack:
     def test_the_shipped_model_is_the_default(
         self, run: Run, refused, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
+        monkeypatch.setattr(models, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
         line = refused("track", frames, "--box", BOX, "--out", "out")
         assert "there is no models/e3sn.safetensors; give --weights FILE, or train one: e3sn train" in line
         (tmp_path / "models").mkdir()
-        shutil.copyfile(tiny_model_file, cli.SHIPPED)
+        shutil.copyfile(tiny_model_file, models.SHIPPED)
         assert run("track", frames, "--box", BOX, "--out", "out").status == 0
         assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
 
@@ -458,7 +462,7 @@ class TestUsage:
 @pytest.mark.parametrize("profile", ["smoke", "cpu"])
 def test_a_report_comes_from_its_files_of_record_alone(run: Run, tmp_path: Path, profile: str) -> None:
     """The committed tables are those that the committed results give."""
-    committed = cli.ROOT / "reports" / profile
+    committed = REPORTS / profile
     shutil.copytree(committed / "results", tmp_path / profile / "results")
     assert run("report", "--profile", profile, "--report", profile).out == f"report: {profile}/index.html\n"
     made = {path.name: path.read_text() for path in (tmp_path / profile / "tables").iterdir()}

@@ -94,7 +94,7 @@ def checkout(tmp_path, monkeypatch):
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
     for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", "-C", root, *arguments], check=True)
-    monkeypatch.setattr(provenance, "_ROOT", root)
+    monkeypatch.setattr(provenance, "ROOT", root)
     return root
 
 
@@ -112,7 +112,7 @@ def test_dirty_means_changed_code(checkout, changed, dirty):
 
 
 def test_commit_of_a_surrounding_repository_is_not_ours(checkout, monkeypatch):
-    monkeypatch.setattr(provenance, "_ROOT", checkout / "e3sn_lib")
+    monkeypatch.setattr(provenance, "ROOT", checkout / "e3sn_lib")
     assert provenance._commit() == ("unknown", "unknown")
 
 

@@ -29,10 +29,11 @@ from e3sn_lib.evaluation import evaluate_tracker
 from e3sn_lib.losses import Counts, count_targets
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
+from e3sn_lib.objective import compute_losses
 from e3sn_lib.precision import precision_of
 from e3sn_lib.schedule import build_optimiser, learning_rate, parameter_groups, plan, set_trainable
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.training import LOCK, Trainer, compute_losses, warmed_average
+from e3sn_lib.training import LOCK, Trainer, warmed_average
 
 MakeProfile = Callable[..., Profile]
 Source = tuple[TrackSet, TrainSetConfig]

@@ -16,7 +16,7 @@ from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.own_video import track_video
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.video import frame_names, object_colour, overlay, read_frames, write_clip
+from e3sn_lib.video import FRAME_RATE, frame_names, frame_rate, object_colour, overlay, read_frames, write_clip
 
 
 def still(red: int, green: int, blue: int, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
@@ -51,6 +51,11 @@ class TestClips:
     def test_odd_sizes_lose_their_last_row_and_column(self, tmp_path: Path) -> None:
         write_clip(tmp_path / "clip.webm", [still(100, 100, 100, 97, 65)] * 2)
         assert next(read_frames(tmp_path / "clip.webm")).shape == (64, 96, 3)
+
+    def test_the_frame_rate_is_kept(self, tmp_path: Path) -> None:
+        write_clip(tmp_path / "clip.webm", [bar(0)] * 3, fps=12.5)
+        assert frame_rate(tmp_path / "clip.webm") == pytest.approx(12.5, abs=0.1)
+        assert frame_rate(tmp_path) == FRAME_RATE
 
     def test_an_error_in_the_middle_leaves_nothing(self, tmp_path: Path) -> None:
         def frames() -> Iterator[NDArray[np.uint8]]:
