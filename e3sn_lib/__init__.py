@@ -1,6 +1,6 @@
 """E3SN: an end-to-end Siamese network for video object segmentation, re-implemented as a reproducible study."""
 
-from e3sn_lib.config import load_profile
+from e3sn_lib.loading import load_profile
 from e3sn_lib.metrics import boundary_accuracy, region_similarity
 from e3sn_lib.model.network import build_model
 from e3sn_lib.model.weights import load_model

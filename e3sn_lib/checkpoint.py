@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from e3sn_lib.config import Profile, profile_from_dict, training_settings
+from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
+from e3sn_lib.identity import training_settings
+from e3sn_lib.loading import profile_from_dict
 
 CHECKPOINT = "checkpoint.pt"
 

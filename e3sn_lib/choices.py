@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.config import TrackConfig, config_hash
+from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.evaluation import MODEL, at_threshold, evaluate_tracker
 from e3sn_lib.files import write_csv
+from e3sn_lib.identity import config_hash
 from e3sn_lib.records import CHOICE_SETTINGS, best_choice
 from e3sn_lib.tracking import Tracker
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from e3sn_lib.commands import bench, models, study
-from e3sn_lib.config import PRECISIONS, available_profiles, available_variants
+from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import available_profiles, available_variants
 
 DATA_ACTIONS = (
     "verify: only look, status 1 unless every set is complete; prepare: make what can be made, the indices too, and open some "

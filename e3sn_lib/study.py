@@ -22,7 +22,7 @@ from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.checkout import NOTEBOOKS, ROOT
 from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.choices import GRID, overrides_of, sweep
-from e3sn_lib.config import DataConfig, Profile, TrackConfig, config_hash, load_profile, training_settings
+from e3sn_lib.config import DataConfig, Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_held_out_tracks, open_train_sets
 from e3sn_lib.data.types import Sequence
@@ -30,6 +30,8 @@ from e3sn_lib.diagnosis import crop_quality
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
+from e3sn_lib.identity import config_hash, training_settings
+from e3sn_lib.loading import load_profile
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
 from e3sn_lib.records import without_folders

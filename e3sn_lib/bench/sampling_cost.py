@@ -18,8 +18,9 @@ import torch
 
 from e3sn_lib.bench.steps import Stepper, random_batch
 from e3sn_lib.boxes import CELLS
-from e3sn_lib.config import Profile, profile_from_dict
+from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import profile_from_dict
 from e3sn_lib.provenance import peak_memory_bytes
 
 COUNTS = (1, 4, 16, 64, CELLS**2)

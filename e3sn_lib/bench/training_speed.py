@@ -13,8 +13,9 @@ from torch import Tensor
 
 from e3sn_lib.bench.planning import phases
 from e3sn_lib.bench.steps import Stepper, StepTime, first_batch, initialise_backbone
-from e3sn_lib.config import Profile, StageConfig, load_profile
+from e3sn_lib.config import Profile, StageConfig
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import load_profile
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.training import Source, Trainer

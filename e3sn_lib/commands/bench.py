@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from e3sn_lib.commands import data_root
-from e3sn_lib.config import Profile, load_profile
+from e3sn_lib.config import Profile
+from e3sn_lib.loading import load_profile
 
 if TYPE_CHECKING:
     from e3sn_lib.training import Source

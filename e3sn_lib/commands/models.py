@@ -14,8 +14,8 @@ import pandas as pd
 
 from e3sn_lib.checkout import SHIPPED
 from e3sn_lib.commands import data_root
-from e3sn_lib.config import load_profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import load_profile
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from e3sn_lib.checkout import NOTEBOOKS, REPORTS, ROOT
 from e3sn_lib.commands import data_root
-from e3sn_lib.config import Profile, load_profile
+from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import load_profile
 
 
 def reproduce(options: argparse.Namespace) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from e3sn_lib.config import Profile, TrackConfig, load_profile
+from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import load_profile
 from e3sn_lib.model.network import RGB_MEAN, RGB_STD, build_model
 from e3sn_lib.model.weights import check_keys, save_model, strict_load
 

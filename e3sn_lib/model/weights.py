@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from e3sn_lib.config import ModelConfig, Profile, profile_from_dict
+from e3sn_lib.config import ModelConfig, Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
+from e3sn_lib.loading import profile_from_dict
 from e3sn_lib.model.backbone import Backbone, adapt_imagenet_weights
 from e3sn_lib.model.network import E3SN, build_model
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.config import Profile, TrainSetConfig, available_profiles, available_variants, load_profile
+from e3sn_lib.config import Profile, TrainSetConfig
+from e3sn_lib.loading import available_profiles, available_variants, load_profile
 from e3sn_lib.records import number, reference
 from e3sn_lib.reporting.costs import PAPER_PAIRS
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recipe import Reference, largest_deviation, rng_for
 from torch import Tensor
 
-from e3sn_lib.config import load_profile
+from e3sn_lib.loading import load_profile
 from e3sn_lib.losses import classification_loss, mask_loss, mask_windows, regression_loss
 from e3sn_lib.model.windows import Cells
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from e3sn_lib.config import Profile, load_profile
+from e3sn_lib.config import Profile
 from e3sn_lib.data import index
 from e3sn_lib.data.synthetic import synthesise
+from e3sn_lib.loading import load_profile
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import save_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from e3sn_lib.config import config_hash
+from e3sn_lib.identity import config_hash
 from e3sn_lib.records import STATISTICS, reference
 
 VAL = reference("val_sequences")["davis2016"]

@@ -7,16 +7,10 @@ import json
 import pytest
 import yaml
 
-from e3sn_lib.config import (
-    Profile,
-    available_profiles,
-    available_variants,
-    config_hash,
-    load_profile,
-    profile_from_dict,
-    training_settings,
-)
+from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.identity import config_hash, training_settings
+from e3sn_lib.loading import available_profiles, available_variants, load_profile, profile_from_dict
 
 PROFILES = ["cpu", "paper", "smoke"]
 VARIANTS = ["e3sn", "e3sn-s", "siammask"]

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from e3sn_lib.config import ModelConfig, SamplerConfig, load_profile
+from e3sn_lib.config import ModelConfig, SamplerConfig
 from e3sn_lib.crops import context_side
+from e3sn_lib.loading import load_profile
 from e3sn_lib.losses import mask_loss
 from e3sn_lib.model.network import E3SN, MARGIN, Search, Template, build_model, count_parameters
 from e3sn_lib.model.windows import Cells

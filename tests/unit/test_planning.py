@@ -27,7 +27,8 @@ from e3sn_lib.bench.planning import (
     step_seconds,
 )
 from e3sn_lib.bench.steps import Stepper, initialise_backbone, noise, windows_per_image
-from e3sn_lib.config import Profile, load_profile
+from e3sn_lib.config import Profile
+from e3sn_lib.loading import load_profile
 from e3sn_lib.schedule import plan
 
 MakeProfile = Callable[..., Profile]

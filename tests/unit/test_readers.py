@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig, load_profile
+from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
@@ -24,6 +24,7 @@ from e3sn_lib.data.types import TrackFrame, box_from_mask
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
+from e3sn_lib.loading import load_profile
 
 SharedPath = Callable[[str], Path]
 

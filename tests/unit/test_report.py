@@ -12,8 +12,9 @@ import pytest
 from made_results import VAL, add_run, add_scores, add_speed
 from PIL import Image
 
-from e3sn_lib.config import Profile, load_profile, profile_from_dict
+from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.loading import load_profile, profile_from_dict
 from e3sn_lib.notebooks import remote_loads
 from e3sn_lib.records import reference
 from e3sn_lib.reporting.deviations import deviations

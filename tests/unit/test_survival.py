@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from e3sn_lib.config import load_profile
+from e3sn_lib.loading import load_profile
 from e3sn_lib.model.network import build_model
 
 ROOT = Path(__file__).resolve().parents[2]

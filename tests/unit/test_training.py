@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from e3sn_lib.checkpoint import CHECKPOINT
-from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig, load_profile
+from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig
 from e3sn_lib.data.davis import davis_sequences, davis_tracks
 from e3sn_lib.data.pairs import Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_tracker
+from e3sn_lib.loading import load_profile
 from e3sn_lib.losses import Counts, count_targets
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
