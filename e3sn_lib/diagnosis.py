@@ -1,7 +1,7 @@
 """How good single crops are, apart from any tracking: on objects that training has seen and on those it has not.
 
-Masks that are worse on unseen objects are over-fitted; masks that are equally bad on both want more training. A predicted size
-that does not follow the true one explains a box that drifts.
+Masks that are worse on unseen objects are over-fitted; masks that are equally bad on both are held back by something else: few
+pairs, the data, or the network. A predicted size that does not follow the true one explains a box that drifts.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ def crop_quality(
         pairs: looked at in each set.
 
     Returns:
-        One row per pair with a mask and a positive window: set, pair, mask_iou (mean over its positive windows), box_iou (of the
-        anchor with the highest score), size and predicted_size (square root of the box's area, in crop pixels).
+        One row per pair: set, pair, mask_iou (mean over its positive windows), box_iou (of the anchor with the highest score),
+        size and predicted_size (square root of the box's area, in crop pixels); NaN for a pair without a positive window.
     """
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
     rows = []
     for source in sources:
         dataset = PairDataset([source], profile, stage, pairs, first=profile.train.pairs)
-        found = ((number, dataset[number]) for number in range(pairs))
-        rows += [[source[0].name, number, *_quality(model, pair)] for number, pair in found if (pair.sample_labels == 1).any()]
+        rows += [[source[0].name, number, *_quality(model, dataset[number])] for number in range(pairs)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 @torch.inference_mode()
 def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
+    if not (pair.sample_labels == 1).any():
+        return (np.nan,) * 4
     batch = collate([pair])
     template, search = model.encode_template(batch.template), model.encode_search(batch.search)
     logits = model.segment(template, search, batch.cells)
@@ -66,4 +67,5 @@ def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
 
 def size_slope(rows: pd.DataFrame) -> float:
     """By how much the logarithm of the predicted size grows with that of the true one: 1 follows it, 0 ignores it."""
-    return float(np.polyfit(np.log(rows["size"]), np.log(rows["predicted_size"]), 1)[0])
+    seen = rows.dropna()
+    return float(np.polyfit(np.log(seen["size"]), np.log(seen["predicted_size"]), 1)[0])

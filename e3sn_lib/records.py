@@ -31,6 +31,7 @@ MODEL = "mask"
 """Method name of the model itself, at its own threshold."""
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
 RESAMPLES = 10_000
+VARIANT_COSTS = "variant_costs.csv"
 TRAINING_SPEED = "training_speed.csv"
 """What ``e3sn bench train`` leaves."""
 CHOICE_SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
@@ -101,15 +102,15 @@ class Measured:
     """One method on one benchmark over all its runs, in percent."""
 
     objects: pd.DataFrame
-    """Columns run, sequence, object and `STATISTICS`."""
+    """Columns seed, sequence, object and `STATISTICS`."""
 
     @property
     def seeds(self) -> int:
-        return int(self.objects["run"].nunique())
+        return int(self.objects["seed"].nunique())
 
     def by_seed(self, statistic: str) -> pd.Series:
-        """Mean over objects, one value per run."""
-        return self.objects.groupby("run")[statistic].mean()
+        """Mean over objects, one value per seed."""
+        return self.objects.groupby("seed")[statistic].mean()
 
     def value(self, statistic: str) -> float:
         """Mean over seeds."""
@@ -134,6 +135,10 @@ class Measured:
     def minus(self, other: Measured, statistic: str) -> Interval:
         """Paired difference over the sequences."""
         return paired_difference(self.by_sequence(statistic), other.by_sequence(statistic), self.weights)
+
+    def minus_by_seed(self, other: Measured, statistic: str) -> pd.Series:
+        """Differences of the means, one for each seed that both have."""
+        return (self.by_seed(statistic) - other.by_seed(statistic)).dropna()
 
 
 @functools.cache
@@ -174,13 +179,13 @@ def read_runs(results: Path) -> pd.DataFrame:
 
 
 def read_scores(results: Path, benchmark: str) -> pd.DataFrame:
-    """Scores per object of every run and baseline of a benchmark, in percent: run, variant, method, sequence, object, ..."""
+    """Scores per object of every run and baseline of a benchmark, in percent: run, variant, seed, method, sequence, ..."""
     files = [path for path in sorted((results / benchmark).glob("*.csv")) if not path.stem.endswith("_speed")]
     tables = [table for table in map(pd.read_csv, files) if "J-Mean" in table]
     if not tables:
-        return pd.DataFrame(columns=["run", "variant", "method", "sequence", "object", *STATISTICS, "frames"])
+        return pd.DataFrame(columns=["run", "variant", "seed", "method", "sequence", "object", *STATISTICS, "frames"])
     scores = pd.concat([table.astype({"run": object, "variant": object}) for table in tables], ignore_index=True)
-    scores[["run", "variant"]] = scores[["run", "variant"]].fillna("")
+    scores = scores.fillna({"run": "", "variant": "", "seed": 0}).astype({"seed": int})
     scores[list(STATISTICS)] *= 100
     return scores
 
@@ -193,6 +198,32 @@ def read_speed(results: Path, benchmark: str, runs: Iterable[str]) -> pd.DataFra
         return pd.DataFrame(columns=["run", "sequence", "frames", "objects", "seconds_reading", "seconds_tracking", "fps"])
     speed = pd.concat(tables, ignore_index=True)
     return speed.assign(fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"])
+
+
+def read_variant_costs(results: Path) -> pd.DataFrame:
+    """What training and tracking cost the networks that are compared, taking turns: the table of `bench.variant_costs`."""
+    path = results / VARIANT_COSTS
+    return pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=["variant", "part"])
+
+
+def training_shares(costs: pd.DataFrame, new: str, old: str) -> tuple[float, float]:
+    """Training time of one network as a share of another's.
+
+    Returns:
+        The share if both see equally many pairs in all, and if the first stage of `old` sees as many as `new` in all, so that
+        its further stages come on top.
+    """
+    parts = {variant: costs[(costs["variant"] == variant) & (costs["part"] == "training")] for variant in (new, old)}
+    per_pair = {variant: float((part["share"] * part["seconds"]).sum()) for variant, part in parts.items()}
+    first = parts[old][parts[old]["stage"] == parts[old]["stage"].iloc[0]]
+    equal = per_pair[new] / per_pair[old]
+    return equal, equal * float(first["share"].sum())
+
+
+def speed_share(costs: pd.DataFrame, new: str, old: str) -> float:
+    """Tracking speed of one network as a share of another's."""
+    seconds = costs[costs["part"] == "tracking"].set_index("variant")["seconds"]
+    return float(seconds[old] / seconds[new])
 
 
 def read_choices(results: Path) -> dict[str, pd.DataFrame]:
@@ -221,7 +252,7 @@ def read_lacking(results: Path, benchmark: str) -> dict[str, str]:
 def measure(scores: pd.DataFrame, runs: Iterable[str] = ("",), method: str = MODEL) -> Measured | None:
     """A method's scores over some runs, None if there are none; baselines belong to the run "" """
     part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
-    return Measured(part[["run", "sequence", "object", *STATISTICS]]) if len(part) else None
+    return Measured(part[["seed", "sequence", "object", *STATISTICS]]) if len(part) else None
 
 
 def main_runs(runs: pd.DataFrame, variant: str, settings: str = "") -> list[str]:
@@ -234,6 +265,11 @@ def comparable_settings(runs: pd.DataFrame, *variants: str) -> str:
     groups = {str(name): group for name, group in runs.groupby("settings")}
     shared = [name for name, group in groups.items() if set(variants) <= set(group["variant"])]
     return min(shared, key=lambda name: (name != "", -groups[name]["pairs"].max(), len(name.split())), default="")
+
+
+def frozen_backbone(settings: str) -> bool:
+    """Whether runs with these settings never train their backbone, though the profile does."""
+    return "train.unfreeze_at=1" in settings.split()
 
 
 def compared_runs(runs: pd.DataFrame, *variants: str) -> dict[str, list[str]]:

@@ -18,7 +18,9 @@ import cv2
 import pandas as pd
 
 from e3sn_lib import parallel
+from e3sn_lib.baselines import boxes_of
 from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
+from e3sn_lib.bench.variant_costs import variant_costs
 from e3sn_lib.checkout import NOTEBOOKS, ROOT
 from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.choices import GRID, overrides_of, sweep
@@ -31,12 +33,12 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.identity import config_hash, training_settings
-from e3sn_lib.loading import load_profile
+from e3sn_lib.loading import available_variants, load_profile
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
-from e3sn_lib.records import without_folders
+from e3sn_lib.records import VARIANT_COSTS, read_variant_costs, without_folders
 from e3sn_lib.run_log import Watch
-from e3sn_lib.tracking import Tracker
+from e3sn_lib.tracking import Tracker, box_xywh
 from e3sn_lib.training import FINAL, Trainer
 from e3sn_lib.video import Image
 
@@ -324,6 +326,20 @@ class Study:
             write_csv(path, measure_sampling_cost(profile, counts))
         write_csv(self.results / "sampling_cost.csv", pd.read_csv(path))
         return pd.read_csv(path)
+
+    def variant_costs(self, frames: int = 25) -> pd.DataFrame:
+        """What training and tracking cost each variant, taking turns, kept as a file of record; measured once for its settings."""
+        profiles = {variant: self.load(variant) for variant in available_variants()}
+        settings = {variant: training_settings(profile) for variant, profile in profiles.items()}
+        path = self.runs / f"variant_costs-{config_hash(settings | {'frames': frames})}.csv"
+        if not path.is_file():
+            trackers = {variant: self.tracker(self.compared(variant)[0]) for variant in profiles}
+            video = self.sequences("davis2016")[0]
+            box = next(box for box in boxes_of(video.mask(0), video.object_ids()).values() if box)
+            shown = (video.frame(index) for index in range(min(frames, len(video))))
+            write_csv(path, variant_costs(profiles, self.train_sets().opened, trackers, shown, box_xywh(box)))
+        write_csv(self.results / VARIANT_COSTS, pd.read_csv(path, keep_default_na=False))
+        return read_variant_costs(self.results)
 
     def show(self, figure: Figure, name: str) -> Any:
         """Keep a figure in the report and show it; one of synthetic data says so in its file name and on the page."""

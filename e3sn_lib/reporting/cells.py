@@ -13,10 +13,15 @@ PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
 SHORT = 360.0
 """Seconds of training that are not told in hours."""
-RECOMPUTED = "recomputed by the DAVIS authors"
+RECOMPUTED = "recomputed from the DAVIS authors' files"
 AVERAGES = (
     "Scores in percent, without the first and last frame of a sequence; mean, recall and decay are of each object over its frames, "
     "then averaged over objects. Brackets hold the 95 % bootstrap interval over sequences, ± is the standard deviation over seeds."
+)
+FROZEN = "Runs with train.unfreeze_at=1 never train their backbone: they are too short for it."
+GAINS = (
+    "A difference is paired over the sequences; brackets hold its 95 % bootstrap interval over them, which knows nothing of other "
+    "trainings: those are the differences by seed."
 )
 
 
@@ -55,6 +60,12 @@ def score(measured: Measured | None, statistic: str) -> str:
         interval = measured.interval(statistic)
         text += f" ({number(interval.low)} to {number(interval.high)})"
     return text
+
+
+def gain_text(new: Measured, old: Measured, statistic: str) -> str:
+    """``+12.5 (+9.1 to +15.9), by seed +4.9 +20.2``."""
+    by_seed, text = new.minus_by_seed(old, statistic), new.minus(old, statistic).text(signed=True)
+    return text if len(by_seed) < 2 else f"{text}, by seed {' '.join(number(each, signed=True) for each in by_seed)}"
 
 
 def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) -> str:

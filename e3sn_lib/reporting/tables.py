@@ -24,6 +24,7 @@ from e3sn_lib.records import (
     VARIANTS,
     Measured,
     comparable_settings,
+    frozen_backbone,
     main_runs,
     measure,
     number,
@@ -36,11 +37,25 @@ from e3sn_lib.records import (
 )
 from e3sn_lib.records import bootstrap_interval as bootstrap_interval
 from e3sn_lib.records import paired_difference as paired_difference
-from e3sn_lib.reporting.cells import AVERAGES, PAPER, PAPER_GPU, RECOMPUTED, duration, ours, score, spread, titled
+from e3sn_lib.reporting.attributes import attributes
+from e3sn_lib.reporting.cells import (
+    AVERAGES,
+    FROZEN,
+    GAINS,
+    PAPER,
+    PAPER_GPU,
+    RECOMPUTED,
+    duration,
+    gain_text,
+    ours,
+    score,
+    spread,
+    titled,
+)
 from e3sn_lib.reporting.cells import to_markdown as to_markdown
 from e3sn_lib.reporting.claims import claims as claims
 from e3sn_lib.reporting.claims import paper_difference, paper_rows
-from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed, training_speed
+from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed, training_speed, variant_costs
 
 METHODS = {
     "first box held still": "a box, and nothing followed",
@@ -129,38 +144,21 @@ def crops(results: Path) -> pd.DataFrame:
                     "Run": path.stem,
                     "Set": name,
                     "Seen in training": "no" if str(name).endswith("held out") else "yes",
-                    "Mask IoU": number(100 * part["mask_iou"].mean()),
-                    "Box IoU": number(100 * part["box_iou"].mean()),
+                    **{label: _with_error(100 * part[key]) for label, key in (("Mask IoU", "mask_iou"), ("Box IoU", "box_iou"))},
                     "Slope of size": number(size_slope(part), decimals=2),
-                    "Pairs": str(len(part)),
+                    "Pairs": str(part["mask_iou"].count()),
+                    "Left out": str(part["mask_iou"].isna().sum()),
                 }
             )
     table = pd.DataFrame(rows or [dict.fromkeys(("Run", "Set", "Mask IoU", "Box IoU"), NOT_RUN)])
     notes = [
         "Template and search crops as augmentation draws them in training, without negative pairs. Mask IoU: mean over positive "
-        "windows. Box IoU: of the anchor with the highest score.",
+        "windows. Box IoU: of the anchor with the highest score. ±: standard error, pairs taken for independent. Left out: pairs "
+        "without a positive window.",
         "Slope of size: by how much the logarithm of the predicted box's size grows with the true one's; at 0 a box cannot follow "
         "its object's size, at 1 it does.",
     ]
     return titled(table, results, "Crops", "single crops, apart from tracking", "", *notes)
-
-
-def attributes(results: Path) -> pd.DataFrame:
-    """J and F of E3SN on the sequences with and without each attribute of DAVIS-2016.
-
-    Which sequence has which is read from ``davis2016/attributes.csv`` (columns sequence, attributes: "AC BC ..."), made from the
-    ``db_info`` file that comes with DAVIS-2016.
-    """
-    path = results / "davis2016" / "attributes.csv"
-    model = measure(read_scores(results, "davis2016"), main_runs(read_runs(results), "e3sn"))
-    lacking = "no E3SN is scored" if path.is_file() else "needs the db_info.yml of the DAVIS-2016 tool kit in the DAVIS folder"
-    rows, notes = [{"Attribute": NOT_RUN, "Sequences": NOT_RUN}], [f"Not run: {lacking}."]
-    if model and path.is_file():
-        labels = pd.read_csv(path, dtype=str).fillna("").set_index("sequence")["attributes"].str.split()
-        labels = labels[labels.index.isin(model.weights.index)]
-        rows = [_attribute_row(model, labels, name) for name in sorted({each for names in labels for each in names})]
-        notes = ["Attributes as DAVIS-2016 labels its sequences. Few sequences have each, so no intervals are given."]
-    return titled(pd.DataFrame(rows), results, "Attributes", "E3SN on DAVIS-2016 val", "davis2016", *notes)
 
 
 def threshold_sweep(results: Path) -> pd.DataFrame:
@@ -178,6 +176,12 @@ def threshold_sweep(results: Path) -> pd.DataFrame:
     return titled(pd.DataFrame(rows), results, "Threshold sweep", "J and F mean on DAVIS-2016 val", "davis2016", note)
 
 
+OUTER = ("first mask held still", "NanoTrack box + GrabCut", "true box filled", "true box + GrabCut", "E3SN: mask in true boxes")
+"""Rows of `bounds` that stand beside the networks where space is short."""
+LEGEND = (
+    "J, F: region similarity and contour accuracy in percent. Brackets: 95 % interval over the videos; ±: standard deviation over "
+    "seeds. Only rows of equally many pairs say which network is better."
+)
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "claims": claims,
     "table1": table1,
@@ -189,6 +193,7 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "crops": crops,
     "attributes": attributes,
     "threshold_sweep": threshold_sweep,
+    "variant_costs": variant_costs,
     "speed": speed,
     "sampling_cost": sampling_cost,
     "training_speed": training_speed,
@@ -201,19 +206,18 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 
 def short_table1(results: Path) -> pd.DataFrame:
-    """Table 1 in a few rows, for the README: the paper's two networks, ours, and what bounds them."""
+    """Table 1 in a few rows, for the README: the paper's two networks, ours, what one would use without, and what bounds them."""
     full, bound = table1(results), bounds(results)
     rows = full[full["Method"].isin(["SiamMask", "E3SN"])]
-    outer = bound[bound["Method"].isin(["first mask held still", "true box filled", "E3SN: mask in true boxes"])]
-    outer = outer.assign(**{"Numbers from": ours(results), "Pairs": NONE, "FPS": NONE})
-    table = pd.concat([rows, outer])[["Method", "Numbers from", "Pairs", *MEANS, "FPS"]].reset_index(drop=True)
-    table.attrs |= {"title": full.attrs["title"], "notes": []}
+    outer = bound[bound["Method"].isin(OUTER)].assign(**{"Numbers from": ours(results), "Pairs": NONE, "Seeds": NONE})
+    table = pd.concat([rows, outer])[["Method", "Numbers from", "Pairs", "Seeds", *MEANS]].reset_index(drop=True)
+    table.attrs |= {"title": full.attrs["title"], "notes": [LEGEND]}
     return table
 
 
 def _benchmark(results: Path, name: str, benchmark: str, recomputed: dict[str, dict[str, str]], *notes: str) -> pd.DataFrame:
     trained, scores, timed = read_runs(results), read_scores(results, benchmark), pd.DataFrame({"run": []})
-    remaining, rows = dict(recomputed), []
+    remaining, rows, frozen = dict(recomputed), [], False
     for method, paper in paper_rows(name).items():
         flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")}
         rows.append(_row(method, PAPER, {key: str(value) for key, value in paper.items()} | flags))
@@ -226,6 +230,7 @@ def _benchmark(results: Path, name: str, benchmark: str, recomputed: dict[str, d
                 own = {"FPS": NOT_RUN if speeds.empty else number(speeds["fps"].mean()), "Pairs": spread(group, "pairs")}
                 gap = paper if whole_set(results, benchmark) else {}
                 rows.append(_row(method, ours(results), flags | own | _our_cells(measure(scores, group["run"]), gap)))
+                frozen |= any(map(frozen_backbone, group["settings"]))
     for run in sorted(set(scores["run"]) - {"", *trained["run"], *trained.attrs.get("left_out", [])}):
         variant = scores.loc[scores["run"] == run, "variant"].iloc[0]
         cells = _our_cells(measure(scores, [run]), {})
@@ -235,6 +240,8 @@ def _benchmark(results: Path, name: str, benchmark: str, recomputed: dict[str, d
     general = [AVERAGES, "FT: fine-tuned on the first frame. M: starts from a mask, not a box."]
     general.append("Pairs: training pairs of images; only rows of equal budgets say which method is better.")
     general.append(f"FPS: object-frames per second, the paper's on an {PAPER_GPU}{f', ours on {machines}' if machines else ''}.")
+    if frozen:
+        general.append(FROZEN)
     if len(scores) and not whole_set(results, benchmark):
         general.append("No difference to the paper is given, since not the whole validation set was scored.")
     title = f"the {reference('paper_tables')[name]['title']}"
@@ -279,26 +286,27 @@ def _comparison(results: Path, name: str, new: str, old: str, costs: bool = Fals
     gap = dict.fromkeys(rows[0], NONE) | {"Method": f"{VARIANTS[new]} - {VARIANTS[old]}"}
     difference = {key: number(value, signed=True) for key, value in paper_difference(name, new, old).items()}
     rows.append(gap | {"Numbers from": PAPER} | difference)
-    found = {key: a.minus(b, key).text(signed=True) if a and b else NOT_RUN for key in MEANS}
+    found = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
     rows.append(gap | {"Numbers from": ours(results)} | found)
-    note = f"The runs with {settings}: the largest budget that both were trained with." if settings else ""
+    notes = [AVERAGES, GAINS, f"The runs with {settings}: the largest budget that both were trained with." if settings else ""]
+    if frozen_backbone(settings):
+        notes.append(FROZEN)
+    if costs:
+        notes.append("Training times were taken at different hours; the table of costs side by side is the fair comparison.")
     return titled(
-        pd.DataFrame(rows), results, f"Table {name[-1]}", reference("paper_tables")[name]["title"], "davis2016", AVERAGES, note
+        pd.DataFrame(rows),
+        results,
+        f"Table {name[-1]}",
+        reference("paper_tables")[name]["title"],
+        "davis2016",
+        *filter(None, notes),
     )
+
+
+def _with_error(values: pd.Series) -> str:
+    return f"{number(values.mean())} ± {number(values.sem())}"
 
 
 def _with_own_settings(trained: pd.DataFrame) -> list[str]:
     """Variants trained with the profile's own settings, E3SN in any case."""
     return [variant for variant in VARIANTS if variant == "e3sn" or main_runs(trained, variant)]
-
-
-def _attribute_row(model: Measured, labels: pd.Series, name: str) -> dict[str, str]:
-    has = labels.map(lambda names: name in names)
-    row = {"Attribute": name, "Sequences": f"{int(has.sum())} of {len(has)}"}
-    for statistic in MEANS:
-        values = model.by_sequence(statistic).loc[labels.index]
-        inside, outside, measure_ = values[has].mean(), values[~has].mean(), statistic[0]
-        row[f"{measure_} with"] = number(inside)
-        row[f"{measure_} without"] = NONE if has.all() else number(outside)
-        row[f"{measure_} difference"] = NONE if has.all() else number(inside - outside, signed=True)
-    return row

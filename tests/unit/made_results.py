@@ -72,11 +72,30 @@ def add_scores(
         values = dict(zip(STATISTICS, [value * share for value in pair for share in (1, 1, 0.1)], strict=True))
         for number in range(1, (objects or {}).get(name, 1) + 1):
             variant = run.removeprefix("made-").split("-seed")[0]
-            labels = {"benchmark": benchmark, "variant": variant, "seed": 0 if run else None, "run": run, "method": method}
+            labels = {
+                "benchmark": benchmark,
+                "variant": variant,
+                "seed": int(run.split("-seed")[1][0]) if run else None,
+                "run": run,
+                "method": method,
+            }
             rows.append(labels | {"sequence": name, "object": number} | values | {"frames": 48})
     path = results / benchmark / f"{run or 'baselines'}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path, mode="a", header=not path.exists(), index=False)
+
+
+def add_costs(results: Path, training: Mapping[str, Sequence[float]], tracking: Mapping[str, float]) -> None:
+    """Write seconds per pair of each variant's stages (of two the second has a quarter of the pairs), and per object-frame."""
+    rows = []
+    for variant, seconds in training.items():
+        shares = (1.0,) if len(seconds) == 1 else (0.75, 0.25)
+        for number, (share, each) in enumerate(zip(shares, seconds, strict=True)):
+            rows.append([variant, "training", f"stage{number}", "frozen", share, each])
+    rows += [[variant, "tracking", "", "", 1.0, seconds] for variant, seconds in tracking.items()]
+    table = pd.DataFrame(rows, columns=["variant", "part", "stage", "backbone", "share", "seconds"])
+    results.mkdir(parents=True, exist_ok=True)
+    table.assign(batch=8, machine="a processor").to_csv(results / "variant_costs.csv", index=False)
 
 
 def add_speed(results: Path, run: str, per_second: float, benchmark: str = "davis2016", sequences: Sequence[str] = VAL) -> None:

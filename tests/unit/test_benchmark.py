@@ -24,10 +24,12 @@ from e3sn_lib.bench.training_speed import (
     precision_profile,
     train_precisions,
 )
+from e3sn_lib.bench.variant_costs import variant_costs
 from e3sn_lib.config import Profile
 from e3sn_lib.data.sources import open_train_sets
 from e3sn_lib.figures import precision_curves, save_figure
 from e3sn_lib.model.network import build_model
+from e3sn_lib.tracking import Tracker
 
 MakeProfile = Callable[..., Profile]
 
@@ -111,3 +113,25 @@ def test_difference_of_curves() -> None:
     assert error == pytest.approx(2 * 0.1 / np.sqrt(50), rel=0.02)
     early = reference.assign(loss=np.where(steps <= 50, 5.0, 2.0))
     assert precision_difference(reference, early) == (0.0, 0.0)
+
+
+def test_variants_take_turns_in_every_phase(tiny_profile: MakeProfile) -> None:
+    profiles = {
+        variant: tiny_profile("train.unfreeze_at=0.25", "train.pairs=32", "train.batch_size=2", variant=variant)
+        for variant in ("siammask", "e3sn-s")
+    }
+    trackers = {variant: Tracker(build_model(profile.model)) for variant, profile in profiles.items()}
+    frames = [np.full((90, 120, 3), 40 * index, np.uint8) for index in range(4)]
+    table = variant_costs(profiles, open_train_sets(profiles["e3sn-s"].data).opened, trackers, frames, [30, 30, 40, 40], steps=1)
+    training = table[table["part"] == "training"].set_index(["variant", "stage", "backbone"])["share"].to_dict()
+    assert training == pytest.approx(
+        {
+            ("siammask", "base", "frozen"): 0.1875,
+            ("siammask", "base", "trained"): 0.5625,
+            ("siammask", "sharp", "frozen"): 0.25,
+            ("e3sn-s", "end_to_end", "frozen"): 0.25,
+            ("e3sn-s", "end_to_end", "trained"): 0.75,
+        }
+    )
+    assert table[table["part"] == "tracking"]["variant"].tolist() == ["siammask", "e3sn-s"]
+    assert (table["seconds"] > 0).all()

@@ -89,6 +89,18 @@ def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: 
     assert not re.search(r"\bnan\b|None|\n\n\n", text)
 
 
+def test_the_card_names_where_the_model_fails(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    run, results = finished
+    (results / "davis2016" / f"{run.name}.csv").unlink()
+    add_scores(results, run.name, {name: 0.9 if name == "dog" else 0.6 for name in VAL} | {"libby": 0.2}, 0.5)
+    add_scores(results, run.name, 0.8, 0.55, method="mask in true boxes")
+    (results / "davis2016" / "attributes.csv").write_text("sequence,attributes\ndog,FM\nlibby,OCC\n")
+    text = ship(*finished, tmp_path / "models")[1].read_text()
+    assert "The lowest J on DAVIS-2016: libby 20.0, " in text
+    assert "the largest losses: occlusion -70.0, fast motion +70.0." in text  # of the two sequences that have labels
+    assert "In true boxes its masks would score J +20.5 and F +5.0" in text  # 80 - (18 * 60 + 90 + 20) / 20
+
+
 def test_synthetic_training_is_said_first(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path) -> None:
     run = add_run(tmp_path, data="synthetic-train")
     add_scores(tmp_path, run, 0.6, sequences=VAL[:2])
