@@ -104,10 +104,6 @@ class Crop:
         """The bounding rectangle, in the crop, of a frame box."""
         return _map_box(self.matrix, box_frame_xyxy)
 
-    def box_to_frame(self, box_crop_xyxy: Box) -> Box:
-        """The bounding rectangle, in the frame, of a crop box."""
-        return _map_box(_inverse(self.matrix), box_crop_xyxy)
-
 
 @dataclass(frozen=True)
 class SiamMaskCrop:

@@ -51,12 +51,12 @@ def crop_quality(
 def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     if not (pair.sample_labels == 1).any():
         return (np.nan,) * 4
-    batch = collate([pair])
+    batch = collate([pair]).to(next(model.parameters()).device)
     template, search = model.encode_template(batch.template), model.encode_search(batch.search)
     logits = model.segment(template, search, batch.cells)
     labels = mask_windows(batch.mask.float(), batch.cells, MARGIN[pair.search.shape[0]])
     positive = batch.sample_labels > 0
-    cls, loc = model.locate(template, search)
+    cls, loc = (maps.cpu() for maps in model.locate(template, search))
     best = cls.softmax(dim=1)[0, 1].flatten().argmax()
     anchors = anchors_cxcywh(pair.search.shape[0] / 2, cls.shape[-1]).reshape(-1, 4)
     box = box_convert(decode_boxes(loc[0].double().flatten(1).T[best], anchors[best]), "cxcywh", "xyxy")

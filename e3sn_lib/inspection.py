@@ -49,8 +49,8 @@ def level_answers(model: E3SN, video: Sequence, index: int, object_id: int = 1) 
     fill = tuple(float(value) for value in video.frame(0).reshape(-1, 3).mean(axis=0))
     crop = _context_crop(boxes[1], SEARCH_SIZE)
     image = crop.image(video.frame(index), fill)
-    template = model.encode_template(_tensor(_context_crop(boxes[0], TEMPLATE_SIZE).image(video.frame(0), fill)))
-    levels = model.mask.whole_maps(template, model.encode_search(_tensor(image)))
+    template = model.encode_template(_tensor(_context_crop(boxes[0], TEMPLATE_SIZE).image(video.frame(0), fill), model))
+    levels = model.mask.whole_maps(template, model.encode_search(_tensor(image, model)))
     finest = max(level.shape[-1] for level in levels)
     fused = model.mask.fusion([F.interpolate(level, (finest, finest), mode="bilinear", align_corners=True) for level in levels])
     maps = {f"conv{name}": _distance(level) for name, level in zip(model.mask.names, levels, strict=True)}
@@ -70,14 +70,14 @@ def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
     return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), context_side(x2 - x1, y2 - y1) * size / TEMPLATE_SIZE, size)
 
 
-def _tensor(image: Image) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
+def _tensor(image: Image, model: E3SN) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(next(model.parameters()).device)
 
 
 def _distance(level: Tensor) -> NDArray[np.float32]:
     """(1, C, n, n) to (n, n): each channel against its own mean and deviation over positions, then the length over channels."""
     standard = (level - level.mean(dim=(2, 3), keepdim=True)) / (level.std(dim=(2, 3), keepdim=True) + 1e-6)
-    return standard.square().mean(dim=1).sqrt()[0].numpy()
+    return standard.square().mean(dim=1).sqrt()[0].cpu().numpy()
 
 
 @torch.inference_mode()
@@ -85,8 +85,8 @@ def predict_windows(model: E3SN, pair: Pair) -> NDArray[np.bool_]:
     """The masks (K, 127, 127) that a network gives for the windows drawn from a training pair."""
     rows, columns = torch.from_numpy(pair.cells).unbind(dim=1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
-    template, search = model.encode_template(_tensor(pair.template)), model.encode_search(_tensor(pair.search))
-    return (model.segment(template, search, cells) > 0).numpy()
+    template, search = model.encode_template(_tensor(pair.template, model)), model.encode_search(_tensor(pair.search, model))
+    return (model.segment(template, search, cells) > 0).cpu().numpy()
 
 
 def read_masks(folder: Path, video: Sequence, frames: Iterable[int] | None = None) -> Iterator[Image]:

@@ -1,4 +1,4 @@
-"""The type that convolutions are computed in, for training and tracking."""
+"""Where, and in what type, training and tracking are computed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import torch
 from e3sn_lib.provenance import has_native_bf16
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def best_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

@@ -27,18 +27,23 @@ _CODE = ("e3sn_lib", "notebooks", "pyproject.toml")
 def environment() -> dict[str, Any]:
     """Everything a reader needs to judge or repeat a run, in JSON's types; what cannot be found out is "unknown".
 
-    Memory is in bytes. ``dirty`` speaks of code only: results that the run itself writes do not count.
+    Memory is in bytes. ``machine`` names what computes. ``dirty`` speaks of code only: results that the run itself writes do not
+    count.
     """
     commit, dirty = _commit()
+    cpu, gpu = _cpuinfo("model name") or platform.processor() or "unknown", None
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": _versions(),
-        "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
+        "machine": gpu or cpu,
+        "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "gpu": gpu or "none",
         "gpus": torch.cuda.device_count(),
         "bf16": has_native_bf16("cuda" if torch.cuda.is_available() else "cpu"),
         "memory": _memory_bytes(),

@@ -31,7 +31,7 @@ from e3sn_lib.losses import Counts, count_targets
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import load_backbone, save_model
 from e3sn_lib.objective import compute_losses
-from e3sn_lib.precision import autocast, precision_of
+from e3sn_lib.precision import autocast, best_device, precision_of
 from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
 from e3sn_lib.run_log import RunState, Watch, tensorboard_writer
 from e3sn_lib.schedule import StagePlan, build_optimiser, learning_rate, parameter_groups, plan, set_trainable
@@ -42,7 +42,7 @@ FINAL = "model.safetensors"
 LARGEST_BAD_SHARE = 0.01
 """Pairs that needed a replacement for a damaged file; more stop the run."""
 BAD_STEPS_IN_A_ROW = 5
-"""Steps whose loss is not finite; so many in a row stop the run."""
+"""Steps whose loss or gradient is not finite; so many in a row stop the run."""
 
 
 def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -84,7 +84,7 @@ class Trainer:
                 f"train.batch_size is {config.batch_size}; it must be a multiple of {self.processes} (processes) "
                 f"x {config.accumulate} (train.accumulate)"
             )
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or best_device()
         self.dtype = precision_of(profile.train.precision, self.device)
         self.stages = plan(profile)
         self.steps = sum(stage.steps for stage in self.stages)
@@ -142,7 +142,7 @@ class Trainer:
         write_json(self.run_dir / "env.json", environment())
         show(
             f"{self.run_dir.name}: {self.profile.train.pairs} pairs in {self.steps} steps of {self.profile.train.batch_size}, "
-            f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, from step {self.state.step}"
+            f"{self._precision} on {self.device.type}, from step {self.state.step}"
         )
 
     def _run_stage(self, stage: StagePlan, interrupted: Callable[[], bool]) -> None:
@@ -168,11 +168,7 @@ class Trainer:
             rate = learning_rate(self.state.step - stage.first_step, stage.steps, config, stage.config)
             parts = self._step(batches, optimiser, rate, stage.config)
             bad_steps = 0 if math.isfinite(parts["loss"]) else bad_steps + 1
-            try:
-                self._count(batches, bad_steps)
-            except InputError:
-                self._save(optimiser)
-                raise
+            self._count(batches, bad_steps)
             log.setdefault("compute", []).append(time.perf_counter() - begun)
             for key, value in parts.items():
                 log.setdefault(key, []).append(value)
@@ -213,14 +209,18 @@ class Trainer:
                 values[key] = values.get(key, 0.0) + value.detach()
         means = parallel.total(torch.stack([value.float() for value in values.values()])) / self.processes
         values = dict(zip(values, means.tolist(), strict=True))
-        if not math.isfinite(values["loss"]):
+        finite = math.isfinite(values["loss"])
+        if finite:
+            self.scaler.unscale_(optimiser)
+            groups = {f"grad_{group['name']}": group["params"] for group in optimiser.param_groups}
+            norms = {name: float(nn.utils.clip_grad_norm_(each, self.profile.train.clip)) for name, each in groups.items()}
+            values |= norms
+            # to a scaler an infinite gradient is an everyday thing: it skips the step itself and scales less from then on
+            finite = self.scaler.is_enabled() or all(map(math.isfinite, norms.values()))
+        if not finite:
             for buffer, kept in zip(self.model.buffers(), statistics, strict=True):
                 buffer.copy_(kept)
-            return values
-        self.scaler.unscale_(optimiser)
-        for group in optimiser.param_groups:
-            norm = nn.utils.clip_grad_norm_(group["params"], self.profile.train.clip)
-            values[f"grad_{group['name']}"] = float(norm)
+            return values | {"loss": math.nan}
         self.scaler.step(optimiser)
         self.scaler.update()
         if self.average:
@@ -274,7 +274,9 @@ class Trainer:
             )
         self.state.skipped += bad_steps > 0
         if bad_steps >= BAD_STEPS_IN_A_ROW:
-            raise InputError(f"the loss was not finite {bad_steps} steps in a row at step {self.state.step}; lower train.lr")
+            raise InputError(
+                f"the loss or its gradient was not finite {bad_steps} steps in a row at step {self.state.step}; lower train.lr"
+            )
 
     def _log(self, stage: str, rate: float, steps: dict[str, list[float]], elapsed: float) -> None:
         weights = self.model.mask.fusion.weights().detach().tolist()
@@ -296,10 +298,10 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "state": vars(self.state),
         }
-        write_checkpoint(self.run_dir, self.profile, content, self.state.step)
+        write_checkpoint(self.run_dir, self.profile, self._precision, content, self.state.step)
 
     def _resume(self) -> None:
-        content = read_checkpoint(self.run_dir, self.profile, self.device)
+        content = read_checkpoint(self.run_dir, self.profile, self._precision)
         if content is None:
             return
         self.model.load_state_dict(content["model"])
@@ -309,13 +311,17 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         self.state = RunState(**content["state"])
 
+    @property
+    def _precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
     def _summary(self) -> dict[str, Any]:
         return {
             "run": self.run_dir.name,
             "variant": self.profile.variant,
             "profile": self.profile.name,
             "seed": self.profile.seed,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self._precision,
             "pairs": self.steps * self.profile.train.batch_size,
             "processes": self.processes,
             "seconds": round(self.state.seconds, 1),

@@ -19,7 +19,7 @@ from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.objective import compute_losses
-from e3sn_lib.precision import autocast, precision_of
+from e3sn_lib.precision import autocast, best_device, precision_of
 from e3sn_lib.schedule import build_optimiser, parameter_groups, set_trainable
 from e3sn_lib.training import Source
 
@@ -50,7 +50,7 @@ class Stepper:
 
     def __init__(self, profile: Profile, stage: StageConfig, model: E3SN | None = None) -> None:
         self.profile, self.stage = profile, stage
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         self.dtype = precision_of(profile.train.precision, self.device)
         self.model = (model or build_model(profile.model)).to(self.device)
         self.optimiser = build_optimiser(parameter_groups(self.model, profile.train, stage.train_location), profile.train)

@@ -49,7 +49,7 @@ def variant_costs(
     """
     rows = [*_training(profiles, sources, steps), *_tracking(trackers, frames, box_frame_xywh)]
     batch = next(iter(profiles.values())).train.batch_size
-    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(batch=batch, machine=environment()["cpu"])
+    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(batch=batch, machine=environment()["machine"])
 
 
 def _training(profiles: Mapping[str, Profile], sources: list[Source], steps: int) -> list[tuple[Any, ...]]:

@@ -43,7 +43,7 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
     if options.out:
         write_csv(options.out, table)
     if options.report:
-        write_csv(options.report / "results" / TRAINING_SPEED, table.assign(batch=options.batch, machine=environment()["cpu"]))
+        write_csv(options.report / "results" / TRAINING_SPEED, table.assign(batch=options.batch, machine=environment()["machine"]))
     return 0
 
 

@@ -6,6 +6,7 @@ before, so a resumed or distributed run sees the same pairs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -78,15 +79,16 @@ class Batch:
     redrawn: int = 0
 
     def to(self, device: torch.device) -> Self:
-        values = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Tensor):
-                value = value.to(device, non_blocking=True)
-            elif isinstance(value, Cells):
-                value = Cells(*(index.to(device, non_blocking=True) for index in value))
-            values[item.name] = value
-        return type(self)(**values)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """In memory that a GPU can copy from while it computes; a data loader calls this."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        tensors = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return type(self)(**values | tensors | {"cells": Cells(*map(function, self.cells))})
 
 
 def collate(pairs: list[Pair]) -> Batch:

@@ -81,10 +81,6 @@ class TrackSet:
     missing: tuple[str, ...] = ()
     """The first few files that the annotations name and the disk lacks."""
 
-    @property
-    def has_masks(self) -> bool:
-        return any(frame.mask is not None for track in self.tracks for frame in track.frames[:1])
-
 
 @dataclass(frozen=True)
 class Sequence:

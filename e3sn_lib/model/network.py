@@ -179,7 +179,10 @@ class E3SN(nn.Module):
         if self.base_head is None:
             raise InputError("this network has no base mask head; set model.base_head=true")
         correlation = self.correlate(template, search, cells)[:, :, None, None]
-        return self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()
+        if alone := len(correlation) == 1:  # batch-norm in training refuses a single value per channel
+            correlation = correlation.repeat(2, 1, 1, 1)
+        logits = self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()
+        return logits[:1] if alone else logits
 
     def forward(self, template_image: Tensor, search_image: Tensor, cells: Cells, mask: str = "refine") -> Output:
         """One training step's maps; `mask` chooses the head, ``refine`` or ``base``."""

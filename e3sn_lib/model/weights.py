@@ -19,6 +19,7 @@ from e3sn_lib.files import atomic_path
 from e3sn_lib.loading import profile_from_dict
 from e3sn_lib.model.backbone import Backbone, adapt_imagenet_weights
 from e3sn_lib.model.network import E3SN, build_model
+from e3sn_lib.precision import best_device
 
 
 def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_root: Path = Path()) -> None:
@@ -88,8 +89,8 @@ def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, no
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[E3SN, Profile]:
-    """A trained model in evaluation mode, and the profile it was trained by.
+def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
+    """A trained model in evaluation mode, on `device` or on a GPU if there is one, and the profile it was trained by.
 
     Raises:
         InputError: no such file, not a model of this project, or keys that do not fit.
@@ -104,7 +105,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[E3
     model = build_model(profile.model)
     floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     strict_load(model, floats, f"model {path}")
-    return model.to(device).eval(), profile
+    return model.to(device or best_device()).eval(), profile
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

@@ -27,7 +27,19 @@ def gather_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size:
     Returns:
         (N, C, size, size).
     """
+    if maps.is_cuda:
+        return index_windows(maps, image, top, left, size)
     return _Windows.apply(maps, torch.stack([image, top, left], dim=1).tolist(), size)
+
+
+def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """`gather_windows` by one indexing operation: a GPU is slow at many small copies, a CPU at indices."""
+    height, width = maps.shape[-2:]
+    steps = torch.arange(size, device=maps.device)
+    rows, columns = (start.to(maps.device)[:, None] + steps for start in (top, left))
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+    places = image.to(maps.device)[:, None, None], rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]
+    return torch.where(inside[..., None], maps.permute(0, 2, 3, 1)[places], 0).permute(0, 3, 1, 2)
 
 
 class _Windows(torch.autograd.Function):

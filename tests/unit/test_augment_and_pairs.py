@@ -309,7 +309,6 @@ class TestWithoutMasks:
     def test_boxes_teach_location_only(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
         frame = replace(write_frame(tmp_path / "a.png", (80, 70, 120, 130)), mask=None, box_frame_xyxy=(80.0, 70.0, 120.0, 130.0))
         tracks = TrackSet("boxes", (Track("a", (frame,)),))
-        assert not tracks.has_masks
         for pair in islice(dataset(tiny_profile(*PLAIN), tracks), 10):
             assert pair.sample_labels.tolist() == [0, 0, 0, 0]
             assert (pair.anchor_labels == 1).any()
@@ -419,7 +418,8 @@ class TestBatches:
 
     def test_moving_keeps_every_part(self) -> None:
         batch = collate(self.pairs([(1, 1, 1, -1)]))
-        moved = batch.to(torch.device("cpu"))
-        assert torch.equal(moved.search, batch.search)
-        assert torch.equal(moved.cells.row, batch.cells.row)
-        assert moved.problems == batch.problems
+        moved = batch.to(torch.device("meta"))
+        tensors = [*moved.cells, *(value for value in vars(moved).values() if isinstance(value, torch.Tensor))]
+        assert len(tensors) == 9
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+        assert (moved.problems, moved.redrawn) == (batch.problems, batch.redrawn)

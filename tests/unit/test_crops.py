@@ -86,10 +86,11 @@ class TestOneMap:
         assert plain.matrix @ (110.0, 80.0, 1.0) == pytest.approx([145.0, 135.0])
         assert flipped.matrix @ (110.0, 80.0, 1.0) == pytest.approx([115.0, 135.0])
 
-    def test_boxes_go_there_and_back(self) -> None:
+    def test_a_box_lies_where_its_corners_do(self) -> None:
         crop = Crop.similarity((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, flip=True)
-        box = (80.5, 50.0, 140.0, 70.25)
-        assert crop.box_to_frame(crop.box_to_crop(box)) == pytest.approx(box)
+        left, top, right, bottom = crop.box_to_crop((80.5, 50.0, 140.0, 70.25))
+        assert (right, top) == pytest.approx(crop.matrix @ (80.5, 50.0, 1.0))
+        assert (left, bottom) == pytest.approx(crop.matrix @ (140.0, 70.25, 1.0))
 
     def test_an_identity_changes_no_pixel(self) -> None:
         rng = np.random.default_rng(0)

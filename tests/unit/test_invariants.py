@@ -18,7 +18,7 @@ from e3sn_lib.crops import context_side
 from e3sn_lib.loading import load_profile
 from e3sn_lib.losses import mask_loss
 from e3sn_lib.model.network import E3SN, MARGIN, Search, Template, build_model, count_parameters
-from e3sn_lib.model.windows import Cells
+from e3sn_lib.model.windows import Cells, gather_windows, index_windows
 from e3sn_lib.sampling import anchor_iou, distribution_matrix, draw_samples
 
 SMALL = ModelConfig(backbone="resnet18", channels=16)
@@ -58,6 +58,21 @@ CORNERS = Cells(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 24, 24]), torch.
 
 def close(one: Tensor, other: Tensor, relative: float = 1e-5) -> bool:
     return one.shape == other.shape and bool((one - other).abs().max() <= relative * other.abs().max())
+
+
+def test_both_ways_to_gather_windows_are_one_function() -> None:
+    """That of the CPU and that of GPUs, values and gradients, within and beyond the border."""
+    torch.manual_seed(0)
+    image, top, left = torch.randint(2, (40,)), torch.randint(-6, 9, (40,)), torch.randint(-6, 11, (40,))
+    found = []
+    for gather in (gather_windows, index_windows):
+        maps = torch.rand(2, 3, 10, 12, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        windows = gather(maps, image, top, left, 7)
+        (windows * torch.arange(windows.numel()).reshape(windows.shape)).sum().backward()  # type: ignore[no-untyped-call]
+        found.append((windows.detach(), maps.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert (found[0][0] == 0).any()
 
 
 class TestFusion:

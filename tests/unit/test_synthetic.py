@@ -117,7 +117,9 @@ def test_settings_open_it(small_set: Path, tmp_path: Path) -> None:
     evaluation = tuple(EvalSetConfig(f"davis{year}", "synthetic", ("set",), year=year) for year in (2016, 2017))
     data = DataConfig(str(small_set.parent), train, evaluation)
     sets = open_train_sets(data)
-    assert [(tracks.name, len(tracks.tracks), tracks.has_masks) for tracks, _ in sets.opened] == [("synthetic-train", 6, True)]
+    assert [(tracks.name, len(tracks.tracks), tracks.tracks[0].frames[0].mask is not None) for tracks, _ in sets.opened] == [
+        ("synthetic-train", 6, True)
+    ]
     assert len(open_evaluation(data, "davis2016")) == 4
     assert list(verify(data)["state"]) == ["ok", "ok", "ok"]
     assert list(verify(data)["tracks"]) == [6, 4, 6]
