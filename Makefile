@@ -15,7 +15,7 @@ MINUTES = $(shell sed -n 's/^minutes: *//p' "e3sn_lib/profiles/$(PROFILE).yaml" 
 help:
 	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
 	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html;'
-	@echo '                SET changes settings of every run: SET="train.pairs=7000 track.mask_threshold=0.4"'
+	@echo '                SET changes settings of the runs, where `study` in the profile has none: SET="track.mask_threshold=0.4"'
 	@echo 'make test       lint, types and tests; PYTEST_ARGS=... replaces -m "not slow"'
 	@echo 'make lab        JupyterLab on the notebooks'
 	@echo

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--benchmark", default="davis2016")
     command.add_argument("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     command.add_argument("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
-    command.add_argument("--sequences", type=Path, help="text file with one sequence name per line")
+    command.add_argument("--sequences", type=Path, help="list of sequences, one name a line or as DAVIS lists them")
     command.add_argument("--name", default="val", help="set name in the output files' names")
     command.add_argument("--out", type=Path, help="folder for the tables")
     command = add("track", models.track)

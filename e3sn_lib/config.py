@@ -112,7 +112,7 @@ class TrainSetConfig:
     images: str = "images"
     annotations: str = "annotations.json"
     min_area: float = 1000.0
-    """Objects with fewer pixels are left out and counted (SiamMask: 1000 for YouTube-VOS)."""
+    """Objects with fewer pixels teach nothing (SiamMask: 1000 for YouTube-VOS); of ImageNet-VID, boxes only, all do."""
     hold_out: tuple[str, ...] = ()
     """Sequences kept out of training so that choices can be made on them."""
 

@@ -47,6 +47,16 @@ def is_first() -> bool:
     return rank() == 0
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first process does it while the others wait, and then they do: what it leaves on the disk, they find."""
+    if not is_first():
+        dist.barrier()
+    yield
+    if is_first() and dist.is_initialized():
+        dist.barrier()
+
+
 def total(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes."""
     if dist.is_initialized():

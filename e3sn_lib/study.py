@@ -21,7 +21,7 @@ from e3sn_lib import parallel
 from e3sn_lib.baselines import boxes_of
 from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_lib.bench.variant_costs import variant_costs
-from e3sn_lib.checkout import NOTEBOOKS, ROOT
+from e3sn_lib.checkout import from_checkout
 from e3sn_lib.checkpoint import CHECKPOINT
 from e3sn_lib.choices import GRID, overrides_of, sweep
 from e3sn_lib.config import DataConfig, Profile, TrackConfig
@@ -110,12 +110,12 @@ class Study:
             seed: of the first run of each kind.
             overrides: ``key=value`` settings for every run.
         """
-        base = ROOT if Path.cwd() == NOTEBOOKS else Path()
-        profile = str(base / profile) if profile.endswith((".yaml", ".yml")) else profile
+        profile = str(from_checkout(profile)) if profile.endswith((".yaml", ".yml")) else profile
         overrides = tuple(overrides)
         root = data or os.environ.get("E3SN_DATA", "") or load_profile(profile, overrides=overrides).data.root
-        data = str(base / Path(root).expanduser()) if root else ""
-        study = cls(profile, data, base / runs, base / (report or f"reports/{Path(profile).stem}"), seed, overrides)
+        data = str(from_checkout(Path(root).expanduser())) if root else ""
+        report = from_checkout(report or f"reports/{Path(profile).stem}")
+        study = cls(profile, data, from_checkout(runs), report, seed, overrides)
         study.load()
         return study
 
@@ -213,8 +213,7 @@ class Study:
         `extras` are other thresholds and bounds, see `evaluate_tracker`; an evaluation that has them serves without them too.
         """
         sequences = self.sequences(benchmark)
-        settings = {"track": run.profile.to_dict()["track"], "sequences": [sequence.name for sequence in sequences]}
-        full, plain = (run.folder / f"{benchmark}-{config_hash(settings | {'extras': value})}" for value in (True, False))
+        full, plain = self._evaluations(run, benchmark, sequences)
         folder = full if extras or (full / "scores.csv").is_file() else plain
         if not (folder / "scores.csv").is_file():
             scores, speed = evaluate_tracker(self.tracker(run), sequences, folder, extras=extras)
@@ -227,11 +226,17 @@ class Study:
         return pd.read_csv(out / f"{run.name}.csv")
 
     def masks(self, run: Run, benchmark: str, method: str = "mask") -> Path:
-        """Folder of the PNG masks that `evaluate` wrote."""
-        found = sorted(run.folder.glob(f"{benchmark}-*/{method}"))
-        if not found:
-            raise InputError(f"run {run.name} has no masks of {benchmark} yet; evaluate it first")
-        return found[-1]
+        """Folder of the PNG masks that `evaluate` wrote with the run's settings of inference."""
+        for folder in self._evaluations(run, benchmark, self.sequences(benchmark)):
+            if (folder / "scores.csv").is_file() and (folder / method).is_dir():
+                return folder / method
+        raise InputError(f"run {run.name} has no masks of {benchmark} with these settings yet; evaluate it first")
+
+    def _evaluations(self, run: Run, benchmark: str, sequences: list[Sequence]) -> tuple[Path, Path]:
+        """Folders of the evaluation with extras and of that without."""
+        settings = {"track": run.profile.to_dict()["track"], "sequences": [sequence.name for sequence in sequences]}
+        full, plain = (run.folder / f"{benchmark}-{config_hash(settings | {'extras': value})}" for value in (True, False))
+        return full, plain
 
     def baselines(self, benchmark: str) -> pd.DataFrame:
         """Scores per object of what needs no network of this study, kept as a file of record; done once for these settings.

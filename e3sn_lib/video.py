@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ OBJECT_COLOURS = ((0, 229, 200), (255, 122, 89), (255, 210, 63), (190, 140, 255)
 
 
 def frame_names(source: Path) -> list[str] | None:
-    """Names of a folder's images, in order; None for a video file, whose frames have numbers.
+    """Names of a folder's images, in the order of the numbers in them; None for a video file, whose frames have numbers.
 
     Raises:
         InputError: nothing there, or a folder without images.
@@ -31,10 +32,15 @@ def frame_names(source: Path) -> list[str] | None:
         return None
     if not source.is_dir():
         raise InputError(f"there is no video or folder of frames at {source}")
-    names = sorted(path.name for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted((path.name for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=_as_counted)
     if not names:
         raise InputError(f"folder {source} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return names
+
+
+def _as_counted(name: str) -> list[tuple[int, str]]:
+    """Sorts 2.jpg before 10.jpg."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def read_frames(source: Path) -> Iterator[Image]:
@@ -62,13 +68,23 @@ def read_frames(source: Path) -> Iterator[Image]:
 
 def frame_rate(source: Path) -> float:
     """Frames per second of a video file; `FRAME_RATE` for a folder, or a file that does not say."""
+    rate = _property(source, cv2.CAP_PROP_FPS)
+    return rate if 1 <= rate <= 240 else FRAME_RATE
+
+
+def announced_frames(source: Path) -> int:
+    """How many frames a video file says it has, which may be more than can be read; 0 for a folder, or a file that does not say."""
+    return max(int(_property(source, cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+
+def _property(source: Path, which: int) -> float:
     if not source.is_file():
-        return FRAME_RATE
+        return 0.0
     with _without_remark():
         video = cv2.VideoCapture(str(source))
-        rate = video.get(cv2.CAP_PROP_FPS)
+        value = video.get(which)
         video.release()
-    return rate if 1 <= rate <= 240 else FRAME_RATE
+    return value
 
 
 def object_colour(number: int) -> tuple[int, int, int]:

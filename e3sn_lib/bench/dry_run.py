@@ -109,10 +109,11 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
     except InputError as error:
         return pd.DataFrame(), TrainSets(), [str(error)]
     problems = [
-        f"training set {row.name} is {row.state}: {row.left_out}; get it from {row.origin} and put it in {row.path}"
+        f"training set {row.name} is {row.state}: {row.left_out}; {row.remedy}"
         for row in table[table["state"] != "ok"].itertuples(index=False)
+        if (row.kind, row.state) != ("synthetic", "absent")  # a run makes it
     ]
-    there = tuple(each for each, state in zip(data.train, table["state"], strict=True) if state == "ok")
+    there = tuple(each for each, state in zip(data.train, table["state"], strict=True) if state in ("ok", "partial"))
     opened = open_train_sets(dataclasses.replace(data, train=there)) if there else TrainSets()
     return table[["name", "path", "state", "tracks", "images", "with_masks", "left_out"]], opened, problems
 

@@ -35,13 +35,14 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
     """Scores per frame, the folder for the tables, seconds of scoring."""
+    from e3sn_lib.data.davis import read_list
     from e3sn_lib.scoring import score_folder
 
     if options.model or options.run_folder:
         raise InputError("give --masks, or one of --run and --model, not both")
     if not options.annotations:
         raise InputError("--masks needs --annotations, the folder with the true masks")
-    names = _lines(options.sequences) if options.sequences else []
+    names = read_list(options.sequences) if options.sequences else []
     started = time.perf_counter()
     scores = score_folder(options.masks, options.annotations, names)
     seconds = time.perf_counter() - started
@@ -84,6 +85,7 @@ def track(options: argparse.Namespace) -> int:
     from e3sn_lib.model.weights import load_model
     from e3sn_lib.own_video import track_video
     from e3sn_lib.tracking import Tracker
+    from e3sn_lib.video import announced_frames
 
     if not options.weights and not SHIPPED.is_file():
         raise InputError(
@@ -95,6 +97,8 @@ def track(options: argparse.Namespace) -> int:
         tracker = Tracker(model, profile.track, precision=options.precision)
         scores = track_video(tracker, options.video, options.box, out)
     print(f"{len(scores)} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
+    if (announced := announced_frames(options.video)) > len(scores) + 1:  # some containers only estimate it
+        print(f"the file announces {announced} frames; {announced - len(scores)} of them could not be read")
     if older := len(list((options.out / "masks").iterdir())) - len(scores):
         print(f"{older} other files were in {options.out / 'masks'} before and are still there")
     print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in scores.min(axis=0)))
@@ -134,10 +138,3 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
             target = out / path.relative_to(work)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error

@@ -32,7 +32,7 @@ def reproduce(options: argparse.Namespace) -> int:
     duration = f"about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else "its duration is not known"
     print(f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; finished runs are reused")
     parameters = {
-        "profile": study.profile,
+        "profile": os.path.relpath(study.profile, ROOT) if study.profile.endswith((".yaml", ".yml")) else study.profile,
         # relative to the repository, as notebooks take them, so that executed copies do not tell whose machine it was
         "data": os.path.relpath(study.data, ROOT) if study.data else "",
         "runs": os.path.relpath(study.runs, ROOT),
@@ -77,16 +77,31 @@ def data(options: argparse.Namespace) -> int:
         print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
         return 0
     table = (prepare if options.action == "prepare" else verify)(profile.data)
-    print(table.drop(columns=["origin", "kind", "left_out"]).to_string(index=False))
+    print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
     for row in table[table["left_out"] != ""].itertuples():
-        remedy = "" if row.state == "ok" else f"; get it from {row.origin} and put it in {row.path}"
+        remedy = "" if row.state == "ok" else f"; {row.remedy}"
         print(f"{'left out' if row.state == 'ok' else row.state}: {row.use} set {row.name}, {row.left_out}{remedy}")
     complete, usable = table["state"] == "ok", table["state"].isin(["ok", "partial"])
     print(f"{complete.sum()} of {len(table)} sets are complete")
+    weights = _lacking_weights(profile)
+    if weights:
+        print(weights)
     if options.action == "verify":
-        return 0 if complete.all() else 1
+        return 0 if complete.all() and not weights else 1
     can_train = (usable & (table["use"] == "train")).any()
-    return 0 if can_train and table.loc[~usable, "state"].eq("absent").all() else 1
+    return 0 if can_train and not weights and table.loc[~usable, "state"].eq("absent").all() else 1
+
+
+def _lacking_weights(profile: Profile) -> str:
+    """What is wrong with the file that the backbone is to start from, if it starts from one."""
+    from e3sn_lib.model.weights import backbone_file
+
+    try:
+        if profile.train.weights not in ("none", "torchvision"):
+            backbone_file(profile.train.weights, Path(profile.data.root))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def train(options: argparse.Namespace) -> int:
@@ -98,6 +113,8 @@ def train(options: argparse.Namespace) -> int:
 
     with parallel.process_group():
         study = Study.open(options.profile, data_root(options), options.runs, options.report, options.seed, options.set)
+        with parallel.first_alone():
+            study.train_sets()
         run = study.train(options.variant, resume=options.resume == "auto")
         print(f"model: {run.model}")
     return 0

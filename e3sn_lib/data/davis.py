@@ -45,7 +45,7 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
     names = list(names)
     path = davis_list(root, year, split)
     if path is not None:
-        known = _read_list(path)
+        known = read_list(path)
         _check_names(names, known, path)
         names = [name for name in known if name in names or not names]
     elif not names:
@@ -71,8 +71,7 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
                 f"sequence {name}: {len(frames[name])} frames, {len(masks[name])} masks; {absent_file} is missing, copy it again"
             )
         sequence = Sequence(name, tuple(frames[name].values()), tuple(masks[name].values()), merge_ids=year == 2016)
-        if year == 2017:
-            _check_ids(sequence.mask_paths[0])
+        _check_ids(sequence.mask_paths[0], year)
         sequences.append(sequence)
     return sequences
 
@@ -137,9 +136,16 @@ def davis_attributes(root: Path) -> dict[str, list[str]] | None:
         raise InputError(f"{path} lists no sequences with attributes; copy the db_info.yml of DAVIS-2016 again") from error
 
 
-def _read_list(path: Path) -> list[str]:
-    """Sequences of a list of names, or of pairs ``/JPEGImages/480p/SEQ/00000.jpg /Annotations/480p/SEQ/00000.png``."""
-    entries = (line.split()[0] for line in path.read_text().splitlines() if line.strip())
+def read_list(path: Path) -> list[str]:
+    """Sequences of a list of names, or of pairs ``/JPEGImages/480p/SEQ/00000.jpg /Annotations/480p/SEQ/00000.png``.
+
+    Raises:
+        InputError: it cannot be read, or lists none.
+    """
+    try:
+        entries = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of sequences {path}: {error}") from error
     names = list(dict.fromkeys(Path(entry).parent.name if "/" in entry else entry for entry in entries))
     if not names:
         raise InputError(f"{path} lists no sequence; copy it again")
@@ -154,12 +160,18 @@ def _check_names(names: list[str], known: list[str], where: Path | str) -> None:
             raise InputError(f"there is no sequence '{name}' in {where}{hint}")
 
 
-def _check_ids(path: Path) -> None:
+def _check_ids(path: Path, year: int) -> None:
+    """The two editions have masks of the same names; 2016 has one object of value 255 (a set of one's own: 1), 2017 has ids."""
     values = set(np.unique(read_mask(path)).tolist())
-    if values <= {0, 255} and 255 in values:
+    if year == 2017 and values <= {0, 255} and 255 in values:
         raise InputError(
             f"{path} is a DAVIS-2016 mask (values 0 and 255) where object ids of DAVIS-2017 are needed; "
             f"get DAVIS-2017 from {DAVIS_SITE.format(year=2017)}"
+        )
+    if year == 2016 and values & set(range(2, 255)):
+        raise InputError(
+            f"{path} has several objects, as in DAVIS-2017; together they are another mask than that of DAVIS-2016; "
+            f"get DAVIS-2016 from {DAVIS_SITE.format(year=2016)}"
         )
 
 

@@ -22,14 +22,15 @@ from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
 
+MADE = "it is made on the spot at first use"
 ORIGIN = {
     "davis": DAVIS_SITE,
-    "coco": "https://cocodataset.org/#download (2017 images and annotations)",
+    "coco": "https://cocodataset.org/#download (2017 images and annotations; for a subset see the README)",
     "youtube_vos": "https://youtube-vos.org/dataset/vos (2018 training set)",
     "imagenet_vid": "https://image-net.org/challenges/LSVRC/2015/2015-downloads.php (VID; needs an account)",
     "mask_folder": "any images with masks, such as ECSSD (https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) "
     "or DUTS-TR (http://saliencydetection.net/duts)",
-    "synthetic": "made on the spot at first use",
+    "synthetic": MADE,
 }
 """Where each kind of set can be had; its keys are the kinds there are."""
 
@@ -52,7 +53,7 @@ class AbsentSet:
     @property
     def notice(self) -> str:
         """One line: what is absent, where it can be had, where it belongs."""
-        return f"{_label(self.config)} is absent: no {self.lacking}; get it from {_origin(self.config)} and put it in {self.folder}"
+        return f"{_label(self.config)} is absent: no {self.lacking}; {_remedy(self.config, self.folder)}"
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,9 @@ def verify(data: DataConfig) -> pd.DataFrame:
     """What is there and what is not, one row for each set.
 
     Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks`` (objects), ``images``,
-    ``with_masks`` (tracks), ``left_out`` (counts and reasons; for an absent or broken set what is wrong), ``origin``.
+    ``with_masks`` (tracks), ``left_out`` (counts and reasons; for an absent or broken set what is wrong), ``remedy`` for those.
     A set's state is ok; partial (files that its annotations name are not there; it can be used without them); broken; or absent.
-    Nothing is made: a procedural set that has not been made yet is absent.
+    No set is made: a procedural one that has not been made yet is absent. Indices of large sets are, as whenever one is opened.
 
     Raises:
         InputError: no data root, or an unknown kind.
@@ -187,12 +188,13 @@ def _verify_set(data: DataConfig, config: SetConfig, make: bool, sample: int) ->
         "images": 0,
         "with_masks": 0,
         "left_out": "",
-        "origin": _origin(config),
+        "remedy": "",
     }
     place = _locate(data, config, make)
     if isinstance(place, AbsentSet):
-        return row | {"path": str(place.folder), "state": "absent", "left_out": f"no {place.lacking}"}
-    row["path"] = str(place)
+        found = {"path": str(place.folder), "state": "absent", "left_out": f"no {place.lacking}"}
+        return row | found | {"remedy": _remedy(config, place.folder)}
+    row |= {"path": str(place), "remedy": _remedy(config, place)}
     counts: dict[str, str | int]
     try:
         if isinstance(config, TrainSetConfig):
@@ -280,6 +282,8 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
 
 
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
+    if config.hold_out and config.kind not in ("davis", "synthetic"):
+        raise InputError(f"{_label(config)}: hold_out names sequences of a DAVIS-like set; a {config.kind} set has none")
     match config.kind:
         case "coco":
             tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area)
@@ -309,5 +313,7 @@ def _label(config: SetConfig) -> str:
     return f"training set {config.kind} ({config.path[0]})"
 
 
-def _origin(config: SetConfig) -> str:
-    return ORIGIN[config.kind].format(year=config.year)
+def _remedy(config: SetConfig, folder: Path) -> str:
+    if config.kind == "synthetic":
+        return f"{MADE}, in {folder}"
+    return f"get it from {ORIGIN[config.kind].format(year=config.year)} and put it in {folder}"

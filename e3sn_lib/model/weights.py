@@ -42,13 +42,20 @@ def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_roo
             progress=True, check_hash=True
         )
     else:
-        places = [Path(source), data_root / source, data_root / "weights" / source, data_root.parent / "weights" / source]
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
-            looked = ", ".join(str(place.parent) for place in places)
-            raise InputError(f"backbone weights {source} are in none of {looked}; put them there or set train.weights=torchvision")
-        weights = read_safetensors(found)
+        weights = read_safetensors(backbone_file(source, data_root))
     strict_load(backbone, adapt_imagenet_weights(weights, backbone), f"backbone weights {source}")
+
+
+def backbone_file(source: str, data_root: Path) -> Path:
+    """Where a file of backbone weights lies, see `load_backbone`; raises InputError if it does not."""
+    places = [Path(source), data_root / source, data_root / "weights" / source, data_root.parent / "weights" / source]
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(
+        f"backbone weights {source} are in none of {', '.join(str(place.parent) for place in places)}; put them there, or take "
+        "torchvision's, whose blocks are laid out otherwise: --set train.weights=torchvision --set model.block_layout=v1.5"
+    )
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

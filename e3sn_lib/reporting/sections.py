@@ -50,7 +50,7 @@ def data_section(results: Path, profile: Profile) -> str:
             "Training set": set_label(each),
             "Share of pairs": f"{number(100 * each.weight / total, decimals=0)} %",
             "Frames apart": f"at most {each.frame_range}" if each.frame_range > 1 else NONE,
-            "Smallest object": f"{each.min_area:,.0f} pixels",
+            "Smallest object": NONE if each.kind == "imagenet_vid" else f"{each.min_area:,.0f} pixels",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
             "Terms": TERMS.get(each.kind, "unknown"),
             "From": ORIGIN.get(each.kind, "unknown").format(year=each.year),

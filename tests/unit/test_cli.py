@@ -384,7 +384,7 @@ class TestEvaluate:
             (["--masks", "absent"], "--masks needs --annotations"),
             (["--masks", "absent", "--annotations", "absent"], "there is no folder of masks at absent"),
             (["--model", "absent.safetensors"], "there is no file absent.safetensors"),
-            (["--masks", ".", "--annotations", ".", "--sequences", "absent.txt"], "cannot read absent.txt"),
+            (["--masks", ".", "--annotations", ".", "--sequences", "absent.txt"], "cannot read the list of sequences absent.txt"),
         ],
     )
     def test_incomplete_questions(self, refused, arguments: list[str], words: str) -> None:
@@ -406,6 +406,10 @@ class TestData:
             ended = run(*arguments)
             assert (ended.status, ended.err) == (0, "")
             assert "3 of 3 sets are complete" in ended.out
+        (data_root.parent / "nothing yet").mkdir(exist_ok=True)
+        ended = run("data", "--data", data_root.parent / "nothing yet")
+        assert "absent: train set synthetic, no " in ended.out
+        assert "; it is made on the spot at first use, in " in ended.out
 
     def test_what_is_missing_is_named_with_its_origin(self, run: Run, data_root: Path) -> None:
         ended = run("data", "verify", "--profile", "cpu", "--data", data_root)
@@ -414,6 +418,7 @@ class TestData:
         lines = [line for line in ended.out.splitlines() if line.startswith("absent:")]
         assert len(lines) == 6
         assert all("get it from" in line and "put it in" in line for line in lines)
+        assert "put them there, or take torchvision's, whose blocks are laid out otherwise: --set" in ended.out
 
     def test_the_procedural_set_is_made_once(self, run: Run, data_root: Path) -> None:
         made = (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns

@@ -69,6 +69,21 @@ def make_davis(root: Path, year: int, names: tuple[str, ...] = ("bear", "camel")
     return root
 
 
+def test_sequences_can_be_held_out_of_sets_of_sequences_only(tmp_path: Path) -> None:
+    still = TrainSetConfig(kind="mask_folder", path=("still",), hold_out=("a",))
+    write_image(tmp_path / "still" / "images" / "a.jpg")
+    write_mask(tmp_path / "still" / "masks" / "a.png", rectangle(5, 10, 20, 30))
+    with pytest.raises(InputError, match=r"\(still\): hold_out names sequences of a DAVIS-like set; a mask_folder set has none"):
+        open_train_sets(DataConfig(root=str(tmp_path), train=(still,)))
+
+
+def test_davis_2017_masks_are_not_taken_for_those_of_2016(tmp_path: Path) -> None:
+    make_davis(tmp_path, 2017)
+    (tmp_path / "ImageSets" / "2017").rename(tmp_path / "ImageSets" / "2016")
+    with pytest.raises(InputError, match=r"bear/00000\.png has several objects, as in DAVIS-2017; .*davischallenge\.org"):
+        davis_sequences(tmp_path, 2016, "train")
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 def test_davis_2016_reads_both_forms_of_list(tmp_path: Path, pairs: bool) -> None:
     sequences = davis_sequences(make_davis(tmp_path, 2016, pairs=pairs), 2016, "train")
@@ -458,7 +473,7 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
     assert table["left_out"][0].count("1 ") == 4
     assert "missing: 000000000003.jpg" in table["left_out"][0]
     assert "damaged" in table["left_out"][1]
-    assert table["origin"].str.contains("http").all()
+    assert table["remedy"].str.contains("http").all()
 
 
 def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path) -> None:

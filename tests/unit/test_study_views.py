@@ -173,6 +173,21 @@ def test_a_tracker_has_the_settings_of_the_run_as_it_was_asked_for(study: Study,
     assert study.tracker(run, penalty_k=0.7).config.penalty_k == 0.7
 
 
+def test_masks_are_those_of_the_settings_they_were_asked_for(study: Study, tmp_path: Path) -> None:
+    runs = [Run(tmp_path, study.load(overrides=[f"track.mask_threshold={value}"]), ()) for value in (0.3, 0.5)]
+    with pytest.raises(InputError, match="has no masks of davis2016 with these settings yet"):
+        study.masks(runs[0], "davis2016")
+    for run in runs:
+        _, plain = study._evaluations(run, "davis2016", study.sequences("davis2016"))
+        (plain / "mask").mkdir(parents=True)
+        (plain / "scores.csv").touch()
+    found = [study.masks(run, "davis2016") for run in runs]
+    assert found[0] != found[1]
+    (found[1].parent / "scores.csv").unlink()  # an evaluation that was interrupted
+    with pytest.raises(InputError):
+        study.masks(runs[1], "davis2016")
+
+
 def test_nothing_is_held_out_of_the_procedural_set(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert study.held_out() == []
     assert capsys.readouterr().out.startswith("not run: this profile holds out no training sequences")

@@ -16,7 +16,7 @@ from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.own_video import track_video
 from e3sn_lib.tracking import Tracker
-from e3sn_lib.video import FRAME_RATE, frame_names, frame_rate, object_colour, overlay, read_frames, write_clip
+from e3sn_lib.video import FRAME_RATE, announced_frames, frame_names, frame_rate, object_colour, overlay, read_frames, write_clip
 
 
 def still(red: int, green: int, blue: int, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
@@ -56,6 +56,7 @@ class TestClips:
         write_clip(tmp_path / "clip.webm", [bar(0)] * 3, fps=12.5)
         assert frame_rate(tmp_path / "clip.webm") == pytest.approx(12.5, abs=0.1)
         assert frame_rate(tmp_path) == FRAME_RATE
+        assert (announced_frames(tmp_path / "clip.webm"), announced_frames(tmp_path)) == (3, 0)
 
     def test_an_error_in_the_middle_leaves_nothing(self, tmp_path: Path) -> None:
         def frames() -> Iterator[NDArray[np.uint8]]:
@@ -79,6 +80,11 @@ class TestReading:
         (tmp_path / "notes.txt").write_text("no image")
         assert frame_names(tmp_path) == ["00001.png", "00002.png", "00010.png"]
         assert [int(frame[0, 0, 2]) for frame in read_frames(tmp_path)] == [1, 2, 10]
+
+    def test_numbers_count_whatever_their_digits(self, tmp_path: Path) -> None:
+        for name in ("frame10.jpg", "frame9.jpg", "a.jpg", "frame100.JPG", "b².jpg"):
+            (tmp_path / name).touch()
+        assert frame_names(tmp_path) == ["a.jpg", "b².jpg", "frame9.jpg", "frame10.jpg", "frame100.JPG"]
 
     def test_frames_are_read_when_they_are_needed(self, tmp_path: Path) -> None:
         for number in range(2):
