@@ -15,10 +15,12 @@ from conftest import TINY
 from matplotlib.figure import Figure
 
 from e3sn_lib import study as study_module
+from e3sn_lib.checkout import ROOT
 from e3sn_lib.config import Profile
 from e3sn_lib.data.types import Sequence
+from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_json, write_text
-from e3sn_lib.study import ROOT, Run, Study
+from e3sn_lib.study import Run, Study
 
 SHOW = "from e3sn_lib.study import Study; s = Study.open({}); print(s.data, s.runs, s.report, s.profile, sep='|')"
 
