@@ -51,7 +51,7 @@ def crop_quality(
 def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     if not (pair.sample_labels == 1).any():
         return (np.nan,) * 4
-    batch = collate([pair]).to(next(model.parameters()).device)
+    batch = collate([pair]).to(model.device)
     template, search = model.encode_template(batch.template), model.encode_search(batch.search)
     logits = model.segment(template, search, batch.cells)
     labels = mask_windows(batch.mask.float(), batch.cells, MARGIN[pair.search.shape[0]])

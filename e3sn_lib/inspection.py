@@ -71,7 +71,7 @@ def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
 
 
 def _tensor(image: Image, model: E3SN) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)[None].to(next(model.parameters()).device)
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device)
 
 
 def _distance(level: Tensor) -> NDArray[np.float32]:

@@ -145,6 +145,11 @@ class E3SN(nn.Module):
         self.register_buffer("mean", RGB_MEAN[:, None, None].clone(), persistent=False)
         self.register_buffer("std", RGB_STD[:, None, None].clone(), persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is computed."""
+        return self.mean.device
+
     def encode_template(self, image: Tensor) -> Template:
         """Filters of B objects from their template crops."""
         features = self._features(image)

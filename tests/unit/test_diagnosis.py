@@ -24,6 +24,8 @@ from e3sn_lib.model.windows import Cells
 class Oracle:
     """Answers with the true mask and box of the pair that it is asked about, both larger by a factor if wanted."""
 
+    device = torch.device("cpu")
+
     def __init__(self, pairs: list[Pair], growth: float = 1.0) -> None:
         self.pairs, self.growth = pairs, growth
 
