@@ -41,7 +41,6 @@ def track_video(tracker: Tracker, video: Path, boxes_frame_xywh: Sequence[Sequen
             scores.append(result.scores)
             yield overlay(frame, result.ids)
 
-    write_clip(
-        out / "overlay.webm", masks_and_overlays(), frame_rate(video), "VP80"
-    )  # VP9 would take six times as long as the network
+    # VP9 would take six times as long as the network
+    write_clip(out / "overlay.webm", masks_and_overlays(), frame_rate(video), codec="VP80")
     return np.array(scores)
