@@ -51,6 +51,16 @@ def number(value: float, signed: bool = False, decimals: int = 1) -> str:
     return f"{rounded:{'+' if signed and rounded else ''},.{decimals}f}"
 
 
+def percent(share: float) -> str:
+    """A share for display, in whole percent."""
+    return f"{number(100 * share, decimals=0)} %"
+
+
+def signed(values: Iterable[float]) -> str:
+    """Differences for display: ``+4.9 -0.3``."""
+    return " ".join(number(value, signed=True) for value in values)
+
+
 class Interval(NamedTuple):
     """A mean with the bounds of its 95 % interval."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.records import NONE, NOT_RUN, Measured, is_synthetic, number, read_runs, reason_not_run, scope
+from e3sn_lib.records import NONE, NOT_RUN, Measured, is_synthetic, number, read_runs, reason_not_run, scope, signed
 
 PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
@@ -65,7 +65,7 @@ def score(measured: Measured | None, statistic: str) -> str:
 def gain_text(new: Measured, old: Measured, statistic: str) -> str:
     """``+12.5 (+9.1 to +15.9), by seed +4.9 +20.2``."""
     by_seed, text = new.minus_by_seed(old, statistic), new.minus(old, statistic).text(signed=True)
-    return text if len(by_seed) < 2 else f"{text}, by seed {' '.join(number(each, signed=True) for each in by_seed)}"
+    return text if len(by_seed) < 2 else f"{text}, by seed {signed(by_seed)}"
 
 
 def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) -> str:

@@ -25,12 +25,14 @@ from e3sn_lib.records import (
     main_runs,
     measure,
     number,
+    percent,
     read_runs,
     read_scores,
     read_variant_costs,
     reason_not_run,
     reference,
     scope,
+    signed,
     speed_share,
     training_shares,
     whole_set,
@@ -120,11 +122,11 @@ def _not_worse(results: Path, claim: dict[str, Any]) -> Finding:
 def _budget(results: Path, claim: dict[str, Any]) -> Finding:
     rows = paper_rows(claim["table"])
     new, old = (rows[VARIANTS[variant]]["Training hours"] for variant in claim["of"])
-    paper, costs = f"{old:g} h to {new:g} h: {_share(new / old)}", read_variant_costs(results)
+    paper, costs = f"{old:g} h to {new:g} h: {percent(new / old)}", read_variant_costs(results)
     if not set(claim["of"]) <= set(costs["variant"]):
         return Finding(paper, "not run", "")
     shares = training_shares(costs, *claim["of"])
-    text = f"{_share(shares[0])} for equally many pairs in all, {_share(shares[1])} for as many in the first stage alone"
+    text = f"{percent(shares[0])} for equally many pairs in all, {percent(shares[1])} for as many in the first stage alone"
     saved = sum(share <= 1 - (1 - new / old) / 2 for share in shares)
     any_saved = "partly" if round(min(shares), 2) < 1 else NOT
     verdict = "reproduced" if saved == 2 else "partly (by one count of pairs)" if saved else any_saved
@@ -142,19 +144,19 @@ def _memory(results: Path, claim: dict[str, Any]) -> Finding:
     few, most = few.iloc[0], cost.iloc[-1]
     ratio = few["peak_memory_mb"] / most["peak_memory_mb"]
     memory = [number(row["peak_memory_mb"], decimals=0) for row in (most, few)]
-    text = f"{memory[0]} MB with {most['samples_per_image']:g} samples to {memory[1]} MB with {claim['samples']}: {_share(ratio)}"
+    text = f"{memory[0]} MB with {most['samples_per_image']:g} samples to {memory[1]} MB with {claim['samples']}: {percent(ratio)}"
     return Finding("no number", text, "reproduced" if ratio <= 0.5 else "partly" if ratio < 1 else NOT)
 
 
 def _speed(results: Path, claim: dict[str, Any]) -> Finding:
     rows = paper_rows(claim["table"])
     new, old = (rows[VARIANTS[variant]]["FPS"] for variant in claim["of"])
-    paper, costs = f"{new:g} of {old:g} per second: {_share(new / old)}", read_variant_costs(results)
+    paper, costs = f"{new:g} of {old:g} per second: {percent(new / old)}", read_variant_costs(results)
     if not set(claim["of"]) <= set(costs["variant"]):
         return Finding(paper, "not run", "")
     share = speed_share(costs, *claim["of"])
     verdict = "reproduced" if share >= new / old - 0.05 else "partly" if 1 - share <= 2 * (1 - new / old) else NOT
-    return Finding(paper, _share(share), verdict)
+    return Finding(paper, percent(share), verdict)
 
 
 def _absolute(results: Path, claim: dict[str, Any]) -> Finding:
@@ -235,7 +237,7 @@ def _seeds(a: Measured, b: Measured, by_seed: pd.DataFrame) -> str:
     count = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
     if len(by_seed) < 2:
         return count
-    each = ", ".join(f"{name[0]} {' '.join(number(value, signed=True) for value in by_seed[name])}" for name in MEANS)
+    each = ", ".join(f"{name[0]} {signed(by_seed[name])}" for name in MEANS)
     return f"{count} ({each})"
 
 
@@ -254,10 +256,6 @@ def _points(values: dict[str, float]) -> str:
 
 def _both(j: Interval, f: Interval) -> str:
     return f"J {j.text(signed=True)}, F {f.text(signed=True)}"
-
-
-def _share(ratio: float) -> str:
-    return f"{number(100 * ratio, decimals=0)} %"
 
 
 def _count(amount: int, noun: str) -> str:

@@ -20,6 +20,7 @@ from e3sn_lib.records import (
     mean_choices,
     measure,
     number,
+    percent,
     read_choices,
     read_runs,
     read_scores,
@@ -68,20 +69,20 @@ def variant_costs(results: Path) -> pd.DataFrame:
         if part.empty:
             continue
         for row in part[part["part"] == "training"].to_dict("records"):
-            share = f"{number(100 * row['share'], decimals=0)} % of its pairs"
+            share = f"{percent(row['share'])} of its pairs"
             what = f"training a pair, {row['stage']}, backbone {row['backbone']}"
             rows.append(
                 {"Network": label, "Part": what, "Counts for": share, "Time": _milliseconds(row["seconds"]), "Of SiamMask's": NONE}
             )
         equal, on_top = training_shares(costs, variant, "siammask")
         whole = float((part["share"] * part["seconds"])[part["part"] == "training"].sum())
-        of = f"{_percent(equal)}; {_percent(on_top)} with its second stage on top"
+        of = f"{percent(equal)}; {percent(on_top)} with its second stage on top"
         every = {"Network": label, "Part": "training a pair, all phases", "Counts for": NONE, "Time": _milliseconds(whole)}
         rows.append(every | {"Of SiamMask's": NONE if variant == "siammask" else of})
         tracked = float(part.loc[part["part"] == "tracking", "seconds"].iloc[0])
         speed = {"Network": label, "Part": "tracking an object-frame", "Counts for": NONE, "Time": _milliseconds(tracked)}
         rows.append(
-            speed | {"Of SiamMask's": NONE if variant == "siammask" else f"{_percent(1 / speed_share(costs, variant, 'siammask'))}"}
+            speed | {"Of SiamMask's": NONE if variant == "siammask" else percent(1 / speed_share(costs, variant, "siammask"))}
         )
     notes = [
         "The networks took turns in one process, by the schedule of the profile's main run. Training: the fastest of several "
@@ -238,10 +239,6 @@ def checks(results: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows or [{"Check": NOT_RUN, "Outside source": NOT_RUN}])
     table.attrs |= {"title": "Checks: the largest deviation from each outside source", "notes": []}
     return table
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * share, decimals=0)} %"
 
 
 def _milliseconds(seconds: float) -> str:

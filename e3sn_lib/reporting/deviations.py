@@ -16,7 +16,7 @@ import pandas as pd
 
 from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.loading import available_profiles, available_variants, load_profile
-from e3sn_lib.records import number, reference
+from e3sn_lib.records import percent, reference
 from e3sn_lib.reporting.costs import PAPER_PAIRS
 
 KINDS = {
@@ -74,7 +74,7 @@ def _flat(profile: Profile) -> dict[str, Any]:
 def _words(profile: Profile) -> dict[str, Any]:
     baseline = profiles_of(profile).get("siammask") or load_profile("paper", "siammask")
     total = sum(each.weight for each in profile.data.train) or 1.0
-    sets = [f"{set_label(each)} {number(100 * each.weight / total, decimals=0)} %" for each in profile.data.train]
+    sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]
     loss = SimpleNamespace(**{**vars(baseline.loss), "loc": {"l1": "L1", "smooth_l1": "smooth L1"}[baseline.loss.loc]})
     share = f"{100 * profile.train.pairs / PAPER_PAIRS:.2g} %"
     layers = ", ".join(profile.train.train_layers) or "no layer"

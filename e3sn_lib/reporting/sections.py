@@ -13,7 +13,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.sources import ORIGIN
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.records import NONE, VARIANTS, is_synthetic, number, read_runs, reference, without_folders
+from e3sn_lib.records import NONE, VARIANTS, is_synthetic, number, percent, read_runs, reference, without_folders
 from e3sn_lib.reporting.deviations import profiles_of, set_label
 from e3sn_lib.reporting.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
 
@@ -48,7 +48,7 @@ def data_section(results: Path, profile: Profile) -> str:
     rows = [
         {
             "Training set": set_label(each),
-            "Share of pairs": f"{number(100 * each.weight / total, decimals=0)} %",
+            "Share of pairs": percent(each.weight / total),
             "Frames apart": f"at most {each.frame_range}" if each.frame_range > 1 else NONE,
             "Smallest object": NONE if each.kind == "imagenet_vid" else f"{each.min_area:,.0f} pixels",
             "Held out for choices": ", ".join(each.hold_out) or NONE,

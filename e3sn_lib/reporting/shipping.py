@@ -23,6 +23,7 @@ from e3sn_lib.records import (
     is_synthetic,
     measure,
     number,
+    percent,
     read_runs,
     read_scores,
     reason_not_run,
@@ -157,7 +158,7 @@ def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
     rows = [
         {
             "Training set": set_label(each),
-            "Share of pairs": "absent" if is_gone else f"{number(100 * each.weight / total, decimals=0)} %",
+            "Share of pairs": "absent" if is_gone else percent(each.weight / total),
             "Held out for choices": ", ".join(each.hold_out) or NONE,
             "Terms": TERMS.get(each.kind, "unknown"),
         }
