@@ -1,25 +1,28 @@
-"""The files of record of a study, and how scores are averaged: objects, then seeds; intervals over sequences.
+"""The files of record of a study, read once and checked, and how scores are averaged.
 
-Everything here reads ``results/``, the folder a study leaves in ``reports/PROFILE``, and nothing else.
+Scores are averaged over objects, then over seeds; intervals are over sequences.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.methods import MODEL, threshold_of
 from e3sn_lib.scoring import SUMMARY_COLUMNS
+from e3sn_lib.store import ATTRIBUTES, LACKING, LOG, SCORES_OF_RECORD, SETTINGS, SPEED, Schema
 
 REFERENCE = Path(__file__).parent / "reference"
 """What others published, and the report's own texts."""
@@ -27,38 +30,13 @@ STATISTICS = SUMMARY_COLUMNS
 MEANS = ("J-Mean", "F-Mean")
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
-MODEL = "mask"
-"""Method name of the model itself, at its own threshold."""
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
+BASELINES = "baselines"
+NO_SCORES = ("attributes", "baselines_not_run")
+"""Files beside those of scores, by the names of the files without their suffix."""
 RESAMPLES = 10_000
-VARIANT_COSTS = "variant_costs.csv"
-TRAINING_SPEED = "training_speed.csv"
-"""What ``e3sn bench train`` leaves."""
-CHOICE_SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
-"""Settings of inference that are chosen on held-out training sequences."""
-
-
-RUN_KEYS = ("run", "variant", "seed", "pairs", "seconds", "peak_memory_mb")
-"""Without these a record is no record of a run."""
-NOT_RUN = "not run"
-NONE = "–"
-"""In a cell to which nothing can belong."""
-
-
-def number(value: float, signed: bool = False, decimals: int = 1) -> str:
-    """A value for display; never a negative zero."""
-    rounded = round(value, decimals) + 0.0
-    return f"{rounded:{'+' if signed and rounded else ''},.{decimals}f}"
-
-
-def percent(share: float) -> str:
-    """A share for display, in whole percent."""
-    return f"{number(100 * share, decimals=0)} %"
-
-
-def signed(values: Iterable[float]) -> str:
-    """Differences for display: ``+4.9 -0.3``."""
-    return " ".join(number(value, signed=True) for value in values)
+PAPER_THRESHOLD = 0.5
+"""Mask threshold of the paper, and of records that do not tell theirs."""
 
 
 class Interval(NamedTuple):
@@ -68,17 +46,18 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def text(self, signed: bool = False) -> str:
-        """``51.4 (45.0 to 57.9)``."""
-        return f"{number(self.mean, signed)} ({number(self.low, signed)} to {number(self.high, signed)})"
 
-
-def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """The mean of `values`, one per sequence, and the percentile interval of its bootstrap over sequences.
+def bootstrap_interval(
+    values: ArrayLike,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Return the mean of values, one per sequence, and the percentile interval of its bootstrap.
 
     Args:
         values: (N,) finite numbers.
-        weights: (N,) objects of each sequence, where the mean is over objects; equal ones without.
+        weights: (N,) objects of each sequence, for a mean over objects. None: equal weights.
         seed: of the resampling.
         resamples: how often N sequences are drawn with replacement.
 
@@ -95,16 +74,20 @@ def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, seed
     return Interval(float((x * w).sum() / w.sum()), float(low), float(high))
 
 
-def paired_difference(a: pd.Series, b: pd.Series, weights: pd.Series | None = None, seed: int = 0) -> Interval:
-    """Mean of ``a - b`` over the sequences both are indexed by, with its bootstrap interval.
+def paired_difference(
+    a: pd.Series, b: pd.Series, weights: pd.Series | None = None, seed: int = 0
+) -> Interval:
+    """Return the mean of ``a - b`` over sequences, their index, with its bootstrap interval.
 
     Raises:
         InputError: they are not of the same sequences.
     """
-    if set(a.index) != set(b.index):
-        odd = sorted(set(a.index) ^ set(b.index))
-        raise InputError(f"two runs were scored on different sequences ({odd[0]}, ...); evaluate both on the same ones")
-    return bootstrap_interval(a - b.loc[a.index], None if weights is None else weights.loc[a.index], seed)
+    if odd := sorted(set(a.index) ^ set(b.index)):
+        runs = f"two runs were scored on different sequences ({odd[0]}, ...)"
+        raise InputError(f"{runs}; evaluate both on the same ones")
+    return bootstrap_interval(
+        a - b.loc[a.index], None if weights is None else weights.loc[a.index], seed
+    )
 
 
 @dataclass(frozen=True)
@@ -112,212 +95,366 @@ class Measured:
     """One method on one benchmark over all its runs, in percent."""
 
     objects: pd.DataFrame
-    """Columns seed, sequence, object and `STATISTICS`."""
+    """Columns seed, sequence, object and `STATISTICS`, a row for each object."""
 
     @property
     def seeds(self) -> int:
+        """The number of seeds."""
         return int(self.objects["seed"].nunique())
-
-    def by_seed(self, statistic: str) -> pd.Series:
-        """Mean over objects, one value per seed."""
-        return self.objects.groupby("seed")[statistic].mean()
-
-    def value(self, statistic: str) -> float:
-        """Mean over seeds."""
-        return float(self.by_seed(statistic).mean())
-
-    def spread(self, statistic: str) -> float:
-        """Sample standard deviation over seeds; NaN for a single one."""
-        return float(self.by_seed(statistic).std())
-
-    def by_sequence(self, statistic: str) -> pd.Series:
-        """Mean over objects and seeds, one value per sequence."""
-        return self.objects.groupby("sequence")[statistic].mean()
 
     @property
     def weights(self) -> pd.Series:
         """Objects of each sequence."""
         return self.objects.groupby("sequence")["object"].nunique()
 
+    def by_seed(self, statistic: str) -> pd.Series:
+        """Return the mean over objects, one value per seed."""
+        return self.objects.groupby("seed")[statistic].mean()
+
+    def by_sequence(self, statistic: str) -> pd.Series:
+        """Return the mean over objects and seeds, one value per sequence."""
+        return self.objects.groupby("sequence")[statistic].mean()
+
+    def value(self, statistic: str) -> float:
+        """Return the mean over seeds."""
+        return float(self.by_seed(statistic).mean())
+
+    def spread(self, statistic: str) -> float:
+        """Return the sample standard deviation over seeds; NaN for a single one."""
+        return float(self.by_seed(statistic).std())
+
     def interval(self, statistic: str) -> Interval:
+        """Return the mean over objects with its interval over sequences."""
         return bootstrap_interval(self.by_sequence(statistic), self.weights)
 
     def minus(self, other: Measured, statistic: str) -> Interval:
-        """Paired difference over the sequences."""
-        return paired_difference(self.by_sequence(statistic), other.by_sequence(statistic), self.weights)
+        """Return the paired difference over the sequences."""
+        return paired_difference(
+            self.by_sequence(statistic), other.by_sequence(statistic), self.weights
+        )
 
     def minus_by_seed(self, other: Measured, statistic: str) -> pd.Series:
-        """Differences of the means, one for each seed that both have."""
+        """Return the differences of the means, one for each seed that both have."""
         return (self.by_seed(statistic) - other.by_seed(statistic)).dropna()
+
+
+class Record(BaseModel):
+    """A JSON file of record; further entries are allowed."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    _what: ClassVar[str] = "record"
+    _remedy: ClassVar[str] = "make it again with e3sn reproduce"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the record in a file.
+
+        Raises:
+            InputError: the file is absent or damaged, or lacks an entry.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise cls.misfit(path, f"{place}: {first['msg']}".removeprefix(": ")) from error
+        except OSError as error:
+            raise cls.misfit(path, str(error.strerror)) from error
+
+    @classmethod
+    def misfit(cls, path: Path, problem: str) -> InputError:
+        """Return the error that names a file, what is wrong with it, and what to do."""
+        return InputError(f"{path} is no {cls._what} ({problem}); {cls._remedy}")
+
+
+class Summary(Record):
+    """What a training says of itself at its end: ``summary.json`` of its folder."""
+
+    _what = "summary of a training"
+    _remedy = "delete the folder to train it again"
+    run: str
+    variant: str
+    seed: int
+    pairs: int = Field(gt=0)
+    seconds: float = Field(ge=0)
+    peak_memory_mb: float = Field(ge=0)
+
+
+class _TrainingSet(BaseModel):
+    name: str
+    tracks: int
+
+
+class RunRecord(Summary):
+    """The record of a training run, with the entries of its environment beside the others."""
+
+    _what = "record of a run"
+    _remedy = Record._remedy
+    overrides: list[str]
+    settings: str = ""
+    """The overrides as text, in alphabetical order."""
+    date: str = ""
+    profile: str = ""
+    title: str = ""
+    data: list[_TrainingSet] = []
+    absent: list[str] = []
+    track: dict[str, Any] = {}
+    """Settings of inference."""
+    packages: dict[str, str] | None = None
+    cpu: str = "unknown"
+    machine: str = ""
+    synthetic: bool | None = None
+    """Whether a training set or a benchmark is procedural. Older records leave it open."""
+    frozen: bool | None = None
+    """Whether the backbone is never trained. Older records leave it open."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, content: Any) -> Any:
+        environment = content.get("environment") if isinstance(content, dict) else None
+        return environment | content if isinstance(environment, dict) else content
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        settings = sorted(each.replace(" ", "") for each in self.overrides)
+        changed = dict(each.partition("=")[::2] for each in settings)
+        self.settings, self.machine = " ".join(settings), self.machine or self.cpu
+        if self.synthetic is None:
+            self.synthetic = any(each.name.startswith("synthetic") for each in self.data)
+        if self.frozen is None:
+            self.frozen = float(changed.get("train.unfreeze_at", 0)) >= 1
+        if self.track and not {*SETTINGS} <= {*self.track}:
+            raise ValueError("track lacks a setting of inference")
+        return self
+
+
+class _Notebook(BaseModel):
+    name: str
+    status: str
+    seconds: float = Field(ge=0)
+
+
+class Manifest(Record):
+    """How the notebooks ended."""
+
+    _what = "record of notebooks"
+    notebooks: list[_Notebook]
+
+
+class Records:
+    """The files of record in one folder ``results/``; each is read and checked once.
+
+    Whatever is asked of it raises InputError where a file is damaged or does not fit the others.
+
+    Args:
+        folder: of the files. What is missing in it was not run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def table(self, name: str, schema: Schema) -> pd.DataFrame:
+        """Return the table ``NAME.csv``, without rows where there is none."""
+        if name not in self._tables:
+            path = self.folder / f"{name}.csv"
+            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, *schema.gaps])
+            self._tables[name] = schema.read(path) if path.is_file() else empty
+        return self._tables[name]
+
+    def tables(self, folder: str, schema: Schema) -> dict[str, pd.DataFrame]:
+        """Return the tables ``FOLDER/RUN.csv`` by run."""
+        paths = sorted((self.folder / folder).glob("*.csv"))
+        return {path.stem: self.table(f"{folder}/{path.stem}", schema) for path in paths}
+
+    @cached_property
+    def _all_runs(self) -> pd.DataFrame:
+        rows = []
+        for path in sorted((self.folder / "runs").glob("*.json")):
+            record = RunRecord.read(path)
+            if record.run != path.stem:
+                raise record.misfit(path, f"it is of {record.run}")
+            rows.append(record.model_dump())
+        table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
+        table = table.sort_values(["date", "run"])
+        repeated = table.duplicated(["variant", "seed", "settings"], keep="last")
+        return table.assign(repeated=repeated)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per training run: the entries of `RunRecord` and all others on record.
+
+        Where a variant was trained twice with the same seed and settings, it is the later run.
+        """
+        places = {name: place for place, name in enumerate(VARIANTS)}
+        table = self._all_runs[~self._all_runs["repeated"]]
+        table = table.assign(place=table["variant"].map(places))
+        return table.sort_values(["settings", "place", "seed"]).reset_index(drop=True)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The runs that a later one of the same seed and settings replaces."""
+        return sorted(self._all_runs.loc[self._all_runs["repeated"], "run"])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any run was trained or scored on procedural data."""
+        return bool(self.runs["synthetic"].any())
+
+    def rows(self, runs: Iterable[str]) -> pd.DataFrame:
+        """Return the rows of `runs` that have these names."""
+        return self.runs[self.runs["run"].isin(list(runs))]
+
+    def main_runs(self, variant: str, settings: str = "") -> list[str]:
+        """Return the names of a variant's runs, one per seed, by default those of no change."""
+        of_variant = self.runs["variant"] == variant
+        return list(self.runs.loc[of_variant & (self.runs["settings"] == settings), "run"])
+
+    def comparable_settings(self, *variants: str) -> str:
+        """Return the settings under which all variants were trained.
+
+        The profile's own come first, then those of the largest budget that change fewest.
+        """
+        groups = {str(name): group for name, group in self.runs.groupby("settings")}
+        shared = [name for name, group in groups.items() if {*variants} <= {*group["variant"]}]
+
+        def order(name: str) -> tuple[bool, int, int]:
+            return name != "", -groups[name]["pairs"].max(), len(name.split())
+
+        return min(shared, key=order, default="")
+
+    def compared_runs(self, *variants: str) -> dict[str, list[str]]:
+        """Return the names of each variant's runs under `comparable_settings`."""
+        settings = self.comparable_settings(*variants)
+        return {variant: self.main_runs(variant, settings) for variant in variants}
+
+    def stages(self, runs: Iterable[str]) -> int:
+        """Return the largest number of training stages in the logs of runs; 0 without a log."""
+        logs = [self.table(f"runs/{run}_log", LOG) for run in runs]
+        return max((log["stage"].nunique() for log in logs), default=0)
+
+    def scores(self, benchmark: str) -> pd.DataFrame:
+        """Return the scores per object of every run and baseline, in percent.
+
+        Beside the columns of `SCORES_OF_RECORD` there is mask_threshold, at which masks were cut.
+        Baselines have the run "" and the seed 0.
+        """
+        key = f"{benchmark} in percent"
+        if key not in self._tables:
+            paths = sorted((self.folder / benchmark).glob("*.csv"))
+            names = [path.stem for path in paths if not path.stem.endswith("_speed")]
+            tables = [self._scores(benchmark, name) for name in names if name not in NO_SCORES]
+            schema = SCORES_OF_RECORD
+            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, "seed", "mask_threshold"])
+            scores = pd.concat(tables, ignore_index=True) if tables else empty
+            scores[list(STATISTICS)] *= 100
+            self._tables[key] = scores.fillna({"seed": 0}).astype({"seed": int})
+        return self._tables[key]
+
+    def _scores(self, benchmark: str, name: str) -> pd.DataFrame:
+        """Return one file of scores, which must be whole and of the run that it is named by."""
+        table = self.table(f"{benchmark}/{name}", SCORES_OF_RECORD)
+        run = "" if name == BASELINES else name
+        found = self.rows([run])
+        labels = [benchmark, run, *found[["variant", "seed"]].to_numpy().ravel()]
+        columns = ["benchmark", "run", "variant", "seed"][: len(labels)]
+        timed = self.speed(benchmark, [run])["sequence"]
+        rows = table.groupby(["sequence", "object"])["method"].agg(["size", "nunique"])
+        if (table[columns] != labels).any(axis=None):
+            problem = "is of another run or benchmark"
+        elif (rows != table["method"].nunique()).any(axis=None):
+            problem = "lacks rows or has some twice"
+        elif len(timed) and {*timed} != {*table["sequence"]}:
+            problem = f"has other sequences than {run}_speed.csv"
+        else:
+            track = found["track"].iloc[0] if len(found) else {}
+            own = table.get("mask_threshold", track.get("mask_threshold", PAPER_THRESHOLD))
+            cut = table["method"].map(threshold_of).astype(float).fillna(own)
+            return table.assign(mask_threshold=cut)
+        raise SCORES_OF_RECORD.misfit(self.folder / benchmark / f"{name}.csv", problem)
+
+    def measure(
+        self, benchmark: str, runs: Iterable[str] = ("",), method: str = MODEL
+    ) -> Measured | None:
+        """Return a method's scores over some runs, None if there are none.
+
+        Args:
+            benchmark: ``davis2016`` or ``davis2017``.
+            runs: their names; baselines belong to the run "".
+            method: its name.
+        """
+        scores = self.scores(benchmark)
+        part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
+        return Measured(part) if len(part) else None
+
+    def by_threshold(self, benchmark: str, runs: Iterable[str]) -> dict[float, Measured]:
+        """Return the scores of runs' masks by mask threshold, the runs' own among them."""
+        scores = self.scores(benchmark)
+        is_mask = (scores["method"] == MODEL) | scores["method"].map(threshold_of).notna()
+        part = scores[scores["run"].isin(list(runs)) & is_mask]
+        groups = part.groupby("mask_threshold")
+        return {float(threshold): Measured(rows) for threshold, rows in groups}
+
+    def speed(self, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
+        """Return the timing per sequence of some runs.
+
+        The column fps is object-frames per second as the paper counts them, without reading.
+        """
+        tables = {run: self.table(f"{benchmark}/{run}_speed", SPEED) for run in runs}
+        for run, table in tables.items():
+            if {*table["run"]} - {run}:
+                path = self.folder / benchmark / f"{run}_speed.csv"
+                raise SPEED.misfit(path, "is of another run")
+        empty = pd.DataFrame(columns=[*SPEED.texts, *SPEED.numbers])
+        speed = pd.concat(list(tables.values()) or [empty], ignore_index=True)
+        return speed.assign(
+            fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"]
+        )
+
+    def lacking(self, benchmark: str) -> dict[str, str]:
+        """Return what each baseline needs that could not be run."""
+        return dict(self.table(f"{benchmark}/baselines_not_run", LACKING).to_numpy())
+
+    def attributes(self, benchmark: str) -> pd.Series | None:
+        """Return the lists of attributes by sequence, None if they are not on record."""
+        table = self.table(f"{benchmark}/attributes", ATTRIBUTES)
+        return table.set_index("sequence")["attributes"].str.split() if len(table) else None
+
+    def scope(self, benchmark: str) -> str:
+        """Return how much of a benchmark was scored, "4 of 20 sequences"; "" if nothing was."""
+        names = {*self.scores(benchmark)["sequence"]}
+        official = {*reference("val_sequences")[benchmark]}
+        if not names:
+            return ""
+        if names == official:
+            return f"all {len(official)} sequences"
+        if names < official:
+            return f"{len(names)} of {len(official)} sequences"
+        kind = "synthetic" if self.synthetic else "other"
+        return f"{len(names)} {kind} sequences instead of the {len(official)}"
+
+    def whole_set(self, benchmark: str) -> bool:
+        """Return whether a benchmark's validation set, all of it and nothing else, was scored."""
+        return self.scope(benchmark).startswith("all ")
+
+    @cached_property
+    def notebooks(self) -> list[dict[str, Any]]:
+        """How the notebooks ended: name, status and seconds of each."""
+        path = self.folder / "manifest.json"
+        return Manifest.read(path).model_dump()["notebooks"] if path.is_file() else []
+
+    def reason_not_run(self, benchmark: str) -> str:
+        """Return why a benchmark was not run; "" if that is not on record."""
+        path = self.folder / benchmark / "not_run.txt"
+        return without_folders(path.read_text().strip()) if path.is_file() else ""
 
 
 @functools.cache
 def reference(name: str) -> Any:
-    """A YAML file of ``e3sn_lib/reference``."""
+    """Return the content of a YAML file of ``reference/``."""
     return yaml.safe_load((REFERENCE / f"{name}.yaml").read_text())
 
 
-def read_runs(results: Path) -> pd.DataFrame:
-    """One row per training run: the keys of ``runs/RUN.json``, those of its environment, and ``settings``, its overrides as text.
-
-    Where a variant was trained twice with the same seed and settings, the later run is kept; ``attrs["left_out"]`` names the
-    others.
-
-    Raises:
-        InputError: a file is not JSON or lacks a key.
-    """
-    records = []
-    for path in sorted((results / "runs").glob("*.json")):
-        try:
-            content = json.loads(path.read_text())
-            record = content.get("environment", {}) | content
-            _ = [record[key] for key in RUN_KEYS]
-            settings = " ".join(sorted(each.replace(" ", "") for each in record["overrides"]))
-            known = {"date": "", "profile": "", "title": "", "data": [], "machine": record.get("cpu", "unknown")} | record
-            records.append(known | {"settings": settings})
-        except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"{path} is no record of a run ({error!r}); make it again with e3sn reproduce") from error
-    if not records:
-        return pd.DataFrame(columns=[*RUN_KEYS, "settings", "profile", "title", "data", "machine"])
-    table = pd.DataFrame(records).sort_values(["date", "run"])
-    repeated = table.duplicated(["variant", "seed", "settings"], keep="last")
-    order = table["variant"].map({name: place for place, name in enumerate(VARIANTS)})
-    kept = table[~repeated].assign(order=order).sort_values(["settings", "order", "seed"]).drop(columns="order")
-    kept = kept.reset_index(drop=True)
-    kept.attrs["left_out"] = sorted(table.loc[repeated, "run"])
-    return kept
-
-
-def read_scores(results: Path, benchmark: str) -> pd.DataFrame:
-    """Scores per object of every run and baseline of a benchmark, in percent: run, variant, seed, method, sequence, ..."""
-    files = [path for path in sorted((results / benchmark).glob("*.csv")) if not path.stem.endswith("_speed")]
-    tables = [table for table in map(pd.read_csv, files) if "J-Mean" in table]
-    if not tables:
-        return pd.DataFrame(columns=["run", "variant", "seed", "method", "sequence", "object", *STATISTICS, "frames"])
-    scores = pd.concat([table.astype({"run": object, "variant": object}) for table in tables], ignore_index=True)
-    scores = scores.fillna({"run": "", "variant": "", "seed": 0}).astype({"seed": int})
-    scores[list(STATISTICS)] *= 100
-    return scores
-
-
-def read_speed(results: Path, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
-    """Timing per sequence of some runs, with ``fps``: object-frames per second as the paper counts them, reading excluded."""
-    files = [results / benchmark / f"{run}_speed.csv" for run in runs]
-    tables = [pd.read_csv(path) for path in files if path.is_file()]
-    if not tables:
-        return pd.DataFrame(columns=["run", "sequence", "frames", "objects", "seconds_reading", "seconds_tracking", "fps"])
-    speed = pd.concat(tables, ignore_index=True)
-    return speed.assign(fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"])
-
-
-def read_variant_costs(results: Path) -> pd.DataFrame:
-    """What training and tracking cost the networks that are compared, taking turns: the table of `bench.variant_costs`."""
-    path = results / VARIANT_COSTS
-    return pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=["variant", "part"])
-
-
-def training_shares(costs: pd.DataFrame, new: str, old: str) -> tuple[float, float]:
-    """Training time of one network as a share of another's.
-
-    Returns:
-        The share if both see equally many pairs in all, and if the first stage of `old` sees as many as `new` in all, so that
-        its further stages come on top.
-    """
-    parts = {variant: costs[(costs["variant"] == variant) & (costs["part"] == "training")] for variant in (new, old)}
-    per_pair = {variant: float((part["share"] * part["seconds"]).sum()) for variant, part in parts.items()}
-    first = parts[old][parts[old]["stage"] == parts[old]["stage"].iloc[0]]
-    equal = per_pair[new] / per_pair[old]
-    return equal, equal * float(first["share"].sum())
-
-
-def speed_share(costs: pd.DataFrame, new: str, old: str) -> float:
-    """Tracking speed of one network as a share of another's."""
-    seconds = costs[costs["part"] == "tracking"].set_index("variant")["seconds"]
-    return float(seconds[old] / seconds[new])
-
-
-def read_choices(results: Path) -> dict[str, pd.DataFrame]:
-    """What was scored on held-out training sequences to choose settings of inference, by run: the tables of `choices.sweep`."""
-    return {path.stem: pd.read_csv(path) for path in sorted((results / "choices").glob("*.csv"))}
-
-
-def mean_choices(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over objects by settings, in the order they were tried: `CHOICE_SETTINGS`, J-Mean, F-Mean, J&F (their mean)."""
-    means = scores.groupby(list(CHOICE_SETTINGS), sort=False)[list(MEANS)].mean().reset_index()
-    return means.assign(**{"J&F": means[list(MEANS)].mean(axis=1)})
-
-
-def best_choice(scores: pd.DataFrame) -> dict[str, float]:
-    """The row of `mean_choices` with the largest J&F, the first of equals."""
-    means = mean_choices(scores)
-    return {str(name): float(value) for name, value in means.loc[means["J&F"].idxmax()].items()}
-
-
-def read_lacking(results: Path, benchmark: str) -> dict[str, str]:
-    """Baselines that could not be run, with what they need."""
-    path = results / benchmark / "baselines_not_run.csv"
-    return pd.read_csv(path).set_index("method")["reason"].to_dict() if path.is_file() else {}
-
-
-def measure(scores: pd.DataFrame, runs: Iterable[str] = ("",), method: str = MODEL) -> Measured | None:
-    """A method's scores over some runs, None if there are none; baselines belong to the run "" """
-    part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
-    return Measured(part[["seed", "sequence", "object", *STATISTICS]]) if len(part) else None
-
-
-def main_runs(runs: pd.DataFrame, variant: str, settings: str = "") -> list[str]:
-    """Names of a variant's runs, one per seed, with the profile's own settings unless others are given."""
-    return list(runs.loc[(runs["variant"] == variant) & (runs["settings"] == settings), "run"])
-
-
-def comparable_settings(runs: pd.DataFrame, *variants: str) -> str:
-    """Settings under which all `variants` were trained: the profile's own, else those of the largest budget that change fewest."""
-    groups = {str(name): group for name, group in runs.groupby("settings")}
-    shared = [name for name, group in groups.items() if set(variants) <= set(group["variant"])]
-    return min(shared, key=lambda name: (name != "", -groups[name]["pairs"].max(), len(name.split())), default="")
-
-
-def frozen_backbone(settings: str) -> bool:
-    """Whether runs with these settings never train their backbone, though the profile does."""
-    return "train.unfreeze_at=1" in settings.split()
-
-
-def compared_runs(runs: pd.DataFrame, *variants: str) -> dict[str, list[str]]:
-    """Names of the runs of each variant under `comparable_settings`."""
-    settings = comparable_settings(runs, *variants)
-    return {variant: main_runs(runs, variant, settings) for variant in variants}
-
-
-def is_synthetic(results: Path) -> bool:
-    """Whether any run was trained on procedural data, or says so in its title."""
-    runs = read_runs(results)
-    names = [each["name"] for data in runs["data"] for each in data]
-    return any(name.startswith("synthetic") for name in names) or any("synthetic" in str(title) for title in runs["title"])
-
-
-def scope(results: Path, benchmark: str) -> str:
-    """How much of a benchmark's validation set was scored: "4 of 20 sequences", or "" if nothing was."""
-    names = set(read_scores(results, benchmark)["sequence"])
-    official = set(reference("val_sequences")[benchmark])
-    if not names:
-        return ""
-    if names <= official:
-        return f"all {len(official)} sequences" if names == official else f"{len(names)} of {len(official)} sequences"
-    kind = "synthetic" if is_synthetic(results) else "other"
-    return f"{len(names)} {kind} sequences instead of the {len(official)}"
-
-
-def whole_set(results: Path, benchmark: str) -> bool:
-    """Whether a benchmark's validation set, all of it and nothing else, was scored."""
-    return scope(results, benchmark).startswith("all ")
-
-
-def reason_not_run(results: Path, benchmark: str) -> str:
-    """Why a benchmark was not run, from ``not_run.txt``; "" if that is not on record."""
-    path = results / benchmark / "not_run.txt"
-    return without_folders(path.read_text().strip()) if path.is_file() else ""
-
-
 def without_folders(text: str) -> str:
-    """Absolute paths cut to their last part: whose machine it was is nobody's concern."""
+    """Return a text with absolute paths cut to their last part, which tells of no machine."""
     return re.sub(r"(?<![\w:/.])/(?:[^\s;,/]+/)+", ".../", text)

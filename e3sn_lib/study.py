@@ -1,54 +1,56 @@
-"""The study's memory: runs are trained once, evaluated once, and their files of record copied beside the report.
+"""Runs by configuration: trained once, found again by name, kept on record beside the report.
 
-A run is named by everything that determines it, so the notebooks can ask for what they need in any order: what exists is reused.
+A run is named by its settings and by the data sets that are there, with their numbers of objects.
+The name leaves out the code and the content of the data. The content is on record in the run's
+folder instead (``data.json``): other files of the same names and numbers are another run.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import pandas as pd
 
 from e3sn_lib import parallel
-from e3sn_lib.baselines import boxes_of
-from e3sn_lib.bench.sampling_cost import COUNTS, measure_sampling_cost
-from e3sn_lib.bench.variant_costs import variant_costs
 from e3sn_lib.checkout import from_checkout
 from e3sn_lib.checkpoint import CHECKPOINT
-from e3sn_lib.choices import GRID, overrides_of, sweep
-from e3sn_lib.config import DataConfig, Profile, TrackConfig
+from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_held_out_tracks, open_train_sets
+from e3sn_lib.data.sources import TrainSets, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Sequence
-from e3sn_lib.diagnosis import crop_quality
 from e3sn_lib.errors import InputError
-from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.identity import config_hash, training_settings
-from e3sn_lib.loading import available_variants, load_profile
-from e3sn_lib.model.weights import load_model
-from e3sn_lib.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
-from e3sn_lib.records import VARIANT_COSTS, read_variant_costs, without_folders
+from e3sn_lib.loading import load_profile
+from e3sn_lib.model.weights import backbone_file, load_model
+from e3sn_lib.records import Record, Records, RunRecord, Summary, without_folders
 from e3sn_lib.run_log import Watch
-from e3sn_lib.tracking import Tracker, box_xywh
+from e3sn_lib.store import LOG, digest
+from e3sn_lib.tracking import Tracker
 from e3sn_lib.training import FINAL, Trainer
-from e3sn_lib.video import Image
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+DATA = "data.json"
+Files = dict[str, str]
+"""The `digest` of each training set, by its name, and of the file of initial weights."""
+
+
+class DataRecord(Record):
+    """The files that a run was trained on: ``data.json`` of its folder."""
+
+    _what = "record of a run's data"
+    _remedy = "delete it if the data are as they were when the run was trained"
+    files: Files
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished training."""
+    """A training run, whether it is finished or not."""
 
     folder: Path
     profile: Profile
@@ -56,25 +58,56 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of its folder."""
         return self.folder.name
 
     @property
     def model(self) -> Path:
+        """The file of the trained network."""
         return self.folder / FINAL
 
     def log(self) -> pd.DataFrame:
-        """Losses, rates, fusion weights, speed and memory over time."""
-        return pd.read_csv(self.folder / "log.csv")
+        """Return losses, rates, fusion weights, speed and memory over time."""
+        return LOG.read(self.folder / "log.csv")
 
     def stages(self) -> pd.DataFrame:
-        """One row per training stage: ``stage``, ``pairs``, ``seconds``, ``pairs_per_second``, ``peak_memory_mb`` until its end."""
-        table = self.log().groupby("stage", sort=False)[["pairs", "seconds", "peak_memory_mb"]].last()
-        table[["pairs", "seconds"]] = table[["pairs", "seconds"]].diff().fillna(table[["pairs", "seconds"]])
-        table.insert(2, "pairs_per_second", table["pairs"] / table["seconds"])
-        return table.reset_index()
+        """Return one row per training stage.
+
+        Columns stage, pairs, seconds, pairs_per_second, and peak_memory_mb until its end.
+        """
+        table = self.log().groupby("stage", sort=False)[["pairs", "seconds", "peak_memory_mb"]]
+        ends = table.last()
+        for name in ("pairs", "seconds"):
+            ends[name] = ends[name].diff().fillna(ends[name])
+        ends.insert(2, "pairs_per_second", ends["pairs"] / ends["seconds"])
+        return ends.reset_index()
 
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.folder / "summary.json").read_text())
+        """Return what the training says of itself at its end."""
+        return Summary.read(self.folder / "summary.json").model_dump()
+
+    def is_finished(self) -> bool:
+        """Return whether the network and its files of record are there.
+
+        A file of record that is lost, as by a kill at the end, is made anew from the checkpoint.
+
+        Raises:
+            InputError: one is lost, and so is the checkpoint.
+        """
+        if not self.model.is_file():
+            return False
+        try:
+            Record.read(self.folder / "env.json")
+            return self.log()["pairs"].iloc[-1] == self.summary()["pairs"]
+        except InputError as error:
+            if not (self.folder / CHECKPOINT).is_file():
+                raise
+            print(f"made anew: {error}")
+            return False
+
+    def tracker(self, **settings: Any) -> Tracker:
+        """Return a tracker with the network; `settings` replace some of the profile's."""
+        return Tracker(load_model(self.model)[0], replace(self.profile.track, **settings))
 
 
 @dataclass(frozen=True)
@@ -100,49 +133,101 @@ class Study:
     ) -> Study:
         """Check the profile and name the folders.
 
-        Relative folders are relative to the working directory; from ``notebooks/``, where a notebook starts, to the repository.
+        Relative folders are relative to the working directory; from ``notebooks/``, where a
+        notebook starts, to the repository.
 
         Args:
             profile: ``smoke``, ``cpu``, ``paper``, or a YAML file.
-            data: folder that holds the data sets; empty: that of the environment variable E3SN_DATA, else the profile's own.
-            runs: where training runs are kept.
-            report: where results, figures and notebooks go; empty: ``reports/PROFILE``.
+            data: folder of the data sets. Empty: the environment's E3SN_DATA, else the profile's.
+            runs: folder of the training runs.
+            report: folder of results, figures and notebooks. Empty: ``reports/PROFILE``.
             seed: of the first run of each kind.
             overrides: ``key=value`` settings for every run.
+
+        Raises:
+            InputError: there is no such profile or setting.
         """
-        profile = str(from_checkout(profile)) if profile.endswith((".yaml", ".yml")) else profile
+        if profile.endswith((".yaml", ".yml")):
+            profile = str(from_checkout(profile))
         overrides = tuple(overrides)
-        root = data or os.environ.get("E3SN_DATA", "") or load_profile(profile, overrides=overrides).data.root
+        own = load_profile(profile, overrides=overrides).data.root
+        root = data or os.environ.get("E3SN_DATA", "") or own
         data = str(from_checkout(Path(root).expanduser())) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")
         study = cls(profile, data, from_checkout(runs), report, seed, overrides)
         study.load()
         return study
 
-    def load(self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None) -> Profile:
-        """The settings of one run."""
-        chosen = self.seed if seed is None else seed
-        return load_profile(self.profile, variant, [*self.overrides, *overrides], seed=chosen, data_root=self.data)
+    def load(
+        self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None
+    ) -> Profile:
+        """Return the settings of one run."""
+        seed = self.seed if seed is None else seed
+        overrides = [*self.overrides, *overrides]
+        return load_profile(self.profile, variant, overrides, seed=seed, data_root=self.data)
 
     @property
     def results(self) -> Path:
+        """The folder of the files of record."""
         return self.report / "results"
 
     @property
-    def figures(self) -> Path:
-        return self.report / "figures"
+    def records(self) -> Records:
+        """The files of record as they are now."""
+        return Records(self.results)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a training set or a benchmark is procedural."""
+        data = self.load().data
+        kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
+        return "synthetic" in kinds
+
+    def figure(self, name: str) -> Path:
+        """Return the file of a figure or clip, without suffix; a synthetic one says so."""
+        return self.report / "figures" / f"{name}{'_synthetic' * self.is_synthetic}"
 
     def train_sets(self) -> TrainSets:
-        return self._open(self.load().data)
+        """Return the training sets, which are opened once for all runs."""
+        return self._open(self.load())[0]
 
     def sequences(self, benchmark: str) -> list[Sequence]:
+        """Return the sequences of a benchmark; raises InputError where it is absent."""
         return open_evaluation(self.load().data, benchmark)
 
+    def has(self, benchmark: str) -> bool:
+        """Return whether a benchmark is there; if not, print the reason and put it on record."""
+        note = self.results / benchmark / "not_run.txt"
+        try:
+            self.sequences(benchmark)
+        except InputError as error:
+            write_text(note, f"{without_folders(str(error))}\n")
+            print(f"not run: {without_folders(str(error))}")
+            return False
+        note.unlink(missing_ok=True)
+        return True
+
+    def held_out(self) -> list[Sequence]:
+        """Return the training sequences that choices are made on; without any, print the reason."""
+        try:
+            return open_held_out(self.load().data)
+        except InputError as error:
+            print(f"not run: {without_folders(str(error))}")
+            return []
+
     def pairs(self, count: int, variant: str = "e3sn") -> list[Pair]:
-        """The first training pairs of a run's first stage, as they come out of augmentation and sampling."""
+        """Return the first training pairs of a run, after augmentation and sampling."""
         profile = self.load(variant)
-        dataset = PairDataset(self.train_sets().opened, profile, next(iter(profile.stages.values())), count)
+        stage = next(iter(profile.stages.values()))
+        dataset = PairDataset(self.train_sets().opened, profile, stage, count)
         return [dataset[index] for index in range(count)]
+
+    def run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> Run:
+        """Return the run of these settings and data, whether it is finished, begun or neither."""
+        overrides = tuple(overrides)
+        profile = self.load(variant, overrides, seed)
+        folder = run_folder(self.runs, profile, *self._open(profile))
+        return Run(folder, profile, overrides)
 
     def train(
         self,
@@ -153,260 +238,149 @@ class Study:
         resume: bool = True,
         watch: Watch | None = None,
     ) -> Run:
-        """The run of these settings: reused if it is finished, resumed if it was interrupted, else trained.
+        """Return the finished run of these settings: reused, resumed or trained.
 
-        `watch` gets the log so far whenever a row is added to it.
+        Args:
+            variant: of the network.
+            overrides: ``key=value`` settings of this run.
+            seed: None: the study's.
+            resume: False refuses a run that is there already, finished or not.
+            watch: gets the log so far whenever a row is added.
 
         Raises:
-            InputError: there is such a run, finished or not, and `resume` is false.
+            InputError: there is such a run and `resume` is false; or see `Trainer.run`.
         """
-        run, sets = self._run(variant, overrides, seed)
+        run = self.run(variant, overrides, seed)
+        sets, files = self._open(run.profile)
         if not resume and any((run.folder / name).is_file() for name in (CHECKPOINT, FINAL)):
-            raise InputError(f"{run.folder} holds such a run already; go on with it (--resume auto), or delete it")
-        if not run.model.is_file():
+            remedy = "go on with it (--resume auto), or delete it"
+            raise InputError(f"{run.folder} holds such a run already; {remedy}")
+        if not run.is_finished():
             for absent in sets.absent:
                 print(f"left out: {without_folders(absent.notice)}")
-            Trainer(run.profile, sets.opened, run.folder, data_root=Path(run.profile.data.root)).run(watch=watch)
+            if run.name != (plain := run_name(run.profile, sets)):
+                print(f"{plain} was trained on other files; this is another run, {run.name}")
+            root = Path(run.profile.data.root)
+            trainer = Trainer(run.profile, sets.opened, run.folder, data_root=root)
+            self._bind(run, files)
+            trainer.run(watch=watch)
+        self._bind(run, files)
         if parallel.is_first():
             self._keep(run, sets)
         return run
 
-    def set_aside_outdated(self) -> list[str]:
-        """Move the records of runs that today's settings and data would not give to ``results/earlier``, and name those runs.
+    def compared(self, variant: str) -> list[Run]:
+        """Train the runs of a variant that are compared with others, one per seed.
 
-        Tables are made of all records that are there; those of an earlier state must not stand in for new ones.
+        Their settings are ``study.comparison`` of the profile.
+        """
+        config = self.load().study
+        seeds = range(self.seed, self.seed + config.seeds)
+        return [self.train(variant, config.comparison, seed) for seed in seeds]
+
+    def set_aside_outdated(self) -> list[str]:
+        """Move outdated records to ``results/earlier`` and return the names of their runs.
+
+        Tables are made of all records that are there. Those of runs that today's settings and
+        data would not give, and scores on other files of a benchmark, must not stand in for new
+        ones.
         """
         outdated = []
         for path in sorted((self.results / "runs").glob("*.json")):
-            record = json.loads(path.read_text())
             try:
-                name = self._run(record["variant"], record["overrides"], record["seed"])[0].name
-            except InputError:  # a setting that no longer exists
+                record = RunRecord.read(path)
+                name = self.run(record.variant, record.overrides, record.seed).name
+            except InputError:  # the record is damaged, or a setting no longer exists
                 name = ""
             if name != path.stem:
                 outdated.append(path.stem)
-        for run in outdated:
-            found = [*self.results.glob(f"*/{run}.*"), *self.results.glob(f"*/{run}_*")]
-            for path in found:
+                self._set_aside(path.stem)
+        for config in self.load().data.evaluation:
+            with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
+                files = digest(self.sequences(config.name))
+                for path in sorted((self.results / config.name).glob("*.csv")):
+                    if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
+                        self._set_aside(path.stem, config.name)
+        return outdated
+
+    def _set_aside(self, name: str, folder: str = "*") -> None:
+        """Move the files of record of a run, all or those in one folder."""
+        for pattern in (f"{folder}/{name}.*", f"{folder}/{name}_*"):
+            for path in self.results.glob(pattern):
                 target = self.results / "earlier" / path.relative_to(self.results)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
-        return outdated
-
-    def compared(self, variant: str) -> list[Run]:
-        """The runs of a variant that are held against those of others: `StudyConfig.comparison`, one per seed."""
-        config = self.load().study
-        return [self.train(variant, config.comparison, self.seed + number) for number in range(config.seeds)]
-
-    def ablate(self, variant: str, changes: Iterable[str]) -> Run | None:
-        """Train a short run with changed settings on `StudyConfig.ablation`, and score it; None where the profile asks for none."""
-        base = self.load().study.ablation
-        if not base:
-            return None
-        run = self.train(variant, [*base, *changes])
-        self.evaluate(run, "davis2016", extras=False)
-        return run
-
-    def evaluate(self, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
-        """Scores per object of a run on a benchmark, kept as files of record; done once for these settings.
-
-        `extras` are other thresholds and bounds, see `evaluate_tracker`; an evaluation that has them serves without them too.
-        """
-        sequences = self.sequences(benchmark)
-        full, plain = self._evaluations(run, benchmark, sequences)
-        folder = full if extras or (full / "scores.csv").is_file() else plain
-        if not (folder / "scores.csv").is_file():
-            scores, speed = evaluate_tracker(self.tracker(run), sequences, folder, extras=extras)
-            write_csv(folder / "speed.csv", _labelled(speed, benchmark, run))
-            write_csv(folder / "scores.csv", _labelled(scores, benchmark, run))
-        out = self.results / benchmark
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / "speed.csv", out / f"{run.name}_speed.csv")
-        shutil.copyfile(folder / "scores.csv", out / f"{run.name}.csv")
-        return pd.read_csv(out / f"{run.name}.csv")
-
-    def masks(self, run: Run, benchmark: str, method: str = "mask") -> Path:
-        """Folder of the PNG masks that `evaluate` wrote with the run's settings of inference."""
-        for folder in self._evaluations(run, benchmark, self.sequences(benchmark)):
-            if (folder / "scores.csv").is_file() and (folder / method).is_dir():
-                return folder / method
-        raise InputError(f"run {run.name} has no masks of {benchmark} with these settings yet; evaluate it first")
-
-    def _evaluations(self, run: Run, benchmark: str, sequences: list[Sequence]) -> tuple[Path, Path]:
-        """Folders of the evaluation with extras and of that without."""
-        settings = {"track": run.profile.to_dict()["track"], "sequences": [sequence.name for sequence in sequences]}
-        full, plain = (run.folder / f"{benchmark}-{config_hash(settings | {'extras': value})}" for value in (True, False))
-        return full, plain
-
-    def baselines(self, benchmark: str) -> pd.DataFrame:
-        """Scores per object of what needs no network of this study, kept as a file of record; done once for these settings.
-
-        What cannot be had here goes on record with what it needs.
-        """
-        sequences = self.sequences(benchmark)
-        trackers, lacking = opencv_trackers(Path(self.data))
-        for name in UNREPEATABLE & set(trackers) if self._mark else ():
-            del trackers[name]
-            lacking[name] = "draws at random and cannot be seeded, and synthetic results are to repeat to the last digit"
-        about = [SETTINGS, list(trackers), [[sequence.name, len(sequence)] for sequence in sequences]]
-        made = f"opencv-{cv2.__version__}-{config_hash({'about': about})}"
-        path = self.results / benchmark / "baselines.csv"
-        kept = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-        if set(kept.get("made", [])) != {made}:
-            scores = evaluate_baselines(sequences, trackers, self.runs / f"{benchmark}-baselines-{made}")
-            write_csv(path, _labelled(scores, benchmark).assign(made=made))
-        rows = [{"method": method, "reason": reason} for name, reason in lacking.items() for method in box_methods(name)]
-        for row in rows:
-            print(f"not run: {row['method']}: {row['reason']}")
-        write_csv(path.with_stem("baselines_not_run"), pd.DataFrame(rows, columns=["method", "reason"]))
-        return pd.read_csv(path)
-
-    def held_out(self) -> list[Sequence]:
-        """The training sequences that choices are made on; if there are none, the reason is printed."""
-        try:
-            return open_held_out(self.load().data)
-        except InputError as error:
-            print(f"not run: {without_folders(str(error))}")
-            return []
-
-    def choose(self, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID) -> pd.DataFrame:
-        """Score settings of inference on the held-out training sequences, see `choices.sweep`, kept as a file of record.
-
-        Nothing is changed by it: the best settings are printed, to be given to ``--set`` or written into the profile.
-        """
-        scores = sweep(self.tracker(run), open_held_out(self.load().data), run.folder / "choices", grid)
-        write_csv(self.results / "choices" / f"{run.name}.csv", scores)
-        print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
-        return scores
-
-    def crop_quality(self, run: Run, pairs: int = 100) -> pd.DataFrame:
-        """Single crops, seen in training and held out, see `diagnosis.crop_quality`, kept as a file of record."""
-        path = run.folder / f"crops-{pairs}.csv"
-        if not path.is_file():
-            data = self.load().data
-            held_out = open_held_out_tracks(data) if self.held_out() else []
-            write_csv(path, crop_quality(self.tracker(run).model, [*self.train_sets().opened, *held_out], run.profile, pairs))
-        write_csv(self.results / "crops" / f"{run.name}.csv", pd.read_csv(path))
-        return pd.read_csv(path)
-
-    def attributes(self, benchmark: str = "davis2016") -> None:
-        """Keep the attributes of a benchmark's sequences as a file of record, from the data set's own list, where that is there."""
-        try:
-            found = open_attributes(self.load().data, benchmark)
-        except InputError as error:
-            print(f"not run: {without_folders(str(error))}")
-            return
-        names = [sequence.name for sequence in self.sequences(benchmark)]
-        if unknown := [name for name in names if name not in found]:
-            print(f"without attributes in db_info.yml: {', '.join(unknown)}")
-        table = pd.DataFrame([{"sequence": name, "attributes": " ".join(found[name])} for name in names if name in found])
-        write_csv(self.results / benchmark / "attributes.csv", table)
-
-    def has(self, benchmark: str) -> bool:
-        """Whether a benchmark's data are there; if not, the reason goes on record and is printed."""
-        try:
-            self.sequences(benchmark)
-        except InputError as error:
-            write_text(self.results / benchmark / "not_run.txt", f"{without_folders(str(error))}\n")
-            print(f"not run: {without_folders(str(error))}")
-            return False
-        (self.results / benchmark / "not_run.txt").unlink(missing_ok=True)
-        return True
-
-    def tracker(self, run: Run, **settings: Any) -> Tracker:
-        """A tracker with a run's network; `settings` replace those of its profile's ``track``."""
-        model, _ = load_model(run.model)
-        track: TrackConfig = replace(run.profile.track, **settings)
-        return Tracker(model, track)
-
-    def sampling_cost(self, counts: Iterable[int] = COUNTS, variant: str = "e3sn-s") -> pd.DataFrame:
-        """Memory and time of a training step by samples per image, kept as a file of record; measured once for these settings."""
-        profile, counts = self.load(variant), list(counts)
-        settings = {key: profile.to_dict()[key] for key in ("model", "loss")} | {
-            "precision": profile.train.precision,
-            "counts": counts,
-        }
-        path = self.runs / f"sampling_cost-{config_hash(settings)}.csv"
-        if not path.is_file():
-            write_csv(path, measure_sampling_cost(profile, counts))
-        write_csv(self.results / "sampling_cost.csv", pd.read_csv(path))
-        return pd.read_csv(path)
-
-    def variant_costs(self, frames: int = 25) -> pd.DataFrame:
-        """What training and tracking cost each variant, taking turns, kept as a file of record; measured once for its settings."""
-        profiles = {variant: self.load(variant) for variant in available_variants()}
-        settings = {variant: training_settings(profile) for variant, profile in profiles.items()}
-        path = self.runs / f"variant_costs-{config_hash(settings | {'frames': frames})}.csv"
-        if not path.is_file():
-            trackers = {variant: self.tracker(self.compared(variant)[0]) for variant in profiles}
-            video = self.sequences("davis2016")[0]
-            box = next(box for box in boxes_of(video.mask(0), video.object_ids()).values() if box)
-            shown = (video.frame(index) for index in range(min(frames, len(video))))
-            write_csv(path, variant_costs(profiles, self.train_sets().opened, trackers, shown, box_xywh(box)))
-        write_csv(self.results / VARIANT_COSTS, pd.read_csv(path, keep_default_na=False))
-        return read_variant_costs(self.results)
-
-    def show(self, figure: Figure, name: str) -> Any:
-        """Keep a figure in the report and show it; one of synthetic data says so in its file name and on the page."""
-        from e3sn_lib.display import show_figure
-
-        return show_figure(figure, self.figures / f"{name}{self._mark}.png", "synthetic data" if self._mark else "")
-
-    def clip(self, frames: Iterable[Image], name: str) -> Any:
-        """Keep a short clip in the report and show it."""
-        from e3sn_lib.display import show_clip
-
-        return show_clip(frames, self.figures / f"{name}{self._mark}.webm")
-
-    @property
-    def _mark(self) -> str:
-        data = self.load().data
-        kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
-        return "_synthetic" if "synthetic" in kinds else ""
 
     @cached_property
-    def _opened(self) -> dict[object, TrainSets]:
+    def _opened(self) -> dict[object, tuple[TrainSets, Files]]:
         return {}
 
-    def _open(self, data: DataConfig) -> TrainSets:
-        """Sets are opened once for all runs of this study."""
-        key = (data.root, data.train)
+    def _open(self, profile: Profile) -> tuple[TrainSets, Files]:
+        """Return the training sets and what their files are; looked at once for all runs."""
+        key = (profile.data.root, profile.data.train, profile.train.weights)
         if key not in self._opened:
-            self._opened[key] = open_train_sets(data)
+            sets = open_train_sets(profile.data)
+            self._opened[key] = sets, files_of(profile, sets)
         return self._opened[key]
 
-    def _run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> tuple[Run, TrainSets]:
-        overrides = tuple(overrides)
-        profile = self.load(variant, overrides, seed)
-        sets = self._open(profile.data)
-        return Run(self.runs / run_name(profile, sets), profile, overrides), sets
+    def _bind(self, run: Run, files: Files) -> None:
+        """Write of which data a run is, unless that is on record."""
+        if parallel.is_first() and not (run.folder / DATA).is_file():
+            write_json(run.folder / DATA, {"files": files})
 
     def _keep(self, run: Run, sets: TrainSets) -> None:
-        """Copy a run's files of record beside the report."""
-        made = json.loads((run.folder / "env.json").read_text())
-        data = [{"name": tracks.name, "tracks": len(tracks.tracks), "weight": config.weight} for tracks, config in sets.opened]
+        """Write a run's files of record beside the report."""
+        config = run.profile.train
+        sets_of_record = [
+            {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}
+            for tracks, each in sets.opened
+        ]
         record = run.summary() | {
             "title": run.profile.title,
             "overrides": list(run.overrides),
             "track": run.profile.to_dict()["track"],
-            "data": data,
+            "data": sets_of_record,
             "absent": [without_folders(absent.notice) for absent in sets.absent],
-            "environment": made,
+            "synthetic": self.is_synthetic,
+            "frozen": config.unfreeze_at >= 1 or not config.train_layers,
+            "environment": Record.read(run.folder / "env.json").model_dump(),
         }
         write_json(self.results / "runs" / f"{run.name}.json", record)
         write_csv(self.results / "runs" / f"{run.name}_log.csv", run.log())
 
 
-def _labelled(table: pd.DataFrame, benchmark: str, run: Run | None = None) -> pd.DataFrame:
-    """A table of record says what it is about; a baseline belongs to no run."""
-    of_run = (run.name, run.profile.seed, run.profile.variant) if run else ("", "", "")
-    for column, value in zip(("run", "seed", "variant", "benchmark"), (*of_run, benchmark), strict=True):
-        table.insert(0, column, value)
-    return table
-
-
 def run_name(profile: Profile, sets: TrainSets) -> str:
-    """``PROFILE-VARIANT-seedN-HASH``; the hash is of all settings that training depends on, and of the sets that are there."""
-    opened = [[tracks.name, len(tracks.tracks), config.weight, config.frame_range] for tracks, config in sets.opened]
-    digest = config_hash({"settings": training_settings(profile), "sets": opened})
-    return f"{profile.name}-{profile.variant}-seed{profile.seed}-{digest}"
+    """Return ``PROFILE-VARIANT-seedN-HASH``.
+
+    The hash is of all settings that training depends on and of the sets that are there.
+    """
+    opened = [
+        [tracks.name, len(tracks.tracks), config.weight, config.frame_range]
+        for tracks, config in sets.opened
+    ]
+    made_of = config_hash({"settings": training_settings(profile), "sets": opened})
+    return f"{profile.name}-{profile.variant}-seed{profile.seed}-{made_of}"
+
+
+def files_of(profile: Profile, sets: TrainSets) -> Files:
+    """Return the digests of a run's training sets and of its file of initial weights, if any."""
+    files: Files = {}
+    for tracks, _ in sets.opened:
+        files[tracks.name] = digest(files.get(tracks.name), tracks.tracks)
+    with suppress(InputError):
+        files["weights"] = digest(backbone_file(profile.train.weights, Path(profile.data.root)))
+    return files
+
+
+def run_folder(runs: Path, profile: Profile, sets: TrainSets, files: Files) -> Path:
+    """Return the folder of a run in `runs`.
+
+    It is called by `run_name`. Where that folder holds a run of other files, a digest of these
+    files is added to the name. A run whose files are not on record counts as one of these.
+    """
+    folder = runs / run_name(profile, sets)
+    if (folder / DATA).is_file():
+        known = DataRecord.read(folder / DATA).files
+        if any(known.get(name, value) != value for name, value in files.items()):
+            return folder.with_name(f"{folder.name}-{digest(sorted(files.items()))[:8]}")
+    return folder

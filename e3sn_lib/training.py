@@ -133,8 +133,10 @@ class Trainer:
                 if self.state.step < stage.first_step + stage.steps:
                     self._run_stage(stage, interrupted)
         if parallel.is_first():
-            save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile, half=True)
+            # the model comes last: where it is, the other files are
+            write_csv(self.run_dir / "log.csv", pd.DataFrame(self.state.rows))
             write_json(self.run_dir / "summary.json", self._summary())
+            save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile, half=True)
         return path
 
     def _prepare(self, show: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ from e3sn_lib.data.sources import TrainSets, open_train_sets, verify
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.provenance import peak_memory_bytes
-from e3sn_lib.study import run_name
+from e3sn_lib.study import files_of, run_folder
 from e3sn_lib.training import FINAL
 
 SMALL = 8
@@ -97,7 +97,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         f"{torch.get_num_threads()} threads, pairs prepared by {profile.data.workers or 'the same'} process(es); memory: peak "
         f"{peak_memory_bytes() / 1e9:.2g} GB in the steps timed here, {free_memory_mb() / 1e3:.3g} GB still free"
     )
-    folder = runs / run_name(profile, opened)
+    folder = run_folder(runs, profile, opened, files_of(profile, opened))
     return DryRun(sets, problems, notes, table, _gpu_table(costs, batch), _files(folder, profile, count_parameters(model), held))
 
 

@@ -57,8 +57,9 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
     """As `_given_masks`, of masks that are made first."""
     from e3sn_lib.data.sources import open_evaluation
-    from e3sn_lib.evaluation import MODEL, score_written, write_masks
+    from e3sn_lib.evaluation import frame_scores, write_masks
     from e3sn_lib.files import write_csv
+    from e3sn_lib.methods import MODEL
     from e3sn_lib.model.weights import load_model
     from e3sn_lib.tracking import Tracker
     from e3sn_lib.training import FINAL
@@ -71,12 +72,13 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
     tracker, timed = Tracker(model, own.track), []
-    for number, sequence in enumerate(sequences, start=1):
-        timed.append(write_masks(tracker, sequence, out))
-        print(f"{number}/{len(sequences)} {sequence.name}: {timed[-1]['seconds_tracking'].sum():.1f} s of tracking")
+    for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
+        timed.append(timing)
+        name, seconds = timing[["sequence", "seconds_tracking"]].iloc[0]
+        print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
     write_csv(out / "speed.csv", pd.concat(timed))
     started = time.perf_counter()
-    scores = pd.concat([score_written(out / MODEL, sequence) for sequence in sequences], ignore_index=True)
+    scores = pd.concat([frame_scores(out / MODEL, sequence) for sequence in sequences], ignore_index=True)
     return scores, out, time.perf_counter() - started
 
 

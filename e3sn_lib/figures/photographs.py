@@ -20,7 +20,8 @@ from e3sn_lib.data.types import Box, TrackFrame, box_from_mask
 from e3sn_lib.data.types import Sequence as Video
 from e3sn_lib.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled, wrapped
 from e3sn_lib.files import read_image
-from e3sn_lib.inspection import Answers, read_masks
+from e3sn_lib.evaluation import read_masks
+from e3sn_lib.inspection import Answers
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.video import object_colour, overlay
 

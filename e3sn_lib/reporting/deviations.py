@@ -16,7 +16,8 @@ import pandas as pd
 
 from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.loading import available_profiles, available_variants, load_profile
-from e3sn_lib.records import percent, reference
+from e3sn_lib.records import reference
+from e3sn_lib.reporting.cells import percent
 from e3sn_lib.reporting.costs import PAPER_PAIRS
 
 KINDS = {
