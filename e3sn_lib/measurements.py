@@ -16,7 +16,6 @@ from e3sn_lib.data.sources import open_attributes, open_held_out, open_held_out_
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.evaluation import evaluate_baselines, evaluate_tracker
-from e3sn_lib.files import write_csv
 from e3sn_lib.identity import training_settings
 from e3sn_lib.inspection import crop_quality
 from e3sn_lib.loading import available_variants
@@ -104,7 +103,7 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
     for method, reason in rows:
         print(f"not run: {method}: {reason}")
     absent = pd.DataFrame(rows, columns=["method", "reason"])
-    write_csv(study.results / benchmark / "baselines_not_run.csv", absent)
+    write_record(study.results / benchmark / "baselines_not_run.csv", absent)
     return table
 
 
@@ -148,7 +147,7 @@ def keep_attributes(study: Study, benchmark: str = "davis2016") -> None:
         print(f"without attributes in db_info.yml: {', '.join(unknown)}")
     rows = [(name, " ".join(found[name])) for name in names if name in found]
     table = pd.DataFrame(rows, columns=["sequence", "attributes"])
-    write_csv(study.results / benchmark / "attributes.csv", table)
+    write_record(study.results / benchmark / "attributes.csv", table)
 
 
 def sampling_cost(

@@ -330,8 +330,13 @@ class Records:
 
     def stages(self, runs: Iterable[str]) -> int:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""
-        logs = [self.table(f"runs/{run}_log", LOG) for run in runs]
-        return max((log["stage"].nunique() for log in logs), default=0)
+        stages = [0]
+        for run, pairs in self.rows(runs)[["run", "pairs"]].to_numpy():
+            log = self.table(f"runs/{run}_log", LOG)
+            if len(log) and log["pairs"].iloc[-1] != pairs:
+                raise LOG.misfit(self.folder / f"runs/{run}_log.csv", "does not end with the run")
+            stages.append(log["stage"].nunique())
+        return max(stages)
 
     def scores(self, benchmark: str) -> pd.DataFrame:
         """Return the scores per object of every run and baseline, in percent.
@@ -345,7 +350,7 @@ class Records:
             names = [path.stem for path in paths if not path.stem.endswith("_speed")]
             tables = [self._scores(benchmark, name) for name in names if name not in NO_SCORES]
             schema = SCORES_OF_RECORD
-            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, "seed", "mask_threshold"])
+            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, *schema.gaps])
             scores = pd.concat(tables, ignore_index=True) if tables else empty
             scores[list(STATISTICS)] *= 100
             self._tables[key] = scores.fillna({"seed": 0}).astype({"seed": int})
@@ -359,18 +364,17 @@ class Records:
         labels = [benchmark, run, *found[["variant", "seed"]].to_numpy().ravel()]
         columns = ["benchmark", "run", "variant", "seed"][: len(labels)]
         timed = self.speed(benchmark, [run])["sequence"]
-        rows = table.groupby(["sequence", "object"])["method"].agg(["size", "nunique"])
+        methods = table.groupby(["sequence", "object"]).size()
         if (table[columns] != labels).any(axis=None):
             problem = "is of another run or benchmark"
-        elif (rows != table["method"].nunique()).any(axis=None):
-            problem = "lacks rows or has some twice"
+        elif (methods != table["method"].nunique()).any():
+            problem = "lacks rows"
         elif len(timed) and {*timed} != {*table["sequence"]}:
             problem = f"has other sequences than {run}_speed.csv"
         else:
             track = found["track"].iloc[0] if len(found) else {}
-            own = table.get("mask_threshold", track.get("mask_threshold", PAPER_THRESHOLD))
-            cut = table["method"].map(threshold_of).astype(float).fillna(own)
-            return table.assign(mask_threshold=cut)
+            own = table["mask_threshold"].fillna(track.get("mask_threshold", PAPER_THRESHOLD))
+            return table.assign(mask_threshold=table["method"].map(threshold_of).fillna(own))
         raise SCORES_OF_RECORD.misfit(self.folder / benchmark / f"{name}.csv", problem)
 
     def measure(
@@ -446,7 +450,7 @@ class Records:
     def reason_not_run(self, benchmark: str) -> str:
         """Return why a benchmark was not run; "" if that is not on record."""
         path = self.folder / benchmark / "not_run.txt"
-        return without_folders(path.read_text().strip()) if path.is_file() else ""
+        return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,9 @@ class Schema:
     numbers: tuple[str, ...]
     """Columns of finite numbers."""
     gaps: tuple[str, ...] = ()
-    """Columns of finite numbers in which cells may be empty."""
+    """Columns of finite numbers in which cells may be empty, or which may be absent."""
+    key: tuple[str, ...] = ()
+    """Columns that no two rows share."""
     may_be_empty: bool = False
     remedy: str = "delete it and make it again with e3sn reproduce"
 
@@ -104,10 +106,13 @@ class Schema:
             raise self.misfit(path, f"is no table ({' '.join(str(error).split())})") from error
         if not content.endswith("\n") or not isinstance(table.index, pd.RangeIndex):
             raise self.misfit(path, "is cut short or damaged")
+        table = table.assign(**{name: np.nan for name in self.gaps if name not in table})
         if lacking := [name for name in (*self.texts, *numbers) if name not in table]:
             raise self.misfit(path, f"lacks the column {lacking[0]}")
         if table.empty and not self.may_be_empty:
             raise self.misfit(path, "has no rows")
+        if table.duplicated([*self.key]).any():
+            raise self.misfit(path, "has a row twice")
         values = table[numbers].apply(pd.to_numeric, errors="coerce")
         wrong = ~np.isfinite(values) & ~(table[numbers].isna() & values.columns.isin(self.gaps))
         wrong = wrong.join(table[list(self.texts)].isna())
@@ -130,38 +135,51 @@ class Schema:
 
 
 _STATISTICS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
-SCORES = Schema(("method", "sequence"), ("object", *_STATISTICS, "frames"))
-SCORES_OF_RECORD = Schema(
-    ("benchmark", "variant", "run", *SCORES.texts), SCORES.numbers, gaps=("seed",)
-)
-TIMING = Schema(("sequence",), ("frames", "objects", "seconds_reading", "seconds_tracking"))
-SPEED = Schema(("run", *TIMING.texts), TIMING.numbers)
-ATTRIBUTES = Schema(("sequence", "attributes"), (), may_be_empty=True)
-LACKING = Schema(("method", "reason"), (), may_be_empty=True)
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
-CHOICES = Schema(("sequence",), (*SETTINGS, "object", "J-Mean", "F-Mean"))
-CROPS = Schema(("set",), ("pair",), gaps=("mask_iou", "box_iou", "size", "predicted_size"))
+SCORES = Schema(
+    ("method", "sequence"), ("object", *_STATISTICS, "frames"), key=("method", "sequence", "object")
+)
+SCORES_OF_RECORD = replace(
+    SCORES, texts=("benchmark", "variant", "run", *SCORES.texts), gaps=("seed", "mask_threshold")
+)
+TIMING = Schema(
+    ("sequence",), ("frames", "objects", "seconds_reading", "seconds_tracking"), key=("sequence",)
+)
+SPEED = replace(TIMING, texts=("run", "sequence"))
+ATTRIBUTES = Schema(("sequence", "attributes"), (), key=("sequence",), may_be_empty=True)
+LACKING = Schema(("method", "reason"), (), key=("method",), may_be_empty=True)
+CHOICES = Schema(
+    ("sequence",), (*SETTINGS, "object", "J-Mean", "F-Mean"), key=(*SETTINGS, "sequence", "object")
+)
+CROPS = Schema(
+    ("set",), ("pair",), ("mask_iou", "box_iou", "size", "predicted_size"), key=("set", "pair")
+)
 VARIANT_COSTS = Schema(
-    ("variant", "part", "stage", "backbone", "machine"), ("share", "seconds", "batch")
+    ("variant", "part", "stage", "backbone", "machine"),
+    ("share", "seconds", "batch"),
+    key=("variant", "part", "stage", "backbone"),
 )
 SAMPLING_COST = Schema(
     (),
     ("samples_per_image", "samples"),
-    gaps=("seconds_per_step", "peak_memory_mb", "estimated_memory_mb"),
+    ("seconds_per_step", "peak_memory_mb", "estimated_memory_mb"),
+    key=("samples_per_image",),
 )
 TRAINING_SPEED = Schema(
     ("phase", "contender", "machine"),
     ("pairs_per_second", "ratio", "forward", "backward", "update", "batch"),
-    gaps=("data",),
+    ("data",),
+    key=("phase", "contender"),
     remedy="make it again with e3sn bench train",
 )
 CHECKS = Schema(
     ("check", "source"),
     ("largest", "tolerance", "cases"),
+    key=("check",),
     remedy="make it again with the golden tests",
 )
-LOG = Schema(("stage",), ("step", "pairs", "seconds", "peak_memory_mb"))
+LOG = Schema(("stage",), ("pairs", "seconds", "peak_memory_mb"), key=("pairs",))
 
 
 def once(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from e3sn_lib.choices import best_choice, mean_choices
@@ -62,6 +63,15 @@ def speed(records: Records) -> pd.DataFrame:
     return titled(pd.DataFrame(rows, columns=columns), records, "speed")
 
 
+def _costs(records: Records) -> pd.DataFrame:
+    """Return the table of `measurements.variant_costs`, in which no part may be lacking."""
+    costs = records.table("variant_costs", VARIANT_COSTS)
+    shares = costs[costs["part"] == "training"].groupby("variant")["share"].sum()
+    if not np.allclose(shares, 1, atol=1e-3):
+        raise VARIANT_COSTS.misfit(records.folder / "variant_costs.csv", "lacks rows")
+    return costs
+
+
 def training_shares(records: Records, new: str, old: str) -> tuple[float, float] | None:
     """Return the training time of one network as a share of another's; None if it was not run.
 
@@ -69,7 +79,7 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
         The share if both see equally many pairs in all, and the share if the first stage of `old`
         alone sees as many as `new`, so that its further stages come on top.
     """
-    costs = records.table("variant_costs", VARIANT_COSTS)
+    costs = _costs(records)
     training = costs[costs["part"] == "training"]
     per_pair = (training["share"] * training["seconds"]).groupby(training["variant"]).sum()
     if not {new, old} <= {*per_pair.index}:
@@ -81,14 +91,14 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
 
 def speed_share(records: Records, new: str, old: str) -> float | None:
     """Return the tracking speed of one network as a share of another's; None if it was not run."""
-    costs = records.table("variant_costs", VARIANT_COSTS)
+    costs = _costs(records)
     seconds = costs[costs["part"] == "tracking"].set_index("variant")["seconds"]
     return float(seconds[old] / seconds[new]) if {new, old} <= {*seconds.index} else None
 
 
 def variant_costs(records: Records) -> pd.DataFrame:
     """Time of training and tracking of the networks that are compared, which took turns."""
-    costs, rows = records.table("variant_costs", VARIANT_COSTS), Rows()
+    costs, rows = _costs(records), Rows()
     for variant, label in VARIANTS.items():
         own = costs[costs["variant"] == variant]
         training, tracking = (own[own["part"] == part] for part in ("training", "tracking"))

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from e3sn_lib import choices
-from e3sn_lib.choices import overrides_of, sweep
+from e3sn_lib.choices import best_choice, overrides_of, sweep
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.evaluation import evaluate_tracker
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.records import CHOICE_SETTINGS, best_choice
+from e3sn_lib.store import SETTINGS
 from e3sn_lib.tracking import Tracker
 
 GRID = {"size_lr": (0.2, 0.5), "window_influence": (0.1, 0.9), "penalty_k": (0.0,)}
@@ -36,7 +36,7 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
         rows = []
         for threshold in (0.3, 0.5):
             score = 1 - abs(config.size_lr - 0.5) - abs(config.window_influence - 0.4) - abs(threshold - 0.3)
-            settings = dict(zip(CHOICE_SETTINGS, (*tried[-1], threshold), strict=True))
+            settings = dict(zip(SETTINGS, (*tried[-1], threshold), strict=True))
             rows.append(settings | {"sequence": "a", "object": 1, "J-Mean": score, "F-Mean": score})
         return pd.DataFrame(rows)
 

@@ -16,7 +16,7 @@ from e3sn_lib.boxes import anchors_cxcywh, encode_boxes
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import open_held_out, open_held_out_tracks, open_train_sets
-from e3sn_lib.diagnosis import crop_quality, size_slope
+from e3sn_lib.inspection import crop_quality, size_slope
 from e3sn_lib.losses import mask_windows
 from e3sn_lib.model.windows import Cells
 

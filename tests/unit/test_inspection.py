@@ -16,8 +16,9 @@ from e3sn_lib.data.pairs import PairDataset
 from e3sn_lib.data.sources import open_evaluation, open_train_sets
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.errors import InputError
+from e3sn_lib.evaluation import frame_scores, read_masks
 from e3sn_lib.files import write_mask
-from e3sn_lib.inspection import frame_scores, level_answers, overlaid, predict_windows, read_masks, spread_by_score
+from e3sn_lib.inspection import level_answers, overlaid, predict_windows, spread_by_score
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.windows import Cells
 

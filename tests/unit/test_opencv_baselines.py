@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from e3sn_lib import opencv_baselines
-from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.data.types import Sequence
-from e3sn_lib.files import write_mask
-from e3sn_lib.metrics import region_similarity
-from e3sn_lib.opencv_baselines import (
+from e3sn_lib.baselines import (
     LARGEST_AREA,
     NANOTRACK_FILES,
     grabcut,
@@ -27,6 +22,10 @@ from e3sn_lib.opencv_baselines import (
     tracked_boxes,
     true_boxes,
 )
+from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.data.types import Sequence
+from e3sn_lib.files import write_mask
+from e3sn_lib.metrics import region_similarity
 
 HW = 120, 200
 
@@ -151,9 +150,8 @@ class TestTrackers:
         (tmp_path / "opencv").mkdir()
         for name in NANOTRACK_FILES:
             (tmp_path / "opencv" / name).touch()
-        opencv = opencv_baselines.cv2
-        monkeypatch.setattr(opencv, "TrackerNano_Params", SimpleNamespace, raising=False)
-        monkeypatch.setattr(opencv, "TrackerNano_create", lambda settings: settings, raising=False)
+        monkeypatch.setattr(cv2, "TrackerNano_Params", SimpleNamespace, raising=False)
+        monkeypatch.setattr(cv2, "TrackerNano_create", lambda settings: settings, raising=False)
         found, lacking = opencv_trackers(tmp_path)
         assert "NanoTrack" not in lacking
         settings = found["NanoTrack"]()

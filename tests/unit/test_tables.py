@@ -12,30 +12,21 @@ import pytest
 from made_results import VAL, add_costs, add_run, add_scores, add_speed
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.records import read_runs, reference
-from e3sn_lib.reporting.claims import paper_difference
+from e3sn_lib.records import Records, bootstrap_interval, paired_difference, reference
+from e3sn_lib.reporting.attributes import attributes
+from e3sn_lib.reporting.cells import to_markdown
+from e3sn_lib.reporting.claims import claims, paper_difference
+from e3sn_lib.reporting.costs import ablations, checks, choices, runs, sampling_cost, speed, variant_costs
 from e3sn_lib.reporting.tables import (
     TABLES,
-    ablations,
-    attributes,
-    bootstrap_interval,
     bounds,
-    checks,
-    choices,
-    claims,
-    paired_difference,
     per_sequence,
-    runs,
-    sampling_cost,
     short_table1,
-    speed,
     table1,
     table2,
     table3,
     table4,
     threshold_sweep,
-    to_markdown,
-    variant_costs,
 )
 
 REFERENCE = Path(__file__).parents[2] / "e3sn_lib" / "reference"
@@ -50,7 +41,7 @@ def row(table: pd.DataFrame, method: str, source: str = "ours (made)") -> dict[s
 
 
 def verdicts(results: Path) -> dict[str, str]:
-    return dict(claims(results)[["Claim", "Verdict"]].to_numpy())
+    return dict(claims(Records(results))[["Claim", "Verdict"]].to_numpy())
 
 
 def test_bootstrap_agrees_with_scipy() -> None:
@@ -114,7 +105,7 @@ def test_table1_holds_the_paper_the_recomputed_and_our_rows(tmp_path: Path) -> N
         run = add_run(tmp_path, seed=seed)
         add_scores(tmp_path, run, score, score - 0.1)
         add_speed(tmp_path, run, 20.0 + 10 * seed)
-    table = table1(tmp_path)
+    table = table1(Records(tmp_path))
     assert table.attrs["title"] == "Table 1: the DAVIS-2016 validation set (ours: all 20 sequences)"
     ours = row(table, "E3SN")
     assert ours["J-Mean"] == "52.0 ± 2.8 (52.0 to 52.0)"
@@ -132,12 +123,12 @@ def test_table1_holds_the_paper_the_recomputed_and_our_rows(tmp_path: Path) -> N
 def test_intervals_are_those_of_the_bootstrap_over_sequences(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), RAMP)
     low, high = bootstrap_interval([100 * value for _, value in sorted(RAMP.items())])[1:]
-    assert row(table1(tmp_path), "E3SN")["J-Mean"] == f"47.5 ({low:.1f} to {high:.1f})"
+    assert row(table1(Records(tmp_path)), "E3SN")["J-Mean"] == f"47.5 ({low:.1f} to {high:.1f})"
 
 
 def test_a_part_of_the_set_is_said_and_not_compared_with_the_paper(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), 0.6, sequences=VAL[:4])
-    table = table1(tmp_path)
+    table = table1(Records(tmp_path))
     assert table.attrs["title"].endswith("(ours: 4 of 20 sequences)")
     assert row(table, "E3SN")["J - paper"] == "–"
     assert "No difference to the paper is given, since not the whole validation set was scored." in table.attrs["notes"]
@@ -151,7 +142,7 @@ def test_objects_are_averaged_not_sequences(tmp_path: Path) -> None:
     j = dict.fromkeys(names, 0.2) | {"pigs": 0.8}
     add_scores(tmp_path, add_run(tmp_path), j, benchmark="davis2017", sequences=names, objects={"pigs": 3})
     expected = (29 * 20 + 3 * 80) / 32
-    ours = row(table2(tmp_path), "E3SN")
+    ours = row(table2(Records(tmp_path)), "E3SN")
     assert ours["J-Mean"].startswith(f"{expected:.1f} (20.0 to ")
     assert ours["J - paper"] == f"{expected - 56.1:+.1f}"
 
@@ -160,7 +151,7 @@ def test_what_was_not_run_says_so_and_why(tmp_path: Path) -> None:
     (tmp_path / "davis2017").mkdir(parents=True)
     reason = "benchmark davis2017 is absent: no /a/b/DAVIS-2017/val.txt; get it from https://davischallenge.org/davis2017"
     (tmp_path / "davis2017" / "not_run.txt").write_text(f"{reason}\n")
-    table = table2(tmp_path)
+    table = table2(Records(tmp_path))
     assert row(table, "E3SN", "ours")["J-Mean"] == "not run"
     assert table.attrs["notes"][-1] == f"Not run: {reason.replace('/a/b/DAVIS-2017/', '.../')}."
     assert set(verdicts(tmp_path).values()) == {"not testable here (not run)"}
@@ -174,7 +165,7 @@ def test_no_cell_is_blank_or_nan(tmp_path: Path, state: str) -> None:
         add_scores(tmp_path, run, 0.3, method="mask@0.30")
         add_run(tmp_path, variant, overrides=["sampler.samples_per_image=1"])
     for name, make in TABLES.items():
-        table = make(tmp_path)
+        table = make(Records(tmp_path))
         assert len(table), name
         assert not table.map(lambda cell: not isinstance(cell, str) or not cell.strip() or "nan" in cell.lower()).any(axis=None), (
             name
@@ -186,14 +177,14 @@ def test_every_title_of_synthetic_results_says_synthetic(tmp_path: Path) -> None
     run = add_run(tmp_path, data="synthetic-train")
     add_scores(tmp_path, run, RAMP)
     for name, make in TABLES.items():
-        assert ("synthetic" in make(tmp_path).attrs["title"]) == (name != "checks")
-    assert row(table1(tmp_path), "E3SN", "ours (made, synthetic)")["J-Mean"].startswith("47.5")
+        assert ("synthetic" in make(Records(tmp_path)).attrs["title"]) == (name != "checks")
+    assert row(table1(Records(tmp_path)), "E3SN", "ours (made, synthetic)")["J-Mean"].startswith("47.5")
     assert verdicts(tmp_path)["C9"] == "not testable here (synthetic)"
 
 
 def test_sequences_of_another_set_are_named_so(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path, data="synthetic-train"), 0.5, sequences=["fish-1", "car-2"])
-    assert table1(tmp_path).attrs["title"].endswith("(ours: 2 synthetic sequences instead of the 20)")
+    assert table1(Records(tmp_path)).attrs["title"].endswith("(ours: 2 synthetic sequences instead of the 20)")
 
 
 def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None:
@@ -202,7 +193,7 @@ def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None
         add_scores(
             tmp_path, add_run(tmp_path, "e3sn-s", seed, seconds=1800, memory=1234), {k: v - 0.01 for k, v in RAMP.items()}, 0.5
         )
-    table = table3(tmp_path)
+    table = table3(Records(tmp_path))
     assert row(table, "SiamMask")["Training time"] == "1.10 ± 0.14 h (3,960 s)"
     ours = row(table, "E3SN only S")
     assert (ours["Training time"], ours["Peak memory"], ours["Pairs"], ours["Seeds"]) == (
@@ -225,11 +216,11 @@ def test_a_common_smaller_budget_is_used_if_not_all_were_trained_with_the_profil
     for variant, score in (("e3sn", 0.6), ("e3sn-s", 0.55)):
         add_scores(tmp_path, add_run(tmp_path, variant, pairs=4000, overrides=["train.pairs=4000"]), score)
         add_scores(tmp_path, add_run(tmp_path, variant, pairs=100, overrides=["train.pairs=100"]), 0.1)
-    table = table4(tmp_path)
+    table = table4(Records(tmp_path))
     assert row(table, "E3SN")["J-Mean"].startswith("60.0")
     assert row(table, "E3SN - E3SN only S")["J-Mean"] == "+5.0 (+5.0 to +5.0)"
     assert "The runs with train.pairs=4000: the largest budget that both were trained with." in table.attrs["notes"]
-    assert row(table1(tmp_path), "E3SN")["J-Mean"].startswith("70.0")
+    assert row(table1(Records(tmp_path)), "E3SN")["J-Mean"].startswith("70.0")
 
 
 def test_table1_shows_each_budget_with_its_pairs(tmp_path: Path) -> None:
@@ -238,7 +229,7 @@ def test_table1_shows_each_budget_with_its_pairs(tmp_path: Path) -> None:
     for variant, score in (("e3sn", 0.6), ("siammask", 0.55)):
         add_scores(tmp_path, add_run(tmp_path, variant, pairs=4000, overrides=short), score)
         add_scores(tmp_path, add_run(tmp_path, variant, pairs=4000, overrides=[*short, "loss.loc_beta=1"]), 0.9)
-    table = table1(tmp_path)
+    table = table1(Records(tmp_path))
     mine = table[table["Numbers from"].str.startswith("ours")]
     assert mine[["Method", "Pairs"]].to_numpy().tolist() == [["SiamMask", "4,000"], ["E3SN", "12,000"], ["E3SN", "4,000"]]
     assert [cell[:4] for cell in mine["J-Mean"]] == ["55.0", "70.0", "60.0"]
@@ -248,8 +239,8 @@ def test_table1_shows_each_budget_with_its_pairs(tmp_path: Path) -> None:
 def test_runs_with_changed_settings_stay_out_of_the_main_tables(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), 0.6, 0.5)
     add_scores(tmp_path, add_run(tmp_path, overrides=["sampler.samples_per_image=1"]), RAMP, 0.47)
-    assert row(table1(tmp_path), "E3SN")["Seeds"] == "1"
-    changed = ablations(tmp_path).iloc[0]
+    assert row(table1(Records(tmp_path)), "E3SN")["Seeds"] == "1"
+    changed = ablations(Records(tmp_path)).iloc[0]
     assert (changed["Variant"], changed["Changed"]) == ("E3SN", "sampler.samples_per_image=1")
     assert changed["Compared with"] == "the profile's settings"
     assert changed["J gain"].startswith("-12.5 (")
@@ -261,7 +252,7 @@ def test_an_ablation_is_compared_at_its_own_budget(tmp_path: Path) -> None:
     short = ["train.pairs=400"]
     add_scores(tmp_path, add_run(tmp_path, pairs=400, overrides=short), 0.5)
     add_scores(tmp_path, add_run(tmp_path, pairs=400, overrides=[*short, "model.levels=[4]"]), 0.45)
-    table = ablations(tmp_path).set_index("Changed")
+    table = ablations(Records(tmp_path)).set_index("Changed")
     assert table.loc["model.levels=[4]", ["Compared with", "J gain"]].tolist() == [
         "train.pairs=400",
         "-5.0 (-5.0 to -5.0)",
@@ -273,15 +264,15 @@ def test_a_run_trained_again_replaces_the_shorter_one_and_is_named(tmp_path: Pat
     old, new = add_run(tmp_path, pairs=10), add_run(tmp_path, pairs=20)
     add_scores(tmp_path, old, 0.1)
     add_scores(tmp_path, new, 0.2)
-    assert read_runs(tmp_path)["run"].tolist() == [new]
-    table = table1(tmp_path)
+    assert Records(tmp_path).runs["run"].tolist() == [new]
+    table = table1(Records(tmp_path))
     assert row(table, "E3SN")["J-Mean"].startswith("20.0")
     assert table.attrs["notes"][-1] == f"Left out, as trained again with the same seed and settings: {old}."
 
 
 def test_weights_without_a_training_run_have_their_own_row(tmp_path: Path) -> None:
     add_scores(tmp_path, "made-siammask-seed0-converted", 0.713)
-    found = table1(tmp_path)
+    found = table1(Records(tmp_path))
     found = found[found["Numbers from"].str.contains("weights without a training run")]
     assert found[["Method", "J-Mean"]].to_numpy().tolist() == [["SiamMask", "71.3 (71.3 to 71.3)"]]
 
@@ -292,7 +283,7 @@ def test_a_broken_record_of_a_run_is_named(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"run": "bad"}'):
         path.write_text(text)
         with pytest.raises(InputError, match=r"bad\.json is no record of a run"):
-            read_runs(tmp_path)
+            runs(Records(tmp_path))
 
 
 def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
@@ -304,7 +295,7 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
     add_scores(tmp_path, "", 0.3, method="another tracker")
     add_speed(tmp_path, run, 24.5)
     (tmp_path / "davis2016" / "baselines_not_run.csv").write_text("method,reason\nCSRT box filled,needs another package\n")
-    bound = bounds(tmp_path).set_index("Method")
+    bound = bounds(Records(tmp_path)).set_index("Method")
     assert bound.loc["CSRT box filled", ["What it shows", "F-Mean"]].tolist() == ["not run: needs another package", "not run"]
     bound = bound.drop(index="CSRT box filled")
     assert bound["J-Mean"].to_dict() == {
@@ -315,10 +306,10 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
         "E3SN": bound.loc["E3SN", "J-Mean"],
     }
     assert bound.loc["another tracker", "What it shows"] == "no network of this study"
-    sweep = threshold_sweep(tmp_path)
+    sweep = threshold_sweep(Records(tmp_path))
     assert sweep["Threshold"].tolist() == ["0.30", "0.50"]
     assert sweep["J E3SN"][0] == "65.0 (65.0 to 65.0)"
-    by_sequence = per_sequence(tmp_path)
+    by_sequence = per_sequence(Records(tmp_path))
     assert by_sequence["Sequence"].tolist() == VAL
     assert by_sequence.loc[1, ["Frames scored", "J E3SN", "F E3SN", "J E3SN in true boxes"]].tolist() == [
         "48",
@@ -327,7 +318,7 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
         "80.0",
     ]
     assert not by_sequence.columns.str.contains("SiamMask").any()  # not trained
-    ours = row(speed(tmp_path), "E3SN")
+    ours = row(speed(Records(tmp_path)), "E3SN")
     assert ours["Object-frames per second"] == "24.5"
     assert ours["Frames per second by the clock"] == "10.0"  # 50 frames in 1 s of reading and 4 s of tracking
     assert ours["Time per object-frame"] == "40.8 ms"
@@ -335,11 +326,11 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
 
 def test_attributes_split_the_sequences(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), {"dog": 0.4, "goat": 0.6, "cows": 0.8}, sequences=["dog", "goat", "cows"])
-    assert attributes(tmp_path)["Attribute"].tolist() == ["not run"]
-    assert attributes(tmp_path).attrs["notes"][0].startswith("Not run: needs the db_info.yml")
+    assert attributes(Records(tmp_path))["Attribute"].tolist() == ["not run"]
+    assert attributes(Records(tmp_path)).attrs["notes"][0].startswith("Not run: needs the db_info.yml")
     labels = "sequence,attributes\ndog,FM OCC\ngoat,FM\ncows,FM\nlibby,SV\n"
     (tmp_path / "davis2016" / "attributes.csv").write_text(labels)
-    table = attributes(tmp_path).set_index("Attribute")
+    table = attributes(Records(tmp_path)).set_index("Attribute")
     assert table.loc["OCC: occlusion", ["Sequences", "J with", "J without", "J difference"]].tolist() == [
         "1 of 3",
         "40.0",
@@ -359,7 +350,7 @@ def test_choices_show_each_pass_at_its_best_and_the_best_at_all_thresholds(tmp_p
             rows.append(settings | {"sequence": name, "object": 1, "J-Mean": j + shift, "F-Mean": j + shift - 0.1})
     (tmp_path / "choices").mkdir()
     pd.DataFrame(rows).to_csv(tmp_path / "choices" / f"{run}.csv", index=False)
-    table = choices(tmp_path)
+    table = choices(Records(tmp_path))
     assert table[["Size rate", "Threshold", "J-Mean", "F-Mean", "J&F", "Best"]].to_numpy().tolist() == [
         ["1", "0.4", "50.0", "40.0", "45.0", "yes"],
         ["1", "0.5", "40.0", "30.0", "35.0", "–"],
@@ -371,21 +362,21 @@ def test_choices_show_each_pass_at_its_best_and_the_best_at_all_thresholds(tmp_p
 
 def test_runs_costs_and_checks(tmp_path: Path) -> None:
     add_run(tmp_path, seed=3, overrides=["train.lr=[1,2]"], peak_memory_mb=2048, precision="bf16")
-    found = runs(tmp_path).iloc[0]
+    found = runs(Records(tmp_path)).iloc[0]
     assert found["Command"] == "e3sn train --profile made --variant e3sn --seed 3 --set train.lr=[1,2]"
     assert (found["Pairs"], found["Of 12 million"], found["Commit"]) == ("12,000", "0.100 %", "01234567")
     assert (found["Machine"], found["Precision"], found["Steps skipped"]) == ("a processor, 2 cores", "bf16", "1")
     (tmp_path / "sampling_cost.csv").write_text(
         "samples_per_image,samples,seconds_per_step,peak_memory_mb,estimated_memory_mb\n625,1250,,,4000\n4,8,0.456,1000,\n"
     )
-    assert sampling_cost(tmp_path).to_numpy().tolist() == [
+    assert sampling_cost(Records(tmp_path)).to_numpy().tolist() == [
         ["4", "8", "0.46 s", "1,000 MB", "–"],
         ["625", "1,250", "not run", "not run", "4,000 MB"],
     ]
     (tmp_path / "checks.csv").write_text(
         "check,source,largest,tolerance,cases\nJ of a set,an evaluator,1e-7,5e-6,20\nF,it,1,.5,3\n"
     )
-    assert checks(tmp_path).to_numpy().tolist() == [
+    assert checks(Records(tmp_path)).to_numpy().tolist() == [
         ["J of a set", "an evaluator", "1e-07", "5e-06", "20", "yes"],
         ["F", "it", "1", "0.5", "3", "no"],
     ]
@@ -411,7 +402,7 @@ def two_seeds(results: Path, variant: str, j: float, f: float, seeds: int = 2, *
 def test_verdict_on_a_gain(tmp_path: Path, j: float, f: float, seeds: int, verdict: str) -> None:
     two_seeds(tmp_path, "e3sn-s", 0.5, 0.5, seeds)
     two_seeds(tmp_path, "e3sn", 0.5 + j, 0.5 + f, seeds)
-    found = claims(tmp_path).set_index("Claim").loc["C4"]
+    found = claims(Records(tmp_path)).set_index("Claim").loc["C4"]
     assert found["Verdict"] == verdict
     assert found["Paper"] == "J +2.2, F +3.0"
     if j:
@@ -422,7 +413,7 @@ def test_a_gain_that_a_seed_does_not_show_is_partly_reproduced(tmp_path: Path) -
     for seed, (single, three) in enumerate([(0.50, 0.56), (0.52, 0.51)]):
         add_scores(tmp_path, add_run(tmp_path, "e3sn-s", seed), single, single)
         add_scores(tmp_path, add_run(tmp_path, "e3sn", seed), three, 0.55)
-    found = claims(tmp_path).set_index("Claim").loc["C4"]
+    found = claims(Records(tmp_path)).set_index("Claim").loc["C4"]
     assert found["Verdict"] == "partly (not with every seed)"
     assert "2 seeds (J +6.0 -1.0, F +5.0 +3.0)" in found["Ours"]
 
@@ -430,7 +421,7 @@ def test_a_gain_that_a_seed_does_not_show_is_partly_reproduced(tmp_path: Path) -
 def test_seeds_of_one_side_alone_are_no_comparison(tmp_path: Path) -> None:
     two_seeds(tmp_path, "e3sn-s", 0.5, 0.5, seeds=3)
     two_seeds(tmp_path, "e3sn", 0.52, 0.53, seeds=1)
-    found = claims(tmp_path).set_index("Claim").loc["C4"]
+    found = claims(Records(tmp_path)).set_index("Claim").loc["C4"]
     assert (found["Verdict"], "1 and 3 seeds, 12,000 pairs" in found["Ours"]) == ("partly (one seed)", True)
 
 
@@ -470,7 +461,7 @@ def test_verdict_on_training_time(tmp_path: Path, seconds: float, shares: str, v
     """SiamMask: 0.75 * 1.0 + 0.25 * 0.2 = 0.8 s per pair of both stages, 0.8 / 0.75 s per pair of the first."""
     add_run(tmp_path)
     add_costs(tmp_path, {"siammask": (1.0, 0.2), "e3sn-s": (seconds,)}, {})
-    found = claims(tmp_path).set_index("Claim").loc["C6"]
+    found = claims(Records(tmp_path)).set_index("Claim").loc["C6"]
     assert found["Verdict"] == verdict
     assert found["Ours"] == f"{shares} for as many in the first stage alone"
 
@@ -479,7 +470,7 @@ def test_verdict_on_training_time(tmp_path: Path, seconds: float, shares: str, v
 def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
     text = f"samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,8,1,{memory}\n64,128,8,1000\n625,1250,,\n"
     (tmp_path / "sampling_cost.csv").write_text(text)
-    found = claims(tmp_path).set_index("Claim").loc["C7"]
+    found = claims(Records(tmp_path)).set_index("Claim").loc["C7"]
     assert found["Verdict"] == verdict
     assert found["Ours"] == f"1,000 MB with 64 samples to {memory:,} MB with 4: {memory / 10:.0f} %"
 
@@ -488,14 +479,14 @@ def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
 def test_verdict_on_speed(tmp_path: Path, seconds: float, verdict: str) -> None:
     add_run(tmp_path)
     add_costs(tmp_path, {}, {"siammask": 0.05, "e3sn": seconds})
-    found = claims(tmp_path).set_index("Claim").loc["C8"]
+    found = claims(Records(tmp_path)).set_index("Claim").loc["C8"]
     assert (found["Verdict"], found["Ours"]) == (verdict, f"{5 / seconds:.0f} %")
 
 
 def test_costs_side_by_side(tmp_path: Path) -> None:
     add_run(tmp_path)
     add_costs(tmp_path, {"siammask": (1.0, 0.2), "e3sn": (0.9,)}, {"siammask": 0.05, "e3sn": 0.0625})
-    table = variant_costs(tmp_path).set_index(["Network", "Part"])
+    table = variant_costs(Records(tmp_path)).set_index(["Network", "Part"])
     assert table.loc[("SiamMask", "training a pair, stage1, backbone frozen"), "Counts for"] == "25 % of its pairs"
     whole = table.loc[("E3SN", "training a pair, all phases")]
     assert (whole["Time"], whole["Of SiamMask's"]) == ("900 ms", "112 %; 84 % with its second stage on top")
@@ -526,7 +517,7 @@ def test_short_table1_has_the_two_networks_and_what_bounds_them(tmp_path: Path) 
     add_scores(tmp_path, run, 0.6)
     add_scores(tmp_path, run, 0.8, method="mask in true boxes")
     add_scores(tmp_path, "", 0.2, method="first mask held still")
-    table = short_table1(tmp_path)
+    table = short_table1(Records(tmp_path))
     assert table["Method"].tolist() == ["SiamMask", "SiamMask", "E3SN", "E3SN", "first mask held still", "E3SN: mask in true boxes"]
     assert table["J-Mean"].tolist()[2:] == ["73.0", *(f"{x} ({x} to {x})" for x in ("60.0", "20.0", "80.0"))]
 
