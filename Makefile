@@ -23,7 +23,7 @@ help:
 
 reproduce: say-reproduce $(READY)
 	@set -f; set --; for setting in $$SET; do set -- "$$@" --set "$$setting"; done; \
-	$(PY) -m e3sn_lib reproduce --profile "$$PROFILE" \
+	$(PY) -m e3sn_study reproduce --profile "$$PROFILE" \
 	  $${DATA:+--data "$$DATA"} $${RUNS:+--runs "$$RUNS"} $${ONLY:+--only "$$ONLY"} "$$@"
 
 test: say-test $(READY)
