@@ -269,12 +269,12 @@ def _read(frame: TrackFrame) -> _Shown | None:
 
 
 def _cut(crop: Crop, shown: _Shown, exact: bool) -> _View | None:
-    """Apply one crop to image, mask and box; a rotated object's box is taken from its mask."""
+    """Apply one crop to image, mask and box; the box of a rotated object is that of its whole rotated outline."""
     fill = tuple(float(value) for value in shown.image[::8, ::8].reshape(-1, 3).mean(axis=0))
     cropped_mask = crop.mask(shown.mask) if shown.mask is not None else None
     box_crop_xyxy: Box | None = crop.box_to_crop(shown.box_frame_xyxy)
-    if not exact and cropped_mask is not None:
-        box_crop_xyxy = box_from_mask(cropped_mask)
+    if not exact and shown.mask is not None and cropped_mask is not None:
+        box_crop_xyxy = crop.mask_box(shown.mask) if cropped_mask.any() else None
     if box_crop_xyxy is None:
         return None
     return _View(crop.image(shown.image, fill), cropped_mask, box_crop_xyxy)

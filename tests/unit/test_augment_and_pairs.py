@@ -133,6 +133,29 @@ class TestGeometry:
             assert template is not None
             assert (template[0] + template[2]) / 2 == pytest.approx(63.5, abs=5)  # shift 4, and half a pixel at either edge
 
+    def test_a_rotated_box_reaches_beyond_the_crop_like_its_object(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        """A rectangle w x h that turns by t is w cos t + h sin t wide, wherever the crop ends."""
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[90:110, 10:190] = True
+        image, where = tmp_path / "bar.png", tmp_path / "bar-mask.png"
+        cv2.imwrite(str(image), np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
+        write_mask(where, mask.astype(np.uint8))
+        tracks = TrackSet("made", (Track("bar", (TrackFrame(image, PngMask(where)),)),))
+        fixed = ("augment.search_scale=0", "augment.search_shift=100", "augment.rotation=20")
+        scale = 127 / context_side(180, 20)
+        beyond = 0
+        for pair in islice(dataset(tiny_profile(*PLAIN, *fixed), tracks), 30):
+            x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float) / scale
+            sine = (y2 - y1 - 20) / 180  # to first order in the angle; solved below
+            for _ in range(50):
+                sine = (y2 - y1 - 20 * np.sqrt(1 - sine**2)) / 180
+            assert 0 <= sine <= np.sin(np.radians(20)) + 1e-6
+            assert x2 - x1 == pytest.approx(180 * np.sqrt(1 - sine**2) + 20 * sine, rel=1e-5)
+            beyond += x1 < 0 or x2 * scale > 255
+        assert beyond > 5
+
     def test_a_flip_is_of_both_images(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
         """The cut-off corner is on the same side of template and search."""
 
