@@ -110,6 +110,13 @@ class TrainSetConfig:
     year: int = 2016
     split: str = "train"
     images: str = "images"
+    masks: str = "masks"
+    """Folder of the masks of a ``mask_folder``."""
+    mask_suffix: str = ""
+    """What the name of a mask has after the name of its image (Penn-Fudan: ``_mask``)."""
+    mask_kind: str = "binary"
+    """``binary``: above 127 is the object; ``trimap``: 1 object, 2 background, 3 border, halved (Oxford-IIIT Pet); ``ids``: one
+    object for each value above 0."""
     annotations: str = "annotations.json"
     min_area: float = 1000.0
     """Objects with fewer pixels teach nothing (SiamMask: 1000 for YouTube-VOS); of ImageNet-VID, boxes only, all do."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
@@ -31,10 +31,15 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
-    for stage in settings.get("stages", {}).values():  # listed whole, unlike other sections
-        for key in ("warmup", "sets"):
-            if stage[key] == getattr(StageConfig(), key):
-                del stage[key]
+    listed_whole = [  # unlike other sections, with the fields that came later
+        (settings.get("stages", {}).values(), StageConfig(), ("warmup", "sets")),
+        (settings.get("data", {}).get("train", []), TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind")),
+    ]
+    for entries, defaults, later in listed_whole:
+        for entry in entries:
+            for key in later:
+                if entry[key] == getattr(defaults, key):
+                    del entry[key]
     return settings
 
 

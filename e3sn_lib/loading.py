@@ -103,6 +103,10 @@ def _check(profile: Profile) -> None:
             raise InputError(f"{key} is '{value}'{_suggest(value, choices)}; it can be {', '.join(choices)}")
     if not profile.model.levels or not set(profile.model.levels) <= {2, 3, 4}:
         raise InputError(f"model.levels is {list(profile.model.levels)}; it must name some of 2, 3, 4")
+    kinds = ("binary", "trimap", "ids")
+    for each in profile.data.train:
+        if each.mask_kind not in kinds:
+            raise InputError(f"data.train: mask_kind is '{each.mask_kind}'{_suggest(each.mask_kind, kinds)}; it can be {', '.join(kinds)}")
     at_least_one = ("pairs", "batch_size", "accumulate", "log_every", "checkpoint_every")
     for key in (*(f"train.{name}" for name in at_least_one), "sampler.anchor_total"):
         section, name = key.split(".")

@@ -272,8 +272,8 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
         wanted = [folder / config.split / "meta.json"]
     elif config.kind == "imagenet_vid":
         wanted = [folder / "Annotations" / "VID" / config.split]
-    elif config.kind == "mask_folder":
-        wanted = [folder / "images", folder / "masks"]
+    elif isinstance(config, TrainSetConfig) and config.kind == "mask_folder":
+        wanted = [folder / config.images, folder / config.masks]
     elif isinstance(config, TrainSetConfig) and config.kind == "coco":
         wanted = [folder / config.annotations, folder / config.images]
     else:
@@ -292,7 +292,7 @@ def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
         case "imagenet_vid":
             tracks = imagenet_vid_tracks(folder, config.split)
         case "mask_folder":
-            tracks = mask_folder_tracks(folder, config.min_area)
+            tracks = mask_folder_tracks(folder, config)
         case kind:
             tracks = davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
             if kind == "synthetic":

@@ -93,6 +93,15 @@ def test_a_stage_s_later_settings_do_not_rename_runs_that_lack_them():
     assert (changed["stages"]["end_to_end"]["warmup"], changed["stages"]["end_to_end"]["sets"]) == (0.1, {"coco": 2.0})
 
 
+def test_a_set_s_later_settings_do_not_rename_runs_that_lack_them():
+    """Settings that keep their defaults are not listed, as before there were any."""
+    sets = [{"kind": "mask_folder", "path": "a"}, {"kind": "mask_folder", "path": "a", "mask_kind": "ids"}]
+    plain, ids = (training_settings(load_profile("smoke", overrides=[f"data.train={[each]}"])) for each in sets)
+    old = {"kind", "path", "weight", "frame_range", "year", "split", "images", "annotations", "min_area", "hold_out"}
+    assert set(plain["data"]["train"][0]) == old
+    assert set(ids["data"]["train"][0]) == {*old, "mask_kind"}
+
+
 def test_variants_differ_as_the_paper_says():
     e3sn, single, siammask = (load_profile("paper", variant) for variant in VARIANTS)
     assert single.model.levels == siammask.model.levels == (4,)
