@@ -92,7 +92,13 @@ class AugmentConfig:
     rotation: float = 0.0
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: float = 0.0
-    """Probability that a still image's object is pasted onto another image as search (ours: synthetic motion)."""
+    """Probability that a still image's object is pasted onto another image as search (ours: synthetic motion); an image that shows
+    other objects of the category stays as it is."""
+    distractor: float = 0.0
+    """Probability that a second object is pasted beside the target in the search crop, or partly in front of it, and that anchors on
+    it are taught as negatives (ours)."""
+    negative_alike: float = 0.0
+    """Share of the negative pairs that show another object of the same set and, where the set knows it, category (ours)."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class TrainSetConfig:
     """Objects with fewer pixels teach nothing (SiamMask: 1000 for YouTube-VOS); of ImageNet-VID, boxes only, all do."""
     hold_out: tuple[str, ...] = ()
     """Sequences kept out of training so that choices can be made on them."""
+    hold_out_share: float = 0.0
+    """Share of a ``coco`` set's images kept out of training, for the measure of changing over (ours)."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         (settings.get(section, {}) if section else settings).pop(key, None)
     listed_whole = [  # unlike other sections, with the fields that came later
         (settings.get("stages", {}).values(), StageConfig(), ("warmup", "sets")),
-        (settings.get("data", {}).get("train", []), TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind")),
+        (settings.get("data", {}).get("train", []), TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind", "hold_out_share")),
     ]
     for entries, defaults, later in listed_whole:
         for entry in entries:

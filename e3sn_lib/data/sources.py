@@ -110,6 +110,22 @@ def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfi
     return found
 
 
+def open_held_out_stills(data: DataConfig) -> TrackSet:
+    """Return the objects of the COCO images that are kept out of training (``hold_out_share``).
+
+    Raises:
+        InputError: no set keeps any, or its data are absent or broken.
+    """
+    for config in data.train:
+        if config.hold_out_share:
+            place = _locate(data, config)
+            if isinstance(place, AbsentSet):
+                raise InputError(place.notice)
+            images, annotations = place / config.images, place / config.annotations
+            return coco_tracks(images, annotations, config.min_area, config.hold_out_share, held_out=True)
+    raise InputError("this profile holds out no still images; give hold_out_share to a coco set of data.train")
+
+
 def _held_out(data: DataConfig) -> list[tuple[list[Sequence], TrainSetConfig]]:
     found = []
     for config in data.train:
@@ -284,9 +300,11 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
     if config.hold_out and config.kind not in ("davis", "synthetic"):
         raise InputError(f"{_label(config)}: hold_out names sequences of a DAVIS-like set; a {config.kind} set has none")
+    if config.hold_out_share and config.kind != "coco":
+        raise InputError(f"{_label(config)}: hold_out_share is for coco sets; it keeps a share of their images out of training")
     match config.kind:
         case "coco":
-            tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area)
+            tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area, config.hold_out_share)
         case "youtube_vos":
             tracks = youtube_vos_tracks(folder, config.split, config.min_area)
         case "imagenet_vid":
