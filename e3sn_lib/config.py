@@ -217,6 +217,12 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights, smaller in each stage's first steps; 0: none (ours)."""
     weights: str = "torchvision"
     """Initial backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a safetensors file below the data root."""
+    init_weights: str = ""
+    """A model of this project from which the whole network starts, so that a long run can be made of legs; empty: none."""
+    init_sha256: str = ""
+    """First digits of that file's SHA-256, which belong to the run's identity; empty: filled in when training starts."""
+    backup: str = ""
+    """A second folder that gets a copy of each checkpoint; a run whose own folder is gone goes on from there."""
     log_every: int = 20
     checkpoint_every: int = 500
     """Both in steps."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,16 +21,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from e3sn_lib import parallel
-from e3sn_lib.checkpoint import read_checkpoint, write_checkpoint
+from e3sn_lib.checkpoint import CHECKPOINT, copy_checkpoint, read_checkpoint, write_checkpoint
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_json, write_text
+from e3sn_lib.identity import content_hash
 from e3sn_lib.interrupts import deferred_interrupts, ignore_interrupts
 from e3sn_lib.losses import Counts, count_targets
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import load_backbone, save_model
+from e3sn_lib.model.weights import load_backbone, load_network, save_model
 from e3sn_lib.objective import compute_losses
 from e3sn_lib.precision import autocast, best_device, precision_of
 from e3sn_lib.provenance import environment, peak_memory_bytes, seed_everything
@@ -90,7 +92,14 @@ class Trainer:
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
-        load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
+        if source := config.init_weights:
+            digest = content_hash(Path(source))
+            if config.init_sha256 not in ("", digest):
+                raise InputError(f"train.init_weights: {source} has SHA-256 {digest}..., not {config.init_sha256}: it is another model")
+            self.profile = replace(profile, train=replace(config, init_sha256=digest))
+            load_network(self.model, Path(source))
+        else:
+            load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
         if self.processes > 1:
             parallel.synchronise_batch_norm(self.model)
         self.network: nn.Module = self.model.to(self.device)
@@ -299,8 +308,17 @@ class Trainer:
             "state": vars(self.state),
         }
         write_checkpoint(self.run_dir, self.profile, self._precision, content, self.state.step)
+        if self.backup:
+            copy_checkpoint(self.run_dir, self.backup)
+
+    @property
+    def backup(self) -> Path | None:
+        """The run's folder in ``train.backup``."""
+        return Path(self.profile.train.backup) / self.run_dir.name if self.profile.train.backup else None
 
     def _resume(self) -> None:
+        if self.backup and parallel.is_first() and not (self.run_dir / CHECKPOINT).is_file():
+            copy_checkpoint(self.backup, self.run_dir)
         content = read_checkpoint(self.run_dir, self.profile, self._precision)
         if content is None:
             return
