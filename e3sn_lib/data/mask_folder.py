@@ -51,6 +51,12 @@ class TrimapMask:
         return (trimap == OBJECT) | ((trimap == BORDER) & nearer)
 
 
+def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
+    """Return the two folders as `config` names them or, where those are absent, as ``images`` and ``masks``."""
+    named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
+    return plain if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named) else named
+
+
 def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_area: float | None = None) -> TrackSet:
     """Return one track of one frame for each image with a mask, or for each object of a mask of ids.
 
@@ -64,7 +70,7 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_are
     """
     config = config or TrainSetConfig("mask_folder", (), min_area=0.0)
     area = config.min_area if min_area is None else min_area
-    images, found = files_by_stem(root / config.images), files_by_stem(root / config.masks)
+    images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
     suffix = config.mask_suffix
     masks = {stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)}
     counts = {"image without mask": len(images.keys() - masks.keys()), "mask without image": len(masks.keys() - images.keys())}

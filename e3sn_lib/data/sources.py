@@ -16,7 +16,7 @@ from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks, sequence_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.index import NAMED
-from e3sn_lib.data.mask_folder import mask_folder_tracks
+from e3sn_lib.data.mask_folder import image_and_mask_folder, mask_folder_tracks
 from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
 from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
@@ -289,7 +289,7 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
     elif config.kind == "imagenet_vid":
         wanted = [folder / "Annotations" / "VID" / config.split]
     elif isinstance(config, TrainSetConfig) and config.kind == "mask_folder":
-        wanted = [folder / config.images, folder / config.masks]
+        wanted = [*image_and_mask_folder(folder, config)]
     elif isinstance(config, TrainSetConfig) and config.kind == "coco":
         wanted = [folder / config.annotations, folder / config.images]
     else:
