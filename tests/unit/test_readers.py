@@ -534,8 +534,8 @@ def test_no_set_at_all_is_an_error(tmp_path: Path) -> None:
 def test_cpu_profile_opens_the_shared_sets(shared_path: SharedPath) -> None:
     data = load_profile("cpu", data_root=shared_path("data")).data
     sets = open_train_sets(data)
-    assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_ecssd", "saliency_duts"]
-    assert [absent.config.kind for absent in sets.absent] == ["davis"]
+    assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_duts", "saliency_ecssd"]
+    assert [absent.config.path[0] for absent in sets.absent] == ["PennFudanPed", "oxford_pets", "DAVIS"]
     assert len(open_evaluation(data, "davis2016")) == 4
     with pytest.raises(InputError, match="benchmark davis2017 is absent"):
         open_evaluation(data, "davis2017")
