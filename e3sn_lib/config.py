@@ -95,8 +95,8 @@ class AugmentConfig:
     """Probability that a still image's object is pasted onto another image as search (ours: synthetic motion); an image that shows
     other objects of the category stays as it is."""
     distractor: float = 0.0
-    """Probability that a second object is pasted beside the target in the search crop, or partly in front of it, and that anchors on
-    it are taught as negatives (ours)."""
+    """Probability that a second object is pasted beside the target in the search crop, or partly in front of it. Above 0, some
+    of the negative anchors lie on such objects, pasted or real (ours)."""
     negative_alike: float = 0.0
     """Share of the negative pairs that show another object of the same set and, where the set knows it, category (ours)."""
 

@@ -125,7 +125,8 @@ def changing_over(
     for first in range(0, len(found), batch_size):
         part = found[first : first + batch_size]
         answers = _answers(model, [scene for _, scene in part], config)
-        rows += [{"track": name, "others": len(scene.alike_crop_xyxy), **row} for (name, scene), row in zip(part, answers, strict=True)]
+        for (name, scene), answer in zip(part, answers, strict=True):
+            rows.append({"track": name, "others": len(scene.alike_crop_xyxy), **answer})
     return pd.DataFrame(rows)
 
 

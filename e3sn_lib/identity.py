@@ -37,9 +37,10 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         (settings.get(section, {}) if section else settings).pop(key, None)
     if source := settings.get("train", {}).pop("init_weights", ""):  # what it holds counts, not where it lies
         settings["train"]["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
+    stages, sets = settings.get("stages", {}).values(), settings.get("data", {}).get("train", [])
     listed_whole = [  # unlike other sections, with the fields that came later
-        (settings.get("stages", {}).values(), StageConfig(), ("warmup", "sets")),
-        (settings.get("data", {}).get("train", []), TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind", "hold_out_share")),
+        (stages, StageConfig(), ("warmup", "sets")),
+        (sets, TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind", "hold_out_share")),
     ]
     for entries, defaults, later in listed_whole:
         for entry in entries:

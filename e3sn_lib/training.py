@@ -95,7 +95,9 @@ class Trainer:
         if source := config.init_weights:
             digest = content_hash(Path(source))
             if config.init_sha256 not in ("", digest):
-                raise InputError(f"train.init_weights: {source} has SHA-256 {digest}..., not {config.init_sha256}: it is another model")
+                raise InputError(
+                    f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., not {config.init_sha256}"
+                )
             self.profile = replace(profile, train=replace(config, init_sha256=digest))
             load_network(self.model, Path(source))
         else:

@@ -94,8 +94,11 @@ def indexed_tracks(
     tracks = _load(path, header, unpack)
     if tracks is None:
         findings = Findings()
-        values = [*parse(findings)]
-        chunks = [json.dumps(value, separators=(",", ":")).encode() for value in values]
+        chunks, categories = [], []
+        for value in parse(findings):
+            chunks.append(json.dumps(value, separators=(",", ":")).encode())
+            if category:
+                categories.append(category(value))
         arrays: dict[str, NDArray[Any]] = {
             "header": _bytes(header),
             "findings": _bytes([findings.left_out, list(dict.fromkeys(findings.missing))[:NAMED]]),
@@ -103,7 +106,7 @@ def indexed_tracks(
             "offsets": np.cumsum([0, *map(len, chunks)], dtype=np.int64),
         }
         if category:
-            arrays["categories"] = np.array([category(value) for value in values], np.int64)
+            arrays["categories"] = np.array(categories, np.int64)
         _save(path, arrays, name)
         tracks = _track_set(name, arrays, unpack)
     return tracks

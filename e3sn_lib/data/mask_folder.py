@@ -47,17 +47,25 @@ class TrimapMask:
         inside, outside = ((trimap != value).astype(np.uint8) for value in (OBJECT, BACKGROUND))
         if inside.all() or outside.all():  # without one of the two there is no distance to it
             return trimap == OBJECT
-        nearer = cv2.distanceTransform(inside, cv2.DIST_L2, 5) <= cv2.distanceTransform(outside, cv2.DIST_L2, 5)
+        nearer = cv2.distanceTransform(inside, cv2.DIST_L2, 5) <= cv2.distanceTransform(
+            outside, cv2.DIST_L2, 5
+        )
         return (trimap == OBJECT) | ((trimap == BORDER) & nearer)
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
     """Return the two folders as `config` names them or, where those are absent, as ``images`` and ``masks``."""
     named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
-    return plain if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named) else named
+    return (
+        plain
+        if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named)
+        else named
+    )
 
 
-def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_area: float | None = None) -> TrackSet:
+def mask_folder_tracks(
+    root: Path, config: TrainSetConfig | None = None, min_area: float | None = None
+) -> TrackSet:
     """Return one track of one frame for each image with a mask, or for each object of a mask of ids.
 
     Args:
@@ -72,8 +80,13 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_are
     area = config.min_area if min_area is None else min_area
     images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
     suffix = config.mask_suffix
-    masks = {stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)}
-    counts = {"image without mask": len(images.keys() - masks.keys()), "mask without image": len(masks.keys() - images.keys())}
+    masks = {
+        stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)
+    }
+    counts = {
+        "image without mask": len(images.keys() - masks.keys()),
+        "mask without image": len(masks.keys() - images.keys()),
+    }
     tracks = [
         Track(name, (TrackFrame(image, at_least(source, area)),))
         for stem, image in images.items()
@@ -81,8 +94,14 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_are
         for name, source in _objects(stem, masks[stem], config.mask_kind)
     ]
     if not tracks:
-        raise InputError(f"{root}: none of {len(images)} images has a mask of the same name among {len(found)} masks")
-    return TrackSet(root.name, tuple(tracks), Counter({reason: count for reason, count in counts.items() if count}))
+        raise InputError(
+            f"{root}: none of {len(images)} images has a mask of the same name among {len(found)} masks"
+        )
+    return TrackSet(
+        root.name,
+        tuple(tracks),
+        Counter({reason: count for reason, count in counts.items() if count}),
+    )
 
 
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, MaskSource]]:

@@ -341,7 +341,7 @@ class TestLegs:
         start = f"train.init_weights={tiny_model_file}"
         for settings, words in [
             ((start, "model.channels=32"), "does not fit this network: .*misshapen"),
-            ((start, "train.init_sha256=abc"), "it is another model"),
+            ((start, "train.init_sha256=abc"), "is another model: its SHA-256"),
             ((f"train.init_weights={tmp_path / 'none'}",), "cannot read .*give the file of a trained model"),
         ]:
             with pytest.raises(InputError, match=words):
