@@ -6,9 +6,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
+from e3sn_lib.errors import InputError
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
@@ -28,13 +31,22 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         "train.log_every",
         "train.checkpoint_every",
         "train.tensorboard",
+        "train.backup",
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
-    for stage in settings.get("stages", {}).values():  # listed whole, unlike other sections
-        for key in ("warmup", "sets"):
-            if stage[key] == getattr(StageConfig(), key):
-                del stage[key]
+    if source := settings.get("train", {}).pop("init_weights", ""):  # what it holds counts, not where it lies
+        settings["train"]["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
+    stages, sets = settings.get("stages", {}).values(), settings.get("data", {}).get("train", [])
+    listed_whole = [  # unlike other sections, with the fields that came later
+        (stages, StageConfig(), ("warmup", "sets")),
+        (sets, TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind", "hold_out_share")),
+    ]
+    for entries, defaults, later in listed_whole:
+        for entry in entries:
+            for key in later:
+                if entry[key] == getattr(defaults, key):
+                    del entry[key]
     return settings
 
 
@@ -48,6 +60,20 @@ def _differences(config: Any) -> dict[str, Any]:
         elif value != item.default:
             found[item.name] = dataclasses.asdict(config)[item.name]
     return json.loads(json.dumps({key: value for key, value in found.items() if value != {}}))
+
+
+@lru_cache
+def content_hash(path: Path) -> str:
+    """Return twelve hexadecimal digits of a file's SHA-256.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise InputError(f"train.init_weights: cannot read {path} ({error.strerror}); give the file of a trained model") from error
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:

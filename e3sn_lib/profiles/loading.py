@@ -94,6 +94,8 @@ _CHOICES = {
     "track.crop": ("exact", "siammask"),
 }
 
+_MASK_KINDS = ("binary", "trimap", "ids")
+
 
 def _check(profile: Profile) -> None:
     for key, choices in _CHOICES.items():
@@ -103,6 +105,10 @@ def _check(profile: Profile) -> None:
             raise InputError(f"{key} is '{value}'{_suggest(value, choices)}; it can be {', '.join(choices)}")
     if not profile.model.levels or not set(profile.model.levels) <= {2, 3, 4}:
         raise InputError(f"model.levels is {list(profile.model.levels)}; it must name some of 2, 3, 4")
+    for each in profile.data.train:
+        if each.mask_kind not in _MASK_KINDS:
+            hint = f"{_suggest(each.mask_kind, _MASK_KINDS)}; it can be {', '.join(_MASK_KINDS)}"
+            raise InputError(f"data.train: mask_kind is '{each.mask_kind}'{hint}")
     at_least_one = ("pairs", "batch_size", "accumulate", "log_every", "checkpoint_every")
     for key in (*(f"train.{name}" for name in at_least_one), "sampler.anchor_total"):
         section, name = key.split(".")

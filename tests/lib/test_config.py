@@ -12,7 +12,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.identity import config_hash, training_settings
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile, profile_from_dict
 
-PROFILES = ["cpu", "paper", "smoke"]
+PROFILES = ["cpu", "long", "paper", "smoke"]
 VARIANTS = ["e3sn", "e3sn-s", "siammask"]
 EVERY = list(itertools.product(PROFILES, VARIANTS))
 
@@ -93,6 +93,15 @@ def test_a_stage_s_later_settings_do_not_rename_runs_that_lack_them():
     assert (changed["stages"]["end_to_end"]["warmup"], changed["stages"]["end_to_end"]["sets"]) == (0.1, {"coco": 2.0})
 
 
+def test_a_set_s_later_settings_do_not_rename_runs_that_lack_them():
+    """Settings that keep their defaults are not listed, as before there were any."""
+    sets = [{"kind": "mask_folder", "path": "a"}, {"kind": "mask_folder", "path": "a", "mask_kind": "ids"}]
+    plain, ids = (training_settings(load_profile("smoke", overrides=[f"data.train={[each]}"])) for each in sets)
+    old = {"kind", "path", "weight", "frame_range", "year", "split", "images", "annotations", "min_area", "hold_out"}
+    assert set(plain["data"]["train"][0]) == old
+    assert set(ids["data"]["train"][0]) == {*old, "mask_kind"}
+
+
 def test_variants_differ_as_the_paper_says():
     e3sn, single, siammask = (load_profile("paper", variant) for variant in VARIANTS)
     assert single.model.levels == siammask.model.levels == (4,)
@@ -145,13 +154,13 @@ def test_hash_depends_on_values_and_not_on_order():
     backwards = json.loads(json.dumps(settings), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
     assert list(backwards) == list(reversed(settings))
     assert config_hash(backwards) == config_hash(settings)
-    assert len({config_hash(load_profile(name, variant, seed=seed).to_dict()) for name, variant in EVERY for seed in (0, 1)}) == 18
+    assert len({config_hash(load_profile(name, variant, seed=seed).to_dict()) for name, variant in EVERY for seed in (0, 1)}) == 2 * len(EVERY)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "smok"}, "unknown profile 'smok' (did you mean 'smoke'?); there are cpu, paper, smoke"),
+        ({"name": "smok"}, "unknown profile 'smok' (did you mean 'smoke'?); there are cpu, long, paper, smoke"),
         ({"name": "variants"}, "unknown profile 'variants'"),
         ({"name": "missing.yaml"}, "unknown profile 'missing.yaml'"),
         ({"variant": "e3sn_s"}, "unknown variant 'e3sn_s' (did you mean 'e3sn-s'?); there are e3sn, e3sn-s, siammask"),
