@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import pandas as pd
 import torch
 import yaml
 from filelock import FileLock, Timeout
@@ -301,6 +300,8 @@ class Trainer:
         fusion = {f"w{level}": weight for level, weight in zip(self.profile.model.levels, weights, strict=True)}
         self.state.add_row(stage, self.profile.train.batch_size, rate, steps, elapsed, fusion)
         if processes.is_first():
+            import pandas as pd
+
             log = pd.DataFrame(self.state.rows)
             write_csv(self.run_dir / "log.csv", log)
             for watch in self.watchers:
