@@ -1,4 +1,4 @@
-"""What makes two runs the same: the settings that determine their weights, and a short name for them."""
+"""What makes two runs the same: the settings that determine their weights, and a short name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from e3sn_lib.config import Profile, StageConfig
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
-    """What determines a run's weights: settings that differ from their defaults, without those that only say where or how fast.
+    """Return what determines a run's weights: the settings that differ from their defaults.
 
-    A field that is added later with a default does not change the name of an older run.
+    Settings that only say where or how fast are left out. So a field that is added later with a
+    default does not change the name of an older run.
     """
     settings = _differences(profile)
     for path in (
@@ -31,15 +32,18 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
-    for stage in settings.get("stages", {}).values():  # listed whole, unlike other sections
-        for key in ("warmup", "sets"):
+    for stage in settings["stages"].values():  # all fields are listed, unlike in other sections
+        for key in ("warmup", "sets"):  # these came later
             if stage[key] == getattr(StageConfig(), key):
                 del stage[key]
+        for key in ("search_shift", "negative_pairs"):
+            if stage[key] is None:
+                stage[key] = -1.0  # so was "not set" written when the oldest runs got their names
     return settings
 
 
 def _differences(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, as plain values."""
+    """Return the fields of a dataclass that differ from their defaults, as plain values."""
     found: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -51,5 +55,5 @@ def _differences(config: Any) -> dict[str, Any]:
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that do not depend on the order of keys."""
+    """Return eight hexadecimal digits that do not depend on the order of keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from e3sn_lib.bench.planning import phases
 from e3sn_lib.bench.steps import Stepper, StepTime, first_batch, initialise_backbone
-from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.config import Precision, Profile, StageConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.loading import load_profile
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
@@ -130,7 +130,7 @@ def _first_stage(profile: Profile) -> StageConfig:
     return next(iter(profile.stages.values()))
 
 
-def precision_profile(profile: Profile, precision: str, steps: int, batch_size: int) -> Profile:
+def precision_profile(profile: Profile, precision: Precision, steps: int, batch_size: int) -> Profile:
     """A short run of the same seed and schedule in one precision, with some fifty rows of log."""
     train = dataclasses.replace(
         profile.train, precision=precision, pairs=steps * batch_size, batch_size=batch_size, log_every=max(steps // 50, 1)

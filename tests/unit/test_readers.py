@@ -504,8 +504,6 @@ def test_no_set_at_all_is_an_error(tmp_path: Path) -> None:
     data = make_everything(tmp_path / "full")
     with pytest.raises(InputError, match=r"no training data: .*coco.*youtube_vos.*davis"):
         open_train_sets(dataclasses.replace(data, root=str(tmp_path)))
-    with pytest.raises(InputError, match="unknown kind of set 'cocoa'"):
-        open_train_sets(dataclasses.replace(data, train=(TrainSetConfig("cocoa", ("coco",)),)))
     nothing_large = dataclasses.replace(data.train[0], min_area=1e6)
     with pytest.raises(InputError, match=r"has no usable object: .*smaller than 1e\+06 px"):
         open_train_sets(dataclasses.replace(data, train=(nothing_large,)))
