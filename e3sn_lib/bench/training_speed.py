@@ -107,7 +107,12 @@ def contenders(profile: Profile) -> dict[str, Stepper]:
     same = {name: getattr(profile.model, name) for name in ("backbone", "block_layout", "channels")}
     baseline = load_profile("paper", "siammask")
     baseline = dataclasses.replace(
-        baseline, model=dataclasses.replace(baseline.model, **same), data=profile.data, augment=profile.augment, train=train
+        baseline,
+        model=dataclasses.replace(baseline.model, **same),
+        data=profile.data,
+        augment=profile.augment,
+        train=train,
+        stages={name: dataclasses.replace(stage, sets={}) for name, stage in baseline.stages.items()},
     )
     plain, two_stage = PlainE3SN(profile.model), PlainE3SN(baseline.model)
     plain.load_state_dict(ours.state_dict())
