@@ -1,9 +1,10 @@
 """Settings of the study: frozen pydantic dataclasses that check their values when they are made.
 
-`e3sn_lib.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, paper) says how
-much data and time is spent. A *variant* (e3sn, e3sn-s, siammask) says which network is built and in
-how many stages it is trained. The text below a field says where its default comes from: *paper*
-with its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
+`e3sn_lib.profiles.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, paper)
+says how much data and time is spent. A *variant* (e3sn, e3sn-s, siammask) says which network is
+built and in how many stages it is trained. The text below a field says where its default comes
+from: *paper* with its section, *SiamMask* (the public code), *inferred* from one of them, or
+*ours*.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from e3sn_lib.errors import did_you_mean
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-"""What the network can be computed in, see `e3sn_lib.precision`."""
+"""What the network can be computed in, see `e3sn_lib.model.device`."""
 TrainKind = Literal["davis", "coco", "youtube_vos", "imagenet_vid", "mask_folder", "synthetic"]
 EvalKind = Literal["davis", "synthetic"]
 Layer = Literal["stem", "layer1", "layer2", "layer3"]
@@ -87,7 +88,7 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 Folders = Annotated[tuple[BelowRoot, ...], BeforeValidator(_listed), Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_listed)]
 
-_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
+_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)  # built at first use
 
 
 @dataclass(frozen=True, config=_CHECKED)
