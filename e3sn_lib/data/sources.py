@@ -34,7 +34,7 @@ ORIGIN = {
     "or DUTS-TR (http://saliencydetection.net/duts)",
     "synthetic": MADE,
 }
-"""Where each kind of set can be had; its keys are the kinds there are."""
+"""Where each kind of set can be had."""
 
 SAMPLE = 200
 """Frames of each set that `prepare` opens."""
@@ -70,7 +70,7 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     """Open every training set that is there.
 
     Raises:
-        InputError: no data root, no set at all, an unknown kind, a set that is there but broken or without a usable object.
+        InputError: no data root, no set at all, a set that is there but broken or without a usable object.
     """
     sets = TrainSets()
     for config in data.train:
@@ -163,7 +163,7 @@ def verify(data: DataConfig) -> pd.DataFrame:
     No set is made: a procedural one that has not been made yet is absent. Indices of large sets are, as whenever one is opened.
 
     Raises:
-        InputError: no data root, or an unknown kind.
+        InputError: no data root.
     """
     return _table(data, make=False, sample=0)
 
@@ -262,11 +262,6 @@ def _unusable(frames: list[TrackFrame]) -> list[str]:
 
 def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | AbsentSet:
     """The first of a set's folders that holds it."""
-    if config.kind not in ORIGIN or (isinstance(config, EvalSetConfig) and config.kind not in ("davis", "synthetic")):
-        kinds = "davis, synthetic" if isinstance(config, EvalSetConfig) else ", ".join(ORIGIN)
-        raise InputError(f"data: unknown kind of set '{config.kind}'; it can be {kinds}")
-    if not config.path:
-        raise InputError(f"data: the {config.kind} set has no path")
     if not data.root:
         raise InputError("no data folder: give one with --data DIR or in the environment variable E3SN_DATA")
     root = Path(data.root).expanduser()
