@@ -248,7 +248,7 @@ def test_bad_settings_are_one_line_that_says_which(arguments, message):
         ("train: {pairs: 3}\nmodel: {}\ntrain: {}", "this key stands twice in line 3, column 1"),
         ("a: &a [x, x]\nb: [*a, *a]", "an alias (*name) is not allowed, write its value out; in line 2, column 5"),
         ("train: {pairs: !!python/name:os.system x}", "could not determine a constructor"),
-        ("? [a, b]\n: c", "a key must be text"),
+        ("? !!str [a]\n: b", "a key must be text"),
         ("train: {pairs: !!timestamp x}", "a character or a value is not valid"),
         ("train: {pairs: !!bool x}", "a character or a value is not valid"),
         ("\x00", "a character or a value is not valid"),
