@@ -89,11 +89,10 @@ class ClipWriter:
         if found != self.count:
             raise OSError(f"{self.path.name} holds {found} of {self.count} frames")
 
-    def discard(self) -> None:
-        """Delete the clip."""
+    def release(self) -> None:
+        """Close the file, whether complete or not."""
         with suppress(OSError):
             self._container.close()
-        self.path.unlink()
 
     def _new_stream(self) -> av.VideoStream:
         width, height = self._like.size

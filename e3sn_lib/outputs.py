@@ -7,6 +7,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -79,11 +80,15 @@ class Output(ABC):
     def close(self) -> None:
         """Complete it; raise OSError if something of it is missing."""
 
+    def release(self) -> None:  # noqa: B027
+        """Close what is open, whether complete or not."""
+
     def rescue(self) -> bool:
         """Complete it on a full disk, or else delete it; return whether it could be completed."""
         try:
             self.close()
         except OSError:
+            self.release()
             self.path.unlink()
             return False
         return self.count > 0
@@ -126,9 +131,14 @@ class Clip(Output):
         """Whether the sound is incomplete."""
         return self.writer.sound is not None and self.writer.sound.damaged
 
+    def release(self) -> None:
+        """Close the clip."""
+        self.writer.release()
+
     def rescue(self) -> bool:
         """Delete the clip, which needs more space to be completed."""
-        self.writer.discard()
+        self.release()
+        self.path.unlink()
         return False
 
 
@@ -166,6 +176,11 @@ class Table(Output):
     def close(self) -> None:
         """Write what is still in memory."""
         self._file.close()
+
+    def release(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Coco(Output):
@@ -219,8 +234,13 @@ class Coco(Output):
         self._annotations.seek(0)
         shutil.copyfileobj(self._annotations, self._file)
         self._file.write("]}\n")
-        self._annotations.close()
         self._file.close()
+
+    def release(self) -> None:
+        """Close both files."""
+        for file in (self._file, self._annotations):
+            with suppress(OSError):
+                file.close()
 
 
 def matte(frame: Image, ids: Image) -> Image:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.outputs import DEFAULT_SAVE, FILES, Clip, open_outputs
+from e3sn_lib.outputs import DEFAULT_SAVE, FILES, Clip, Output, open_outputs
 from e3sn_lib.prompts import Plan, Prompt
 from e3sn_lib.session import Seen, Session, cleaned
 from e3sn_lib.tracking import Tracker
@@ -95,10 +95,10 @@ def track_video(
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
-            kept = [output for output in reversed(outputs) if output.rescue()]
-            _move(work, out)
-            named = " and ".join(f"{out / each.path.name} ({each.count} frames)" for each in kept)
-            raise OSError(f"the disk is full; kept: {named or 'nothing'}") from error
+            raise OSError(f"the disk is full; kept: {_rescued(outputs, out)}") from error
+        finally:
+            for output in outputs:
+                output.release()
         files, notes = _move(work, out) if follower.done else ([], [])
     if any(output.lost_sound for output in outputs if isinstance(output, Clip)):
         notes.append("the sound is damaged; the clip has it as far as it could be decoded")
@@ -169,7 +169,8 @@ class _Follower:
             if self._stops(self.back):
                 return
         if not self.stopped and last < max(self.plan.boxes):
-            raise InputError(f"there is no frame {max(self.plan.boxes)}; the last one is {last}")
+            latest = max(self.plan.boxes)
+            raise InputError(f"{self.plan.source.path} ends before frame {latest}, which has a box")
 
     def expected(self) -> int:
         """Return how many frames the way forward has; 0 if the video does not say."""
@@ -181,6 +182,16 @@ class _Follower:
         self.watch(self.back + self.done, expected and expected + back)
         self.stopped = self.ask()
         return self.stopped
+
+
+def _rescued(outputs: Sequence[Output], out: Path) -> str:
+    """Move what can be completed on a full disk, clips deleted first; return what that is."""
+    kept = [output for output in reversed(outputs) if output.rescue()]
+    if kept:
+        _move(kept[0].path.parent, out)
+    return (
+        " and ".join(f"{out / each.path.name} ({each.count} frames)" for each in kept) or "nothing"
+    )
 
 
 def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:

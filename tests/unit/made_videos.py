@@ -40,7 +40,7 @@ def write_video(
     tone: str = "",
     options: dict[str, str] | None = None,
 ) -> None:
-    """Write H.264 with a frame every 0.04 s or at given ticks; `tone` names a codec for a 440 Hz tone."""
+    """Write H.264, a frame every 0.04 s or at given ticks; `tone` names a codec for 440 Hz."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "12", **(options or {})})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
