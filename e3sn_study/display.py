@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
 from e3sn_lib.tracking.clip import write_clip
+from e3sn_lib.tracking.video import Image
 from e3sn_study.figures.style import SCREEN_DPI, save_figure
 from e3sn_study.tables.cells import to_markdown
-from e3sn_lib.tracking.video import Image
 
 LARGEST_CLIP = 1_000_000
 """Bytes; a larger clip is made narrower."""

@@ -6,10 +6,9 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
@@ -21,6 +20,9 @@ from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
 from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MADE = "it is made on the spot at first use"
 ORIGIN = {
@@ -162,6 +164,8 @@ def prepare(data: DataConfig, sample: int = SAMPLE) -> pd.DataFrame:
 
 
 def _table(data: DataConfig, make: bool, sample: int) -> pd.DataFrame:
+    import pandas as pd
+
     configs: list[SetConfig] = [*data.train, *data.evaluation]
     return pd.DataFrame([_verify_set(data, config, make, sample) for config in configs])
 

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image as PillowImage
 from pycocotools import mask as coco_mask
 
-from e3sn_lib.tracking.clip import LARGEST_SIDE, ClipWriter
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, write_mask
+from e3sn_lib.tracking.clip import LARGEST_SIDE, ClipWriter
 from e3sn_lib.tracking.session import Seen
 from e3sn_lib.tracking.video import Frame, Image, VideoSource, overlay
 

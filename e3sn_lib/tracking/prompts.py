@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from e3sn_lib.data.types import VOID
-from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
+from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.tracking.session import check_number
 from e3sn_lib.tracking.tracker import check_box
 from e3sn_lib.tracking.video import VideoSource

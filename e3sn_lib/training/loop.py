@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-import pandas as pd
 import torch
 import yaml
 from filelock import FileLock, Timeout
@@ -287,6 +286,8 @@ class Trainer:
         fusion = {f"w{level}": weight for level, weight in zip(self.profile.model.levels, weights, strict=True)}
         self.state.add_row(stage, self.profile.train.batch_size, rate, steps, elapsed, fusion)
         if processes.is_first():
+            import pandas as pd
+
             log = pd.DataFrame(self.state.rows)
             write_csv(self.run_dir / "log.csv", log)
             for watch in self.watchers:

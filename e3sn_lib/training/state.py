@@ -12,10 +12,9 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from e3sn_lib.config import Profile
@@ -25,10 +24,13 @@ from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import profile_from_dict
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CHECKPOINT = "checkpoint.pt"
 FINAL = "model.safetensors"
 LOCK = "lock"
-Watch = Callable[[pd.DataFrame], None]
+Watch = Callable[["pd.DataFrame"], None]
 """Gets the log so far whenever a row is added."""
 MEASURED = ("loss", "cls", "loc", "mask", "mask_iou", "grad_backbone", "grad_location", "grad_mask", "grad_fusion")
 """What a row averages over its steps; NaN for what a stage does not train."""

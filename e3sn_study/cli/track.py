@@ -16,13 +16,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from e3sn_study.checkout import SHIPPED
 from e3sn_lib.config import PRECISIONS
-from e3sn_lib.errors import InputError
-from e3sn_lib.errors import deferred_interrupts
+from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.tracking.outputs import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.prompts import Prompt, prompt_from_text, prompts_from_mask
 from e3sn_lib.tracking.video import VideoSource, open_video
+from e3sn_study.checkout import SHIPPED
 
 if TYPE_CHECKING:
     from e3sn_lib.tracking.tracker import Tracker

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from made_videos import Image, bar, bars_seen, pitch, still, write_video
 
-from e3sn_lib.tracking.clip import ClipWriter, write_clip
 from e3sn_lib.errors import InputError
+from e3sn_lib.tracking.clip import ClipWriter, write_clip
 from e3sn_lib.tracking.video import open_video, read_frames
 
 
