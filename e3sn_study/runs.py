@@ -356,7 +356,7 @@ class Study:
         """Keep a short clip in the report and show it."""
         from e3sn_study.display import show_clip
 
-        return show_clip(frames, self.figures / f"{name}{self._mark}.webm")
+        return show_clip(frames, self.figures / f"{name}{self._mark}.mp4")
 
     @property
     def _mark(self) -> str:

@@ -64,6 +64,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
 
     Args:
         masks, annotations: folders of sequences; palette or grey PNGs of object ids. Masks of first and last frames are not needed.
+            For one sequence, each may be its folder itself: ``masks/FRAME.png``.
         names: the sequences to score; without any, all folders in `annotations`.
         merge: True: the ids above 0 are one object; False: every id is one; None: merged where the truth is 0/255 (DAVIS-2016).
 
@@ -77,13 +78,18 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
         if not folder.is_dir():
             raise InputError(f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png")
     names = list(dict.fromkeys(names)) or _folders(annotations)
+    if not names and any(annotations.glob("*.png")):  # the folder of one sequence, not of several
+        annotations, names = annotations.resolve().parent, [annotations.resolve().name]
     if not names:
         raise InputError(f"there are no folders in {annotations}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
     truths = [_open(_sequence(annotations / name, merge)) for name in names]
-    surplus_masks = sum(truth.check_complete(masks) for truth in truths)
-    jobs = [(truth, index) for truth in truths for index in truth.evaluated]
+    folders = [masks / name for name in names]
+    if len(names) == 1 and any(masks.glob("*.png")):
+        folders = [masks]
+    surplus_masks = sum(truth.check_complete(folder) for truth, folder in zip(truths, folders, strict=True))
+    jobs = [(truth, index, folder) for truth, folder in zip(truths, folders, strict=True) for index in truth.evaluated]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = list(pool.map(lambda job: job[0].score_file(job[1], masks), jobs))
+        scores = list(pool.map(lambda job: job[0].score_file(*job[1:]), jobs))
     remaining = iter(scores)
     notes = [note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))]
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
@@ -184,13 +190,12 @@ class _Truth:
             rows.append((self.sequence.name, number, self.frame(index), region_similarity(*pair), boundary_accuracy(*pair, radius)))
         return _Score(rows, set(np.unique(truth[truth > count]).tolist()))
 
-    def score_file(self, index: int, masks: Path) -> _Score:
-        path = masks / self.sequence.name / self.sequence.mask_paths[index].name
+    def score_file(self, index: int, folder: Path) -> _Score:
+        path = folder / self.sequence.mask_paths[index].name
         return self.score(index, read_mask(path), f"mask {path}")
 
-    def check_complete(self, masks: Path) -> int:
+    def check_complete(self, folder: Path) -> int:
         """How many of the masks have no truth; InputError if one is missing."""
-        folder = masks / self.sequence.name
         if not folder.is_dir():
             raise InputError(
                 f"there are no masks for sequence {self.sequence.name} (no folder {folder}); add them or name fewer sequences"

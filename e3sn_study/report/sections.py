@@ -31,11 +31,11 @@ def figures_section(report: Path) -> str:
     """Every figure and clip that exists; known ones with their caption and in order, others with their name."""
     captions, shown = reference("figures"), []
     order = {name: place for place, name in enumerate(captions)}
-    files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", ".webm")]
+    files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", ".mp4")]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
     synthetic = "Synthetic. " if is_synthetic(report / "results") else ""
     for path in sorted(files, key=lambda path: (order.get(names[path], len(order)), path.name)):
-        make = clip_html if path.suffix == ".webm" else figure_html
+        make = clip_html if path.suffix == ".mp4" else figure_html
         shown.append(make(path, f"{synthetic}{captions.get(names[path], names[path])}", f"figures/{path.name}"))
     if not shown:
         return "<p>None is on record.</p>"
