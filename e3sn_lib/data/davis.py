@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from e3sn_lib.data.reading import at_least, files_by_stem, listed
-from e3sn_lib.data.types import PngMask, Sequence, Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
 
@@ -30,7 +30,7 @@ def davis_list(root: Path, year: int, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()) -> list[Sequence]:
+def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()) -> list[Video]:
     """The sequences of a split, in the order of its list.
 
     Args:
@@ -70,7 +70,7 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
             raise InputError(
                 f"sequence {name}: {len(frames[name])} frames, {len(masks[name])} masks; {absent_file} is missing, copy it again"
             )
-        sequence = Sequence(name, tuple(frames[name].values()), tuple(masks[name].values()), merge_ids=year == 2016)
+        sequence = Video(name, tuple(frames[name].values()), tuple(masks[name].values()), merge_ids=year == 2016)
         _check_ids(sequence.mask_paths[0], year)
         sequences.append(sequence)
     return sequences
@@ -102,7 +102,7 @@ def davis_tracks(root: Path, year: int, split: str, hold_out: Iterable[str] = ()
     return TrackSet(f"davis{year}-{split}", tuple(tracks), left_out)
 
 
-def sequence_tracks(sequence: Sequence, min_area: float, left_out: Counter[str]) -> list[Track]:
+def sequence_tracks(sequence: Video, min_area: float, left_out: Counter[str]) -> list[Track]:
     """A sequence's objects as training tracks, see `davis_tracks`; frames without any object are counted in `left_out`."""
     pairs = list(zip(sequence.frame_paths, sequence.mask_paths, strict=True))
     shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]

@@ -18,7 +18,7 @@ from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.index import NAMED
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
-from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
+from e3sn_lib.data.types import PngMask, TrackFrame, TrackSet, Video
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
 
@@ -82,7 +82,7 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     return sets
 
 
-def open_evaluation(data: DataConfig, name: str) -> list[Sequence]:
+def open_evaluation(data: DataConfig, name: str) -> list[Video]:
     """The sequences of a benchmark of ``data.evaluation``.
 
     Raises:
@@ -91,7 +91,7 @@ def open_evaluation(data: DataConfig, name: str) -> list[Sequence]:
     return _open_sequences(*_benchmark(data, name))
 
 
-def open_held_out(data: DataConfig) -> list[Sequence]:
+def open_held_out(data: DataConfig) -> list[Video]:
     """The sequences that are kept out of training (``hold_out``), with their masks.
 
     Raises:
@@ -110,7 +110,7 @@ def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfi
     return found
 
 
-def _held_out(data: DataConfig) -> list[tuple[list[Sequence], TrainSetConfig]]:
+def _held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
     found = []
     for config in data.train:
         if config.hold_out and config.kind in ("davis", "synthetic"):
@@ -303,7 +303,7 @@ def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
     return tracks
 
 
-def _open_sequences(folder: Path, config: EvalSetConfig) -> list[Sequence]:
+def _open_sequences(folder: Path, config: EvalSetConfig) -> list[Video]:
     return davis_sequences(folder, config.year, config.split, config.sequences)
 
 

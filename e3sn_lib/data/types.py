@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, abc
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -76,14 +77,14 @@ class TrackSet:
     """The tracks of one data set, and what was left out of it and why."""
 
     name: str
-    tracks: abc.Sequence[Track]
+    tracks: Sequence[Track]
     left_out: Counter[str] = field(default_factory=Counter)
     missing: tuple[str, ...] = ()
     """The first few files that the annotations name and the disk lacks."""
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Video:
     """A video with object ids, to evaluate on."""
 
     name: str

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from e3sn_lib.boxes import TEMPLATE_SIZE
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.sources import TrainSets
-from e3sn_lib.data.types import Box, TrackFrame, box_from_mask
-from e3sn_lib.data.types import Sequence as Video
+from e3sn_lib.data.types import Box, TrackFrame, Video, box_from_mask
 from e3sn_lib.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled, wrapped
 from e3sn_lib.files import read_image
 from e3sn_lib.inspection import Answers, read_masks
