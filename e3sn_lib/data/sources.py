@@ -17,7 +17,7 @@ from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.index import NAMED
 from e3sn_lib.data.mask_folder import mask_folder_tracks
-from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
+from e3sn_lib.data.synthetic import MARKER, VERSION, ensure_synthetic
 from e3sn_lib.data.types import PngMask, TrackFrame, TrackSet, Video
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
@@ -296,7 +296,7 @@ def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
         case kind:
             tracks = davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
             if kind == "synthetic":
-                tracks = dataclasses.replace(tracks, name=f"synthetic-{config.split}")
+                tracks = dataclasses.replace(tracks, name=f"synthetic-v{VERSION}-{config.split}")
     if not tracks.tracks:
         reasons = ", ".join(f"{count} {reason}" for reason, count in tracks.left_out.items()) or "it is empty"
         raise InputError(f"{_label(config)} in {folder} has no usable object: {reasons}")

@@ -20,6 +20,7 @@ from e3sn_lib import figures
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import open_evaluation, open_train_sets
+from e3sn_lib.data.synthetic import VERSION
 from e3sn_lib.data.types import Video, box_from_mask
 from e3sn_lib.errors import InputError
 from e3sn_lib.figures.style import LEVEL_COLOURS, VARIANT_COLOURS
@@ -282,7 +283,7 @@ def test_a_pair_is_shown_with_its_box_beside_its_template(pairs: list[Pair]) -> 
 
 def test_every_training_set_has_its_row(profile: Profile) -> None:
     figure = figures.training_examples(open_train_sets(profile.data), columns=5)
-    assert "synthetic-train: 3 objects" in texts(figure)
+    assert f"synthetic-v{VERSION}-train: 3 objects" in texts(figure)
     assert [len(boxes(axes)) for axes in figure.axes] == [1, 1, 1, 0, 0]
 
 
