@@ -9,16 +9,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
-import pandas as pd
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _davis_palette() -> list[int]:
@@ -175,7 +177,9 @@ def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         too_large = True
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
-        raise _damaged(what, path, f"cut short, damaged or no image ({', '.join(FORMATS)})") from error
+        is_jpeg = encoded.startswith(b"\xff\xd8")
+        how = "cut short or damaged" if is_jpeg else f"damaged or no image ({', '.join(FORMATS)})"
+        raise _damaged(what, path, how) from error
     if too_large:
         raise InputError(f"{what} {path} is too large; at most {LARGEST_SIZE:,} pixels are read")
     return encoded, image

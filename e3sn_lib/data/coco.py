@@ -6,13 +6,15 @@ every annotation is checked first. One that cannot be used is left out, counted 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,20 +47,33 @@ class CocoMask:
         return mask.astype(bool)
 
 
-def coco_tracks(images: Path, annotations: Path, min_area: float = 0.0) -> TrackSet:
+def coco_tracks(
+    images: Path,
+    annotations: Path,
+    min_area: float = 0.0,
+    hold_out: float = 0.0,
+    held_out: bool = False,
+) -> TrackSet:
     """Return one track of one frame for each annotated object that is no crowd, in their order.
 
     Args:
         images: folder of the image files, which may lie in folders below it.
         annotations: ``instances_*.json``.
         min_area: in pixels, by the annotation's own ``area``; smaller objects are left out.
+        hold_out: share of the images, 0 to 1, that is kept out of training.
+        held_out: True: return the objects of those images instead of the others.
 
     Raises:
         InputError: the JSON cannot be read or lacks a list, or none of its images is on the disk.
     """
-    parse = partial(_parse, images, annotations, min_area)
-    key, unpack = (images, annotations, min_area), partial(_track, images)
+    key = (images, annotations, min_area, hold_out, held_out)
+    parse, unpack = partial(_parse, *key), partial(_track, images)
     return indexed_tracks("coco", key, _sources(images, annotations), parse, unpack)
+
+
+def is_held_out(file_name: str, share: float) -> bool:
+    """Say whether an image is in the share that training does not see; its name alone decides."""
+    return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
 def _sources(images: Path, annotations: Path) -> Iterator[Path | str]:
@@ -67,92 +82,134 @@ def _sources(images: Path, annotations: Path) -> Iterator[Path | str]:
 
 
 class _LeftOutError(Exception):
-    """One annotation is left out: why, what is wrong if it is a fault, and which file is missing."""
+    """An annotation is left out: why, what is wrong if it is a fault, and which file is missing."""
 
     def __init__(self, reason: str, fault: str | None = None, missing: str = "") -> None:
         super().__init__(reason, fault, missing)
         self.reason, self.fault, self.missing = reason, fault, missing
 
 
-def _parse(images: Path, annotations: Path, min_area: float, findings: Findings) -> Iterator[Any]:
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What a value of an unexpected kind raises."""
+
+
+class _Image(NamedTuple):
+    name: str
+    height: int
+    width: int
+
+
+def _parse(
+    images: Path,
+    annotations: Path,
+    min_area: float,
+    hold_out: float,
+    held_out: bool,
+    findings: Findings,
+) -> Iterator[Any]:
     content = read_json(annotations)
-    on_disk = cache(lambda folder: frozenset(file_names(images / folder)))
-    usable: dict[Any, tuple[str, int, int]] = {}
-    lost: dict[Any, _LeftOutError] = {}
     try:
+        entries = _images(images, content["images"])
         objects = [dict(each) for each in content["annotations"]]
-        for entry in content["images"]:
-            try:
-                usable[entry["id"]] = _image(entry, on_disk)
-            except _LeftOutError as error:
-                lost[entry["id"]] = error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _BROKEN as error:
         reason = f"{type(error).__name__} {error}"
         raise InputError(f"{annotations} is no COCO instances file: {reason}") from error
-    if not usable:
-        reason = next((error.reason for error in lost.values()), "none is listed")
-        none = f"none of the {len(lost)} images of {annotations} can be used ({reason})"
-        raise InputError(f"{none}; unpack the images in {images}")
+    if not any(isinstance(each, _Image) for each in entries.values()):
+        reason = next((str(error) for error in entries.values()), "it lists none")
+        none = f"none of the {len(entries)} images of {annotations} can be used"
+        raise InputError(f"{none} ({reason}); unpack them in {images}")
+    alike = _alike(objects, entries)
     for annotation in objects:
         name = f"annotation {annotation.get('id')}"
         try:
-            record = _record(annotation, usable, lost, min_area)
+            key = annotation["image_id"]
+            image = _usable(annotation, entries, key)
+            if is_held_out(image.name, hold_out) != held_out:
+                raise _LeftOutError("not held out" if held_out else "held out")
+            record, category = _record(annotation, image, min_area), _category(annotation)
         except _LeftOutError as error:
             findings.missing += [error.missing] if error.missing else []
             fault = error.fault if error.fault is None else f"{name} {error.fault}".rstrip()
             findings.leave_out(error.reason, fault)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except _BROKEN as error:
             findings.leave_out("damaged annotation", f"{name}, {type(error).__name__} {error}")
         else:
-            yield record
+            findings.categories.append(category)
+            others = alike[key, category]
+            yield *record, [box for each, box in others if each != annotation["id"]]
 
 
-def _image(
-    entry: dict[str, Any], on_disk: Callable[[PurePosixPath], frozenset[str]]
-) -> tuple[str, int, int]:
-    """Return name, height and width of an image that is on the disk."""
-    name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
-    path = PurePosixPath(str(name))
-    if path.is_absolute() or ".." in path.parts:
-        raise _LeftOutError("of an image outside the folder of images", f"in {name}")
-    if path.name not in on_disk(path.parent):
-        raise _LeftOutError("image not on disk", missing=str(name))
-    whole = isinstance(height, int) and isinstance(width, int)
-    if not (whole and min(height, width) > 0 and height * width <= LARGEST_SIZE):
-        raise _LeftOutError("of an image of impossible size", f"in {name}, {width}x{height}")
-    return str(path), height, width
+def _images(folder: Path, entries: list[dict[str, Any]]) -> dict[Any, _Image | _LeftOutError]:
+    """Return, by id, the images that can be used, and why the others cannot."""
+    on_disk = cache(lambda below: frozenset(file_names(folder / below)))
+
+    def checked(name: Any, height: Any, width: Any) -> _Image | _LeftOutError:
+        path = PurePosixPath(str(name))
+        if path.is_absolute() or ".." in path.parts:
+            return _LeftOutError("of an image outside the folder of images", f"in {name}")
+        if path.name not in on_disk(path.parent):
+            return _LeftOutError("image not on disk", missing=str(name))
+        whole = isinstance(height, int) and isinstance(width, int)
+        if not (whole and min(height, width) > 0 and height * width <= LARGEST_SIZE):
+            return _LeftOutError("of an image of impossible size", f"in {name}, {width}x{height}")
+        return _Image(str(path), height, width)
+
+    keys = ("file_name", "height", "width")
+    return {each["id"]: checked(*(each.get(key) for key in keys)) for each in entries}
 
 
-def _record(
-    annotation: dict[str, Any],
-    usable: dict[Any, tuple[str, int, int]],
-    lost: dict[Any, _LeftOutError],
-    min_area: float,
-) -> Any:
-    """Return what is kept of one annotation."""
-    key = annotation["image_id"]
+def _usable(annotation: dict[str, Any], entries: dict[Any, Any], key: Any) -> _Image:
     if annotation.get("iscrowd"):
         raise _LeftOutError("crowd")
-    if key in lost:
-        raise _LeftOutError(*lost[key].args)
-    if key not in usable:
-        raise _LeftOutError("image not on disk", missing=f"image {key}")
-    if float(_numbers([annotation["area"]])[0]) < min_area:
+    image = entries.get(key) or _LeftOutError("image not on disk", missing=f"image {key}")
+    if isinstance(image, _Image):
+        return image
+    raise _LeftOutError(*image.args)
+
+
+def _alike(
+    objects: list[dict[str, Any]], entries: dict[Any, Any]
+) -> dict[tuple[Any, int], list[tuple[Any, list[float]]]]:
+    """Return id and box of the objects, also small ones, by image and category."""
+    alike = defaultdict(list)
+    for annotation in objects:
+        try:
+            key = annotation["image_id"]
+            box = _box(annotation, _usable(annotation, entries, key))
+            alike[key, _category(annotation)].append((annotation["id"], box))
+        except (_LeftOutError, *_BROKEN):
+            pass  # it is counted where it is left out itself
+    return alike
+
+
+def _record(annotation: dict[str, Any], image: _Image, min_area: float) -> Any:
+    """Return what is kept of one annotation."""
+    if _numbers(annotation["area"]) < min_area:
         raise _LeftOutError(f"smaller than {min_area:g} px")
-    name, height, width = usable[key]
-    x, y, wide, high = _numbers(annotation["bbox"])
-    if min(wide, high) <= 0:
-        raise _LeftOutError("box without area")
-    box = _corners([x, y, x + wide, y + high], height, width).ravel().tolist()
-    counts = _counts(annotation.get("segmentation"), height, width).decode("ascii")
-    return name, annotation["id"], height, width, counts, box
+    box, name = _box(annotation, image), annotation["id"]
+    counts = _counts(annotation.get("segmentation"), image.height, image.width)
+    return image.name, name, image.height, image.width, counts.decode("ascii"), box
 
 
 def _track(images: Path, record: Any) -> Track:
-    image, annotation, height, width, counts, (x1, y1, x2, y2) = record
+    image, annotation, height, width, counts, (x1, y1, x2, y2), others = record
+    alike = tuple((left, top, right, bottom) for left, top, right, bottom in others)
     mask = CocoMask(height, width, counts.encode("ascii"))
-    frame = TrackFrame(images / image, mask, (x1, y1, x2, y2))
+    frame = TrackFrame(images / image, mask, (x1, y1, x2, y2), alike)
     return Track(f"{frame.image.stem}/{annotation}", (frame,))
+
+
+def _category(annotation: dict[str, Any]) -> int:
+    return int(_numbers(annotation["category_id"]))
+
+
+def _box(annotation: dict[str, Any], image: _Image) -> list[float]:
+    """Return the corners of an annotation's box, x1, y1, x2, y2 in pixels of the image."""
+    x, y, width, height = _numbers(annotation["bbox"])
+    if min(width, height) <= 0:
+        raise _LeftOutError("box without area")
+    corners = _corners([x, y, x + width, y + height], image.height, image.width)
+    return [float(value) for value in corners.ravel()]
 
 
 def _numbers(values: Any) -> NDArray[np.float64]:
@@ -194,10 +251,12 @@ def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> byte
         theirs = "x".join(str(side) for side in reversed(size))
         both = f"of {theirs} in {width}x{height}"
         raise _LeftOutError("with run lengths of another size than the image", both)
-    if isinstance(counts, str):
-        text = counts.encode("ascii")
-    else:
-        text = run_lengths.frPyObjects(segmentation, height, width)["counts"]
+    compress = run_lengths.frPyObjects
+    text: bytes = (
+        counts.encode("ascii")
+        if isinstance(counts, str)
+        else compress(segmentation, height, width)["counts"]
+    )
     lengths = _decompressed(text)
     if min(lengths, default=0) < 0 or sum(lengths) != height * width:
         wrong = f"of {sum(lengths):,} pixels in {width}x{height}"

@@ -23,20 +23,21 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Track, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 2
+VERSION = 3
 """Rises whenever a reader keeps other values; older indices are then made anew."""
 NAMED = 5
 """Missing files that are named; the rest is counted."""
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Any]
 
 
 @dataclass
 class Findings:
-    """What a reader notes beside the tracks; the fields are those of `TrackSet`."""
+    """What a reader notes beside the tracks; its fields are those of `TrackSet`."""
 
     left_out: Counter[str] = field(default_factory=Counter)
     faults: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    categories: list[int] = field(default_factory=list)
 
     def leave_out(self, reason: str, fault: str | None = None) -> None:
         """Count something that is left out; `fault` names it if the files are at fault."""
@@ -114,7 +115,9 @@ def indexed_tracks(
         _save(path, arrays, name)
     tracks = PackedTracks(arrays["packed"], arrays["offsets"], unpack)
     found = Findings(**json.loads(str(arrays["findings"])))
-    return TrackSet(name, tracks, Counter(found.left_out), tuple(found.missing), found.faults)
+    categories = np.array(found.categories, np.int64) if found.categories else None
+    counts, missing = Counter(found.left_out), tuple(found.missing)
+    return TrackSet(name, tracks, counts, missing, categories, found.faults)
 
 
 def cache_folder() -> Path:
@@ -141,10 +144,10 @@ def _fingerprint(sources: Iterable[Path | str]) -> str:
 def _load(path: Path, header: str) -> Arrays | None:
     """Return the arrays of an index of just these sources; a damaged one fails its checksums."""
     try:
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as archive:
+        if path.is_file():  # a pipe would never end
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if str(archive["header"]) == header:
-                    return {key: archive[key] for key in archive.files}
+                    return {key: archive[key] for key in ("findings", "packed", "offsets")}
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
             zipfile.BadZipFile):  # fmt: skip
         pass  # whatever it is, it is no index, and is replaced by one
@@ -157,6 +160,4 @@ def _save(path: Path, arrays: Arrays, name: str) -> None:
             np.savez(temporary, **arrays)
     except OSError as error:
         where = f"{path.parent} ({error.strerror or error})"
-        print(
-            f"note: the index of {name} cannot be kept in {where}; the set is parsed at each start"
-        )
+        print(f"note: no index of {name} can be kept in {where}; it is parsed again at each start")

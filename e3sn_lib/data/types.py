@@ -1,4 +1,4 @@
-"""What the readers return: videos to evaluate on, and tracks (the frames of one object) to train on."""
+"""What the readers return: videos to evaluate on, tracks (frames of one object) to train on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask
-
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
-
+from e3sn_lib.geometry import Box
 
 VOID = 255
 """Value of the pixels of a mask of ids that belong to no object; in DAVIS-2016 it is the object."""
@@ -51,6 +48,8 @@ class TrackFrame:
     mask: MaskSource | None = None
     box_frame_xyxy: Box | None = None
     """None: it is taken from the mask."""
+    alike_frame_xyxy: tuple[Box, ...] = ()
+    """Boxes of the other objects of the same category in this image, where the set knows them."""
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
         """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one.
@@ -84,6 +83,8 @@ class TrackSet:
     """How many, by reason."""
     missing: tuple[str, ...] = ()
     """The first few files that the annotations name and the disk lacks."""
+    categories: NDArray[np.int64] | None = None
+    """(T,) the category of each track, where the set knows them."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """The first that was left out, by reason, where the data are at fault."""
 
@@ -132,11 +133,3 @@ class Video:
             first_mask = self.mask_paths[0]
             raise InputError(f"sequence {self.name}: the first mask {first_mask} shows no object")
         return list(range(1, highest + 1))
-
-
-def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
-    """The axis-aligned bounding rectangle of a mask (paper 4.2), or None if the mask is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
