@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import VOID, Sequence
+from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
@@ -32,7 +32,7 @@ FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
 
 
-def score_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.DataFrame:
+def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
     """J and F of every object in every evaluated frame of one video; holds one pair of masks at a time.
 
     Args:
@@ -103,7 +103,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     return _table(scores, notes)
 
 
-def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.Series:
+def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Series:
     """J&F-Mean and the mean, recall and decay of J and F of one video, averaged over its objects.
 
     Args and errors as `score_sequence`.
@@ -161,7 +161,7 @@ class _Score(NamedTuple):
 class _Truth:
     """A sequence as the official evaluator sees it."""
 
-    sequence: Sequence
+    sequence: Video
     objects: range
     absent: tuple[int, ...]
     """Ids below K that the first mask lacks."""
@@ -215,7 +215,7 @@ class _Truth:
         return absent + late + void
 
 
-def _open(sequence: Sequence) -> _Truth:
+def _open(sequence: Video) -> _Truth:
     name, count = sequence.name, len(sequence)
     if len(sequence.mask_paths) != count:
         raise InputError(f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; scoring needs one per frame")
@@ -234,13 +234,13 @@ def _open(sequence: Sequence) -> _Truth:
     return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
 
 
-def _sequence(folder: Path, merge: bool | None) -> Sequence:
+def _sequence(folder: Path, merge: bool | None) -> Video:
     paths = tuple(sorted(folder.glob("*.png")))
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
     if merge is None:
         merge = set(np.unique(read_mask(paths[0])).tolist()) == {0, VOID}
-    return Sequence(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
+    return Video(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
 
 
 def _folders(root: Path) -> list[str]:

@@ -559,7 +559,7 @@ class TestData:
         ended = run("data", "prepare", "--data", own_data)
         assert ended.status == 1
         assert "1 of 3 sets are complete" in ended.out
-        assert "broken: evaluation set davis2016, no frames of" in ended.out
+        assert "partial: evaluation set davis2016, no frames of" in ended.out
         ended = run("data", "prepare", "--profile", "long", "--data", own_data)
         assert (ended.status, ended.out.count("absent:")) == (1, 8)
 
