@@ -102,9 +102,7 @@ class ModelConfig:
     first 1x1 (Caffe, Keras)."""
     channels: Annotated[Count, Field(le=4096)] = 256
     """Width of neck, correlation and heads (SiamMask)."""
-    levels: Annotated[
-        tuple[Annotated[int, Strict()], ...], BeforeValidator(_listed), AfterValidator(_levels)
-    ] = (2, 3, 4)
+    levels: Annotated[tuple[Annotated[int, Strict()], ...], BeforeValidator(_listed), AfterValidator(_levels)] = (2, 3, 4)
     """Backbone levels whose correlations are fused for the mask (paper 3.4). The paper's "E3SN only
     S" has (4,)."""
     fusion: Literal["softmax", "raw", "fixed"] = "softmax"
@@ -195,7 +193,14 @@ class AugmentConfig:
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: Share = 0.0
     """Probability that the object of a still image is pasted onto another image to make the search
-    image (ours: synthetic motion)."""
+    image (ours: synthetic motion). An image that shows other objects of its category stays as it
+    is."""
+    distractor: Share = 0.0
+    """Probability that a second object is pasted into the search crop, beside the target or partly in
+    front of it. Above 0, some of the negative anchors lie on such objects, pasted or real (ours)."""
+    negative_alike: Share = 0.0
+    """Share of the negative pairs that show another object of the same set and, where the set knows
+    categories, of the same category (ours)."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -212,12 +217,22 @@ class TrainSetConfig:
     year: Literal[2016, 2017] = 2016
     split: BelowRoot = "train"
     images: BelowRoot = "images"
+    masks: BelowRoot = "masks"
+    """Folder of the masks of a ``mask_folder``."""
+    mask_suffix: Text = ""
+    """What a mask's name has after the name of its image (Penn-Fudan: ``_mask``)."""
+    mask_kind: Literal["binary", "trimap", "ids"] = "binary"
+    """``binary``: above 127 is the object. ``trimap``: 1 object, 2 background, 3 border, which is
+    halved (Oxford-IIIT Pet). ``ids``: one object for each value above 0."""
     annotations: BelowRoot = "annotations.json"
     min_area: Annotated[Factor, Field(le=1e9)] = 1000.0
     """Objects with fewer pixels are left out (SiamMask: 1000 for YouTube-VOS). ImageNet-VID has
     boxes only; all of its objects are used."""
     hold_out: Texts = ()
     """Sequences that are kept out of training, so that choices can be made on them."""
+    hold_out_share: BelowOne = 0.0
+    """Share of the images of a ``coco`` set that are kept out of training, to measure changes to
+    look-alikes on them (ours)."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -300,9 +315,7 @@ class TrainConfig:
     unfreeze_at: Share = 0.5
     """Share of the steps after which ``train_layers`` of the backbone are trained (SiamMask: epoch
     10 of 20); 1: never."""
-    train_layers: Annotated[
-        tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)
-    ] = ("layer2", "layer3")
+    train_layers: Annotated[tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)] = ("layer2", "layer3")
     """Backbone layers that are trained at all (SiamMask). Their batch-norm statistics do not
     change."""
     train_shortcuts: Switch = True
@@ -319,6 +332,15 @@ class TrainConfig:
     weights: Annotated[Text, Field(min_length=1)] = "torchvision"
     """First weights of the backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a
     safetensors file below the data root."""
+    init_weights: Text = ""
+    """A model file of this project from which the whole network starts, so that a long run can be
+    made of legs; empty: none (ours)."""
+    init_sha256: Text = ""
+    """First digits of that file's SHA-256. They belong to the run's identity; empty: filled in when
+    training starts."""
+    backup: Text = ""
+    """A second folder that gets a copy of each checkpoint. A run whose own folder is gone goes on
+    from there."""
     log_every: Count = 20
     checkpoint_every: Count = 500
     """Both in steps."""
@@ -373,9 +395,7 @@ class Profile:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    stages: Annotated[dict[Text, StageConfig], Field(min_length=1)] = field(
-        default_factory=lambda: {"end_to_end": StageConfig()}
-    )
+    stages: Annotated[dict[Text, StageConfig], Field(min_length=1)] = field(default_factory=lambda: {"end_to_end": StageConfig()})
     track: TrackConfig = field(default_factory=TrackConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
 
@@ -387,9 +407,7 @@ class Profile:
                 raise ValueError(f"stages.{name}.mask is 'base'; this needs model.base_head=true")
             if unknown := sorted(set(stage.sets) - kinds):
                 hint = did_you_mean(unknown[0], kinds)
-                raise ValueError(
-                    f"stages.{name}.sets names {unknown[0]!r}{hint}; data.train has no such set"
-                )
+                raise ValueError(f"stages.{name}.sets names {unknown[0]!r}{hint}; data.train has no such set")
         total = sum(stage.share for stage in self.stages.values())
         if abs(total - 1) > 1e-6:
             keys = ", ".join(f"stages.{name}.share" for name in self.stages)

@@ -177,6 +177,21 @@ class Crop:
         """The bounding rectangle, in the crop, of a frame box."""
         return _map_box(self.matrix, box_frame_xyxy)
 
+    def mask_box(self, mask: NDArray[np.bool_]) -> Box | None:
+        """Return the bounding rectangle, in crop coordinates, of a frame mask (H, W); None if the mask is empty.
+
+        The rectangle is exact for any rotation, and it may reach beyond the crop: the whole object counts.
+        """
+        rows = np.flatnonzero(mask.any(axis=1))
+        if rows.size == 0:
+            return None
+        left = mask[rows].argmax(axis=1)
+        right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
+        x, y = np.tile(np.concatenate([left, right]), 2), np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)])
+        corners = self.matrix @ np.stack([x, y, np.ones_like(x)])
+        (x1, y1), (x2, y2) = corners.min(axis=1), corners.max(axis=1)
+        return float(x1), float(y1), float(x2), float(y2)
+
 
 @dataclass(frozen=True)
 class SiamMaskCrop:

@@ -46,6 +46,8 @@ class TrackFrame:
     mask: MaskSource | None = None
     box_frame_xyxy: Box | None = None
     """None: to be taken from the mask."""
+    alike_frame_xyxy: tuple[Box, ...] = ()
+    """Boxes of the other objects of the same category in this image, where the set knows them."""
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
         """(H, W, 3) RGB uint8 and, where there is one, the mask, (H, W) bool.
@@ -77,6 +79,8 @@ class TrackSet:
     left_out: Counter[str] = field(default_factory=Counter)
     missing: tuple[str, ...] = ()
     """The first few files that the annotations name and the disk lacks."""
+    categories: NDArray[np.int64] | None = None
+    """(T,) the category of each track, where the set knows them."""
 
 
 @dataclass(frozen=True)

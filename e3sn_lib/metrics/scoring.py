@@ -15,16 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from e3sn_lib.data.types import VOID, Sequence
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
@@ -116,6 +118,8 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     Raises:
         InputError: there are no rows.
     """
+    import pandas as pd
+
     if per_frame.empty:
         raise InputError("there are no scores to summarise; score at least one frame")
     rows = [
@@ -130,6 +134,8 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
     """Write the official evaluator's ``global_results-SET.csv`` and ``per-sequence_results-SET.csv``, to six decimals."""
+    import pandas as pd
+
     per_object, overall = summarise(per_frame)
     names = [f"{sequence}_{number}" for sequence, number in zip(per_object["sequence"], per_object["object"], strict=True)]
     write_csv(out / f"global_results-{set_name}.csv", overall.to_frame().T)
@@ -241,6 +247,8 @@ def _size(mask: NDArray[Any]) -> str:
 
 
 def _table(scores: Iterable[_Score], notes: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
     table = pd.DataFrame([row for score in scores for row in score.rows], columns=list(FRAME_COLUMNS))
     table.attrs["notes"] = notes
     return table

@@ -410,6 +410,26 @@ def test_mask_folder_thresholds_and_counts(tmp_path: Path) -> None:
         mask_folder_tracks(tmp_path / "elsewhere")
 
 
+def test_mask_folder_of_instance_ids_has_a_track_for_each(tmp_path: Path) -> None:
+    write_image(tmp_path / "PNGImages" / "a.png")
+    write_mask(tmp_path / "PedMasks" / "a_mask.png", rectangle(8, 8, 28, 28) + rectangle(40, 8, 50, 28, 3))
+    config = TrainSetConfig("mask_folder", ("set",), images="PNGImages", masks="PedMasks", mask_suffix="_mask", mask_kind="ids")
+    tracks = mask_folder_tracks(tmp_path, config, min_area=0)
+    assert [track.name for track in tracks.tracks] == ["a/1", "a/3"]
+    assert np.array_equal(read_mask_of(tracks.tracks[1].frames[0]), rectangle(40, 8, 50, 28) > 0)
+    assert tracks.left_out.total() == 0
+
+
+def test_mask_folder_halves_the_border_of_a_trimap(tmp_path: Path) -> None:
+    """A border of six columns on either side of a band: three go to it."""
+    trimap = np.full((48, 64), 2, np.uint8)
+    trimap[:, 14:40], trimap[:, 20:34] = 3, 1
+    write_image(tmp_path / "images" / "a.jpg")
+    write_mask(tmp_path / "trimaps" / "a.png", trimap)
+    tracks = mask_folder_tracks(tmp_path, TrainSetConfig("mask_folder", ("set",), masks="trimaps", mask_kind="trimap"), 0)
+    assert np.array_equal(read_mask_of(tracks.tracks[0].frames[0]), rectangle(17, 0, 37, 48) > 0)
+
+
 @pytest.mark.parametrize(("name", "count"), [("saliency_ecssd", 1000), ("saliency_duts", 499)])
 def test_saliency_folders_show_objects(shared_path: SharedPath, name: str, count: int) -> None:
     tracks = mask_folder_tracks(shared_path(f"data/{name}"), min_area=1000)
@@ -510,11 +530,11 @@ def test_no_set_at_all_is_an_error(tmp_path: Path) -> None:
         open_train_sets(dataclasses.replace(data, train=(nothing_large,)))
 
 
-def test_cpu_profile_opens_the_shared_sets(shared_path: SharedPath) -> None:
-    data = load_profile("cpu", data_root=shared_path("data")).data
+def test_the_long_profile_opens_the_shared_sets(shared_path: SharedPath) -> None:
+    data = load_profile("long", data_root=shared_path("data")).data
     sets = open_train_sets(data)
-    assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_ecssd", "saliency_duts"]
-    assert [absent.config.kind for absent in sets.absent] == ["davis"]
+    assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_duts", "saliency_ecssd"]
+    assert [absent.config.path[0] for absent in sets.absent] == ["PennFudanPed", "oxford_pets", "DAVIS"]
     assert len(open_evaluation(data, "davis2016")) == 4
     with pytest.raises(InputError, match="benchmark davis2017 is absent"):
         open_evaluation(data, "davis2017")
