@@ -75,6 +75,8 @@ class VideoSource:
     start: Fraction = Fraction(0)
     """Seconds of the first frame on the clock that a file's pictures and sound share."""
     has_sound: bool = False
+    turn: tuple[bool, bool, bool] = (False, False, False)
+    """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
     """Whether a part could not be decoded so far. It is left out, as players do."""
 
@@ -131,7 +133,7 @@ class VideoSource:
             before = seconds
             if number in chosen:
                 duration = frame.duration * (frame.time_base or self.time_base) or 1 / self.rate
-                yield Frame(number, f"{number:05d}", seconds, duration, _upright(frame))
+                yield Frame(number, f"{number:05d}", seconds, duration, self._upright(frame))
 
     def _held(self, numbers: range, ticks: list[int | None]) -> dict[int, Image]:
         """Decode some frames, from a little before them or else from the start; by number."""
@@ -141,12 +143,18 @@ class VideoSource:
             for place, frame in enumerate(_decoded(self, begin)):
                 number = place if begin is None else by_tick.get(frame.pts, -1)
                 if number in numbers:
-                    held[number] = _upright(frame)
+                    held[number] = self._upright(frame)
                 if number == numbers[-1]:
                     break
             if len(held) == len(numbers):
                 break
         return held
+
+    def _upright(self, frame: av.VideoFrame) -> Image:
+        image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        swapped, flip_columns, flip_rows = self.turn
+        image = image.swapaxes(0, 1) if swapped else image
+        return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
 def open_video(path: Path) -> VideoSource:
@@ -171,9 +179,10 @@ def open_video(path: Path) -> VideoSource:
     frame = next(_decoded(source), None)
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded")
-    source.size, source.start = _size(_upright(frame)), _seconds(frame, Fraction(0))
+    source.start, source.turn = _seconds(frame, Fraction(0)), _turn(frame)
+    source.size = (frame.height, frame.width) if source.turn[0] else (frame.width, frame.height)
     if aspect:
-        source.pixel_aspect = 1 / aspect if _orientation(frame)[0] else aspect
+        source.pixel_aspect = 1 / aspect if source.turn[0] else aspect
     return source
 
 
@@ -279,8 +288,11 @@ class _WholeFrames:
                 return
 
 
-def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Return whether to swap rows and columns, then flip columns, then rows, to get it upright."""
+def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Return how to get a frame upright, as phones store it beside each frame.
+
+    To be asked once: PyAV's `side_data` keeps its frame in memory until Python collects cycles.
+    """
     if SideData.DISPLAYMATRIX not in frame.side_data:
         return False, False, False
     stored = bytes(frame.side_data[SideData.DISPLAYMATRIX])  # type: ignore[typeddict-item]
@@ -289,14 +301,6 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     if abs(right_x) >= abs(right_y):
         return False, right_x < 0, down_y < 0
     return True, down_x < 0, right_y < 0
-
-
-def _upright(frame: av.VideoFrame) -> Image:
-    """Return a decoded frame as (H, W, 3) RGB, turned as a phone's video says."""
-    image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    swapped, flip_columns, flip_rows = _orientation(frame)
-    image = image.swapaxes(0, 1) if swapped else image
-    return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
 def _seconds(frame: av.VideoFrame, otherwise: Fraction) -> Fraction:

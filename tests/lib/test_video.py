@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -133,6 +134,19 @@ class TestFiles:
         assert source.size == seen.shape[1::-1]
         assert np.abs(seen.astype(int) - expected).mean() < 6
         assert source.pixel_aspect == (Fraction(3, 4) if degrees in (90, 270) else Fraction(4, 3))
+
+    def test_frames_do_not_stay_in_memory(self, tmp_path: Path) -> None:
+        """Also before Python looks for cycles, which it does after hundreds of frames."""
+        write_video(tmp_path / "v.mp4", [bar(number) for number in range(40)])
+        gc.collect()
+        gc.disable()
+        try:
+            frames = iter(open_video(tmp_path / "v.mp4").frames())
+            assert [next(frames).number for _ in range(35)][-1] == 34
+            alive = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+        finally:
+            gc.enable()
+        assert alive < 10  # some wait in the decoder's threads
 
     def test_a_frame_of_another_size(self, tmp_path: Path) -> None:
         for number, width in enumerate((96, 96, 80)):
