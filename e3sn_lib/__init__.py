@@ -1,10 +1,23 @@
 """E3SN: an end-to-end Siamese network for video object segmentation, re-implemented as a reproducible study."""
 
-from e3sn_lib.loading import load_profile
-from e3sn_lib.metrics import boundary_accuracy, region_similarity
-from e3sn_lib.model.network import build_model
-from e3sn_lib.model.weights import load_model
-from e3sn_lib.scoring import evaluate_sequence
-from e3sn_lib.tracking import Tracker
+from importlib import import_module
+from typing import Any
 
-__all__ = ["Tracker", "boundary_accuracy", "build_model", "evaluate_sequence", "load_model", "load_profile", "region_similarity"]
+_PLACES = {
+    "Tracker": "tracking",
+    "boundary_accuracy": "metrics",
+    "build_model": "model.network",
+    "evaluate_sequence": "scoring",
+    "load_export": "backends",
+    "load_model": "model.weights",
+    "load_profile": "loading",
+    "region_similarity": "metrics",
+}
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: tracking on exported graphs then never waits for torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3sn_lib.data.types import VOID, Box, Sequence, box_from_mask
-from e3sn_lib.tracking import Tracker, box_xywh, labels_from_soft_masks
+from e3sn_lib.tracking import Tracker, box_xywh
 
 Baseline = Callable[[Sequence], Iterator[NDArray[np.uint8]]]
 
@@ -53,7 +53,7 @@ def mask_in_true_boxes(sequence: Sequence, tracker: Tracker) -> Iterator[NDArray
             at_truth = targets.select([slot for slot, _, _ in seen]).moved_to([box for _, _, box in seen])
             _, result = tracker.step(sequence.frame(index), at_truth, move=False)
             order = np.array([0, *(number for _, number, _ in seen)], np.uint8)
-            labels = order[labels_from_soft_masks(result.soft_masks, tracker.config.mask_threshold)]
+            labels = order[result.ids]
         yield labels
 
 

@@ -8,53 +8,56 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
-from torchvision.ops import box_convert
+import numpy as np
+from numpy.typing import NDArray
 
 STRIDE = 8
 TEMPLATE_SIZE = 127
 """Pixels of the template crop and of a candidate window (paper 4.1)."""
 CELLS = 25
 """Rows and columns of the correlation map of a 255 px search crop."""
+WINDOW_MARGIN = 32
+"""How far, in pixels, the first candidate window of a 255 px search crop reaches beyond the crop (SiamMask)."""
 ANCHOR_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 ANCHOR_SCALE = 8
 
 
-def anchor_sizes() -> Tensor:
+def anchor_sizes() -> NDArray[np.float64]:
     """(5, 2) width and height in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
     sizes = []
     for ratio in ANCHOR_RATIOS:  # height / width; truncated like SiamMask's
         width = int(math.sqrt(STRIDE * STRIDE / ratio))
         sizes.append((width * ANCHOR_SCALE, int(width * ratio) * ANCHOR_SCALE))
-    return torch.tensor(sizes, dtype=torch.float64)
+    return np.array(sizes, np.float64)
 
 
-def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Tensor:
-    """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`, float64.
+def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
+    """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`.
 
     `centre` is 127.5, the middle of a 255 px crop, for training, and 0 for tracking, relative to the crop's middle.
     """
-    offsets = centre + STRIDE * (torch.arange(cells, dtype=torch.float64) - (cells - 1) / 2)
-    cy, cx = torch.meshgrid(offsets, offsets, indexing="ij")
+    offsets = centre + STRIDE * (np.arange(cells) - (cells - 1) / 2)
     sizes = anchor_sizes()
-    grid = torch.empty(len(sizes), cells, cells, 4, dtype=torch.float64)
-    grid[..., 0], grid[..., 1] = cx, cy
+    grid = np.empty((len(sizes), cells, cells, 4))
+    grid[..., 0], grid[..., 1] = offsets, offsets[:, None]
     grid[..., 2:] = sizes[:, None, None]
     return grid
 
 
-def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> Tensor:
+def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
     """`anchors_cxcywh` as corners."""
-    return box_convert(anchors_cxcywh(centre, cells), "cxcywh", "xyxy")
+    anchors = anchors_cxcywh(centre, cells)
+    middle, half = anchors[..., :2], anchors[..., 2:] / 2
+    return np.concatenate([middle - half, middle + half], axis=-1)
 
 
-def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor) -> Tensor:
+def encode_boxes(boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy, w, h."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
-    return torch.cat([centre, (boxes_cxcywh[..., 2:] / anchors[..., 2:]).log()], dim=-1)
+    return np.concatenate([centre, np.log(boxes_cxcywh[..., 2:] / anchors[..., 2:])], axis=-1)
 
 
-def decode_boxes(offsets: Tensor, anchors: Tensor) -> Tensor:
+def decode_boxes(offsets: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse of `encode_boxes`: (..., 4) boxes as cx, cy, w, h."""
-    return torch.cat([offsets[..., :2] * anchors[..., 2:] + anchors[..., :2], offsets[..., 2:].exp() * anchors[..., 2:]], dim=-1)
+    centre = offsets[..., :2] * anchors[..., 2:] + anchors[..., :2]
+    return np.concatenate([centre, np.exp(offsets[..., 2:]) * anchors[..., 2:]], axis=-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -149,10 +149,19 @@ def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return shifted
 
 
-def paste_mask(
+class Patch(NamedTuple):
+    """A soft mask in the part of the frame that its window covers."""
+
+    soft: NDArray[np.float32]
+    """(h, w) probabilities."""
+    rows: slice
+    columns: slice
+
+
+def paste_patch(
     soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Bring a window's soft mask back to the frame, bilinearly.
+) -> Patch:
+    """Bring a window's soft mask back to the frame, bilinearly, only where the window reaches.
 
     Args:
         soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
@@ -161,16 +170,36 @@ def paste_mask(
         frame_hw: size of the frame.
 
     Returns:
-        (H, W) float32, `crop.outside` where the window does not reach.
+        The part of the frame with the window; it is empty if the window lies outside the frame.
     """
-    return cv2.warpAffine(  # type: ignore[return-value]
-        soft_mask,
-        crop.window_to_frame(window_crop_xy, frame_hw),
-        frame_hw[::-1],
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=crop.outside,
+    matrix = crop.window_to_frame(window_crop_xy, frame_hw)
+    ends = (-1.0, float(len(soft_mask)))  # one pixel further, bilinear values are those of the outside
+    left, top, right, bottom = _map_box(matrix, (ends[0], ends[0], ends[1], ends[1]))
+    rows, columns = _whole_pixels(top, bottom, frame_hw[0]), _whole_pixels(left, right, frame_hw[1])
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    if min(size) == 0:
+        return Patch(np.zeros(size[::-1], np.float32), rows, columns)
+    matrix[:, 2] -= (columns.start, rows.start)
+    soft = cv2.warpAffine(
+        soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside
     )
+    return Patch(soft, rows, columns)  # type: ignore[arg-type]
+
+
+def paste_mask(
+    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return `paste_patch` in a whole frame: (H, W) float32, `crop.outside` where the window does not reach."""
+    patch = paste_patch(soft_mask, window_crop_xy, crop, frame_hw)
+    pasted = np.full(frame_hw, crop.outside, np.float32)
+    pasted[patch.rows, patch.columns] = patch.soft
+    return pasted
+
+
+def _whole_pixels(first: float, last: float, limit: int) -> slice:
+    """Return the pixel indices between two positions, inside a frame of `limit` pixels."""
+    start = min(max(math.floor(first), 0), limit)
+    return slice(start, max(min(math.ceil(last) + 1, limit), start))
 
 
 def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -59,7 +59,8 @@ def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     cls, loc = (maps.cpu() for maps in model.locate(template, search))
     best = cls.softmax(dim=1)[0, 1].flatten().argmax()
     anchors = anchors_cxcywh(pair.search.shape[0] / 2, cls.shape[-1]).reshape(-1, 4)
-    box = box_convert(decode_boxes(loc[0].double().flatten(1).T[best], anchors[best]), "cxcywh", "xyxy")
+    decoded = decode_boxes(loc[0].double().flatten(1).T[best].numpy(), anchors[best])
+    box = box_convert(torch.from_numpy(decoded), "cxcywh", "xyxy")
     true = torch.from_numpy(pair.box_crop_xyxy).double()
     sizes = [float((each[2:] - each[:2]).prod().sqrt()) for each in (true, box)]
     return float(mask_iou(logits[positive], labels[positive]).mean()), float(box_iou(true[None], box[None])), sizes[0], sizes[1]

@@ -8,15 +8,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _davis_palette() -> list[int]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from torchvision.ops import box_convert, box_iou
 
 from e3sn_lib.boxes import CELLS, anchors_cxcywh, anchors_xyxy, encode_boxes
 from e3sn_lib.config import SamplerConfig
@@ -43,9 +41,11 @@ class Samples:
 
 def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> NDArray[np.float64]:
     """(5, cells, cells) intersection over union of each anchor with the target."""
-    anchors = anchors_xyxy(centre, cells)
-    target = torch.tensor([box_crop_xyxy], dtype=torch.float64)
-    return box_iou(anchors.reshape(-1, 4), target).reshape(anchors.shape[:3]).numpy()
+    anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
+    corner, far_corner = np.maximum(anchors[..., :2], target[:2]), np.minimum(anchors[..., 2:], target[2:])
+    common = np.maximum(far_corner - corner, 0).prod(axis=-1)
+    areas = (anchors[..., 2:] - anchors[..., :2]).prod(axis=-1) + (target[2:] - target[:2]).prod()
+    return np.asarray(common / (areas - common))
 
 
 def anchor_targets(
@@ -58,9 +58,10 @@ def anchor_targets(
     labels = np.full(iou.size, -1, np.int8)
     labels[positive], labels[negative] = 1, 0
     cells = iou.shape[-1]
-    target = box_convert(torch.tensor(box_crop_xyxy, dtype=torch.float64), "xyxy", "cxcywh")
-    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).permute(3, 0, 1, 2)
-    return AnchorTargets(labels.reshape(iou.shape), offsets.float().numpy())
+    x1, y1, x2, y2 = box_crop_xyxy
+    target = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).transpose(3, 0, 1, 2)
+    return AnchorTargets(labels.reshape(iou.shape), offsets.astype(np.float32))
 
 
 def negative_pair_targets(config: SamplerConfig, rng: Generator, cells: int = CELLS) -> AnchorTargets:
