@@ -1,23 +1,41 @@
-"""E3SN: an end-to-end Siamese network for video object segmentation, re-implemented as a reproducible study."""
+"""E3SN: an end-to-end Siamese network for video object segmentation, re-implemented as a reproducible study.
+
+A name is imported when it is first asked for, so that importing the package takes no time.
+"""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_PLACES = {
-    "Tracker": "tracking",
-    "boundary_accuracy": "metrics",
+if TYPE_CHECKING:
+    from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity
+    from e3sn_lib.metrics.scoring import evaluate_sequence
+    from e3sn_lib.model.network import build_model
+    from e3sn_lib.model.weights import load_model
+    from e3sn_lib.profiles.loading import load_profile
+    from e3sn_lib.tracking.backends import load_export
+    from e3sn_lib.tracking.tracker import Tracker
+
+__all__ = ["Tracker", "boundary_accuracy", "build_model", "evaluate_sequence", "load_export", "load_model", "load_profile", "region_similarity"]
+
+_MODULES = {
+    "Tracker": "tracking.tracker",
+    "boundary_accuracy": "metrics.measures",
     "build_model": "model.network",
-    "evaluate_sequence": "scoring",
-    "load_export": "backends",
+    "evaluate_sequence": "metrics.scoring",
+    "load_export": "tracking.backends",
     "load_model": "model.weights",
-    "load_profile": "loading",
-    "region_similarity": "metrics",
+    "load_profile": "profiles.loading",
+    "region_similarity": "metrics.measures",
 }
-__all__ = list(_PLACES)
+
+if not TYPE_CHECKING:  # a type checker would take every name for a known one
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return value
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: tracking on exported graphs then never waits for torch."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Settings of the study: frozen dataclasses, which `e3sn_lib.loading` fills from ``profiles/*.yaml``.
+"""Settings of the study: frozen dataclasses, which `e3sn_lib.profiles.loading` fills from ``profiles/*.yaml``.
 
 A *profile* (smoke, cpu, paper) says how much data and time is spent, a *variant* (e3sn, e3sn-s, siammask) which network is
 built and in how many stages it is trained. Each field says where its default comes from: *paper* with its section, *SiamMask*
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-"""What the network can be computed in, see `e3sn_lib.precision`."""
+"""What the network can be computed in, see `e3sn_lib.model.device`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,13 @@ class AugmentConfig:
     rotation: float = 0.0
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: float = 0.0
-    """Probability that a still image's object is pasted onto another image as search (ours: synthetic motion)."""
+    """Probability that a still image's object is pasted onto another image as search (ours: synthetic motion); an image that shows
+    other objects of the category stays as it is."""
+    distractor: float = 0.0
+    """Probability that a second object is pasted beside the target in the search crop, or partly in front of it. Above 0, some
+    of the negative anchors lie on such objects, pasted or real (ours)."""
+    negative_alike: float = 0.0
+    """Share of the negative pairs that show another object of the same set and, where the set knows it, category (ours)."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,20 @@ class TrainSetConfig:
     year: int = 2016
     split: str = "train"
     images: str = "images"
+    masks: str = "masks"
+    """Folder of the masks of a ``mask_folder``."""
+    mask_suffix: str = ""
+    """What the name of a mask has after the name of its image (Penn-Fudan: ``_mask``)."""
+    mask_kind: str = "binary"
+    """``binary``: above 127 is the object; ``trimap``: 1 object, 2 background, 3 border, halved (Oxford-IIIT Pet); ``ids``: one
+    object for each value above 0."""
     annotations: str = "annotations.json"
     min_area: float = 1000.0
     """Objects with fewer pixels teach nothing (SiamMask: 1000 for YouTube-VOS); of ImageNet-VID, boxes only, all do."""
     hold_out: tuple[str, ...] = ()
     """Sequences kept out of training so that choices can be made on them."""
+    hold_out_share: float = 0.0
+    """Share of a ``coco`` set's images kept out of training, for the measure of changing over (ours)."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +217,12 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights, smaller in each stage's first steps; 0: none (ours)."""
     weights: str = "torchvision"
     """Initial backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a safetensors file below the data root."""
+    init_weights: str = ""
+    """A model of this project from which the whole network starts, so that a long run can be made of legs; empty: none."""
+    init_sha256: str = ""
+    """First digits of that file's SHA-256, which belong to the run's identity; empty: filled in when training starts."""
+    backup: str = ""
+    """A second folder that gets a copy of each checkpoint; a run whose own folder is gone goes on from there."""
     log_every: int = 20
     checkpoint_every: int = 500
     """Both in steps."""

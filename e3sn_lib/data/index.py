@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Track, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 1
+VERSION = 2
 """Rises whenever a reader keeps other values; older indices are then made anew."""
 NAMED = 5
 """Missing files that are named; the rest is counted."""
@@ -68,7 +68,12 @@ class PackedTracks(Sequence[Track]):
 
 
 def indexed_tracks(
-    name: str, key: Iterable[object], sources: Iterable[Path | str], parse: Parse, unpack: Callable[[Any], Track]
+    name: str,
+    key: Iterable[object],
+    sources: Iterable[Path | str],
+    parse: Parse,
+    unpack: Callable[[Any], Track],
+    category: Callable[[Any], int] | None = None,
 ) -> TrackSet:
     """The tracks of a set from its index if the sources are as they were; else as parsed, and kept for the next time.
 
@@ -78,6 +83,7 @@ def indexed_tracks(
         sources: every file and folder that `parse` looks into; another size or modification time of any makes the index stale.
         parse: reads the sources.
         unpack: as for `PackedTracks`.
+        category: the category of a value that `parse` yields; None: the set knows none.
 
     Raises:
         InputError: from `parse`; nothing is kept then.
@@ -88,13 +94,19 @@ def indexed_tracks(
     tracks = _load(path, header, unpack)
     if tracks is None:
         findings = Findings()
-        chunks = [json.dumps(value, separators=(",", ":")).encode() for value in parse(findings)]
+        chunks, categories = [], []
+        for value in parse(findings):
+            chunks.append(json.dumps(value, separators=(",", ":")).encode())
+            if category:
+                categories.append(category(value))
         arrays: dict[str, NDArray[Any]] = {
             "header": _bytes(header),
             "findings": _bytes([findings.left_out, list(dict.fromkeys(findings.missing))[:NAMED]]),
             "packed": np.frombuffer(b"".join(chunks), np.uint8),
             "offsets": np.cumsum([0, *map(len, chunks)], dtype=np.int64),
         }
+        if category:
+            arrays["categories"] = np.array(categories, np.int64)
         _save(path, arrays, name)
         tracks = _track_set(name, arrays, unpack)
     return tracks
@@ -134,7 +146,8 @@ def _load(path: Path, header: dict[str, Any], unpack: Callable[[Any], Track]) ->
 
 def _track_set(name: str, arrays: dict[str, NDArray[Any]], unpack: Callable[[Any], Track]) -> TrackSet:
     left_out, missing = json.loads(arrays["findings"].tobytes())
-    return TrackSet(name, PackedTracks(arrays["packed"], arrays["offsets"], unpack), Counter(left_out), tuple(missing))
+    tracks = PackedTracks(arrays["packed"], arrays["offsets"], unpack)
+    return TrackSet(name, tracks, Counter(left_out), tuple(missing), arrays.get("categories"))
 
 
 def _save(path: Path, arrays: dict[str, Any], name: str) -> None:

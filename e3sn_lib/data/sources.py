@@ -6,21 +6,23 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks, sequence_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.index import NAMED
-from e3sn_lib.data.mask_folder import mask_folder_tracks
+from e3sn_lib.data.mask_folder import image_and_mask_folder, mask_folder_tracks
 from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
 from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MADE = "it is made on the spot at first use"
 ORIGIN = {
@@ -110,6 +112,22 @@ def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfi
     return found
 
 
+def open_held_out_stills(data: DataConfig) -> TrackSet:
+    """Return the objects of the COCO images that are kept out of training (``hold_out_share``).
+
+    Raises:
+        InputError: no set keeps any, or its data are absent or broken.
+    """
+    for config in data.train:
+        if config.hold_out_share:
+            place = _locate(data, config)
+            if isinstance(place, AbsentSet):
+                raise InputError(place.notice)
+            images, annotations = place / config.images, place / config.annotations
+            return coco_tracks(images, annotations, config.min_area, config.hold_out_share, held_out=True)
+    raise InputError("this profile holds out no still images; give hold_out_share to a coco set of data.train")
+
+
 def _held_out(data: DataConfig) -> list[tuple[list[Sequence], TrainSetConfig]]:
     found = []
     for config in data.train:
@@ -162,6 +180,8 @@ def prepare(data: DataConfig, sample: int = SAMPLE) -> pd.DataFrame:
 
 
 def _table(data: DataConfig, make: bool, sample: int) -> pd.DataFrame:
+    import pandas as pd
+
     configs: list[SetConfig] = [*data.train, *data.evaluation]
     return pd.DataFrame([_verify_set(data, config, make, sample) for config in configs])
 
@@ -272,8 +292,8 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
         wanted = [folder / config.split / "meta.json"]
     elif config.kind == "imagenet_vid":
         wanted = [folder / "Annotations" / "VID" / config.split]
-    elif config.kind == "mask_folder":
-        wanted = [folder / "images", folder / "masks"]
+    elif isinstance(config, TrainSetConfig) and config.kind == "mask_folder":
+        wanted = [*image_and_mask_folder(folder, config)]
     elif isinstance(config, TrainSetConfig) and config.kind == "coco":
         wanted = [folder / config.annotations, folder / config.images]
     else:
@@ -284,15 +304,17 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
     if config.hold_out and config.kind not in ("davis", "synthetic"):
         raise InputError(f"{_label(config)}: hold_out names sequences of a DAVIS-like set; a {config.kind} set has none")
+    if config.hold_out_share and config.kind != "coco":
+        raise InputError(f"{_label(config)}: hold_out_share is for coco sets; it keeps a share of their images out of training")
     match config.kind:
         case "coco":
-            tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area)
+            tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area, config.hold_out_share)
         case "youtube_vos":
             tracks = youtube_vos_tracks(folder, config.split, config.min_area)
         case "imagenet_vid":
             tracks = imagenet_vid_tracks(folder, config.split)
         case "mask_folder":
-            tracks = mask_folder_tracks(folder, config.min_area)
+            tracks = mask_folder_tracks(folder, config)
         case kind:
             tracks = davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
             if kind == "synthetic":
