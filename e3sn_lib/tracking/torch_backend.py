@@ -1,4 +1,4 @@
-"""The torch network behind a tracker: for training's evaluations, for GPUs, and as the reference of the exported graphs."""
+"""The torch network behind a tracker: for GPUs, and as the reference of the exported graphs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from e3sn_lib.model.windows import Cells
 
 
 class TorchBackend:
-    """A network in eager torch; batch-norm is folded and weights are cast once, in a copy.
+    """A network in torch. It works on a copy with batch-norm folded and weights cast once.
 
     Args:
-        model: a network; it is put into evaluation mode. Later changes of its weights are not seen.
+        model: a network; it is put into evaluation mode. The copy does not see later changes.
         precision: see `precision_of`.
         device: where to compute; None: where the model is.
-        compiled: let torch compile the search features (for CUDA; not run yet, for want of one).
+        compiled: let torch compile the search features. It is meant for CUDA, where it has not been
+            run yet.
     """
 
     def __init__(
@@ -32,18 +33,19 @@ class TorchBackend:
         device: torch.device | str | None = None,
         compiled: bool = False,
     ) -> None:
-        self.device = torch.device(device) if device is not None else next(model.parameters()).device
-        self.dtype = precision_of(precision, self.device)
-        self.model = model.eval()
-        self.network = model.to(self.device)
+        given = torch.device(device) if device is not None else next(model.parameters()).device
+        self.device, self.dtype = given, precision_of(precision, given)
+        self.model = self.network = model.to(self.device).eval()
         if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
-            self.network = fold_batchnorm(model).to(self.dtype, memory_format=torch.channels_last)
-            self.network.mean, self.network.std = model.mean, model.std  # images are normalised in full precision
-        self._encode_search = torch.compile(self.network.encode_search) if compiled else self.network.encode_search
+            self.network = fold_batchnorm(model).to(self.dtype)
+            self.network.to(memory_format=torch.channels_last)
+            self.network.mean, self.network.std = model.mean, model.std  # always in fp32
+        encode = self.network.encode_search
+        self._encode_search = torch.compile(encode) if compiled else encode
 
     @cached_property
     def identity(self) -> str:
-        """A digest of all that masks depend on: weights and precision."""
+        """Return a digest of weights and precision."""
         digest = hashlib.sha256(f"torch {self.dtype}".encode())
         for name, value in self.model.state_dict().items():
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
@@ -64,7 +66,9 @@ class TorchBackend:
         return cls.cpu().numpy(), loc.cpu().numpy(), search
 
     @torch.inference_mode()
-    def segment(self, template: Template, features: Search, cells: NDArray[np.int64]) -> NDArray[np.float32]:
+    def segment(
+        self, template: Template, features: Search, cells: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """See `Backend`."""
         rows, columns = torch.from_numpy(cells.T.copy()).to(self.device)
         chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)
