@@ -68,7 +68,7 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_are
     Raises:
         InputError: not one image has a mask, or a mask of ids cannot be read.
     """
-    config = config or TrainSetConfig("mask_folder", (), min_area=0.0)
+    config = config or TrainSetConfig("mask_folder", (root.name,), min_area=0.0)
     area = config.min_area if min_area is None else min_area
     images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
     suffix = config.mask_suffix

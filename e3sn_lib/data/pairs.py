@@ -162,8 +162,9 @@ class PairDataset(Dataset[Pair]):
         self.weights = weights / weights.sum()
         self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
         self.augment = profile.augment
-        self.search_shift = stage.search_shift if stage.search_shift >= 0 else profile.augment.search_shift
-        self.negative_pairs = stage.negative_pairs if stage.negative_pairs >= 0 else profile.data.negative_pairs
+        shift, negative = stage.search_shift, stage.negative_pairs
+        self.search_shift = profile.augment.search_shift if shift is None else shift
+        self.negative_pairs = profile.data.negative_pairs if negative is None else negative
 
     def __len__(self) -> int:
         return self.pairs

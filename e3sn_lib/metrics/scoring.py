@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import VOID, Sequence
+from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
@@ -32,7 +32,7 @@ FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
 
 
-def score_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.DataFrame:
+def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
     """J and F of every object in every evaluated frame of one video; holds one pair of masks at a time.
 
     Args:
@@ -64,6 +64,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
 
     Args:
         masks, annotations: folders of sequences; palette or grey PNGs of object ids. Masks of first and last frames are not needed.
+            For one sequence, each may be its folder itself: ``masks/FRAME.png``.
         names: the sequences to score; without any, all folders in `annotations`.
         merge: True: the ids above 0 are one object; False: every id is one; None: merged where the truth is 0/255 (DAVIS-2016).
 
@@ -77,13 +78,18 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
         if not folder.is_dir():
             raise InputError(f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png")
     names = list(dict.fromkeys(names)) or _folders(annotations)
+    if not names and any(annotations.glob("*.png")):  # the folder of one sequence, not of several
+        annotations, names = annotations.resolve().parent, [annotations.resolve().name]
     if not names:
         raise InputError(f"there are no folders in {annotations}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
     truths = [_open(_sequence(annotations / name, merge)) for name in names]
-    surplus_masks = sum(truth.check_complete(masks) for truth in truths)
-    jobs = [(truth, index) for truth in truths for index in truth.evaluated]
+    folders = [masks / name for name in names]
+    if len(names) == 1 and any(masks.glob("*.png")):
+        folders = [masks]
+    surplus_masks = sum(truth.check_complete(folder) for truth, folder in zip(truths, folders, strict=True))
+    jobs = [(truth, index, folder) for truth, folder in zip(truths, folders, strict=True) for index in truth.evaluated]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = list(pool.map(lambda job: job[0].score_file(job[1], masks), jobs))
+        scores = list(pool.map(lambda job: job[0].score_file(*job[1:]), jobs))
     remaining = iter(scores)
     notes = [note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))]
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
@@ -97,7 +103,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     return _table(scores, notes)
 
 
-def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.Series:
+def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Series:
     """J&F-Mean and the mean, recall and decay of J and F of one video, averaged over its objects.
 
     Args and errors as `score_sequence`.
@@ -155,7 +161,7 @@ class _Score(NamedTuple):
 class _Truth:
     """A sequence as the official evaluator sees it."""
 
-    sequence: Sequence
+    sequence: Video
     objects: range
     absent: tuple[int, ...]
     """Ids below K that the first mask lacks."""
@@ -184,13 +190,12 @@ class _Truth:
             rows.append((self.sequence.name, number, self.frame(index), region_similarity(*pair), boundary_accuracy(*pair, radius)))
         return _Score(rows, set(np.unique(truth[truth > count]).tolist()))
 
-    def score_file(self, index: int, masks: Path) -> _Score:
-        path = masks / self.sequence.name / self.sequence.mask_paths[index].name
+    def score_file(self, index: int, folder: Path) -> _Score:
+        path = folder / self.sequence.mask_paths[index].name
         return self.score(index, read_mask(path), f"mask {path}")
 
-    def check_complete(self, masks: Path) -> int:
+    def check_complete(self, folder: Path) -> int:
         """How many of the masks have no truth; InputError if one is missing."""
-        folder = masks / self.sequence.name
         if not folder.is_dir():
             raise InputError(
                 f"there are no masks for sequence {self.sequence.name} (no folder {folder}); add them or name fewer sequences"
@@ -210,7 +215,7 @@ class _Truth:
         return absent + late + void
 
 
-def _open(sequence: Sequence) -> _Truth:
+def _open(sequence: Video) -> _Truth:
     name, count = sequence.name, len(sequence)
     if len(sequence.mask_paths) != count:
         raise InputError(f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; scoring needs one per frame")
@@ -229,13 +234,13 @@ def _open(sequence: Sequence) -> _Truth:
     return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
 
 
-def _sequence(folder: Path, merge: bool | None) -> Sequence:
+def _sequence(folder: Path, merge: bool | None) -> Video:
     paths = tuple(sorted(folder.glob("*.png")))
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
     if merge is None:
         merge = set(np.unique(read_mask(paths[0])).tolist()) == {0, VOID}
-    return Sequence(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
+    return Video(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
 
 
 def _folders(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What makes two runs the same: the settings that determine their weights, and a short name for them."""
+"""What makes two runs the same: the settings that determine their weights, and a short name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from e3sn_lib.errors import InputError
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
-    """What determines a run's weights: settings that differ from their defaults, without those that only say where or how fast.
+    """Return what determines a run's weights: the settings that differ from their defaults.
 
-    A field that is added later with a default does not change the name of an older run.
+    Settings that only say where or how fast are left out. So a field that is added later with a
+    default does not change the name of an older run.
     """
     settings = _differences(profile)
     for path in (
@@ -35,23 +36,29 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
-    if source := settings.get("train", {}).pop("init_weights", ""):  # what it holds counts, not where it lies
+    if source := settings.get("train", {}).pop("init_weights", ""):  # its content counts, not its place
         settings["train"]["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
-    stages, sets = settings.get("stages", {}).values(), settings.get("data", {}).get("train", [])
-    listed_whole = [  # unlike other sections, with the fields that came later
-        (stages, StageConfig(), ("warmup", "sets")),
-        (sets, TrainSetConfig("", ()), ("masks", "mask_suffix", "mask_kind", "hold_out_share")),
-    ]
-    for entries, defaults, later in listed_whole:
-        for entry in entries:
-            for key in later:
-                if entry[key] == getattr(defaults, key):
-                    del entry[key]
+    # Unlike in other sections, all fields of a stage and a set are listed. Those that came later are
+    # left out at their defaults.
+    for stage in settings["stages"].values():
+        _drop_defaults(stage, StageConfig(), ("warmup", "sets"))
+        for key in ("search_shift", "negative_pairs"):
+            if stage[key] is None:
+                stage[key] = -1.0  # so was "not set" written when the oldest runs got their names
+    for entry in settings.get("data", {}).get("train", []):
+        later = ("masks", "mask_suffix", "mask_kind", "hold_out_share")
+        _drop_defaults(entry, TrainSetConfig(entry["kind"], entry["path"]), later)
     return settings
 
 
+def _drop_defaults(entry: dict[str, Any], defaults: Any, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if entry[key] == getattr(defaults, key):
+            del entry[key]
+
+
 def _differences(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, as plain values."""
+    """Return the fields of a dataclass that differ from their defaults, as plain values."""
     found: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -77,12 +84,16 @@ def content_hash(path: Path) -> str:
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that do not depend on the order of keys."""
+    """Return eight hexadecimal digits that do not depend on the order of keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_name(profile: Profile, sets: Any) -> str:
-    """``PROFILE-VARIANT-seedN-HASH``; the hash is of all settings that training depends on, and of the sets that are there."""
+    """Return ``PROFILE-VARIANT-seedN-HASH``.
+
+    The hash is of all settings that training depends on and of the opened sets (`TrainSets`): their
+    names, numbers of tracks, weights and frame ranges.
+    """
     opened = [[tracks.name, len(tracks.tracks), config.weight, config.frame_range] for tracks, config in sets.opened]
     digest = config_hash({"settings": training_settings(profile), "sets": opened})
     return f"{profile.name}-{profile.variant}-seed{profile.seed}-{digest}"

@@ -35,6 +35,8 @@ from e3sn_lib.tracking.backends import Backend, Templates
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
+ROUNDING = 1e-6
+"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than it."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
@@ -150,7 +152,7 @@ class Tracker:
 
     def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]) -> Targets:
         """State of the objects in the first frame; raises InputError for a box that cannot be used."""
-        boxes = np.array([_check_box(box, frame.shape[:2], number) for number, box in enumerate(boxes_frame_xywh, start=1)])
+        boxes = np.array([check_box(box, frame.shape[:2], number) for number, box in enumerate(boxes_frame_xywh, start=1)])
         if len(boxes) == 0:
             raise InputError("no box is given, so there is nothing to follow")
         fill = cv2.mean(frame)[:3]
@@ -274,15 +276,20 @@ def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targe
     return replace(targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit))
 
 
-def _check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
+def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
+    """Return x, y, width and height of a box that can be followed; `number` names it in the message.
+
+    Raises:
+        InputError: it is not four numbers, has no area, or reaches outside the frame.
+    """
     height, width = frame_hw
     text = ",".join(f"{value:g}" for value in box_frame_xywh)
     if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():
         raise InputError(f"box {number} ({text}) is not four numbers x,y,width,height")
     x, y, w, h = (float(value) for value in box_frame_xywh)
     if w < 1 or h < 1:
-        raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the first frame")
-    if x < 0 or y < 0 or x + w > width or y + h > height:
+        raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame")
+    if min(x, y, width - x - w, height - y - h) < -ROUNDING:
         raise InputError(
             f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; give x,y,width,height inside it"
         )

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
@@ -40,9 +40,9 @@ def save(folder: Path, masks: list[Ids], grey: bool = False) -> Path:
     return folder
 
 
-def sequence(folder: Path, merge_ids: bool = False) -> Sequence:
+def sequence(folder: Path, merge_ids: bool = False) -> Video:
     paths = tuple(sorted(folder.glob("*.png")))
-    return Sequence(folder.name, paths, paths, merge_ids)
+    return Video(folder.name, paths, paths, merge_ids)
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_a_truth_that_leaves_nothing_to_score_is_an_error(tmp_path: Path) -> Non
         score_sequence(clip({}), empty)
     paths = empty.frame_paths
     with pytest.raises(InputError, match="1 truth masks for 6 frames"):
-        score_sequence(clip({}), Sequence("sparse", paths, paths[:1]))
+        score_sequence(clip({}), Video("sparse", paths, paths[:1]))
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no folders in"):
         score_folder(tmp_path, tmp_path / "none")
