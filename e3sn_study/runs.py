@@ -285,7 +285,7 @@ class Study:
         if not path.is_file():
             data = self.load().data
             held_out = open_held_out_tracks(data) if self.held_out() else []
-            write_csv(path, crop_quality(self.tracker(run).model, [*self.train_sets().opened, *held_out], run.profile, pairs))
+            write_csv(path, crop_quality(load_model(run.model)[0], [*self.train_sets().opened, *held_out], run.profile, pairs))
         write_csv(self.results / "crops" / f"{run.name}.csv", pd.read_csv(path))
         return pd.read_csv(path)
 

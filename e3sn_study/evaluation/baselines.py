@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.geometry import Box, box_from_mask, box_xywh
-from e3sn_lib.tracking.tracker import Tracker, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import Tracker
 
 Baseline = Callable[[Video], Iterator[NDArray[np.uint8]]]
 
@@ -54,7 +54,7 @@ def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[NDArray[np
             at_truth = targets.select([slot for slot, _, _ in seen]).moved_to([box for _, _, box in seen])
             _, result = tracker.step(sequence.frame(index), at_truth, move=False)
             order = np.array([0, *(number for _, number, _ in seen)], np.uint8)
-            labels = order[labels_from_soft_masks(result.soft_masks, tracker.config.mask_threshold)]
+            labels = order[result.ids]
         yield labels
 
 

@@ -22,7 +22,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv, write_mask
 from e3sn_lib.geometry import Box, box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
-from e3sn_lib.tracking.tracker import Tracker, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation.baselines import BASELINES, boxes_of, fill_boxes, mask_in_true_boxes
 from e3sn_study.evaluation.opencv_baselines import MakeTracker, masks_from_boxes, tracked_boxes, true_boxes
 
@@ -148,7 +148,7 @@ def _track(tracker: Tracker, sequence: Video, out: Path, extras: bool, threshold
     for index, result in enumerate(results):
         begun = time.perf_counter()
         outputs = {MODEL: order[result.ids]}
-        outputs |= {at_threshold(each): order[labels_from_soft_masks(result.soft_masks, each)] for each in thresholds}
+        outputs |= {at_threshold(each): order[result.labels(each)] for each in thresholds}
         if extras:
             tracked: dict[int, Box | None] = dict(zip(known, map(tuple, result.boxes_frame_xyxy.tolist()), strict=True))
             outputs[BOX] = fill_boxes(tracked, first.shape)
@@ -174,10 +174,8 @@ def _track(tracker: Tracker, sequence: Video, out: Path, extras: bool, threshold
 
 def _fingerprint(tracker: Tracker, extras: bool, thresholds: tuple[float, ...]) -> str:
     """A digest of all that masks depend on beside the sequence, so that none are taken for another network's."""
-    digest = hashlib.sha256(f"{tracker.config} {tracker.dtype} {extras} {thresholds}".encode())
-    for name, value in tracker.model.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
+    text = f"{tracker.backend.identity} {tracker.config} {extras} {thresholds}"
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 class _TimedFrames:

@@ -58,7 +58,7 @@ def sweep(
 
     def track(config: TrackConfig) -> None:
         if config not in passes:
-            passes[config] = _one_pass(Tracker(tracker.model, config), sequences, out, thresholds)
+            passes[config] = _one_pass(Tracker(tracker.backend, config), sequences, out, thresholds)
             best = best_choice(passes[config])
             show(f"{_text(best)}: J {100 * best['J-Mean']:.1f}, F {100 * best['F-Mean']:.1f}")
 
