@@ -247,9 +247,7 @@ class Patch(NamedTuple):
     columns: slice
 
 
-def paste_patch(
-    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
-) -> Patch:
+def paste_patch(soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]) -> Patch:
     """Bring a window's soft mask back to the frame, bilinearly, only where the window reaches.
 
     Args:
@@ -269,9 +267,7 @@ def paste_patch(
     if min(size) == 0:
         return Patch(np.zeros(size[::-1], np.float32), rows, columns)
     matrix[:, 2] -= (columns.start, rows.start)
-    soft = cv2.warpAffine(
-        soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside
-    )
+    soft = cv2.warpAffine(soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside)
     return Patch(soft, rows, columns)  # type: ignore[arg-type]
 
 
