@@ -7,10 +7,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from e3sn_lib.boxes import TEMPLATE_SIZE
 from e3sn_lib.config import AugmentConfig
-from e3sn_lib.crops import Crop, context_side
-from e3sn_lib.data.types import Box
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, context_side
 
 GREY = np.array([0.299, 0.587, 0.114])
 Image = NDArray[np.uint8]
@@ -75,6 +73,27 @@ def random_square(image: Image, size: int, rng: Generator) -> Image:
     side = rng.uniform(0.5, 1.0) * min(height, width)
     centre = (rng.uniform(side / 2, width - side / 2), rng.uniform(side / 2, height - side / 2))
     return Crop.square(centre, side, size).image(image, 0)
+
+
+def beside(box_crop_xyxy: Box, other_frame_xyxy: Box, config: AugmentConfig, size: int, rng: Generator, flip: bool = False) -> Crop:
+    """Return a crop in which another object stands near the target: from half hidden to a gap of a third of their sizes.
+
+    Args:
+        box_crop_xyxy: the target in the search crop.
+        other_frame_xyxy: the other object in its own frame; it is scaled as a target is.
+        config: its ``search_scale`` and ``search_zoom``.
+        size: of the search crop in pixels.
+        rng: of the pair.
+        flip: whether the other object is flipped.
+    """
+    crop = random_crop(other_frame_xyxy, size, 0.0, config.search_scale, rng, zoom=config.search_zoom, flip=flip)
+    sizes = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (box_crop_xyxy, crop.box_to_crop(other_frame_xyxy))]
+    angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.33)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    touching = np.sum(sizes, axis=0) / 2 / np.maximum(np.abs(direction), 1e-9)  # where their boxes touch, along the direction
+    x1, y1, x2, y2 = box_crop_xyxy
+    move = ((x1 + x2) / 2, (y1 + y2) / 2) + distance * touching.min() * direction - size / 2
+    return Crop(np.hstack([crop.matrix[:, :2], (crop.matrix[:, 2] + move)[:, None]]), size)
 
 
 def replace_background(image: Image, mask: NDArray[np.bool_], background: Image) -> Image:

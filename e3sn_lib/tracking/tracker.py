@@ -1,0 +1,292 @@
+"""Follow objects through a video: locate, segment, paste back (paper 4.1 "Inference"; SiamMask's tracker).
+
+All of this is numpy; the network is behind a `Backend`. The network knows nothing of objects: their state is a `Targets` value
+that goes into each step and comes out changed. So several videos can share one tracker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from e3sn_lib.config import TrackConfig
+from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import (
+    CELLS,
+    CROPS,
+    STRIDE,
+    TEMPLATE_SIZE,
+    WINDOW_MARGIN,
+    Box,
+    ContextCrop,
+    Patch,
+    anchors_cxcywh,
+    context_sides,
+    decode_boxes,
+    paste_patch,
+)
+from e3sn_lib.tracking.backends import Backend, Templates
+
+SEARCH_SIZE = 255
+SMALLEST_SIZE = 10.0
+"""Width and height of a tracked box never fall below this many pixels (SiamMask)."""
+ROUNDING = 1e-6
+"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than it."""
+ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
+"""(3125, 4) relative to the middle of a search crop."""
+WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
+"""(3125,) how much an anchor is favoured for being near the middle."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """State of N objects between two frames."""
+
+    template: Templates
+    """What the backend keeps of each object."""
+    centre_frame_xy: NDArray[np.float64]
+    """(N, 2)."""
+    size_wh: NDArray[np.float64]
+    """(N, 2) in frame pixels."""
+    fill: tuple[float, ...]
+    """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
+
+    def boxes_frame_xyxy(self) -> NDArray[np.float64]:
+        """(N, 4)."""
+        return np.hstack([self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2])
+
+    def select(self, objects: Sequence[int]) -> Targets:
+        """Only these objects."""
+        index = list(objects)
+        kept = self.template.select(index)
+        return replace(self, template=kept, centre_frame_xy=self.centre_frame_xy[index], size_wh=self.size_wh[index])
+
+    def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
+        """The same objects at other places."""
+        boxes = np.array(boxes_frame_xyxy, np.float64)
+        return replace(self, centre_frame_xy=(boxes[:, :2] + boxes[:, 2:]) / 2, size_wh=boxes[:, 2:] - boxes[:, :2])
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What one step says about one frame."""
+
+    ids: NDArray[np.uint8]
+    """(H, W): 0 background, k for the k-th box given at the start."""
+    patches: tuple[Patch, ...]
+    """Of each object, the probabilities in the part of the frame that its window covers."""
+    scores: NDArray[np.float64]
+    """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the object is there."""
+    boxes_frame_xyxy: NDArray[np.float64]
+    """(N, 4)."""
+    outside: float = 0.0
+    """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
+
+    @property
+    def soft_masks(self) -> NDArray[np.float32]:
+        """(N, H, W) object probabilities in the whole frame, made anew at each call; `patches` are much smaller."""
+        pasted = np.full((len(self.patches), *self.ids.shape), self.outside, np.float32)
+        for whole, patch in zip(pasted, self.patches, strict=True):
+            whole[patch.rows, patch.columns] = patch.soft
+        return pasted
+
+    def labels(self, threshold: float) -> NDArray[np.uint8]:
+        """Return the ids at another threshold, 0 to 1, than the tracker's own."""
+        return labels_from_patches(self.patches, self.ids.shape, threshold)
+
+
+class Tracker:
+    """Masks of objects in a video from their boxes in its first frame.
+
+    Args:
+        network: a trained network (it is put into evaluation mode), what `load_model` or `load_export` returns, or any backend.
+        config: hyper-parameters of inference; None: those that came with the network, or the defaults.
+        device: where a torch network computes; None: where it is.
+        precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in some pixels.
+    """
+
+    def __init__(self, network: Any, config: TrackConfig | None = None, device: Any = None, precision: str = "fp32") -> None:
+        if isinstance(network, tuple):
+            network, profile = network
+            config = config or profile.track
+        if not hasattr(network, "search"):  # a torch network, which no import may need
+            from e3sn_lib.tracking.torch_backend import TorchBackend
+
+            network = TorchBackend(network, precision, device)
+        self.backend: Backend = network
+        self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
+
+    def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]) -> Iterator[FrameResult]:
+        """Follow objects through a video.
+
+        Args:
+            frames: (H, W, 3) RGB uint8, all of one size; read one at a time.
+            boxes_frame_xywh: x, y, width and height of each object in the first frame.
+
+        Yields:
+            One result per frame; that of the first frame has the given boxes.
+
+        Raises:
+            InputError: no frame, frames of different sizes, a box outside the frame or without area.
+        """
+        targets: Targets | None = None
+        for index, frame in enumerate(frames):
+            if targets is None:
+                shape = frame.shape
+                targets = self.start(frame, boxes_frame_xywh)
+                _, result = self.step(frame, targets, move=False)
+            else:
+                if frame.shape != shape:
+                    raise InputError(f"frame {index} is {frame.shape[1]}x{frame.shape[0]}, the first one {shape[1]}x{shape[0]}")
+                targets, result = self.step(frame, targets)
+            yield result
+        if targets is None:
+            raise InputError("the video has no frames")
+
+    def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]) -> Targets:
+        """State of the objects in the first frame; raises InputError for a box that cannot be used."""
+        boxes = np.array([check_box(box, frame.shape[:2], number) for number, box in enumerate(boxes_frame_xywh, start=1)])
+        if len(boxes) == 0:
+            raise InputError("no box is given, so there is nothing to follow")
+        fill = cv2.mean(frame)[:3]
+        centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
+        crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
+        return Targets(self.backend.encode_template(np.stack(crops)), centre, size, fill)
+
+    def step(self, frame: NDArray[np.uint8], targets: Targets, move: bool = True) -> tuple[Targets, FrameResult]:
+        """Find and segment the objects in the next frame.
+
+        Args:
+            frame: (H, W, 3) RGB uint8.
+            targets: state after the previous frame.
+            move: False segments at the known position, for a frame whose boxes are given.
+        """
+        frame_hw = frame.shape[:2]
+        crops = self._crops(targets.centre_frame_xy, targets.size_wh, SEARCH_SIZE)
+        images = np.stack([crop.image(frame, targets.fill) for crop in crops])
+        cls, loc, features = self.backend.search(images, targets.template)
+        cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
+        if move:
+            choice = choose(cls, loc, targets.size_wh, self.config)
+            cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
+        soft = _sigmoid(self.backend.segment(targets.template, features, cells))
+        corners = [(float(column), float(row)) for row, column in cells * STRIDE - WINDOW_MARGIN]
+        patches = tuple(paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True))
+        ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
+        return targets, FrameResult(ids, patches, scores, targets.boxes_frame_xyxy(), crops[0].outside)
+
+    def _crops(self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int) -> list[ContextCrop]:
+        cut = CROPS[self.config.crop]
+        sides = context_sides(size_wh) * pixels / TEMPLATE_SIZE
+        return [cut((x, y), side, pixels) for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)]
+
+
+class Choice(NamedTuple):
+    """The best anchor of each of N objects in its search crop."""
+
+    ranked: NDArray[np.float64]
+    """(N, 3125) what was maximised: the score, penalised and windowed or not."""
+    best: NDArray[np.int64]
+    """(N,) flat anchor index."""
+    scores: NDArray[np.float64]
+    """(N,) classification score at the best."""
+    shift_frame_xy: NDArray[np.float64]
+    """(N, 2) from the middle of the search crop, in frame pixels."""
+    size_wh: NDArray[np.float64]
+    """(N, 2) new sizes in frame pixels."""
+
+    @property
+    def cells(self) -> NDArray[np.int64]:
+        """(N, 2) row and column."""
+        return np.stack([self.best % CELLS**2 // CELLS, self.best % CELLS], axis=1)
+
+
+def choose(cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: NDArray[np.float64], config: TrackConfig) -> Choice:
+    """Pick the best anchor; large changes of size and ratio, and far moves, count against one (SiamRPN).
+
+    Args:
+        cls: (N, 2, 5, 25, 25) logits, background first.
+        loc: (N, 4, 5, 25, 25) box offsets.
+        size_wh: (N, 2) in the previous frame, in frame pixels.
+        config: hyper-parameters.
+    """
+    logits = np.asarray(cls, np.float64).reshape(len(cls), 2, -1)
+    scores = _sigmoid(logits[:, 1] - logits[:, 0])
+    offsets = np.asarray(loc, np.float64).reshape(len(loc), 4, -1).transpose(0, 2, 1)
+    boxes_crop_cxcywh = decode_boxes(offsets, ANCHORS)
+    boxes = boxes_crop_cxcywh * (context_sides(size_wh) / TEMPLATE_SIZE)[:, None, None]
+    penalty = _penalty(boxes[..., 2:], size_wh, config.penalty_k)
+    ranked = scores
+    if config.score == "penalised":
+        ranked = penalty * scores * (1 - config.window_influence) + WINDOW * config.window_influence
+    best = ranked.argmax(axis=1)
+    rows = np.arange(len(best))
+    box, score = boxes[rows, best], scores[rows, best]
+    rate = (penalty[rows, best] * score * config.size_lr)[:, None]
+    return Choice(ranked, best, score, box[:, :2], (1 - rate) * size_wh + rate * box[:, 2:])
+
+
+def labels_from_soft_masks(soft_masks: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """(N, H, W) probabilities to (H, W) ids: the most probable object, background where none exceeds the threshold (SiamMask)."""
+    best = soft_masks.argmax(axis=0)
+    return np.where(soft_masks.max(axis=0) > threshold, best + 1, 0).astype(np.uint8)
+
+
+def labels_from_patches(patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float) -> NDArray[np.uint8]:
+    """`labels_from_soft_masks` of masks that are 0 outside their patches, without whole-frame soft masks."""
+    ids = np.zeros(frame_hw, np.uint8)
+    best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
+    for number, (soft, rows, columns) in enumerate(patches, start=1):
+        better = soft > np.maximum(best[rows, columns], threshold)
+        best[rows, columns][better] = soft[better]
+        ids[rows, columns][better] = number
+    return ids
+
+
+def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # exp may become infinite; the result is 0 then, as it should be
+        return 1 / (1 + np.exp(-logits))
+
+
+def _penalty(size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float) -> NDArray[np.float64]:
+    """exp(-(scale change x ratio change - 1) k) of boxes (N, A, 2) against the previous size (N, 2) (SiamRPN)."""
+
+    def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.maximum(ratio, 1 / ratio)
+
+    previous = previous_wh[:, None]
+    scale = change(context_sides(size_wh) / context_sides(previous))
+    aspect = change((previous[..., 0] / previous[..., 1]) / (size_wh[..., 0] / size_wh[..., 1]))
+    return np.exp(-(scale * aspect - 1) * k)
+
+
+def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
+    """The targets at their new places; centres stay in the frame, sizes between the smallest and the frame's (SiamMask)."""
+    limit = frame_hw[::-1]
+    centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
+    return replace(targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit))
+
+
+def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
+    """Return x, y, width and height of a box that can be followed; `number` names it in the message.
+
+    Raises:
+        InputError: it is not four numbers, has no area, or reaches outside the frame.
+    """
+    height, width = frame_hw
+    text = ",".join(f"{value:g}" for value in box_frame_xywh)
+    if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():
+        raise InputError(f"box {number} ({text}) is not four numbers x,y,width,height")
+    x, y, w, h = (float(value) for value in box_frame_xywh)
+    if w < 1 or h < 1:
+        raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame")
+    if min(x, y, width - x - w, height - y - h) < -ROUNDING:
+        raise InputError(
+            f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; give x,y,width,height inside it"
+        )
+    return x, y, w, h

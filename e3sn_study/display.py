@@ -1,0 +1,82 @@
+"""What a notebook puts on the page: figures as files of record, tables with title and notes, clips that play without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from IPython.display import DisplayHandle, Markdown, Video, display
+from IPython.display import Image as ShownImage
+from matplotlib.figure import Figure
+from PIL import Image as PillowImage
+
+from e3sn_lib.tracking.clip import write_clip
+from e3sn_lib.tracking.video import Image
+from e3sn_study.figures.style import SCREEN_DPI, save_figure
+from e3sn_study.tables.cells import to_markdown
+
+LARGEST_CLIP = 1_000_000
+"""Bytes; a larger clip is made narrower."""
+
+
+def show_figure(figure: Figure, path: Path) -> ShownImage:
+    """Write a figure as ``PATH.png`` and show just that file; one of synthetic data says so."""
+    path = path.with_suffix(".png")
+    save_figure(path, figure, "synthetic data" if path.stem.endswith("_synthetic") else "")
+    with PillowImage.open(path) as image:
+        width = round(image.width * 96 / SCREEN_DPI)
+    return ShownImage(data=path.read_bytes(), format="png", width=width, alt=str(figure.get_label()))  # type: ignore[no-untyped-call]
+
+
+def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
+    """A figure of a growing table that is drawn anew each time it is called, in one and the same place of the notebook."""
+    shown: list[DisplayHandle] = []
+
+    def update(table: pd.DataFrame) -> None:
+        buffer = BytesIO()
+        draw(table).savefig(buffer, dpi=SCREEN_DPI / 2)
+        picture = ShownImage(data=buffer.getvalue(), format="png")  # type: ignore[no-untyped-call]
+        if shown:
+            shown[0].update(picture)  # type: ignore[no-untyped-call]
+        else:
+            shown.append(display(picture, display_id=True))  # type: ignore[no-untyped-call]
+
+    return update
+
+
+def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:
+    """A table with its title above and, if wanted, its notes below."""
+    title = f"**{table.attrs['title']}**\n\n" if table.attrs.get("title") else ""
+    below = "".join(f"\n{note}\n" for note in table.attrs.get("notes", [])) if notes else ""
+    return Markdown(f"{title}{to_markdown(table)}{below}")  # type: ignore[no-untyped-call]
+
+
+def show_clip(frames: Iterable[Image], path: Path, fps: float = 12.0, width: int = 640) -> Video:
+    """Write frames as a short MP4 and show it, inside the notebook itself.
+
+    Raises:
+        InputError: there are no frames.
+    """
+    path, shown = path.with_suffix(".mp4"), [_narrowed(frame, width) for frame in frames]
+    write_clip(path, shown, fps)
+    while path.stat().st_size > LARGEST_CLIP and shown[0].shape[1] >= 160:
+        shown = [_narrowed(frame, round(frame.shape[1] * 0.75)) for frame in shown]
+        write_clip(path, shown, fps)
+    return Video(  # type: ignore[no-untyped-call]
+        data=path.read_bytes(),
+        embed=True,
+        mimetype="video/mp4",
+        width=shown[0].shape[1],
+        html_attributes="controls loop muted",
+    )
+
+
+def _narrowed(frame: Image, width: int) -> Image:
+    """Return a frame that is at most `width` pixels wide, with even sides."""
+    scale = min(width / frame.shape[1], 1.0)
+    size = tuple(max(int(side * scale) // 2 * 2, 2) for side in frame.shape[1::-1])
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,209 @@
+"""Score a benchmark: masks on the disk, then scores and speed as tables of record.
+
+Masks are written frame by frame and scored from their files. So memory does not grow with the
+video, other evaluators can read what was scored, and an interrupted evaluation goes on with the
+next sequence.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from e3sn_lib.data.types import Video
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_mask, write_mask
+from e3sn_lib.geometry import Box, box_xywh
+from e3sn_lib.metrics.scoring import score_sequence, summarise
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_study.evaluation.baselines import (
+    GRABCUT,
+    Ids,
+    MakeTracker,
+    baseline_masks,
+    boxes_of,
+    fill_boxes,
+    mask_in_true_boxes,
+    present,
+)
+from e3sn_study.records.schema import (
+    BOUND,
+    BOX,
+    MODEL,
+    SCORES,
+    THRESHOLDS,
+    TIMING,
+    at_threshold,
+    threshold_of,
+)
+from e3sn_study.records.store import digest, once
+
+
+def evaluate_tracker(
+    tracker: Tracker,
+    sequences: list[Video],
+    out: Path,
+    *,
+    extras: bool = True,
+    thresholds: Iterable[float] | None = None,
+    show: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Track sequences from the boxes of their first masks (paper 4.2), and score the masks.
+
+    Args:
+        tracker: with the inference settings to be scored.
+        sequences: of one benchmark.
+        out: see `write_masks`.
+        extras: also score the tracker's filled boxes, and masks at the true boxes.
+        thresholds: further mask thresholds to score. None: `THRESHOLDS` with extras, else none.
+        show: gets a line of progress for each sequence.
+
+    Returns:
+        Scores per object with the columns ``method`` and ``mask_threshold``; timing per sequence.
+    """
+    own = tracker.config.mask_threshold
+    wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()
+    others = [each for each in wanted if each != own]
+    methods = [MODEL, *([BOX, BOUND] if extras else []), *map(at_threshold, others)]
+    scores, timings = list[pd.DataFrame](), list[pd.DataFrame]()
+    written = write_masks(tracker, sequences, out, extras=extras, thresholds=others)
+    for number, (sequence, timing) in enumerate(zip(sequences, written, strict=True), start=1):
+        found = [score_method(each, read_masks(out / each, sequence), sequence) for each in methods]
+        j, f = (100 * found[0][f"{name}-Mean"].mean() for name in "JF")
+        show(f"{number}/{len(sequences)} {sequence.name}: J {j:.1f}, F {f:.1f}")
+        scores += found
+        timings.append(timing)
+    table = pd.concat(scores, ignore_index=True)
+    table["mask_threshold"] = table["method"].map(threshold_of).astype(float).fillna(own)
+    return table, pd.concat(timings, ignore_index=True)
+
+
+def write_masks(
+    tracker: Tracker,
+    sequences: Iterable[Video],
+    out: Path,
+    *,
+    extras: bool = False,
+    thresholds: Iterable[float] = (),
+) -> Iterator[pd.DataFrame]:
+    """Write the masks of sequences as ``out/METHOD/SEQUENCE/FRAME.png``; yield the timing of each.
+
+    Masks that are there already are kept if the same network made them with the same settings
+    from the same frames and true masks.
+
+    Yields:
+        One row: sequence, frames, objects, seconds_reading, seconds_tracking.
+
+    Raises:
+        InputError: a frame or mask cannot be read, or a first mask has another size than its frame.
+    """
+    thresholds, network = tuple(thresholds), (tracker.backend.identity, tracker.config)
+    for sequence in sequences:
+        made_of = digest(network, extras, thresholds, sequence)
+        track = partial(_track, tracker, sequence, out, extras, thresholds)
+        yield once(out / "timing" / f"{sequence.name}.csv", TIMING, made_of, track)
+
+
+def evaluate_baselines(
+    sequences: list[Video], trackers: Mapping[str, MakeTracker], out: Path
+) -> pd.DataFrame:
+    """Return the scores per object of all methods that need no network of this study.
+
+    Args:
+        sequences: of one benchmark. As many are done at a time as there are cores.
+        trackers: OpenCV's, by name. Each is scored with its box filled and with GrabCut in it.
+        out: keeps the scores of each sequence, for the next time.
+    """
+    settings = GRABCUT, cv2.__version__
+    makers = [(name, getattr(make, "args", ())) for name, make in trackers.items()]
+
+    def score(sequence: Video) -> pd.DataFrame:
+        def compute() -> pd.DataFrame:
+            masks = baseline_masks(sequence, trackers)
+            return pd.concat([score_method(*each, sequence) for each in masks])
+
+        made_of = digest(settings, makers, sequence)
+        return once(out / f"{sequence.name}.csv", SCORES, made_of, compute)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        scores = pd.concat(pool.map(score, sequences))
+    places = {method: place for place, method in enumerate(scores["method"].unique())}
+    return scores.sort_values(
+        "method", key=lambda names: names.map(places), kind="stable", ignore_index=True
+    )
+
+
+def score_method(method: str, masks: Iterable[Ids], sequence: Video) -> pd.DataFrame:
+    """Return the statistics per object of one method's masks of one sequence."""
+    per_object, _ = summarise(score_sequence(masks, sequence))
+    per_object.insert(0, "method", method)
+    return per_object
+
+
+def read_masks(folder: Path, sequence: Video, frames: Iterable[int] | None = None) -> Iterator[Ids]:
+    """Yield the masks (H, W) of ids that were written for some or all frames of a sequence."""
+    for index in range(len(sequence)) if frames is None else frames:
+        yield read_mask(_mask_path(folder, sequence, index))
+
+
+def frame_scores(folder: Path, sequence: Video) -> pd.DataFrame:
+    """Return J and F of every scored frame, as `score_sequence` does, of written masks."""
+    return score_sequence(read_masks(folder, sequence), sequence)
+
+
+def _mask_path(folder: Path, sequence: Video, index: int) -> Path:
+    return folder / sequence.name / f"{sequence.frame_paths[index].stem}.png"
+
+
+def _track(
+    tracker: Tracker, sequence: Video, out: Path, extras: bool, thresholds: tuple[float, ...]
+) -> pd.DataFrame:
+    """Write all masks of one sequence; return its timing, one row."""
+    first = sequence.mask(0)
+    height, width = sequence.frame(0).shape[:2]
+    if first.shape != (height, width):
+        size = f"{first.shape[1]}x{first.shape[0]}"
+        raise InputError(f"mask {sequence.mask_paths[0]} is {size}, its frame {width}x{height}")
+    boxes = present(boxes_of(first, sequence.object_ids()))
+    ids = np.array([0, *boxes], np.uint8)  # by number of the tracked object
+    reader = _TimedFrames(sequence)
+    started, writing = time.perf_counter(), 0.0
+    for index, result in enumerate(tracker.run(reader, [box_xywh(box) for box in boxes.values()])):
+        begun = time.perf_counter()
+        outputs = {MODEL: ids[result.ids]}
+        for each in thresholds:
+            outputs[at_threshold(each)] = ids[result.labels(each)]
+        if extras:
+            tracked: list[Box] = [tuple(box) for box in result.boxes_frame_xyxy.tolist()]
+            outputs[BOX] = fill_boxes(dict(zip(boxes, tracked, strict=True)), first.shape)
+        for method, labels in outputs.items():
+            write_mask(_mask_path(out / method, sequence, index), labels if index else first)
+        writing += time.perf_counter() - begun
+    tracking = time.perf_counter() - started - writing - reader.seconds
+    if extras:
+        for index, labels in enumerate(mask_in_true_boxes(sequence, tracker)):
+            write_mask(_mask_path(out / BOUND, sequence, index), labels)
+    row = (sequence.name, len(sequence), len(boxes), reader.seconds, tracking)
+    return pd.DataFrame([row], columns=[*TIMING.texts, *TIMING.numbers])
+
+
+class _TimedFrames:
+    """The frames of a sequence, and the seconds that reading them takes."""
+
+    def __init__(self, sequence: Video) -> None:
+        self.sequence, self.seconds = sequence, 0.0
+
+    def __iter__(self) -> Iterator[Ids]:
+        for index in range(len(self.sequence)):
+            begun = time.perf_counter()
+            frame = self.sequence.frame(index)
+            self.seconds += time.perf_counter() - begun
+            yield frame

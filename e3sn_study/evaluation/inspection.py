@@ -1,0 +1,127 @@
+"""Look into results and into the network: masks on frames, answers of each level, single crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from e3sn_lib.data.pairs import Pair
+from e3sn_lib.data.types import Video
+from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask, context_side
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.model.windows import Cells
+from e3sn_lib.tracking.tracker import SEARCH_SIZE
+from e3sn_lib.tracking.video import Image, overlay
+from e3sn_study.evaluation.benchmark import read_masks
+from e3sn_study.records.schema import MODEL
+
+
+def spread_by_score(scores: pd.DataFrame, count: int, method: str = MODEL) -> list[str]:
+    """Return names of sequences from best to worst J, evenly spaced in rank; for one, the worst."""
+    means = scores[scores["method"] == method].groupby("sequence")["J-Mean"].mean()
+    ranked = means.sort_values(ascending=False).index
+    last = len(ranked) - 1
+    places = np.linspace(0, last, min(count, len(ranked))) if count > 1 else [last]
+    return [str(ranked[round(place)]) for place in places]
+
+
+def overlaid(video: Video, folders: Mapping[str, Path]) -> Iterator[Image]:
+    """Yield frames with the masks of several methods side by side, each named in its corner.
+
+    Args:
+        video: whose frames are shown.
+        folders: of the masks, see `read_masks`, by the method's name.
+    """
+    for index in range(len(video)):
+        frame, views = video.frame(index), []
+        scale = frame.shape[1] / 900
+        place = (round(14 * scale), round(36 * scale))
+        for name, folder in folders.items():
+            view = overlay(frame, next(read_masks(folder, video, [index])))
+            for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+                font = cv2.FONT_HERSHEY_SIMPLEX
+                cv2.putText(view, name, place, font, scale, colour, width, cv2.LINE_AA)
+            views.append(view)
+        yield np.hstack(views)
+
+
+class Answers(NamedTuple):
+    """What each level's correlation says about one search crop."""
+
+    search: Image
+    """(255, 255, 3)."""
+    box_crop_xyxy: Box
+    """The true target."""
+    maps: dict[str, NDArray[np.float32]]
+    """By level, (n, n): how far the answer at each position is from the level's mean answer."""
+
+
+@torch.inference_mode()
+def level_answers(model: E3SN, video: Video, index: int, object_id: int = 1) -> Answers:
+    """Correlate the first frame's object with a later frame, level by level.
+
+    The search crop lies where the object was one frame before.
+
+    Raises:
+        InputError: the object is absent from one of the three frames.
+    """
+    first, before, now = (_box(video, number, object_id) for number in (0, index - 1, index))
+    frame = video.frame(0)
+    fill = tuple(float(value) for value in frame.reshape(-1, 3).mean(axis=0))
+    crop = _context_crop(before, SEARCH_SIZE)
+    image = crop.image(video.frame(index), fill)
+    target = _context_crop(first, TEMPLATE_SIZE).image(frame, fill)
+    template, search = model.encode_template(_tensor(target, model)), _tensor(image, model)
+    levels = model.mask.whole_maps(template, model.encode_search(search))
+    finest = [max(level.shape[-1] for level in levels)] * 2
+    fused = model.mask.fusion(
+        [F.interpolate(level, finest, mode="bilinear", align_corners=True) for level in levels]
+    )
+    names = [f"conv{name}" for name in model.mask.names]
+    maps = dict(zip([*names, "fused"], map(_distance, [*levels, fused]), strict=True))
+    return Answers(image, crop.box_to_crop(now), maps)
+
+
+def _box(video: Video, index: int, object_id: int) -> Box:
+    box = box_from_mask(video.mask(index) == object_id)
+    if box is None:
+        absent = f"object {object_id} is not in frame {index}"
+        raise InputError(f"sequence {video.name}: {absent}; choose another frame")
+    return box
+
+
+def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
+    """Return the square around a box at the template's scale, `size` pixels wide."""
+    x1, y1, x2, y2 = box_frame_xyxy
+    side = context_side(x2 - x1, y2 - y1) * size / TEMPLATE_SIZE
+    return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), side, size)
+
+
+def _tensor(image: Image, model: E3SN) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device)
+
+
+def _distance(level: Tensor) -> NDArray[np.float32]:
+    """Return the length over channels (1, C, n, n) -> (n, n), each channel standardised first."""
+    mean, deviation = level.mean(dim=(2, 3), keepdim=True), level.std(dim=(2, 3), keepdim=True)
+    return ((level - mean) / (deviation + 1e-6)).square().mean(dim=1).sqrt()[0].cpu().numpy()
+
+
+@torch.inference_mode()
+def predict_windows(model: E3SN, pair: Pair) -> NDArray[np.bool_]:
+    """Return a network's masks (K, 127, 127) of the windows drawn from a training pair."""
+    rows, columns = torch.from_numpy(pair.cells).unbind(dim=1)
+    cells = Cells(torch.zeros_like(rows), rows, columns)
+    template = model.encode_template(_tensor(pair.template, model))
+    search = model.encode_search(_tensor(pair.search, model))
+    return (model.segment(template, search, cells) > 0).cpu().numpy()

@@ -1,0 +1,291 @@
+"""Tables of costs and origins: speed, memory, runs, changed settings, checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from e3sn_study.evaluation.choices import best_choice, mean_choices
+from e3sn_study.records import MEANS, VARIANTS, Records, reference
+from e3sn_study.records.schema import (
+    CHECKS,
+    CHOICES,
+    SAMPLING_COST,
+    SETTINGS,
+    TRAINING_SPEED,
+    VARIANT_COSTS,
+)
+from e3sn_study.tables.cells import (
+    NONE,
+    NOT_RUN,
+    PAPER,
+    PAPER_GPU,
+    gain_text,
+    known,
+    note,
+    number,
+    ours,
+    percent,
+    score,
+    spread,
+    titled,
+)
+
+Rows = list[tuple[str, ...]]
+PAPER_PAIRS = 12_000_000
+"""Image pairs of SiamMask's first stage, 20 epochs of 600,000. The paper does not give its own."""
+
+
+def speed(records: Records) -> pd.DataFrame:
+    """Tracking speed by the paper's convention and by the clock."""
+    paper = {row[0]: row[-1] for row in reference("paper_tables")["table1"]["rows"]}
+    rows = Rows()
+    for name in ("SiamMask", "E3SN"):
+        rows.append((name, PAPER, f"{paper[name]:g}", NONE, NONE, PAPER_GPU))
+    for variant, names in records.compared_runs(*VARIANTS).items():
+        timed = records.speed("davis2016", names or records.main_runs(variant))
+        reading, tracking = timed["seconds_reading"].sum(), timed["seconds_tracking"].sum()
+        cells = [NOT_RUN] * 4
+        if len(timed):
+            steps = ((timed["frames"] - 1) * timed["objects"]).sum()
+            cells = [
+                number(timed["fps"].mean()),
+                number(timed["frames"].sum() / (reading + tracking)),
+                f"{number(1000 * tracking / steps)} ms",
+                ", ".join(sorted({*records.rows(timed["run"])["machine"]})),
+            ]
+        rows.append((VARIANTS[variant], ours(records), *cells))
+    columns = ["Method", "Numbers from", "Object-frames per second"]
+    columns += ["Frames per second by the clock", "Time per object-frame", "Machine"]
+    return titled(pd.DataFrame(rows, columns=columns), records, "speed")
+
+
+def _costs(records: Records) -> pd.DataFrame:
+    """Return the table of `measurements.variant_costs`, in which no part may be lacking."""
+    costs = records.table("variant_costs", VARIANT_COSTS)
+    shares = costs[costs["part"] == "training"].groupby("variant")["share"].sum()
+    if not np.allclose(shares, 1, atol=1e-3):
+        raise VARIANT_COSTS.misfit(records.folder / "variant_costs.csv", "lacks rows")
+    return costs
+
+
+def training_shares(records: Records, new: str, old: str) -> tuple[float, float] | None:
+    """Return the training time of one network as a share of another's; None if it was not run.
+
+    Returns:
+        The share if both see equally many pairs in all, and the share if the first stage of `old`
+        alone sees as many as `new`, so that its further stages come on top.
+    """
+    costs = _costs(records)
+    training = costs[costs["part"] == "training"]
+    per_pair = (training["share"] * training["seconds"]).groupby(training["variant"]).sum()
+    if not {new, old} <= {*per_pair.index}:
+        return None
+    stages = training[training["variant"] == old].groupby("stage", sort=False)["share"].sum()
+    equal = float(per_pair[new] / per_pair[old])
+    return equal, equal * float(stages.iloc[0])
+
+
+def speed_share(records: Records, new: str, old: str) -> float | None:
+    """Return the tracking speed of one network as a share of another's; None if it was not run."""
+    costs = _costs(records)
+    seconds = costs[costs["part"] == "tracking"].set_index("variant")["seconds"]
+    return float(seconds[old] / seconds[new]) if {new, old} <= {*seconds.index} else None
+
+
+def variant_costs(records: Records) -> pd.DataFrame:
+    """Time of training and tracking of the networks that are compared, which took turns."""
+    costs, rows = _costs(records), Rows()
+    for variant, label in VARIANTS.items():
+        own = costs[costs["variant"] == variant]
+        training, tracking = (own[own["part"] == part] for part in ("training", "tracking"))
+        for row in training.to_dict("records"):
+            part = f"training a pair, {row['stage']}, backbone {row['backbone']}"
+            pairs = f"{percent(row['share'])} of its pairs"
+            rows.append((label, part, pairs, _milliseconds(row["seconds"]), NONE))
+        is_other = variant != "siammask"
+        if len(training):
+            whole = _milliseconds((training["share"] * training["seconds"]).sum())
+            shares = training_shares(records, variant, "siammask") if is_other else None
+            equal, on_top = map(percent, shares or (0, 0))
+            of = f"{equal}; {on_top} with its second stage on top" if shares else NONE
+            rows.append((label, "training a pair, all phases", NONE, whole, of))
+        for seconds in tracking["seconds"]:
+            share = speed_share(records, variant, "siammask") if is_other else None
+            of = percent(1 / share) if share else NONE
+            rows.append((label, "tracking an object-frame", NONE, _milliseconds(seconds), of))
+    columns = ["Network", "Part", "Counts for", "Time", "Of SiamMask's"]
+    table = _table(rows, columns, ["Network", "Part", "Time"])
+    return titled(table, records, "variant_costs", *_batches(costs))
+
+
+def sampling_cost(records: Records) -> pd.DataFrame:
+    """Memory and time of a training step against the samples per image."""
+    cost = records.table("sampling_cost", SAMPLING_COST).sort_values("samples")
+    rows = [
+        (
+            f"{row['samples_per_image']:g}",
+            number(row["samples"], decimals=0),
+            _measured(row["seconds_per_step"], "s", 2),
+            _measured(row["peak_memory_mb"], "MB", 0),
+            _measured(row["estimated_memory_mb"], "MB", 0).replace(NOT_RUN, NONE),
+        )
+        for row in cost.to_dict("records")
+    ]
+    columns = ["Samples per image", "Windows per step", "Time per step", "Peak memory"]
+    table = _table(rows, [*columns, "Estimated memory"], [columns[0], *columns[2:]])
+    images = cost["samples"] / cost["samples_per_image"]
+    notes = [note("images", images=each) for each in images[:1]]
+    return titled(table, records, "sampling_cost", *notes)
+
+
+def training_speed(records: Records) -> pd.DataFrame:
+    """Pairs per second of the training loop against plain loops, and where a step's time goes."""
+    timed = records.table("training_speed", TRAINING_SPEED)
+    parts = ("forward", "backward", "update", "data")
+    rows = [
+        (
+            row["phase"],
+            row["contender"],
+            number(row["pairs_per_second"], decimals=2),
+            NONE if row["ratio"] == 1 else f"{number(row['ratio'])} times as fast",
+            *(_measured(row[part], "s", 2) for part in parts),
+        )
+        for row in timed.to_dict("records")
+    ]
+    columns = ["Backbone", "Loop", "Pairs per second"]
+    table = _table(rows, [*columns, "This loop is", *map(str.capitalize, parts)], columns)
+    notes = [f"{each} Data are prepared beside the step." for each in _batches(timed)]
+    return titled(table, records, "training_speed", *notes)
+
+
+def ablations(records: Records) -> pd.DataFrame:
+    """Runs with changed settings against runs of the same budget without the change."""
+    trained, rows = records.runs, []
+    changed_runs = trained[trained["settings"] != ""]
+    for (variant, settings), group in changed_runs.groupby(["variant", "settings"], sort=False):
+        base = _unchanged(trained, group)
+        kept = base["settings"].iloc[0] if len(base) else ""
+        before = kept or "the profile's settings" if len(base) else "no run of this budget"
+        same_seeds = base.loc[base["seed"].isin(group["seed"]), "run"]
+        new = records.measure("davis2016", group["run"])
+        old = records.measure("davis2016", same_seeds)
+        row = {"Variant": VARIANTS.get(variant, variant)}
+        row["Changed"] = " ".join(each for each in settings.split() if each not in kept.split())
+        row["Compared with"] = before
+        for name in MEANS:
+            gain = gain_text(new, old, name) if new and old else NOT_RUN if len(base) else NONE
+            row |= {name: score(new, name), f"{name[0]} gain": gain}
+        rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(len(group))})
+    columns = ["Variant", "Changed", "Compared with", "J-Mean", "J gain", "F-Mean", "F gain"]
+    table = pd.DataFrame(rows or [dict.fromkeys([*columns, "Pairs", "Seeds"], NOT_RUN)])
+    gains = f"{note('gains')} {note('same_seed')}"
+    return titled(table, records, "ablations", note("averages"), gains)
+
+
+def choices(records: Records) -> pd.DataFrame:
+    """Settings of inference on held-out sequences: each tracking pass at its best threshold."""
+    labels = dict(zip(SETTINGS, ("Size rate", "Window", "Penalty", "Threshold"), strict=True))
+    rows, notes, tracked = [], list[str](), list(SETTINGS[:3])
+    tracks = dict(records.runs[["run", "track"]].to_numpy())
+    for run, scores in records.tables("choices", CHOICES).items():
+        means, best = mean_choices(scores), best_choice(scores)
+        is_best = means.index == means["J&F"].idxmax()
+        of_best_pass = (means[tracked] == [best[name] for name in tracked]).all(axis=1)
+        best_of_passes = means.groupby(tracked, sort=False)["J&F"].idxmax()
+        shown = means.index.isin(best_of_passes) | of_best_pass
+        for row, chosen in zip(means[shown].to_dict("records"), is_best[shown], strict=True):
+            cells = {"Run": run} | {label: f"{row[name]:g}" for name, label in labels.items()}
+            cells |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
+            rows.append(cells | {"Best": "yes" if chosen else NONE})
+        sequences = ", ".join(scores["sequence"].unique())
+        notes.append(note("held_out", run=run, sequences=sequences))
+        if used := tracks.get(run):
+            same = means[(means[[*SETTINGS]] == [used[name] for name in SETTINGS]).all(axis=1)]
+            here = number(100 * same["J&F"].iloc[0]) if len(same) else NOT_RUN
+            named = ", ".join(f"{label.lower()} {used[name]:g}" for name, label in labels.items())
+            notes.append(note("chosen", settings=named, score=here))
+    columns = ["Run", *labels.values(), "J-Mean", "F-Mean", "J&F", "Best"]
+    table = pd.DataFrame(rows or [dict.fromkeys(columns, NOT_RUN)])
+    return titled(table, records, "choices", *notes)
+
+
+def runs(records: Records) -> pd.DataFrame:
+    """Where every number comes from: one row per training run."""
+    rows = []
+    for run in records.runs.to_dict("records"):
+        changes = "".join(f" --set {each}" for each in run["settings"].split())
+        options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
+        share = number(100 * run["pairs"] / PAPER_PAIRS, decimals=3)
+        changed = " with changes" if run.get("dirty") is True else ""
+        rows.append(
+            {
+                "Run": run["run"],
+                "Command": f"e3sn train {options}{changes}",
+                "Pairs": f"{run['pairs']:,}",
+                "Of 12 million": f"{share} %",
+                "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
+                "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MB",
+                "Machine": f"{run['machine']}, {known(run.get('cores'))} cores",
+                "Precision": known(run.get("precision")),
+                "Commit": f"{known(run.get('commit'))[:8]}{changed}",
+                "Files replaced": known(run.get("replaced_files")),
+                "Steps skipped": known(run.get("skipped_steps")),
+            }
+        )
+    table = pd.DataFrame(rows or [{"Run": NOT_RUN}])
+    return titled(table, records, "runs", note("stage", pairs=PAPER_PAIRS))
+
+
+def checks(records: Records) -> pd.DataFrame:
+    """What this was checked against, from the file that the golden tests leave."""
+    rows = [
+        (
+            row["check"],
+            row["source"],
+            f"{row['largest']:.2g}",
+            f"{row['tolerance']:.2g}",
+            f"{row['cases']:,}",
+            "yes" if row["largest"] <= row["tolerance"] else "no",
+        )
+        for row in records.table("checks", CHECKS).to_dict("records")
+    ]
+    columns = ["Check", "Outside source", "Largest deviation", "Tolerance", "Cases", "Holds"]
+    table = _table(rows, columns, columns[:2])
+    table.attrs |= {"title": "Checks: the largest deviation from each outside source", "notes": []}
+    return table
+
+
+def _table(
+    rows: Sequence[tuple[str, ...]], columns: list[str], if_not_run: list[str]
+) -> pd.DataFrame:
+    """Return a table of rows; without any, one row that says "not run" in fewer columns."""
+    empty = pd.DataFrame([dict.fromkeys(if_not_run, NOT_RUN)])
+    return pd.DataFrame(rows, columns=columns) if rows else empty
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{number(1000 * seconds, decimals=0 if seconds >= 0.1 else 1)} ms"
+
+
+def _measured(value: float, unit: str, decimals: int) -> str:
+    return NOT_RUN if math.isnan(value) else f"{number(value, decimals=decimals)} {unit}"
+
+
+def _batches(table: pd.DataFrame) -> list[str]:
+    return [note("batches", **row) for row in table[:1].to_dict("records")]
+
+
+def _unchanged(trained: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
+    """Return runs of the same variant and pairs that change fewer of the settings than a group."""
+    first = group.iloc[0]
+    changed = {*first["settings"].split()}
+    alike = trained[
+        (trained["variant"] == first["variant"]) & trained["pairs"].isin(group["pairs"])
+    ]
+    fewer = alike[[{*text.split()} < changed for text in alike["settings"]]]
+    least = min(fewer["settings"], key=lambda text: len(text.split()), default="")
+    return fewer[fewer["settings"] == least]

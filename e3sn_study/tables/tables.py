@@ -1,0 +1,287 @@
+"""The study's tables: functions of its files of record, with the paper's rows beside ours.
+
+Each takes `Records` and returns a table of text, with ``attrs["title"]`` and ``attrs["notes"]``.
+No cell is empty: "not run" stands where nothing was run, a dash where nothing can belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+from e3sn_study.evaluation.diagnosis import size_slope
+from e3sn_study.records import (
+    MEANS,
+    PAPER_THRESHOLD,
+    REFERENCE,
+    STATISTICS,
+    VARIANTS,
+    Records,
+    reference,
+)
+from e3sn_study.records.averages import Measured
+from e3sn_study.records.schema import BOUND, BOX, CROPS, MODEL, STILL, STILL_BOX, TRUE_BOX
+from e3sn_study.tables import costs
+from e3sn_study.tables.attributes import attributes
+from e3sn_study.tables.cells import (
+    NONE,
+    NOT_RUN,
+    PAPER,
+    PAPER_GPU,
+    RECOMPUTED,
+    duration,
+    gain_text,
+    note,
+    number,
+    ours,
+    score,
+    spread,
+    titled,
+)
+from e3sn_study.tables.claims import claims, paper_difference, paper_rows
+
+Cells = dict[str, str]
+
+
+def table1(records: Records) -> pd.DataFrame:
+    """DAVIS-2016: the paper's Table 1 with our rows and what the DAVIS authors' files give."""
+    path = REFERENCE / "davis16_recomputed.csv"
+    published = pd.read_csv(path, dtype=str).sort_values("J-Mean", ascending=False)
+    recomputed = published.set_index("name").to_dict("index")
+    return _benchmark(records, "table1", "davis2016", recomputed, note("recomputed"))
+
+
+def table2(records: Records) -> pd.DataFrame:
+    """DAVIS-2017: the paper's Table 2 with our rows."""
+    return _benchmark(records, "table2", "davis2017", {})
+
+
+def table3(records: Records) -> pd.DataFrame:
+    """Two stages against sampling: accuracy, training time and memory, at equal budget."""
+    return _comparison(records, "table3", "e3sn-s", "siammask", with_costs=True)
+
+
+def table4(records: Records) -> pd.DataFrame:
+    """One level against the aggregation of three, at equal budget."""
+    return _comparison(records, "table4", "e3sn", "e3sn-s")
+
+
+def bounds(records: Records) -> pd.DataFrame:
+    """What needs no learning, and upper bounds, had localisation been perfect."""
+    scores, chosen = records.scores("davis2016"), records.main_runs("e3sn")
+    baselines = list(dict.fromkeys(scores.loc[scores["run"] == "", "method"]))
+    entries = [(method, method, [""]) for method in baselines or [STILL_BOX, STILL]]
+    entries += [(f"E3SN: {method}", method, chosen) for method in (BOX, BOUND)]
+    rows = []
+    for label, method, names in [*entries, ("E3SN", MODEL, chosen)]:
+        measured = records.measure("davis2016", names, method)
+        shows = reference("tables")["methods"].get(method, "no network of this study")
+        row = {"Method": label, "What it shows": shows}
+        rows.append(row | {name: score(measured, name) for name in STATISTICS})
+    for method, reason in records.lacking("davis2016").items():
+        row = {"Method": method, "What it shows": f"not run: {reason}"}
+        rows.append(row | dict.fromkeys(STATISTICS, NOT_RUN))
+    return titled(pd.DataFrame(rows), records, "bounds", note("averages"))
+
+
+def per_sequence(records: Records) -> pd.DataFrame:
+    """J and F of each sequence, the worst of E3SN first."""
+
+    def column(variant: str, statistic: str, method: str = MODEL) -> pd.Series | str:
+        measured = records.measure("davis2016", records.main_runs(variant), method)
+        return measured.by_sequence(statistic) if measured else NOT_RUN
+
+    frames = records.scores("davis2016").groupby("sequence")["frames"].max().astype(int)
+    columns: dict[str, pd.Series | str] = {"Frames scored": frames}
+    for variant in _with_own_settings(records):
+        for statistic in MEANS:
+            columns[f"{statistic[0]} {VARIANTS[variant]}"] = column(variant, statistic)
+    columns["J E3SN in true boxes"] = column("e3sn", "J-Mean", BOUND)
+    table = pd.DataFrame(columns).rename_axis("Sequence").reset_index()
+    if table.empty:
+        table = pd.DataFrame([dict.fromkeys(table.columns, NOT_RUN)])
+    table = table.sort_values(["J E3SN", "Sequence"])
+    table = table.map(lambda cell: number(cell) if isinstance(cell, float) else cell)
+    return titled(table, records, "per_sequence")
+
+
+def crops(records: Records) -> pd.DataFrame:
+    """Masks and boxes of single crops, of objects that training has seen and of others."""
+    rows = []
+    for run, table in records.tables("crops", CROPS).items():
+        for name, part in table.groupby("set", sort=False):
+            row = {"Run": run, "Set": name}
+            row["Seen in training"] = "no" if str(name).endswith("held out") else "yes"
+            for label, key in (("Mask IoU", "mask_iou"), ("Box IoU", "box_iou")):
+                values = 100 * part[key]
+                row[label] = f"{number(values.mean())} ± {number(values.sem())}"
+            row["Slope of size"] = number(size_slope(part), decimals=2)
+            row["Pairs"] = str(part["mask_iou"].count())
+            rows.append(row | {"Left out": str(part["mask_iou"].isna().sum())})
+    table = pd.DataFrame(rows or [dict.fromkeys(("Run", "Set", "Mask IoU", "Box IoU"), NOT_RUN)])
+    return titled(table, records, "crops")
+
+
+def threshold_sweep(records: Records) -> pd.DataFrame:
+    """J and F at several mask thresholds, among them that of the runs' own settings."""
+    names = {variant: records.main_runs(variant) for variant in _with_own_settings(records)}
+    found = {variant: records.by_threshold("davis2016", each) for variant, each in names.items()}
+    rows = []
+    for threshold in sorted({*chain(*found.values())}) or [PAPER_THRESHOLD]:
+        row = {"Threshold": f"{threshold:.2f}"}
+        for variant, each in found.items():
+            scores = {name: score(each.get(threshold), name) for name in MEANS}
+            row |= {f"{name[0]} {VARIANTS[variant]}": cell for name, cell in scores.items()}
+        rows.append(row)
+    scored = records.scores("davis2016")
+    is_own = (scored["method"] == MODEL) & scored["run"].isin([*chain(*names.values())])
+    own = sorted(scored.loc[is_own, "mask_threshold"].unique()) or [PAPER_THRESHOLD]
+    texts = ["the paper's 0.50" if each == PAPER_THRESHOLD else f"{each:.2f}" for each in own]
+    thresholds = note("thresholds", own=" and ".join(texts))
+    return titled(pd.DataFrame(rows), records, "threshold_sweep", thresholds)
+
+
+OUTER = (STILL, "NanoTrack box + GrabCut", TRUE_BOX, "true box + GrabCut", f"E3SN: {BOUND}")
+"""Rows of `bounds` that stand beside the networks where space is short."""
+TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
+    "claims": claims,
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table4": table4,
+    "bounds": bounds,
+    "per_sequence": per_sequence,
+    "crops": crops,
+    "attributes": attributes,
+    "threshold_sweep": threshold_sweep,
+    "variant_costs": costs.variant_costs,
+    "speed": costs.speed,
+    "sampling_cost": costs.sampling_cost,
+    "training_speed": costs.training_speed,
+    "ablations": costs.ablations,
+    "choices": costs.choices,
+    "checks": costs.checks,
+    "runs": costs.runs,
+}
+"""Every table by its name, in the order of the report."""
+
+
+def short_table1(records: Records) -> pd.DataFrame:
+    """Table 1 in a few rows, for the README: both networks, baselines and bounds."""
+    full, bound = table1(records), bounds(records)
+    rows = full[full["Method"].isin(["SiamMask", "E3SN"])]
+    outer = bound[bound["Method"].isin(OUTER)]
+    outer = outer.assign(**{"Numbers from": ours(records), "Pairs": NONE, "Seeds": NONE})
+    columns = ["Method", "Numbers from", "Pairs", "Seeds", *MEANS]
+    table = pd.concat([rows, outer])[columns].reset_index(drop=True)
+    table.attrs |= {"title": full.attrs["title"], "notes": [note("legend")]}
+    return table
+
+
+def _benchmark(
+    records: Records, name: str, benchmark: str, recomputed: dict[str, Cells], *notes: str
+) -> pd.DataFrame:
+    """Return the paper's rows of a table, each followed by recomputed rows and by ours."""
+    whole, remaining = records.whole_set(benchmark), dict(recomputed)
+    rows, timed, frozen = list[Cells](), list[str](), False
+    for method, paper in paper_rows(name).items():
+        flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")}
+        rows.append(_row(method, PAPER, {key: str(value) for key, value in paper.items()} | flags))
+        if method in remaining:
+            rows.append(_row(method, RECOMPUTED, remaining.pop(method) | flags))
+        for variant in (variant for variant, label in VARIANTS.items() if label == method):
+            for group in _budgets(records, variant):
+                speeds = records.speed(benchmark, group["run"])
+                cells = _scores(records.measure(benchmark, group["run"]), paper if whole else {})
+                cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
+                cells |= flags | {"Pairs": spread(group, "pairs")}
+                rows.append(_row(method, ours(records), cells))
+                timed += speeds["run"].unique().tolist()
+                frozen |= group["frozen"].any()
+    rows += _foreign(records, benchmark)
+    rows += [_row(method, RECOMPUTED, values) for method, values in remaining.items()]
+    machines = ", ".join(sorted({*records.rows(timed)["machine"]}))
+    fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
+    general = [note("averages"), note("tuned"), note("pairs"), fps]
+    general += [note("frozen")] if frozen else []
+    general += [note("part")] if len(records.scores(benchmark)) and not whole else []
+    return titled(pd.DataFrame(rows), records, name, *general, *notes)
+
+
+def _foreign(records: Records, benchmark: str) -> list[Cells]:
+    """Return rows of weights that were scored and whose training is not on record."""
+    scores, rows = records.scores(benchmark), []
+    known = {"", *records.runs["run"], *records.left_out}
+    for run, variant in scores[["run", "variant"]].drop_duplicates().sort_values("run").to_numpy():
+        if run not in known:
+            source = f"{run}: weights without a training run on record"
+            cells = _scores(records.measure(benchmark, [run]), {})
+            rows.append(_row(VARIANTS.get(variant, variant), source, cells))
+    return rows
+
+
+def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
+    """Return a variant's runs with the profile's own settings, and those compared with SiamMask.
+
+    Groups without a run are left out, unless there is no other.
+    """
+    both = dict.fromkeys(["", records.comparable_settings(variant, "siammask")])
+    groups = [records.rows(records.main_runs(variant, settings)) for settings in both]
+    return [group for group in groups if len(group)] or groups[:1]
+
+
+def _row(method: str, source: str, values: Cells) -> Cells:
+    columns = ("Pairs", "FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds")
+    cells = {name: values.get(name, NONE) for name in columns}
+    return {"Method": method, "Numbers from": source} | cells
+
+
+def _scores(measured: Measured | None, paper: dict[str, Any]) -> Cells:
+    """Return the cells of our scores, with their differences to the paper's."""
+    cells = {name: score(measured, name) for name in STATISTICS}
+    if measured is None:
+        return cells | dict.fromkeys(("J - paper", "F - paper", "Seeds"), NOT_RUN)
+    gaps = {name: measured.value(name) - paper[name] for name in MEANS if name in paper}
+    texts = {f"{name[0]} - paper": number(gap, signed=True) for name, gap in gaps.items()}
+    return cells | texts | {"Seeds": str(measured.seeds)}
+
+
+def _comparison(
+    records: Records, name: str, new: str, old: str, with_costs: bool = False
+) -> pd.DataFrame:
+    """Return two variants at equal budget, the paper's rows and ours, and their differences."""
+    settings = records.comparable_settings(new, old)
+    groups = [records.rows(records.main_runs(variant, settings)) for variant in (old, new)]
+    b, a = measured = [records.measure("davis2016", group["run"]) for group in groups]
+    rows = list[Cells]()
+    for variant, group, found in zip((old, new), groups, measured, strict=True):
+        paper = paper_rows(name)[VARIANTS[variant]]
+        theirs = {key: str(paper[key]) for key in MEANS}
+        mine = {key: score(found, key) for key in MEANS}
+        if with_costs:
+            theirs |= {"Training time": f"{paper['Training hours']} h", "Peak memory": NONE}
+            memory = spread(group, "peak_memory_mb", "MB")
+            mine |= {"Training time": duration(group), "Peak memory": memory}
+        theirs |= {"Pairs": NONE, "Seeds": NONE}
+        mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(len(group) or NOT_RUN)}
+        for source, cells in ((PAPER, theirs), (ours(records), mine)):
+            rows.append({"Method": VARIANTS[variant], "Numbers from": source} | cells)
+    gaps = paper_difference(name, new, old)
+    theirs = {key: number(value, signed=True) for key, value in gaps.items()}
+    mine = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
+    for source, cells in ((PAPER, theirs), (ours(records), mine)):
+        labels = {"Method": f"{VARIANTS[new]} - {VARIANTS[old]}", "Numbers from": source}
+        rows.append(dict.fromkeys(rows[0], NONE) | labels | cells)
+    notes = [note("averages"), note("gains")]
+    notes += [note("budget", settings=settings)] if settings else []
+    notes += [note("frozen")] if any(group["frozen"].any() for group in groups) else []
+    notes += [note("hours")] if with_costs else []
+    return titled(pd.DataFrame(rows), records, name, *notes)
+
+
+def _with_own_settings(records: Records) -> list[str]:
+    """Return the variants trained with the profile's own settings, and E3SN in any case."""
+    return [each for each in VARIANTS if each == "e3sn" or records.main_runs(each)]
