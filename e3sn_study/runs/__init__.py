@@ -289,22 +289,20 @@ class Study:
                 name = ""
             if name != path.stem:
                 outdated.append(path.stem)
-                self._set_aside(path.stem)
+                self._set_aside(f"*/{path.stem}[._]*")
         for config in self.load().data.evaluation:
             with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
                 files = digest(self.sequences(config.name))
                 for path in sorted((self.results / config.name).glob("*.csv")):
                     if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
-                        self._set_aside(path.stem, config.name)
+                        self._set_aside(f"{config.name}/{path.name}")
         return outdated
 
-    def _set_aside(self, name: str, folder: str = "*") -> None:
-        """Move the files of record of a run, all or those in one folder."""
-        for pattern in (f"{folder}/{name}.*", f"{folder}/{name}_*"):
-            for path in self.results.glob(pattern):
-                target = self.results / "earlier" / path.relative_to(self.results)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+    def _set_aside(self, pattern: str) -> None:
+        for path in list(self.results.glob(pattern)):
+            target = self.results / "earlier" / path.relative_to(self.results)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
     @cached_property
     def _opened(self) -> dict[object, tuple[TrainSets, Files]]:
