@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from e3sn_lib.model.network import build_model
     from e3sn_lib.model.weights import load_model
     from e3sn_lib.profiles.loading import load_profile
+    from e3sn_lib.tracking.backends import load_export
     from e3sn_lib.tracking.own_video import track_video
     from e3sn_lib.tracking.tracker import Tracker
     from e3sn_lib.tracking.video import overlay, read_frames
@@ -21,6 +22,7 @@ __all__ = [
     "boundary_accuracy",
     "build_model",
     "evaluate_sequence",
+    "load_export",
     "load_model",
     "load_profile",
     "overlay",
@@ -34,6 +36,7 @@ _MODULES = {
     "boundary_accuracy": "metrics.measures",
     "build_model": "model.network",
     "evaluate_sequence": "metrics.scoring",
+    "load_export": "tracking.backends",
     "load_model": "model.weights",
     "load_profile": "profiles.loading",
     "overlay": "tracking.video",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,6 +16,12 @@ class InputError(Exception):
     The message is a single line: what is wrong, where (file, frame or key), and what to do.
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return `` (did you mean 'x'?)`` for the most similar known word, or "" if none is similar."""
+    close = difflib.get_close_matches(str(word), [str(each) for each in known], n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,23 @@ def write_checkpoint(run_dir: Path, profile: Profile, precision: str, content: d
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         raise InputError(
             f"cannot write the checkpoint of step {step}, {path}; {kept}. Free some disk space and start again"
+        ) from error
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a run's checkpoint, whole or not at all, from one folder to another; nothing happens where there is none.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if not (source / CHECKPOINT).is_file():
+        return
+    try:
+        with atomic_path(target / CHECKPOINT) as temporary:
+            shutil.copyfile(source / CHECKPOINT, temporary)
+    except OSError as error:
+        raise InputError(
+            f"cannot copy {source / CHECKPOINT} to {target} ({error.strerror}); free some space there, or change train.backup"
         ) from error
 
 

@@ -13,8 +13,9 @@ from e3sn_lib.profiles.loading import available_profiles, available_variants
 from e3sn_study.cli import bench, models, study, track
 
 DATA_ACTIONS = (
-    "verify: only look, status 1 unless every set is complete; prepare: make what can be made, the indices too, and open some "
-    "frames of each set, status 1 unless what is there can be trained on; synthesize: make the procedural set in DATA/synthetic"
+    "verify: only look; status 1 unless every set is present. prepare: make what can be made, the indices too, and open some "
+    "frames of each set; status 1 if a set that is there cannot be used, or if none can be trained on. "
+    "synthesize: make the procedural set in DATA/synthetic. Wrong settings or no data folder: status 2"
 )
 
 

@@ -10,21 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.sources import ORIGIN
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
 from e3sn_study.records import NONE, VARIANTS, is_synthetic, number, percent, read_runs, reference, without_folders
 from e3sn_study.report.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
 from e3sn_study.tables.deviations import profiles_of, set_label
-
-TERMS = {
-    "davis": "CC BY-NC 4.0",
-    "coco": "annotations CC BY 4.0, images under their Flickr licences",
-    "youtube_vos": "annotations CC BY 4.0, non-commercial research",
-    "imagenet_vid": "non-commercial research and education",
-    "mask_folder": "research data, terms of the respective set",
-    "synthetic": "made by this study, MIT",
-}
 
 
 def figures_section(report: Path) -> str:
@@ -52,8 +43,8 @@ def data_section(results: Path, profile: Profile) -> str:
             "Frames apart": f"at most {each.frame_range}" if each.frame_range > 1 else NONE,
             "Smallest object": NONE if each.kind == "imagenet_vid" else f"{each.min_area:,.0f} pixels",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
-            "Terms": TERMS.get(each.kind, "unknown"),
-            "From": ORIGIN.get(each.kind, "unknown").format(year=each.year),
+            "Terms": KINDS[each.kind].terms,
+            "From": KINDS[each.kind].origin.format(year=each.year),
         }
         for each in profile.data.train
     ]
@@ -61,7 +52,7 @@ def data_section(results: Path, profile: Profile) -> str:
     opened = sorted({(each["name"], each["tracks"]) for data in runs["data"] for each in data})
     found = ", ".join(f"{name} {tracks:,}" for name, tracks in opened)
     missing = sorted({without_folders(notice) for notices in runs.get("absent", []) for notice in notices})
-    trained = [f"{each.kind} {each.year} {each.split}" for each in profile.data.train if each.kind in ("davis", "synthetic")]
+    trained = [f"{each.kind} {each.year} {each.split}" for each in profile.data.train if KINDS[each.kind].has_videos]
     tested = ", ".join(f"{each.name} ({each.kind} {each.year} {each.split})" for each in profile.data.evaluation)
     lines = [
         f"Benchmarks: {tested}.",
