@@ -193,8 +193,9 @@ class _Lines:
 def _progress() -> tqdm:
     """Return a bar with frames/s and the time left; lines where no terminal is."""
     if sys.stderr.isatty():
-        return tqdm(unit=" frames", dynamic_ncols=True, leave=False)
-    line = "{n_fmt} of {total_fmt} frames, {rate_fmt}, {remaining} left"
+        bar = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+        return tqdm(unit=" frames", bar_format=bar, dynamic_ncols=True, leave=False)
+    line = "{n_fmt} of {total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     wait = SECONDS_PER_LINE
     return tqdm(file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait)
 
