@@ -260,7 +260,7 @@ class TestEnds:
                 raise OSError(errno.ENOSPC, "No space left on device")
             real(*arguments, **named)
 
-        from e3sn_lib import outputs
+        from e3sn_lib.tracking import outputs
 
         owner, name = (outputs.ClipWriter, fails[11:]) if "." in fails else (outputs, fails)
         real = getattr(owner, name)
