@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.tracking.outputs import DEFAULT_SAVE, FILES, Clip, Output, open_outputs
+from e3sn_lib.tracking import DEFAULT_SAVE, FILES
+from e3sn_lib.tracking.outputs import Clip, Output, open_outputs
 from e3sn_lib.tracking.pipeline import prefetch
 from e3sn_lib.tracking.prompts import Plan, Prompt
 from e3sn_lib.tracking.session import Seen, Session, cleaned
@@ -62,7 +63,7 @@ def track_video(
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
         out: a folder, made if there is none; files of the same names are replaced.
         prompts: further boxes, in other frames or with given ids.
-        save: what to write, keys of `outputs.FILES`.
+        save: what to write, keys of `FILES`.
         first, last: numbers of the first and last frame; None: the last of the video.
         stride: 2 for every second frame.
         backward: also follow each object from its first box back to the first frame.
