@@ -68,6 +68,21 @@ def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float6
     return np.concatenate([middle - half, middle + half], axis=-1)
 
 
+def window_corner(cell: Any, margin: int, stride: int = 1) -> Any:
+    """Return where the candidate window of a cell begins, on one axis.
+
+    Args:
+        cell: row or column in the grid of cells; an integer, an array or a tensor of integers.
+        margin: pixels that the first window reaches beyond the search crop.
+        stride: of the feature map that is cut, in search pixels; 1 for the crop itself.
+
+    Returns:
+        First row or column of the window in that map. It is negative for a window that begins
+        before the crop.
+    """
+    return (STRIDE * cell - margin) // stride
+
+
 def encode_boxes(boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy, w, h."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
@@ -247,9 +262,7 @@ class Patch(NamedTuple):
     columns: slice
 
 
-def paste_patch(
-    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
-) -> Patch:
+def paste_patch(soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]) -> Patch:
     """Bring a window's soft mask back to the frame, bilinearly, only where the window reaches.
 
     Args:
@@ -269,9 +282,7 @@ def paste_patch(
     if min(size) == 0:
         return Patch(np.zeros(size[::-1], np.float32), rows, columns)
     matrix[:, 2] -= (columns.start, rows.start)
-    soft = cv2.warpAffine(
-        soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside
-    )
+    soft = cv2.warpAffine(soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside)
     return Patch(soft, rows, columns)  # type: ignore[arg-type]
 
 

@@ -30,7 +30,7 @@ def read_frames(clip):
 
 def run(graph, known):
     inputs = {each.name: known[each.name] for each in GRAPHS[graph].get_inputs()}
-    return dict(zip((each.name for each in GRAPHS[graph].get_outputs()), GRAPHS[graph].run(None, inputs)))
+    return dict(zip((each.name for each in GRAPHS[graph].get_outputs()), GRAPHS[graph].run(None, inputs), strict=True))
 
 
 def context_side(wh):

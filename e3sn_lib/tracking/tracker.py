@@ -110,9 +110,7 @@ class Tracker:
         precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in some pixels.
     """
 
-    def __init__(
-        self, network: Any, config: TrackConfig | None = None, device: Any = None, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, network: Any, config: TrackConfig | None = None, device: Any = None, precision: str = "fp32") -> None:
         if isinstance(network, tuple):
             network, profile = network
             config = config or profile.track
@@ -208,9 +206,7 @@ class Choice(NamedTuple):
         return np.stack([self.best % CELLS**2 // CELLS, self.best % CELLS], axis=1)
 
 
-def choose(
-    cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: NDArray[np.float64], config: TrackConfig
-) -> Choice:
+def choose(cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: NDArray[np.float64], config: TrackConfig) -> Choice:
     """Pick the best anchor; large changes of size and ratio, and far moves, count against one (SiamRPN).
 
     Args:

@@ -11,7 +11,7 @@ from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.cli.study import data_root
 
 if TYPE_CHECKING:
-    from e3sn_lib.training.loop import Source
+    from e3sn_lib.data.pairs import Source
 
 
 def bench(options: argparse.Namespace) -> int:

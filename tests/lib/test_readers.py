@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -328,6 +329,15 @@ def test_youtube_vos_says_what_is_wrong(tmp_path: Path) -> None:
         youtube_vos_tracks(tmp_path)
 
 
+@pytest.mark.parametrize("video", ["../other", "/etc", "..", "a/b", ""])
+def test_youtube_vos_reads_no_video_outside_its_folder(tmp_path: Path, video: str) -> None:
+    meta = make_youtube_vos(tmp_path) / "train" / "meta.json"
+    videos = json.loads(meta.read_text())["videos"]
+    meta.write_text(json.dumps({"videos": videos | {video: videos["003234408d"]}}))
+    with pytest.raises(InputError, match=f"has a video '{video}', which is no name of a folder"):
+        youtube_vos_tracks(tmp_path)
+
+
 # ImageNet-VID
 
 OBJECT = """<object><trackid>{}</trackid><name>n02691156</name><bndbox><xmax>{}</xmax><xmin>{}</xmin><ymax>{}</ymax>
@@ -372,6 +382,15 @@ def test_imagenet_vid_teaches_location_and_no_mask(tmp_path: Path) -> None:
     assert batch.sample_labels.tolist() == [0]
     assert (batch.mask == -1).all()
     assert (batch.anchor_labels == 1).any()
+
+
+def test_imagenet_vid_leaves_out_boxes_without_end(tmp_path: Path) -> None:
+    path = next((make_imagenet_vid(tmp_path) / "Annotations").rglob("000001.xml"))
+    whole = path.read_text()
+    for value in ("inf", "nan", "1e999"):
+        path.write_text(whole.replace("<xmax>63</xmax>", f"<xmax>{value}</xmax>"))
+        os.utime(path, (1, int.from_bytes(value.encode())))  # another time than the index knows
+        assert imagenet_vid_tracks(tmp_path).left_out["box without area"] == 1
 
 
 def test_imagenet_vid_says_what_is_wrong(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from e3sn_lib.data.davis import read_list
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
@@ -262,3 +263,13 @@ def test_vos_benchmark_agrees_on_clips_of_several_objects(tmp_path: Path, seed: 
         number: pytest.approx((j[number], f[number]), abs=1e-9) for number in (1, 2, 3)
     }
     assert 20 < 100 * ours["J-Mean"].mean() < 95
+
+
+def test_cases(shared_path: Callable[[str], Path]) -> None:
+    cases = shared_path("cases")
+    double = score_folder(cases / "apple_double/masks", cases / "apple_double/truth")
+    assert double["J"].tolist() == [1]
+    listed = cases / "list_with_bom"
+    assert score_folder(listed / "masks", listed / "truth", read_list(listed / "val.txt"))["J"].tolist() == [1] * 3
+    soft = score_folder(cases / "soft_masks/masks", cases / "soft_masks/truth")
+    assert soft.attrs["notes"][1:] == ["s: 3 masks have other values than 0 and 255; all above 0 count as the object"]
