@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from e3sn_lib.config import Profile
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.cli.study import data_root
@@ -48,6 +46,8 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
 
 
 def _bench_precision(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
+    import pandas as pd
+
     from e3sn_lib.files import write_csv
     from e3sn_study.bench.training_speed import expected_seconds, precision_difference, precision_profile, train_precisions
     from e3sn_study.figures import precision_curves, save_figure

@@ -23,8 +23,7 @@ from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking import outputs
-from e3sn_lib.tracking.outputs import FILES
+from e3sn_lib.tracking import FILES, outputs
 from e3sn_lib.tracking.own_video import track_video
 from e3sn_lib.tracking.prompts import Prompt, prompt_from_text
 from e3sn_lib.tracking.session import Seen
