@@ -169,14 +169,33 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> tu
     """
     path = Path(path)
     state = read_safetensors(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("format") != "e3sn":
-        raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
-    profile = profile_from_dict(json.loads(metadata["profile"]))
+    profile = load_profile_of(path)
     model = build_model(profile.model)
     strict_load(model, _floats(state), f"model {path}")
     return model.to(device or best_device()).eval(), profile
+
+
+def load_profile_of(path: Path) -> Profile:
+    """Return the profile that a model was trained by; raises InputError as `read_metadata`."""
+    return profile_from_dict(json.loads(read_metadata(path)["profile"]))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a model's file says of it: ``profile`` as JSON, perhaps ``run`` and ``commit``.
+
+    Raises:
+        InputError: no such file, or not a model of this project.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error
+    if metadata.get("format") != "e3sn":
+        raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
+    return metadata
 
 
 def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
