@@ -75,8 +75,8 @@ def test_an_annotation_that_cannot_be_used_is_left_out_alone(tmp_path: Path, rea
     assert [track.name for track in tracks.tracks] == ["1/1"]
     assert list(tracks.left_out.values()) == [2]
     assert tracks.reasons().startswith(f"2 {reason}")
-    config = TrainSetConfig("coco", ("",), images="images", annotations="a.json", min_area=0)
-    (row,) = verify(DataConfig(root=str(tmp_path), train=(config,))).itertuples()
+    config = TrainSetConfig("coco", (tmp_path.name,), images="images", annotations="a.json", min_area=0)
+    (row,) = verify(DataConfig(root=str(tmp_path.parent), train=(config,))).itertuples()
     assert (row.state, row.tracks) == ("partial", 1)
     assert row.left_out == tracks.reasons()
 
