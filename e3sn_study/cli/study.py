@@ -126,7 +126,6 @@ def train(options: argparse.Namespace) -> int:
 
 def _dry_run(options: argparse.Namespace) -> int:
     from e3sn_study.bench.dry_run import dry_run
-    from e3sn_study.bench.planning import ARITHMETIC_SHARE, BANDWIDTH_SHARE
 
     profile = load_profile(options.profile, options.variant, options.set, seed=options.seed, data_root=data_root(options))
     plan = dry_run(profile, Path(options.runs))
@@ -135,13 +134,8 @@ def _dry_run(options: argparse.Namespace) -> int:
             print(
                 table.to_string(index=table is not plan.sets, header=table is plan.sets, float_format="{:.4g}".format), end="\n\n"
             )
-    for line in (*plan.notes, *plan.files):
+    for line in (*plan.notes, plan.folder):
         print(line)
-    print(
-        f"\nESTIMATE, no such GPU was used: counted operations and bytes in 16 bits, at {ARITHMETIC_SHARE:.0%} of the peak "
-        f"arithmetic and {BANDWIDTH_SHARE:.0%} of the bandwidth, if pairs are prepared fast enough"
-    )
-    print(plan.gpus.to_string(index=False, float_format="{:.3g}".format))
     for problem in plan.problems:
         print(f"e3sn train: {problem}", file=sys.stderr)
     return 2 if plan.problems else 0
