@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +129,7 @@ def state_bytes(stepper: Stepper) -> int:
     return _bytes_of([*stepper.model.state_dict().values(), *state])
 
 
-def _bytes_of(values: list[object]) -> int:
+def _bytes_of(values: Iterable[object]) -> int:
     return sum(each.nbytes for each in values if isinstance(each, Tensor))
 
 

@@ -32,7 +32,8 @@ from e3sn_lib.training.schedule import (
     set_trainable,
 )
 
-K, T = TypeVar("K", bound=Hashable), TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 RATE = 1e-8
 """Learning rate of single steps. Everything is computed, but the network hardly changes."""
 
