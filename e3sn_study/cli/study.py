@@ -45,7 +45,7 @@ def reproduce(options: argparse.Namespace) -> int:
         "overrides": list(study.overrides),
     }
     runs = run_all(sources, study.report, parameters, cwd=NOTEBOOKS)
-    for executed in sorted((study.report / "notebooks").glob("*.ipynb")):
+    for executed in sorted((study.report / "notebooks").glob("[!.]*.ipynb")):  # whole ones only
         to_html(executed, executed.with_suffix(".html"))
     _build_report(study.report, profile)
     return 0 if all(run.status == "passed" for run in runs) else 1

@@ -115,7 +115,7 @@ def commands_section(report: Path, profile: Profile) -> str:
     """What to type, how the notebooks ended, with links to them, and the versions of the last run."""
     manifest = report / "results" / "manifest.json"
     ended = {run["name"]: run for run in json.loads(manifest.read_text())["notebooks"]} if manifest.is_file() else {}
-    pages = {path.stem for path in (report / "notebooks").glob("*.html")}
+    pages = {path.stem for path in (report / "notebooks").glob("[!.]*.html")}
     rows = ""
     for name in sorted({*ended, *pages}):
         link = f'<a href="notebooks/{name}.html">{text(name)}</a>' if name in pages else text(name)

@@ -319,8 +319,8 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Seq
     x1, y1, x2, y2 = box_from_mask(video.mask(2) > 0)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     height, width = video.mask(2).shape
-    assert 0 <= left <= x1 and x2 <= right <= width
-    assert 0 <= top <= y1 and y2 <= bottom <= height
+    assert 0 <= left <= x1 < x2 <= right <= width
+    assert 0 <= top <= y1 < y2 <= bottom <= height
     assert (right - left) / (bottom - top) == pytest.approx(width / height)
     assert right - left < width
 
