@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from torchvision.ops import box_convert, box_iou
 
 from e3sn_lib.config import SamplerConfig
 from e3sn_lib.geometry import CELLS, Box, anchors_cxcywh, anchors_xyxy, encode_boxes
@@ -43,9 +41,11 @@ class Samples:
 
 def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> NDArray[np.float64]:
     """(5, cells, cells) intersection over union of each anchor with the target."""
-    anchors = anchors_xyxy(centre, cells)
-    target = torch.tensor([box_crop_xyxy], dtype=torch.float64)
-    return box_iou(anchors.reshape(-1, 4), target).reshape(anchors.shape[:3]).numpy()
+    anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
+    corner, far_corner = np.maximum(anchors[..., :2], target[:2]), np.minimum(anchors[..., 2:], target[2:])
+    common = np.maximum(far_corner - corner, 0).prod(axis=-1)
+    areas = (anchors[..., 2:] - anchors[..., :2]).prod(axis=-1) + (target[2:] - target[:2]).prod()
+    return np.asarray(common / (areas - common))
 
 
 def anchor_targets(
@@ -65,17 +65,18 @@ def anchor_targets(
     positive = rng.permutation(positive)[: config.anchor_positives]
     negative = rng.permutation(negative)
     if alike_crop_xyxy:
-        boxes = torch.tensor(alike_crop_xyxy, dtype=torch.float64)
-        on_them = box_iou(anchors_xyxy(centre, iou.shape[-1]).reshape(-1, 4)[negative], boxes).amax(dim=1).numpy()
+        on_each = [anchor_iou(box, iou.shape[-1], centre) for box in alike_crop_xyxy]
+        on_them = np.max(on_each, axis=0).ravel()[negative]
         hard = np.flatnonzero(on_them > config.high)[: config.anchor_positives]
         negative = np.concatenate([negative[hard], np.delete(negative, hard)])
     negative = negative[: config.anchor_total - len(positive)]
     labels = np.full(iou.size, -1, np.int8)
     labels[positive], labels[negative] = 1, 0
     cells = iou.shape[-1]
-    target = box_convert(torch.tensor(box_crop_xyxy, dtype=torch.float64), "xyxy", "cxcywh")
-    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).permute(3, 0, 1, 2)
-    return AnchorTargets(labels.reshape(iou.shape), offsets.float().numpy())
+    x1, y1, x2, y2 = box_crop_xyxy
+    target = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).transpose(3, 0, 1, 2)
+    return AnchorTargets(labels.reshape(iou.shape), offsets.astype(np.float32))
 
 
 def negative_pair_targets(

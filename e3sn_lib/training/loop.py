@@ -22,7 +22,7 @@ from tqdm import tqdm
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
@@ -39,7 +39,6 @@ from e3sn_lib.training.state import (
     RunState,
     Watch,
     copy_checkpoint,
-    deferred_interrupts,
     ignore_interrupts,
     read_checkpoint,
     tensorboard_writer,

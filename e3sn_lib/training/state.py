@@ -1,8 +1,7 @@
-"""A run's state: its files, its last good checkpoint, its log, and interrupts.
+"""A run's state: its files, its last good checkpoint and its log.
 
 A run's last good state on disk: written whole or not at all, and never taken for another run's.
 What a training says of itself while it runs: counts, rows of its log, and who watches them.
-Ctrl-C and SIGTERM that wait until what is under way can be left.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ import math
 import pickle
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,30 +163,6 @@ def tensorboard_writer(folder: Path) -> Watch:
         writer.flush()
 
     return write
-
-
-@contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, Ctrl-C and SIGTERM only make the yielded function true; a second Ctrl-C interrupts at once.
-
-    Outside the main thread, where Python knows no signals, nothing is deferred.
-    """
-    noted: set[int] = set()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in noted:
-            raise KeyboardInterrupt
-        noted.add(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def ignore_interrupts(worker: int = 0) -> None:

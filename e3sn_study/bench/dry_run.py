@@ -84,10 +84,10 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
         return pd.DataFrame(), TrainSets(), [str(error)]
     problems = [
         f"training set {row.name} is {row.state}: {row.left_out}; {row.remedy}"
-        for row in table[table["state"] != "ok"].itertuples(index=False)
+        for row in table[table["state"] != "present"].itertuples(index=False)
         if (row.kind, row.state) != ("synthetic", "absent")  # the run makes this set itself
     ]
-    usable = table["state"].isin(["ok", "partial"])
+    usable = table["tracks"] > 0
     there = tuple(each for each, use in zip(data.train, usable, strict=True) if use)
     opened = open_train_sets(dataclasses.replace(data, train=there)) if there else TrainSets()
     shown = ["name", "path", "state", "tracks", "images", "with_masks", "left_out"]

@@ -69,7 +69,8 @@ def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     cls, loc = (maps.cpu() for maps in model.locate(template, search))
     best = cls.softmax(dim=1)[0, 1].flatten().argmax()
     anchors = anchors_cxcywh(pair.search.shape[0] / 2, cls.shape[-1]).reshape(-1, 4)
-    box = box_convert(decode_boxes(loc[0].double().flatten(1).T[best], anchors[best]), "cxcywh", "xyxy")
+    decoded = decode_boxes(loc[0].double().flatten(1).T[best].numpy(), anchors[best])
+    box = box_convert(torch.from_numpy(decoded), "cxcywh", "xyxy")
     true = torch.from_numpy(pair.box_crop_xyxy).double()
     sizes = [float((each[2:] - each[:2]).prod().sqrt()) for each in (true, box)]
     return float(mask_iou(logits[positive], labels[positive]).mean()), float(box_iou(true[None], box[None])), sizes[0], sizes[1]
@@ -163,14 +164,14 @@ def _answers(model: E3SN, scenes: list[_Scene], config: TrackConfig) -> list[dic
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(model.device)
         for images in ([scene.template for scene in scenes], [scene.search for scene in scenes])
     )
-    cls, loc = model.locate(model.encode_template(template), model.encode_search(search))
+    cls, loc = (maps.cpu().numpy() for maps in model.locate(model.encode_template(template), model.encode_search(search)))
     sizes = np.array([scene.size_wh for scene in scenes])
     rows: list[dict[str, Any]] = [{} for _ in scenes]
     for score in ("raw", "penalised"):
         best = choose(cls, loc, sizes, replace(config, score=score)).best
         for number, (scene, row) in enumerate(zip(scenes, rows, strict=True)):
-            anchor = ANCHORS[best[number]] + torch.tensor([SEARCH_SIZE / 2, SEARCH_SIZE / 2, 0, 0])
-            box = decode_boxes(loc[number].double().flatten(1).T[best[number]].cpu(), anchor)
+            anchor = ANCHORS[best[number]] + (SEARCH_SIZE / 2, SEARCH_SIZE / 2, 0, 0)
+            box = torch.from_numpy(decode_boxes(loc[number].reshape(4, -1).T[best[number]].astype(np.float64), anchor))
             truth = torch.tensor([scene.target_crop_xyxy, *scene.alike_crop_xyxy], dtype=torch.float64)
             overlap = box_iou(box_convert(box, "cxcywh", "xyxy")[None], truth)[0]
             on_target, on_other = float(overlap[0]), float(overlap[1:].max())

@@ -56,7 +56,7 @@ def _draw_best_anchors(axes: Axes, pair: Pair, iou: np.ndarray) -> None:
     axes.set_title("the best cell's five anchors")
     show_image(axes, pair.search)
     best, row, column = np.unravel_index(iou.argmax(), iou.shape)
-    boxes = anchors_xyxy()[:, row, column].numpy()
+    boxes = anchors_xyxy()[:, row, column]
     for number, anchor in enumerate(boxes):
         colour, width = (TARGET, 2.0) if number == best else ("white", 0.8)
         draw_box(axes, anchor, colour, width=width)

@@ -93,7 +93,7 @@ def figure_html(path: Path, caption: str, link: str) -> str:
 def clip_html(path: Path, caption: str, link: str) -> str:
     """A short clip, embedded as it is."""
     data = base64.b64encode(path.read_bytes()).decode()
-    player = f'<video controls loop muted playsinline src="data:video/webm;base64,{data}"></video>'
+    player = f'<video controls loop muted playsinline src="data:video/mp4;base64,{data}"></video>'
     return f'<figure>{player}<figcaption>{text(caption)} <a href="{html.escape(link)}">File</a></figcaption></figure>'
 
 

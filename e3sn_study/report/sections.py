@@ -10,32 +10,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.sources import ORIGIN
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
 from e3sn_study.records import NONE, VARIANTS, is_synthetic, number, percent, read_runs, reference, without_folders
 from e3sn_study.report.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
 from e3sn_study.tables.deviations import profiles_of, set_label
 
-TERMS = {
-    "davis": "CC BY-NC 4.0",
-    "coco": "annotations CC BY 4.0, images under their Flickr licences",
-    "youtube_vos": "annotations CC BY 4.0, non-commercial research",
-    "imagenet_vid": "non-commercial research and education",
-    "mask_folder": "research data, terms of the respective set",
-    "synthetic": "made by this study, MIT",
-}
-
 
 def figures_section(report: Path) -> str:
     """Every figure and clip that exists; known ones with their caption and in order, others with their name."""
     captions, shown = reference("figures"), []
     order = {name: place for place, name in enumerate(captions)}
-    files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", ".webm")]
+    files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", ".mp4")]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
     synthetic = "Synthetic. " if is_synthetic(report / "results") else ""
     for path in sorted(files, key=lambda path: (order.get(names[path], len(order)), path.name)):
-        make = clip_html if path.suffix == ".webm" else figure_html
+        make = clip_html if path.suffix == ".mp4" else figure_html
         shown.append(make(path, f"{synthetic}{captions.get(names[path], names[path])}", f"figures/{path.name}"))
     if not shown:
         return "<p>None is on record.</p>"
@@ -52,8 +43,8 @@ def data_section(results: Path, profile: Profile) -> str:
             "Frames apart": f"at most {each.frame_range}" if each.frame_range > 1 else NONE,
             "Smallest object": NONE if each.kind == "imagenet_vid" else f"{each.min_area:,.0f} pixels",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
-            "Terms": TERMS.get(each.kind, "unknown"),
-            "From": ORIGIN.get(each.kind, "unknown").format(year=each.year),
+            "Terms": KINDS[each.kind].terms,
+            "From": KINDS[each.kind].origin.format(year=each.year),
         }
         for each in profile.data.train
     ]
@@ -61,7 +52,7 @@ def data_section(results: Path, profile: Profile) -> str:
     opened = sorted({(each["name"], each["tracks"]) for data in runs["data"] for each in data})
     found = ", ".join(f"{name} {tracks:,}" for name, tracks in opened)
     missing = sorted({without_folders(notice) for notices in runs.get("absent", []) for notice in notices})
-    trained = [f"{each.kind} {each.year} {each.split}" for each in profile.data.train if each.kind in ("davis", "synthetic")]
+    trained = [f"{each.kind} {each.year} {each.split}" for each in profile.data.train if KINDS[each.kind].has_videos]
     tested = ", ".join(f"{each.name} ({each.kind} {each.year} {each.split})" for each in profile.data.evaluation)
     lines = [
         f"Benchmarks: {tested}.",

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from e3sn_lib.config import Profile, TrackConfig
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_text
 from e3sn_lib.model.weights import load_model, save_model
@@ -30,7 +31,6 @@ from e3sn_study.records import (
     reason_not_run,
     scope,
 )
-from e3sn_study.report.sections import TERMS
 from e3sn_study.tables.attributes import ATTRIBUTES, read_attributes, with_and_without
 from e3sn_study.tables.cells import titled, to_markdown
 from e3sn_study.tables.costs import PAPER_PAIRS, runs
@@ -160,7 +160,7 @@ def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
             "Training set": set_label(each),
             "Share of pairs": "absent" if is_gone else percent(each.weight / total),
             "Held out for choices": ", ".join(each.hold_out) or NONE,
-            "Terms": TERMS.get(each.kind, "unknown"),
+            "Terms": KINDS[each.kind].terms,
         }
         for each, is_gone in zip(profile.data.train, gone, strict=True)
     ]

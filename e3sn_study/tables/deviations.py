@@ -15,18 +15,10 @@ from typing import Any
 import pandas as pd
 
 from e3sn_lib.config import Profile, TrainSetConfig
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
 from e3sn_study.records import percent, reference
 from e3sn_study.tables.costs import PAPER_PAIRS
-
-KINDS = {
-    "davis": "DAVIS-{year} {split}",
-    "coco": "COCO",
-    "youtube_vos": "YouTube-VOS",
-    "imagenet_vid": "ImageNet-VID",
-    "mask_folder": "still images with masks",
-    "synthetic": "procedural clips",
-}
 
 
 def deviations(profile: Profile) -> pd.DataFrame:
@@ -54,7 +46,8 @@ def profiles_of(profile: Profile) -> dict[str, Profile]:
 
 def set_label(config: TrainSetConfig) -> str:
     """``COCO (coco_mini)``."""
-    return f"{KINDS.get(config.kind, config.kind).format(year=config.year, split=config.split)} ({Path(config.path[0]).name})"
+    title = KINDS[config.kind].title.format(year=config.year, split=config.split)
+    return f"{title} ({Path(config.path[0]).name})"
 
 
 def _holds(entry: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

@@ -172,7 +172,7 @@ class TestGeometry:
     def test_targets_belong_to_the_box(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
         pair = dataset(tiny_profile(*PLAIN), TrackSet("made", (still(tmp_path, "one"),)))[0]
         x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float)
-        anchors = anchors_xyxy().numpy()
+        anchors = anchors_xyxy()
         positives = np.argwhere(pair.anchor_labels == 1)
         assert 0 < len(positives) <= 16
         assert (pair.anchor_labels >= 0).sum() == 64

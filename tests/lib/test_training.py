@@ -264,14 +264,14 @@ class TestPrecision:
 
 def test_one_clip_can_be_learnt_by_heart(tiny_profile: MakeProfile, source: Source, data_root: Path, tmp_path: Path) -> None:
     """The loss falls, the masks of the crops become right, and the tracker finds its object in the whole frames."""
-    clip = replace(source[0], tracks=tuple(track for track in source[0].tracks if track.name == "fish-pond-1"))
+    clip = replace(source[0], tracks=tuple(track for track in source[0].tracks if track.name == "fish-1"))
     assert len(clip.tracks) == 1
     profile = tiny_profile(
         "train.pairs=56", "train.lr=[4.0e-3, 1.0e-3]", "train.log_every=7", "data.negative_pairs=0", "augment.colour=0",
         "augment.blur=0", "augment.grey=0", "augment.flip=0", "augment.search_shift=16",
     )  # fmt: skip
     trainer = Trainer(profile, [(clip, source[1])], tmp_path / "run")
-    sequence = davis_sequences(data_root / "synthetic", 2016, "train", ["fish-pond-1"])
+    sequence = davis_sequences(data_root / "synthetic", 2016, "train", ["fish-1"])
 
     def tracked(name: str) -> float:
         scores, _ = evaluate_tracker(Tracker(trainer.model), sequence, tmp_path / name, extras=False, show=silent)

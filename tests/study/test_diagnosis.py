@@ -45,7 +45,7 @@ class Oracle:
     def locate(self, _: None, pair: Pair) -> tuple[Tensor, Tensor]:
         x1, y1, x2, y2 = pair.box_crop_xyxy.tolist()
         true = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, self.growth * (x2 - x1), self.growth * (y2 - y1)])
-        offsets = encode_boxes(true.double(), anchors_cxcywh()).permute(3, 0, 1, 2)[None]
+        offsets = torch.from_numpy(encode_boxes(true.double().numpy(), anchors_cxcywh())).permute(3, 0, 1, 2)[None]
         cls = torch.zeros(1, 2, 5, 25, 25)
         cls[0, 1, 3, 20, 2] = 5.0
         return cls, torch.where(cls[:, 1:] > 0, offsets, 0.0)

@@ -153,7 +153,7 @@ class TestDryRun:
         )
         plan_ = dry_run(profile, tmp_path / "runs")
         assert plan_.problems == []
-        assert plan_.sets["state"].tolist() == ["ok"]
+        assert plan_.sets["state"].tolist() == ["present"]
         assert plan_.sets["tracks"][0] >= 3
         assert plan_.phases["pairs"].sum() == 16
         assert (plan_.phases[["GB needed", "s/step", "hours", "ms/pair drawn"]] > 0).all().all()

@@ -188,10 +188,10 @@ def test_known_figures_have_captions_in_order_and_others_their_name(report: Path
 
 def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
     draw(report / "figures" / "a.png")
-    (report / "figures" / "clip.webm").write_bytes(b"clip")
+    (report / "figures" / "clip.mp4").write_bytes(b"clip")
     page = build_report(report, smoke).read_text()
-    assert 'src="data:video/webm;base64,Y2xpcA=="' in page
-    assert 'href="figures/clip.webm"' in page
+    assert 'src="data:video/mp4;base64,Y2xpcA=="' in page
+    assert 'href="figures/clip.mp4"' in page
 
 
 def test_figures_are_embedded_small_with_transparency_on_white(tmp_path: Path) -> None:
