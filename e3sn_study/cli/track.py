@@ -196,7 +196,9 @@ def _progress() -> tqdm:
         return tqdm(unit=" frames", dynamic_ncols=True, leave=False)
     line = "{n_fmt} of {total_fmt} frames, {rate_fmt}, {remaining} left"
     wait = SECONDS_PER_LINE
-    return tqdm(file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait)
+    return tqdm(
+        file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait
+    )
 
 
 def _say(text: str) -> None:

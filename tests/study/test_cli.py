@@ -27,7 +27,7 @@ from e3sn_lib.model.weights import save_model
 from e3sn_lib.tracking import tracker
 from e3sn_lib.tracking.video import read_frames
 from e3sn_study.checkout import REPORTS
-from e3sn_study.cli import main, track
+from e3sn_study.cli import main, study, track
 
 BOX = "60,40,50,50"
 
@@ -385,6 +385,25 @@ class TestTrain:
         line = refused("train", "--profile", "cpu", "--data", "empty")
         assert "no training data" in line
         assert "get it from https://cocodataset.org" in line
+
+
+class TestStart:
+    @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["track", "--help"]])
+    def test_help_imports_nothing_heavy(self, words: list[str]) -> None:
+        code = "import sys\nfrom e3sn_study.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
+        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert {"torch", "pandas", "matplotlib", "papermill", "onnxruntime"}.isdisjoint(ended.stderr.split())
+
+    def test_a_request_to_end_is_an_interrupt(self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def build(*_: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(study, "_build_report", build)
+        (tmp_path / "results").mkdir()
+        before = signal.getsignal(signal.SIGTERM)
+        ended = run("report", "--report", tmp_path)
+        assert (ended.status, ended.err) == (130, "\ne3sn report: interrupted\n")
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 class TestDryRun:
