@@ -12,10 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.pairs import Batch
+from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.model.network import build_model
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.training.loop import Source
 from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
 

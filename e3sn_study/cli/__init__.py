@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from e3sn_lib.errors import InputError
-from e3sn_study.cli import bench, models, study, track
+from e3sn_study.cli import bench, export, models, study, track
 
 Run = Callable[[argparse.Namespace], int]
 COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
@@ -23,6 +23,7 @@ COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
     models.evaluate: models.add_evaluate,
     track.track: track.add_arguments,
     models.ship: models.add_ship,
+    export.export: export.add_arguments,
     models.convert: models.add_convert,
 }
 """What runs a command, and what adds its arguments. Name and help come from the function."""
@@ -38,6 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(options)
     except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
         print(f"e3sn {options.command}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
+            raise
+        print(
+            f"e3sn {options.command}: this needs {error.name}; pip install 'e3sn-study[study]'",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as stop:
         print(f"\ne3sn {options.command}: {str(stop) or 'interrupted'}", file=sys.stderr)

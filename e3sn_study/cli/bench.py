@@ -11,7 +11,7 @@ from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.cli.options import add_changes, add_data, add_profile, data_root, positive
 
 if TYPE_CHECKING:
-    from e3sn_lib.training.loop import Source
+    from e3sn_lib.data.pairs import Source
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

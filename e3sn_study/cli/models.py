@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile
+from e3sn_study.checkout import open_tracker
 from e3sn_study.cli.options import add_data, add_profile, data_root
+from e3sn_study.cli.track import add_backend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +24,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     add_data(command)
     add = command.add_argument
     add("--run", dest="run_folder", type=Path, metavar="RUN", help="folder of a finished run")
-    add("--model", type=Path, help="a trained model (model.safetensors)")
+    add("--model", type=Path, help="a trained model (model.safetensors), or an exported folder")
+    add_backend(command)
     add("--benchmark", default="davis2016")
     add("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
@@ -82,8 +85,7 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.files import write_csv
-    from e3sn_lib.model.weights import load_model
-    from e3sn_lib.tracking.tracker import Tracker
+    from e3sn_lib.model.weights import load_profile_of
     from e3sn_lib.training.state import FINAL
     from e3sn_study.evaluation.benchmark import MODEL, score_written, write_masks
 
@@ -92,12 +94,13 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
             "give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with "
             "--annotations DIR"
         )
-    model, own = load_model(options.run_folder / FINAL if options.run_folder else options.model)
-    profile = load_profile(options.profile) if options.profile else own
+    path = options.run_folder / FINAL if options.run_folder else options.model
+    tracker, timed = open_tracker(path, options.backend, "fp32", options.threads), []
+    named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
+    profile = load_profile(named) if named else load_profile_of(path)
     root = data_root(options) or profile.data.root
     sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
-    tracker, timed = Tracker(model, own.track), []
     for number, sequence in enumerate(sequences, start=1):
         timed.append(write_masks(tracker, sequence, out))
         seconds = timed[-1]["seconds_tracking"].sum()
