@@ -12,13 +12,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, atomic_path, write_json, write_text
@@ -59,6 +60,21 @@ def check_parameters(source: Path, parameters: Mapping[str, Any]) -> None:
             if close:
                 hint = f"did you mean '{close[0]}'?"
             raise InputError(f"notebook {source.name} has no parameter '{name}'; {hint}")
+
+
+def as_list(parameter: Iterable[Any] | str) -> list[Any]:
+    """Return a parameter that is a list; papermill's ``-p`` passes it as text.
+
+    Raises:
+        InputError: the text is no list.
+    """
+    try:
+        values = yaml.safe_load(parameter) if isinstance(parameter, str) else list(parameter)
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, list):
+        raise InputError(f"'{parameter}' is no list; write one like [1, 2]")
+    return values
 
 
 def run_notebook(

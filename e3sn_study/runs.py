@@ -40,6 +40,7 @@ from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
 from e3sn_study.evaluation.choices import GRID, overrides_of, sweep
 from e3sn_study.evaluation.diagnosis import crop_quality
 from e3sn_study.evaluation.opencv_baselines import SETTINGS, UNREPEATABLE, box_methods, opencv_trackers
+from e3sn_study.notebooks import as_list
 from e3sn_study.records import VARIANT_COSTS, read_variant_costs, without_folders
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Study:
         runs: str | Path = "runs",
         report: str | Path = "",
         seed: int = 0,
-        overrides: Iterable[str] = (),
+        overrides: Iterable[str] | str = (),
     ) -> Study:
         """Check the profile and name the folders.
 
@@ -111,7 +112,7 @@ class Study:
             overrides: ``key=value`` settings for every run.
         """
         profile = str(from_checkout(profile)) if profile.endswith((".yaml", ".yml")) else profile
-        overrides = tuple(overrides)
+        overrides = tuple(as_list(overrides))
         root = data or os.environ.get("E3SN_DATA", "") or load_profile(profile, overrides=overrides).data.root
         data = str(from_checkout(Path(root).expanduser())) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")

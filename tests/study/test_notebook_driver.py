@@ -15,7 +15,7 @@ from PIL import Image
 from remote_loads import remote_loads
 
 from e3sn_lib.errors import InputError
-from e3sn_study.notebooks import NotebookRun, check_parameters, record, run_all, run_notebook, to_html
+from e3sn_study.notebooks import NotebookRun, as_list, check_parameters, record, run_all, run_notebook, to_html
 
 PARAMETERS = 'name = "nobody"\nsteps: int = 0  # 0 = the profile\'s value\nbox = [1, 2, 3, 4]\nreport = ""'
 
@@ -133,6 +133,14 @@ def test_every_way_to_declare_a_parameter_counts(notebook, out):
     source = notebook("print(a, b, c, d)", parameters="a: int | None = None  # a = none\nb = {\n  'x': 1,\n}\nc = d = 0")
     assert run_notebook(source, out, {"a": 1, "b": {"y": 2}, "c": 3, "d": None}).status == "passed"
     assert outputs(out) == "1 {'y': 2} 3 None\n"
+
+
+def test_a_list_may_come_as_text():
+    assert as_list("[[16, 18, 28, 28]]") == as_list([[16, 18, 28, 28]]) == [[16, 18, 28, 28]]
+    assert as_list("[train.pairs=8, 'model.levels=[4]']") == ["train.pairs=8", "model.levels=[4]"]
+    for text in ("16,18", "[1", "3", ""):
+        with pytest.raises(InputError, match=r"is no list; write one like \[1, 2\]"):
+            as_list(text)
 
 
 def test_parameters_cell_that_is_no_python_is_one_line(notebook):
