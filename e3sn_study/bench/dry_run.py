@@ -20,10 +20,10 @@ from e3sn_lib.data.sources import TrainSets, open_train_sets, verify
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.model.network import build_model, count_parameters
-from e3sn_lib.profiles.identity import run_name
 from e3sn_lib.training.state import CHECKPOINT, FINAL
 from e3sn_study.bench.sampling_cost import LARGEST_SHARE, free_memory_mb
 from e3sn_study.bench.steps import Phase, Stepper, first_batch, initialise_backbone, noise, phases
+from e3sn_study.records.entries import files_of, run_folder
 
 SMALL = 8
 """Up to this many pairs a step is timed twice, and the faster one counts."""
@@ -63,7 +63,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         rows.append(_describe(stepper, phase) | _measure(stepper, phase, opened))
     table = pd.DataFrame(rows)
     notes += _about_this_machine(stepper, float(table["hours"].sum()))
-    folder, state = runs / run_name(profile, opened), "would begin"
+    folder, state = run_folder(runs, profile, opened, files_of(profile, opened)), "would begin"
     if (folder / FINAL).is_file():
         state = "is finished"
     elif (folder / CHECKPOINT).is_file():

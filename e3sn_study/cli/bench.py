@@ -46,7 +46,7 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
     from e3sn_lib.files import write_csv
     from e3sn_lib.training.provenance import environment
     from e3sn_study.bench.training_speed import bench_training
-    from e3sn_study.records import TRAINING_SPEED
+    from e3sn_study.records.store import write_record
 
     table = bench_training(profile, sources, options.batch, options.steps or 4)
     shown = table.assign(
@@ -63,7 +63,7 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
         write_csv(options.out, table)
     if options.report:
         table = table.assign(batch=options.batch, machine=environment()["machine"])
-        write_csv(options.report / "results" / TRAINING_SPEED, table)
+        write_record(options.report / "results" / "training_speed.csv", table)
     return 0
 
 

@@ -87,7 +87,8 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_lib.files import write_csv
     from e3sn_lib.model.weights import load_profile_of
     from e3sn_lib.training.state import FINAL
-    from e3sn_study.evaluation.benchmark import MODEL, score_written, write_masks
+    from e3sn_study.evaluation.benchmark import frame_scores, write_masks
+    from e3sn_study.records.schema import MODEL
 
     if bool(options.run_folder) == bool(options.model):
         raise InputError(
@@ -95,21 +96,21 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
             "--annotations DIR"
         )
     path = options.run_folder / FINAL if options.run_folder else options.model
-    tracker, timed = open_tracker(path, options.backend, "fp32", options.threads), []
+    tracker = open_tracker(path, options.backend, "fp32", options.threads)
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
     profile = load_profile(named) if named else load_profile_of(path)
     root = data_root(options) or profile.data.root
     sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
-    for number, sequence in enumerate(sequences, start=1):
-        timed.append(write_masks(tracker, sequence, out))
-        seconds = timed[-1]["seconds_tracking"].sum()
-        print(f"{number}/{len(sequences)} {sequence.name}: {seconds:.1f} s of tracking")
+    timed = []
+    for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
+        timed.append(timing)
+        name, seconds = timing[["sequence", "seconds_tracking"]].iloc[0]
+        print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
     write_csv(out / "speed.csv", pd.concat(timed))
     started = time.perf_counter()
-    scores = pd.concat(
-        [score_written(out / MODEL, sequence) for sequence in sequences], ignore_index=True
-    )
+    scored = [frame_scores(out / MODEL, sequence) for sequence in sequences]
+    scores = pd.concat(scored, ignore_index=True)
     return scores, out, time.perf_counter() - started
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -26,43 +25,33 @@ from e3sn_study.figures.style import (
     name_rows,
     styled,
 )
-from e3sn_study.records import (
-    MEANS,
-    MODEL,
-    VARIANTS,
-    Measured,
-    compared_runs,
-    main_runs,
-    measure,
-    read_runs,
-    read_scores,
-    reference,
-    whole_set,
-)
+from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
+from e3sn_study.records.averages import Measured
+from e3sn_study.records.schema import BOUND, BOX, STILL, STILL_BOX, TRUE_BOX
+from e3sn_study.tables.cells import interval_text
+from e3sn_study.tables.claims import paper_rows
 
 T = TypeVar("T")
-STILL, BOUND = "first mask held still", "mask in true boxes"
 OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
 
 @styled
-def per_sequence(results: Path, benchmark: str = "davis2016") -> Figure:
+def per_sequence(records: Records, benchmark: str = "davis2016") -> Figure:
     """J of each sequence, from E3SN's worst at the top to its best.
 
     It shows every variant, the first mask held still, and E3SN's masks in true boxes.
     """
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    series = {variant: measure(scores, main_runs(trained, variant)) for variant in VARIANTS}
-    found = {
-        variant: each.by_sequence("J-Mean") for variant, each in series.items() if each is not None
+    series = {
+        variant: records.measure(benchmark, records.main_runs(variant)) for variant in VARIANTS
     }
+    found = {variant: each.by_sequence("J-Mean") for variant, each in series.items() if each}
     main = _required(found.get("e3sn"), benchmark)
     order = list(main.sort_values(ascending=False).index)
     rows = {name: place for place, name in enumerate(order)}
     figure, grid = axes_grid(1, 1, (9.0, 1.3 + 0.3 * len(order)))
     axes = grid[0, 0]
-    bound = measure(scores, main_runs(trained, "e3sn"), BOUND)
-    still = measure(scores, method=STILL)
+    bound = records.measure(benchmark, records.main_runs("e3sn"), BOUND)
+    still = records.measure(benchmark, method=STILL)
     if bound is not None:
         ends = bound.by_sequence("J-Mean")[order]
         axes.hlines(range(len(order)), main[order], ends, color=BLUE, alpha=0.3, linewidth=2.5)
@@ -83,23 +72,23 @@ def per_sequence(results: Path, benchmark: str = "davis2016") -> Figure:
 
 
 @styled
-def ladder(results: Path, benchmark: str = "davis2016") -> Figure:
+def ladder(records: Records, benchmark: str = "davis2016") -> Figure:
     """J and F of baselines, of the model, and of its masks in true boxes."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    chosen = main_runs(trained, "e3sn")
+    chosen = records.main_runs("e3sn")
     entries = {
-        "first box held still": measure(scores, method="first box held still"),
-        STILL: measure(scores, method=STILL),
-        **{name: measure(scores, method=name) for name in OPENCV},
-        "E3SN's box, filled": measure(scores, chosen, "tracker box filled"),
-        "true box, filled": measure(scores, method="true box filled"),
-        "true box + GrabCut": measure(scores, method="true box + GrabCut"),
-        "E3SN": _required(measure(scores, chosen), benchmark),
-        "E3SN in true boxes": measure(scores, chosen, BOUND),
+        STILL_BOX: records.measure(benchmark, method=STILL_BOX),
+        STILL: records.measure(benchmark, method=STILL),
+        **{name: records.measure(benchmark, method=name) for name in OPENCV},
+        "E3SN's box, filled": records.measure(benchmark, chosen, BOX),
+        "true box, filled": records.measure(benchmark, method=TRUE_BOX),
+        "true box + GrabCut": records.measure(benchmark, method="true box + GrabCut"),
+        "E3SN": _required(records.measure(benchmark, chosen), benchmark),
+        "E3SN in true boxes": records.measure(benchmark, chosen, BOUND),
     }
     found = {name: each for name, each in entries.items() if each is not None}
     figure, grid = axes_grid(1, 2, (10.5, 0.9 + 0.42 * len(found)), sharey=True)
-    paper = _paper_row(benchmark) if whole_set(results, benchmark) else {}
+    table = "table1" if benchmark == "davis2016" else "table2"
+    paper = paper_rows(table)["E3SN"] if records.whole_set(benchmark) else {}
     for axes, statistic in zip(grid[0], MEANS, strict=True):
         name_rows(axes, list(found))
         for row, (name, each) in enumerate(found.items()):
@@ -120,35 +109,24 @@ def ladder(results: Path, benchmark: str = "davis2016") -> Figure:
     return figure
 
 
-def _paper_row(benchmark: str) -> dict[str, float]:
-    """Return the paper's row of E3SN, by column."""
-    table = reference("paper_tables")["table1" if benchmark == "davis2016" else "table2"]
-    row = next(row for row in table["rows"] if row[0] == "E3SN")
-    return dict(zip(table["columns"], row, strict=True))
-
-
 @styled
-def thresholds(results: Path, benchmark: str = "davis2016") -> Figure:
+def thresholds(records: Records, benchmark: str = "davis2016") -> Figure:
     """J and F of E3SN against the threshold that turns its soft masks into masks."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    chosen = main_runs(trained, "e3sn")
-    others = [name for name in scores["method"].unique() if name.startswith(f"{MODEL}@")]
-    methods = {0.5: MODEL} | {float(name[5:]): name for name in others}
+    chosen = records.main_runs("e3sn")
+    _required(records.measure(benchmark, chosen), benchmark)
+    found = records.by_threshold(benchmark, chosen)
     figure, grid = axes_grid(1, 1, (6.0, 3.2))
     axes, ends = grid[0, 0], {}
     for statistic, colour in (("J-Mean", BLUE), ("F-Mean", PURPLE)):
-        points = {
-            threshold: _required(measure(scores, chosen, name), benchmark).value(statistic)
-            for threshold, name in sorted(methods.items())
-        }
+        points = {threshold: each.value(statistic) for threshold, each in found.items()}
         axes.plot(list(points), list(points.values()), "o-", color=colour)
         ends[f"{statistic[0]} mean"] = (max(points), points[max(points)], colour)
-    axes.axvline(0.5, color=ORANGE, linewidth=1.2, linestyle=":")
-    place = axes.get_xaxis_transform()
-    axes.text(0.5, 0.98, " the paper's 0.5", transform=place, color=ORANGE, va="top")
+    axes.axvline(PAPER_THRESHOLD, color=ORANGE, linewidth=1.2, linestyle=":")
+    text, place = f" the paper's {PAPER_THRESHOLD}", axes.get_xaxis_transform()
+    axes.text(PAPER_THRESHOLD, 0.98, text, transform=place, color=ORANGE, va="top")
     axes.set_title("score by mask threshold, %")
     axes.set_xlabel("threshold")
-    axes.set_xticks(sorted(methods))
+    axes.set_xticks(list(found))
     axes.margins(y=0.25)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     label_lines(axes, ends, 0.08)
@@ -157,12 +135,11 @@ def thresholds(results: Path, benchmark: str = "davis2016") -> Figure:
 
 @styled
 def gains(
-    results: Path, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016"
+    records: Records, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016"
 ) -> Figure:
     """The gain of one variant over another in J and F, sequence by sequence, in points."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    pairs = compared_runs(trained, new, old).values()
-    a, b = (_required(measure(scores, names), benchmark) for names in pairs)
+    compared = records.compared_runs(new, old)
+    a, b = (_required(records.measure(benchmark, names), benchmark) for names in compared.values())
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
     for axes, statistic in zip(grid[0], MEANS, strict=True):
@@ -181,7 +158,7 @@ def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: lis
     axes.axvspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, linewidth=0)
     axes.axvline(mean.mean, color=INK, linewidth=1.6)
     axes.axvline(0, color=QUIET, linewidth=1)
-    axes.set_title(f"{statistic[0]}: {mean.text(signed=True)}", fontsize=10)
+    axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
     reach = 1.15 * max(float(values.abs().max()), abs(mean.low), abs(mean.high), 1.0)
     axes.set_xlim(-reach, reach)
 

@@ -13,8 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from e3sn_lib.files import as_webp
-from e3sn_study.records import NOT_RUN
-from e3sn_study.tables.cells import numeric_columns
+from e3sn_study.tables.cells import NOT_RUN, numeric_columns
 
 Row = dict[str, Any]
 SCALE = 0.74

@@ -11,28 +11,14 @@ import pandas as pd
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_text
-from e3sn_study.records import (
-    BENCHMARKS,
-    MEANS,
-    NOT_RUN,
-    REFERENCE,
-    is_synthetic,
-    main_runs,
-    measure,
-    number,
-    read_runs,
-    read_scores,
-    read_speed,
-    reference,
-    scope,
-)
+from e3sn_study.records import BENCHMARKS, MEANS, REFERENCE, Records, reference
 from e3sn_study.report.page import bullets, folded, notes_html, page_html, paragraphs, table_html, text, verdict
 from e3sn_study.report.sections import commands_section, data_section, figures_section, markdown_html, networks, settings
-from e3sn_study.tables.cells import PAPER_GPU, RECOMPUTED
+from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU, RECOMPUTED, number, to_markdown
 from e3sn_study.tables.claims import paper_rows
 from e3sn_study.tables.costs import PAPER_PAIRS
 from e3sn_study.tables.deviations import chosen, deviations
-from e3sn_study.tables.tables import TABLES, short_table1, to_markdown
+from e3sn_study.tables.tables import TABLES, short_table1
 
 NOTEBOOK = {
     **dict.fromkeys(
@@ -61,33 +47,34 @@ def build_report(report: Path, profile: Profile) -> Path:
     Raises:
         InputError: a file of record is broken.
     """
-    tables = {name: make(report / "results") for name, make in TABLES.items()} | {"deviations": deviations(profile)}
-    stems = _write_tables(report, tables, profile)
-    page = _page(report, profile, tables, stems)
+    records = Records(report / "results")
+    tables = {name: make(records) for name, make in TABLES.items()} | {"deviations": deviations(profile)}
+    stems = _write_tables(report, records, tables, profile)
+    page = _page(report, records, profile, tables, stems)
     write_text(report / "index.html", page)
     return report / "index.html"
 
 
 def readme_report(reports: Path) -> Path | None:
     """The report whose Table 1 the README shows: that of the largest profile with scores on record."""
-    scored = [reports / name for name in ("paper", "cpu", "smoke") if scope(reports / name / "results", "davis2016")]
+    scored = [reports / name for name in ("paper", "cpu", "smoke") if Records(reports / name / "results").scope("davis2016")]
     return scored[0] if scored else None
 
 
 def readme_table(readme: Path, report: Path) -> str:
     """What stands between the README's marks: Table 1 in a few rows, and where the rest is."""
-    table = short_table1(report / "results")
+    records = Records(report / "results")
+    table = short_table1(records)
     page = Path(os.path.relpath(report / "index.html", readme.parent)).as_posix()
     link = f"All tables, claims and figures: [{page}]({page})"
     notes = "".join(f"{note}\n\n" for note in table.attrs["notes"])
-    return f"**{table.attrs['title']}**\n\n{to_markdown(table)}\n{notes}{_seen(report / 'results')}{link}"
+    return f"**{table.attrs['title']}**\n\n{to_markdown(table)}\n{notes}{_seen(records)}{link}"
 
 
-def _seen(results: Path) -> str:
+def _seen(records: Records) -> str:
     """What E3SN's main run saw, beside what the paper's did."""
-    runs = read_runs(results)
-    main = runs[runs["run"].isin(main_runs(runs, "e3sn"))]
-    if main.empty or is_synthetic(results):
+    main = records.rows(records.main_runs("e3sn"))
+    if main.empty or records.synthetic:
         return ""
     sets = ", ".join(f"{each['name']} ({each['tracks']:,})" for each in main["data"].iloc[0])
     return (
@@ -115,11 +102,11 @@ def update_readme(readme: Path, report: Path) -> bool:
     return updated != content
 
 
-def _write_tables(report: Path, tables: dict[str, pd.DataFrame], profile: Profile) -> dict[str, str]:
+def _write_tables(report: Path, records: Records, tables: dict[str, pd.DataFrame], profile: Profile) -> dict[str, str]:
     """Write each table as Markdown and CSV; returns the files' stems, which say so if the results are synthetic."""
-    synthetic, stems = is_synthetic(report / "results"), {}
+    stems = {}
     for name, table in tables.items():
-        stems[name] = f"{name}_synthetic" if synthetic and name not in ABOUT_NO_SCORES else name
+        stems[name] = f"{name}_synthetic" if records.synthetic and name not in ABOUT_NO_SCORES else name
         for other in {name, f"{name}_synthetic"} - {stems[name]}:
             for suffix in (".md", ".csv"):
                 (report / "tables" / f"{other}{suffix}").unlink(missing_ok=True)
@@ -138,8 +125,7 @@ def _command(name: str, profile: Profile) -> str:
     return f"make reproduce PROFILE={profile.name}{f' ONLY={NOTEBOOK[name]}' if name in NOTEBOOK else ''}"
 
 
-def _page(report: Path, profile: Profile, tables: dict[str, pd.DataFrame], stems: dict[str, str]) -> str:
-    results = report / "results"
+def _page(report: Path, records: Records, profile: Profile, tables: dict[str, pd.DataFrame], stems: dict[str, str]) -> str:
     prose = {key: [entry["text"] for entry in chosen(entries, profile)] for key, entries in reference("report").items()}
     shown = {name: _table(name, tables[name], stems[name], profile) for name in tables if name != "claims"}
     failures = report / "what_did_not_work.md"
@@ -152,9 +138,9 @@ def _page(report: Path, profile: Profile, tables: dict[str, pd.DataFrame], stems
         ),
         "Cost": shown["variant_costs"] + shown["speed"] + shown["sampling_cost"] + shown["training_speed"],
         "Ablations": shown["ablations"],
-        "Figures": figures_section(report),
+        "Figures": figures_section(report, records),
         "What this was checked against": shown["checks"],
-        "Data": data_section(results, profile),
+        "Data": data_section(records, profile),
         "Model and training": (
             f"{(REFERENCE / 'network.svg').read_text()}{table_html(networks(profile))}"
             f"{paragraphs(prose['training'])}{folded('All settings of this profile', table_html(settings(profile)))}"
@@ -163,22 +149,22 @@ def _page(report: Path, profile: Profile, tables: dict[str, pd.DataFrame], stems
         "Deviations": shown["deviations"],
         "What did not work": markdown_html(failures) if failures.is_file() else "<p>Nothing is on record.</p>",
         "Limits": bullets(prose["limits"]),
-        "Commands and runs": commands_section(report, profile) + shown["runs"],
+        "Commands and runs": commands_section(report, records, profile) + shown["runs"],
         "Licences and use": bullets(prose["impact"]),
     }
-    title = f"E3SN study, profile {profile.name}{', synthetic' if is_synthetic(results) else ''}"
-    dates = sorted(date[:10] for date in read_runs(results).get("date", []) if date)
+    title = f"E3SN study, profile {profile.name}{', synthetic' if records.synthetic else ''}"
+    dates = sorted(date[:10] for date in records.runs["date"] if date)
     footer = f"Generated from the files of record in results/. Last training run: {dates[-1] if dates else NOT_RUN}."
-    header = _header(results, profile, tables["claims"], prose["meaning"])
+    header = _header(records, profile, tables["claims"], prose["meaning"])
     return page_html(title, (REFERENCE / "report.css").read_text(), header, sections, text(footer))
 
 
-def _header(results: Path, profile: Profile, claims: pd.DataFrame, meaning: list[str]) -> str:
+def _header(records: Records, profile: Profile, claims: pd.DataFrame, meaning: list[str]) -> str:
     tiles = "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
-        for name, value, note in _tiles(results, claims)
+        for name, value, note in _tiles(records, claims)
     )
-    synthetic = is_synthetic(results)
+    synthetic = records.synthetic
     lead = '<p class="banner"><b>Synthetic results.</b> ' if synthetic else '<p class="lead">'
     return (
         f'<p class="kicker">Reproduction report · profile {text(profile.name)}{" · synthetic" if synthetic else ""}</p>'
@@ -188,12 +174,11 @@ def _header(results: Path, profile: Profile, claims: pd.DataFrame, meaning: list
     )
 
 
-def _tiles(results: Path, claims: pd.DataFrame) -> list[tuple[str, str, str]]:
+def _tiles(records: Records, claims: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Name, number and what to hold it against, for the top of the page."""
-    trained, paper = read_runs(results), paper_rows("table1")["E3SN"]
-    runs = trained[trained["run"].isin(main_runs(trained, "e3sn"))]
-    model, timed = measure(read_scores(results, "davis2016"), runs["run"]), read_speed(results, "davis2016", runs["run"])
-    extent = scope(results, "davis2016") or f"{BENCHMARKS['davis2016']} val"
+    runs, paper = records.rows(records.main_runs("e3sn")), paper_rows("table1")["E3SN"]
+    model, timed = records.measure("davis2016", runs["run"]), records.speed("davis2016", runs["run"])
+    extent = records.scope("davis2016") or f"{BENCHMARKS['davis2016']} val"
     tiles = []
     for name in MEANS:
         value, interval = NOT_RUN, ""

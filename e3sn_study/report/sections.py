@@ -13,18 +13,19 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
-from e3sn_study.records import NONE, VARIANTS, is_synthetic, number, percent, read_runs, reference, without_folders
+from e3sn_study.records import VARIANTS, Records, reference, without_folders
 from e3sn_study.report.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
+from e3sn_study.tables.cells import NONE, number, percent
 from e3sn_study.tables.deviations import profiles_of, set_label
 
 
-def figures_section(report: Path) -> str:
+def figures_section(report: Path, records: Records) -> str:
     """Every figure and clip that exists; known ones with their caption and in order, others with their name."""
     captions, shown = reference("figures"), []
     order = {name: place for place, name in enumerate(captions)}
     files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", ".mp4")]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
-    synthetic = "Synthetic. " if is_synthetic(report / "results") else ""
+    synthetic = "Synthetic. " if records.synthetic else ""
     for path in sorted(files, key=lambda path: (order.get(names[path], len(order)), path.name)):
         make = clip_html if path.suffix == ".mp4" else figure_html
         shown.append(make(path, f"{synthetic}{captions.get(names[path], names[path])}", f"figures/{path.name}"))
@@ -33,7 +34,7 @@ def figures_section(report: Path) -> str:
     return f'<p>Drawn by the notebooks; a click opens the full image.</p><div class="figures">{"".join(shown)}</div>'
 
 
-def data_section(results: Path, profile: Profile) -> str:
+def data_section(records: Records, profile: Profile) -> str:
     """Training sets with their terms and origin, benchmarks, what was found and what was left out."""
     total = sum(each.weight for each in profile.data.train)
     rows = [
@@ -48,10 +49,10 @@ def data_section(results: Path, profile: Profile) -> str:
         }
         for each in profile.data.train
     ]
-    runs = read_runs(results)
+    runs = records.runs
     opened = sorted({(each["name"], each["tracks"]) for data in runs["data"] for each in data})
     found = ", ".join(f"{name} {tracks:,}" for name, tracks in opened)
-    missing = sorted({without_folders(notice) for notices in runs.get("absent", []) for notice in notices})
+    missing = sorted({without_folders(notice) for notices in runs["absent"] for notice in notices})
     trained = [f"{each.kind} {each.year} {each.split}" for each in profile.data.train if KINDS[each.kind].has_videos]
     tested = ", ".join(f"{each.name} ({each.kind} {each.year} {each.split})" for each in profile.data.evaluation)
     lines = [
@@ -102,10 +103,9 @@ def settings(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def commands_section(report: Path, profile: Profile) -> str:
+def commands_section(report: Path, records: Records, profile: Profile) -> str:
     """What to type, how the notebooks ended, with links to them, and the versions of the last run."""
-    manifest = report / "results" / "manifest.json"
-    ended = {run["name"]: run for run in json.loads(manifest.read_text())["notebooks"]} if manifest.is_file() else {}
+    ended = {run["name"]: run for run in records.notebooks}
     pages = {path.stem for path in (report / "notebooks").glob("[!.]*.html")}
     rows = ""
     for name in sorted({*ended, *pages}):
@@ -118,7 +118,7 @@ def commands_section(report: Path, profile: Profile) -> str:
     )
     minutes = f", about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else ""
     data = "" if all(each.kind == "synthetic" for each in profile.data.train) else " DATA=dir"
-    packages = read_runs(report / "results").get("packages", pd.Series(dtype=object)).dropna()
+    packages = records.runs["packages"].dropna()
     versions = ", ".join(f"{name} {version}" for name, version in packages.iloc[-1].items()) if len(packages) else "not on record"
     return (
         f"<pre>make reproduce PROFILE={text(profile.name)}{data}    # everything on this page{minutes}\n"

@@ -15,24 +15,10 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_text
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.training.state import FINAL
-from e3sn_study.records import (
-    BENCHMARKS,
-    MEANS,
-    NONE,
-    NOT_RUN,
-    STATISTICS,
-    VARIANTS,
-    is_synthetic,
-    measure,
-    number,
-    percent,
-    read_runs,
-    read_scores,
-    reason_not_run,
-    scope,
-)
-from e3sn_study.tables.attributes import ATTRIBUTES, read_attributes, with_and_without
-from e3sn_study.tables.cells import titled, to_markdown
+from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
+from e3sn_study.records.schema import BOUND, MODEL
+from e3sn_study.tables.attributes import ATTRIBUTES, with_and_without
+from e3sn_study.tables.cells import NONE, NOT_RUN, interval_text, number, percent, to_markdown
 from e3sn_study.tables.costs import PAPER_PAIRS, runs
 from e3sn_study.tables.deviations import set_label
 from e3sn_study.tables.tables import OUTER
@@ -68,21 +54,22 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
         InputError: the run is not finished or not on record.
     """
     model, profile = load_model(run / FINAL)
-    record = _record(results, run.name)
-    track = TrackConfig(**record["track"]) if isinstance(record.get("track"), dict) else profile.track
+    records = Records(results)
+    record = _record(records, run.name)
+    track = TrackConfig(**record["track"]) if record["track"] else profile.track
     shipped = replace(profile, track=track, data=replace(profile.data, root=""))
     path = out / f"{profile.variant}.safetensors"
     save_model(path, model, shipped, half=True, notes={"run": run.name, "commit": str(record.get("commit", "unknown"))})
     card = path.with_suffix(".md")
-    write_text(card, model_card(results, run.name, shipped, path))
+    write_text(card, model_card(records, run.name, shipped, path))
     return path, card
 
 
-def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
+def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
     """What the shipped model is, in Markdown: data, licences, pairs seen, numbers and where they come from, limits, use.
 
     Args:
-        results: the files of record.
+        records: the files of record.
         run: its name there.
         profile: what the run was trained by.
         file: the shipped model, of which the card gives the size and the digest.
@@ -90,11 +77,11 @@ def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
     Raises:
         InputError: the run is not on record.
     """
-    record, name = _record(results, run), VARIANTS.get(profile.variant, profile.variant)
+    record, name = _record(records, run), VARIANTS.get(profile.variant, profile.variant)
     content = file.read_bytes()
     seen = f"{record['pairs']:,} pairs of images, {number(100 * record['pairs'] / PAPER_PAIRS, decimals=3)} % of 12 million"
     levels = ", ".join(map(str, profile.model.levels))
-    source = runs(results).set_index("Run").loc[run]
+    source = runs(records).set_index("Run").loc[run]
     facts = {
         "File": f"`{file.name}`, {len(content) / 1e6:.1f} MB, weights in half precision, read as single precision",
         "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
@@ -109,9 +96,9 @@ def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
     imagenet = "ResNet weights trained on ImageNet-1k, whose images are for non-commercial research"
     start = "nothing" if profile.train.weights == "none" else imagenet
     synthetic = (
-        "\n**Trained on synthetic data: it shows that the code works and is of no other use.**\n" if is_synthetic(results) else ""
+        "\n**Trained on synthetic data: it shows that the code works and is of no other use.**\n" if records.synthetic else ""
     )
-    absent = "".join(f"\nLeft out, because absent: {notice}.\n" for notice in record.get("absent", []))
+    absent = "".join(f"\nLeft out, because absent: {notice}.\n" for notice in record["absent"])
     return f"""# {name}: masks of an object in a video from one box
 
 {name} of *E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation* (Lan, Zhang, Xu, Zhang), trained anew by an
@@ -127,26 +114,26 @@ e3sn track VIDEO --box x,y,w,h --out out/      # --weights {file.name} where it 
 Seen: {seen}, the length of SiamMask's first stage (the paper does not give its own). The backbone started from
 {start}.
 
-{to_markdown(_data(profile, record.get("absent", [])))}
+{to_markdown(_data(profile, record["absent"]))}
 No sequence of a benchmark's validation set was used for training, and no setting was chosen by scores on them.
 {absent}
 ## Scores
 
-{to_markdown(_scores(results, run))}
-{_bullets(_scores(results, run).attrs["notes"])}
+{to_markdown(_scores(records, run))}
+{_bullets(_scores(records, run).attrs["notes"])}
 ## Limits
 
-{_bullets([*LIMITS, *_failures(results, run)])}
+{_bullets([*LIMITS, *_failures(records, run)])}
 ## Use
 
 {_bullets(USES)}"""
 
 
-def _record(results: Path, run: str) -> dict[str, Any]:
-    trained = read_runs(results)
-    found = trained[trained["run"] == run]
+def _record(records: Records, run: str) -> dict[str, Any]:
+    found = records.rows([run])
     if found.empty:
-        raise InputError(f"run {run} is not on record in {results}; evaluate it first with e3sn reproduce, or name its --report")
+        remedy = "evaluate it first with e3sn reproduce, or name its --report"
+        raise InputError(f"run {run} is not on record in {records.folder}; {remedy}")
     return {str(key): value for key, value in found.iloc[0].to_dict().items()}
 
 
@@ -167,7 +154,7 @@ def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _scores(results: Path, run: str) -> pd.DataFrame:
+def _scores(records: Records, run: str) -> pd.DataFrame:
     rows, notes = (
         [],
         [
@@ -176,33 +163,33 @@ def _scores(results: Path, run: str) -> pd.DataFrame:
         ],
     )
     for benchmark, title in BENCHMARKS.items():
-        scores = read_scores(results, benchmark)
-        methods = {"this model": measure(scores, [run])}
-        methods |= {name: measure(scores, method=name) for name in OUTER}
+        methods = {"this model": records.measure(benchmark, [run])}
+        methods |= {name: records.measure(benchmark, method=name) for name in OUTER}
         for label, measured in methods.items():
             if measured is None:
                 values = dict.fromkeys(STATISTICS, NOT_RUN)
             else:
                 values = {key: number(measured.value(key)) for key in STATISTICS}
-                values |= {key: measured.interval(key).text() for key in MEANS}
+                values |= {key: interval_text(measured.interval(key)) for key in MEANS}
             if measured or label == "this model":
                 rows.append({"Benchmark": f"{title} val", "Method": label} | values)
-        if extent := scope(results, benchmark):
+        if extent := records.scope(benchmark):
             notes.append(f"{title}: {extent}.")
-        elif reason := reason_not_run(results, benchmark):
+        elif reason := records.reason_not_run(benchmark):
             notes.append(f"{title}: not run: {reason.rstrip('.')}.")
-    return titled(pd.DataFrame(rows), results, "Scores", run, "", *notes)
+    table = pd.DataFrame(rows)
+    table.attrs["notes"] = notes
+    return table
 
 
-def _failures(results: Path, run: str) -> list[str]:
+def _failures(records: Records, run: str) -> list[str]:
     """Where the model is at its worst on DAVIS-2016, and what perfect boxes would gain."""
-    scores = read_scores(results, "davis2016")
-    model, bound = measure(scores, [run]), measure(scores, [run], "mask in true boxes")
+    model, bound = (records.measure("davis2016", [run], method) for method in (MODEL, BOUND))
     if model is None:
         return []
     worst = model.by_sequence("J-Mean").nsmallest(WORST)
     lines = [f"The lowest J on DAVIS-2016: {', '.join(f'{name} {number(value)}' for name, value in worst.items())}."]
-    labels = read_attributes(results)
+    labels = records.attributes("davis2016")
     if labels is not None:
         found = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
         named = ", ".join(f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}" for name, value in found.items())

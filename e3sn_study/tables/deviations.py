@@ -1,7 +1,7 @@
 """Text that depends on settings: where the study differs from the paper, and the report's prose.
 
 Entries of ``reference/*.yaml`` are dicts of templates. ``when`` and ``unless`` choose them by settings, given as
-``section.key: value`` or a list of values; ``{section.key}`` in a text is filled in. Nothing is typed twice.
+``section.key: value`` or a list of values; ``{section.key}`` in a text is filled in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pandas as pd
 from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
-from e3sn_study.records import percent, reference
+from e3sn_study.records import reference
+from e3sn_study.tables.cells import percent
 from e3sn_study.tables.costs import PAPER_PAIRS
 
 

@@ -35,14 +35,12 @@ BROKEN = {
     },
     "without segmentation (the first: annotation 7)": {"segmentation": None},
     "far outside the image (the first: annotation 7 in 64x48)": {"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]},
-    "damaged annotation (the first: annotation 7, ValueError [nan, 0, 1, 0, 1, 1]": {
-        "segmentation": [[float("nan"), 0, 1, 0, 1, 1]]
-    },
-    "damaged annotation (the first: annotation 7, ValueError ['1', 2, 3, 4]": {"bbox": ["1", 2, 3, 4]},
-    "damaged annotation (the first: annotation 7, ValueError [nan, 2, 3, 4]": {"bbox": [float("nan"), 2, 3, 4]},
+    "damaged annotation (the first: annotation 7, ValueError 'nan' is no": {"segmentation": [[float("nan"), 0, 1, 0, 1, 1]]},
+    "damaged annotation (the first: annotation 7, ValueError '1' is no": {"bbox": ["1", 2, 3, 4]},
+    "damaged annotation (the first: annotation 7, ValueError 'inf' is no": {"bbox": [float("inf"), 2, 3, 4]},
     "damaged annotation (the first: annotation 7, KeyError 'area')": {"area": ...},
     "damaged annotation (the first: annotation 7, KeyError 'bbox')": {"bbox": ...},
-    "damaged annotation (the first: annotation 7, ValueError many are no": {"area": "many"},
+    "damaged annotation (the first: annotation 7, ValueError 'many' is no": {"area": "many"},
     "of an image outside the folder of images (the first: annotation 7 in ../2.jpg)": {"file_name": "../2.jpg"},
     "of an image outside the folder of images (the first: annotation 7 in /etc/2.jpg)": {"file_name": "/etc/2.jpg"},
     "of an image of impossible size (the first: annotation 7 in 2.jpg, 100000x100000)": {"width": 100_000, "height": 100_000},

@@ -21,6 +21,7 @@ from e3sn_lib.training import provenance
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+STUDY = PROJECT["dependencies"] + EXTRAS["study"]
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
 PART_OF = {"ipython": "ipykernel"}  # the kernel is IPython's
 
@@ -44,7 +45,7 @@ def imported_packages(path):
 
 def test_conda_environment_agrees_with_pyproject():
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    wanted = [re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in PROJECT["dependencies"] + EXTRAS["lab"]]
+    wanted = [re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in STUDY + EXTRAS["lab"]]
     assert sorted(conda) == sorted([*wanted, f"python{PROJECT['requires-python']}", "pip"])
     assert pip == {"pip": ["-e ."]}
 
@@ -57,7 +58,7 @@ def test_requirements_are_lower_bounds(requirement):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("e3sn_*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_are_declared(path):
     distributions = importlib.metadata.packages_distributions()
-    runtime, optional = names(PROJECT["dependencies"]), names(line for extra in EXTRAS.values() for line in extra)
+    runtime, optional = names(STUDY), names(line for extra in EXTRAS.values() for line in extra)
     for package, at_module_level in imported_packages(path):
         if package in sys.stdlib_module_names or package in ("e3sn_lib", "e3sn_study"):
             continue
@@ -77,7 +78,7 @@ def test_citation_names_the_paper():
 
 def test_environment_is_json_and_true():
     environment = json.loads(json.dumps(provenance.environment()))
-    assert environment["packages"].keys() == names(PROJECT["dependencies"]) | {PROJECT["name"]}
+    assert environment["packages"].keys() == names(STUDY) | {PROJECT["name"]}
     assert environment["packages"]["torch"] == importlib.metadata.version("torch")
     assert environment["python"] == sys.version.split()[0]
     assert environment["threads"] == torch.get_num_threads()

@@ -16,7 +16,7 @@ from remote_loads import remote_loads
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
-from e3sn_study.records import reference
+from e3sn_study.records import Records, reference
 from e3sn_study.report.page import figure_html, table_html, text, verdict
 from e3sn_study.report.report import MARKS, build_report, readme_report, readme_table, update_readme
 from e3sn_study.report.sections import networks
@@ -259,7 +259,7 @@ def test_pieces_of_the_page() -> None:
     assert verdict("partly (one seed)") == '<span class="v partly">partly</span><small>one seed</small>'
     assert verdict("not reproduced") == '<span class="v not">not reproduced</span>'
     assert verdict("not testable here (not run)").startswith('<span class="v untested">')
-    row = table_html(table1(Path("nowhere")).head(1)[["Method", "J-Mean"]], lambda _: "ours")
+    row = table_html(table1(Records(Path("nowhere"))).head(1)[["Method", "J-Mean"]], lambda _: "ours")
     assert '<tr class=ours><td class="t">OnAVOS</td><td class="n">86.1</td></tr>' in row
 
 
