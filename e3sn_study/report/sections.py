@@ -106,7 +106,7 @@ def settings(profile: Profile) -> pd.DataFrame:
 def commands_section(report: Path, records: Records, profile: Profile) -> str:
     """What to type, how the notebooks ended, with links to them, and the versions of the last run."""
     ended = {run["name"]: run for run in records.notebooks}
-    pages = {path.stem for path in (report / "notebooks").glob("*.html")}
+    pages = {path.stem for path in (report / "notebooks").glob("[!.]*.html")}
     rows = ""
     for name in sorted({*ended, *pages}):
         link = f'<a href="notebooks/{name}.html">{text(name)}</a>' if name in pages else text(name)

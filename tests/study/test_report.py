@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from made_results import VAL, add_run, add_scores, add_speed
 from PIL import Image
+from remote_loads import remote_loads
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
-from e3sn_study.notebooks import remote_loads
 from e3sn_study.records import Records, reference
 from e3sn_study.report.page import figure_html, table_html, text, verdict
 from e3sn_study.report.report import MARKS, build_report, readme_report, readme_table, update_readme
