@@ -347,12 +347,11 @@ class PairDataset(Dataset[Pair]):
         degrees: float = 0.0,
     ) -> _View | None:
         """Cut a random template or search crop; None if a rotated mask has left the crop."""
+        size: int = TEMPLATE_SIZE
+        shift, scale, zoom = self.augment.template_shift, self.augment.template_scale, 0.0
         if search:
             size, shift = self.stage.search_size, self.search_shift
             scale, zoom = self.augment.search_scale, self.augment.search_zoom
-        else:
-            size, shift = TEMPLATE_SIZE, self.augment.template_shift
-            scale, zoom = self.augment.template_scale, 0.0
         crop = augment.random_crop(
             shown.box_frame_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip
         )
