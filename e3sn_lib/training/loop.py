@@ -151,9 +151,9 @@ class Trainer:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current step is done and saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.run_dir / LOCK, timeout=0) if processes.is_first() else nullcontext()
+        lock = FileLock(self.run_dir / LOCK, timeout=0)
         try:
-            with lock:
+            with lock if processes.is_first() else nullcontext():
                 return self._run(show, watch)
         except Timeout as error:
             raise InputError(f"{self.run_dir} is in use by another training; wait for its end, or choose another folder") from error
@@ -198,7 +198,8 @@ class Trainer:
         config, end = self.profile.train, stage.first_step + stage.steps
         optimiser = self._start_stage(stage)
         measured: list[dict[str, float]] = []  # of the steps since the last row of the log
-        row_begun, bad_steps, backbone_trained = time.perf_counter(), 0, None
+        row_begun, bad_steps = time.perf_counter(), 0
+        backbone_trained: bool | None = None
         bar = self._progress_bar(stage)
         done, pin_memory = self.state.step - stage.first_step, self.device.type == "cuda"
         for batches in step_batches(self.sources, self.profile, stage, done, pin_memory):
