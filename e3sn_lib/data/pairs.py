@@ -391,10 +391,9 @@ class PairDataset(Dataset[Pair]):
         if view is None or view.mask is None:
             return search
         covered = np.count_nonzero(view.mask & search.mask)
+        pasted = view.mask
         if not in_front or covered > COVERED * search.mask.sum():
-            pasted = view.mask & ~search.mask
-        else:
-            pasted = view.mask
+            pasted = pasted & ~search.mask
         return replace(
             search,
             image=augment.replace_background(view.image, pasted, search.image),
