@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,14 @@ def known(value: Any) -> str:
     return "unknown" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def plain_markdown(value: object) -> str:
+    """Return text for Markdown in which no HTML can begin: the names of runs and files are not ours."""
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", str(value))
+
+
 def to_markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown; columns of numbers are aligned to the right."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.to_numpy()]
+    cells = [[plain_markdown(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.to_numpy()]
     rule = ["---:" if each else "---" for each in numeric_columns(table)]
     return "".join(f"| {' | '.join(line)} |\n" for line in ([*map(str, table.columns)], rule, *cells))
 

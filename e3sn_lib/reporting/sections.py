@@ -1,9 +1,10 @@
-"""Sections of the report page that describe the study rather than its scores: figures, data, networks, settings, commands."""
+"""Parts of the report that describe the study rather than its scores: data, networks, settings, commands, figures."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,9 +14,18 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.sources import ORIGIN
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.records import NONE, VARIANTS, is_synthetic, number, percent, read_runs, reference, without_folders
+from e3sn_lib.records import (
+    NONE,
+    VARIANTS,
+    is_synthetic,
+    number,
+    percent,
+    read_runs,
+    reference,
+    without_folders,
+)
 from e3sn_lib.reporting.deviations import profiles_of, set_label
-from e3sn_lib.reporting.page import bullets, cell, clip_html, figure_html, paragraphs, table_html, text
+from e3sn_lib.reporting.page import picture, view
 
 TERMS = {
     "davis": "CC BY-NC 4.0",
@@ -27,30 +37,28 @@ TERMS = {
 }
 
 
-def figures_section(report: Path) -> str:
-    """Every figure and clip that exists; known ones with their caption and in order, others with their name."""
-    captions, shown = reference("figures"), []
+def figures(report: Path) -> list[dict[str, Any]]:
+    """Return every figure and clip in the order of ``reference/figures.yaml``; unknown ones follow, with their names."""
+    captions = reference("figures")
     order = {name: place for place, name in enumerate(captions)}
     files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", ".webm")]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
+    files.sort(key=lambda path: (order.get(names[path], len(order)), path.name))
     synthetic = "Synthetic. " if is_synthetic(report / "results") else ""
-    for path in sorted(files, key=lambda path: (order.get(names[path], len(order)), path.name)):
-        make = clip_html if path.suffix == ".webm" else figure_html
-        shown.append(make(path, f"{synthetic}{captions.get(names[path], names[path])}", f"figures/{path.name}"))
-    if not shown:
-        return "<p>None is on record.</p>"
-    return f'<p>Drawn by the notebooks; a click opens the full image.</p><div class="figures">{"".join(shown)}</div>'
+    return [picture(path, f"{synthetic}{captions.get(names[path], names[path])}") for path in files]
 
 
-def data_section(results: Path, profile: Profile) -> str:
-    """Training sets with their terms and origin, benchmarks, what was found and what was left out."""
+def data(results: Path, profile: Profile) -> dict[str, Any]:
+    """Return training sets with their terms and origin, what is said of them, and what was left out."""
     total = sum(each.weight for each in profile.data.train)
-    rows = [
+    sets = [
         {
             "Training set": set_label(each),
             "Share of pairs": percent(each.weight / total),
             "Frames apart": f"at most {each.frame_range}" if each.frame_range > 1 else NONE,
-            "Smallest object": NONE if each.kind == "imagenet_vid" else f"{each.min_area:,.0f} pixels",
+            "Smallest object": NONE
+            if each.kind == "imagenet_vid"
+            else f"{each.min_area:,.0f} pixels",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
             "Terms": TERMS.get(each.kind, "unknown"),
             "From": ORIGIN.get(each.kind, "unknown").format(year=each.year),
@@ -60,17 +68,26 @@ def data_section(results: Path, profile: Profile) -> str:
     runs = read_runs(results)
     opened = sorted({(each["name"], each["tracks"]) for data in runs["data"] for each in data})
     found = ", ".join(f"{name} {tracks:,}" for name, tracks in opened)
-    missing = sorted({without_folders(notice) for notices in runs.get("absent", []) for notice in notices})
-    trained = [f"{each.kind} {each.year} {each.split}" for each in profile.data.train if each.kind in ("davis", "synthetic")]
-    tested = ", ".join(f"{each.name} ({each.kind} {each.year} {each.split})" for each in profile.data.evaluation)
+    trained = [
+        f"{each.kind} {each.year} {each.split}"
+        for each in profile.data.train
+        if each.kind in ("davis", "synthetic")
+    ]
+    tested = ", ".join(
+        f"{each.name} ({each.kind} {each.year} {each.split})" for each in profile.data.evaluation
+    )
     lines = [
         f"Benchmarks: {tested}.",
         f"Training ({', '.join(trained)}) and validation share no sequence." if trained else "",
         f"Usable objects on record: {found}." if found else "",
         "`e3sn data verify` counts what is there and says where the rest can be had.",
     ]
-    left_out = f"<p>Left out, because absent:</p>{bullets(missing)}" if missing else ""
-    return table_html(pd.DataFrame(rows)) + paragraphs([line for line in lines if line]) + left_out
+    notices = {without_folders(each) for absent in runs.get("absent", []) for each in absent}
+    return {
+        "sets": view(pd.DataFrame(sets)),
+        "lines": list(filter(None, lines)),
+        "missing": sorted(notices),
+    }
 
 
 def networks(profile: Profile) -> pd.DataFrame:
@@ -99,7 +116,7 @@ def networks(profile: Profile) -> pd.DataFrame:
 
 
 def settings(profile: Profile) -> pd.DataFrame:
-    """Every setting but the data sets, which have a table of their own."""
+    """Return every setting but the data sets, which have a table of their own."""
     rows = []
     for section, values in profile.to_dict().items():
         entries = values.items() if isinstance(values, dict) else [("", values)]
@@ -111,33 +128,23 @@ def settings(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def commands_section(report: Path, profile: Profile) -> str:
-    """What to type, how the notebooks ended, with links to them, and the versions of the last run."""
+def commands(report: Path, profile: Profile) -> dict[str, Any]:
+    """Return what to type, how the notebooks ended with links to them, and the versions of the last run."""
     manifest = report / "results" / "manifest.json"
-    ended = {run["name"]: run for run in json.loads(manifest.read_text())["notebooks"]} if manifest.is_file() else {}
-    pages = {path.stem for path in (report / "notebooks").glob("*.html")}
-    rows = ""
-    for name in sorted({*ended, *pages}):
-        link = f'<a href="notebooks/{name}.html">{text(name)}</a>' if name in pages else text(name)
-        status, seconds = (ended[name]["status"], number(ended[name]["seconds"])) if name in ended else ("not on record", NONE)
-        rows += f'<tr><td>{link}</td><td>{cell(status)}</td><td class="n">{seconds}</td></tr>'
-    head = '<thead><tr><th>Notebook</th><th>Status</th><th class="n">Seconds</th></tr></thead>'
-    notebooks = (
-        f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else "<p>No notebook is on record.</p>"
-    )
-    minutes = f", about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else ""
-    data = "" if all(each.kind == "synthetic" for each in profile.data.train) else " DATA=dir"
+    runs = json.loads(manifest.read_text())["notebooks"] if manifest.is_file() else []
+    ended = {run["name"]: (run["status"], number(run["seconds"])) for run in runs}
+    pages = {
+        path.stem: f"notebooks/{path.name}" for path in (report / "notebooks").glob("*.html")
+    }
     packages = read_runs(report / "results").get("packages", pd.Series(dtype=object)).dropna()
-    versions = ", ".join(f"{name} {version}" for name, version in packages.iloc[-1].items()) if len(packages) else "not on record"
-    return (
-        f"<pre>make reproduce PROFILE={text(profile.name)}{data}    # everything on this page{minutes}\n"
-        "make test                           # lint, types, tests</pre>"
-        f"{notebooks}<p>Versions of the last training run: {text(versions)}.</p>"
-    )
-
-
-def markdown_html(path: Path) -> str:
-    """A Markdown file as HTML."""
-    from nbconvert.filters import markdown2html
-
-    return str(markdown2html(path.read_text()))
+    versions = [f"{name} {version}" for name, version in packages.iloc[-1].items()] if len(packages) else []
+    synthetic = all(each.kind == "synthetic" for each in profile.data.train)
+    return {
+        "data": "" if synthetic else " DATA=dir",
+        "minutes": f", about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else "",
+        "notebooks": [
+            (name, pages.get(name), *ended.get(name, ("not on record", NONE)))
+            for name in sorted({*ended, *pages})
+        ],
+        "versions": ", ".join(versions) or "not on record",
+    }

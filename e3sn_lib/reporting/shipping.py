@@ -1,4 +1,4 @@
-"""A trained run as something to use: one half-precision file, and a model card made from the files of record."""
+"""A trained run as something to use: one file in half precision, and a model card made from the files of record."""
 
 from __future__ import annotations
 
@@ -31,30 +31,26 @@ from e3sn_lib.records import (
 )
 from e3sn_lib.reporting.attributes import ATTRIBUTES, read_attributes, with_and_without
 from e3sn_lib.reporting.cells import titled, to_markdown
-from e3sn_lib.reporting.costs import PAPER_PAIRS, runs
+from e3sn_lib.reporting.costs import runs
 from e3sn_lib.reporting.deviations import set_label
+from e3sn_lib.reporting.page import MARKDOWN
 from e3sn_lib.reporting.sections import TERMS
 from e3sn_lib.reporting.tables import OUTER
 from e3sn_lib.training import FINAL
 
-LIMITS = (
-    "The box of the first frame has to be drawn by hand.",
-    "It has seen the data above and nothing else: what it does on other kinds of images is not known.",
-)
 WORST = 3
 """Sequences and attributes that the card names."""
-USES = (
-    "Meant for research and teaching: to follow one or a few objects through a short video from boxes in its first frame.",
-    "Not meant for decisions about people, for surveillance, or for anything where a wrong mask does harm.",
-    "The code is under the MIT licence. The weights were made with the data above, some of it for non-commercial research only, "
-    "and are to be used within those terms.",
+PROTOCOL = (
+    "Percent, by the official protocol, from the bounding rectangle of the first mask; brackets hold the 95 % "
+    "bootstrap interval over sequences."
 )
 
 
 def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     """Write a run's model as ``out/VARIANT.safetensors`` in half precision, and its card ``out/VARIANT.md``.
 
-    The file carries the settings of inference that the run was evaluated with and no folder of this machine.
+    The file carries the settings of inference that the run was evaluated with, and no folder of this machine.
+    The same weights and records give the same bytes.
 
     Args:
         run: folder of a finished run.
@@ -65,21 +61,27 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
         The file and the card.
 
     Raises:
-        InputError: the run is not finished or not on record.
+        InputError: the run is not finished or not on record, or a weight is not finite.
     """
     model, profile = load_model(run / FINAL)
     record = _record(results, run.name)
+    broken = [key for key, value in model.state_dict().items() if not value.half().isfinite().all()]
+    if broken:
+        raise InputError(
+            f"{run / FINAL} cannot be shipped: {broken[0]} holds values that are not finite in half precision; train it again"
+        )
     track = TrackConfig(**record["track"]) if isinstance(record.get("track"), dict) else profile.track
     shipped = replace(profile, track=track, data=replace(profile.data, root=""))
     path = out / f"{profile.variant}.safetensors"
-    save_model(path, model, shipped, half=True, notes={"run": run.name, "commit": str(record.get("commit", "unknown"))})
+    notes = {"run": run.name, "commit": str(record.get("commit", "unknown"))}
+    save_model(path, model, shipped, half=True, notes=notes)
     card = path.with_suffix(".md")
     write_text(card, model_card(results, run.name, shipped, path))
     return path, card
 
 
 def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
-    """What the shipped model is, in Markdown: data, licences, pairs seen, numbers and where they come from, limits, use.
+    """Return what the shipped model is, in Markdown: data, licences, pairs seen, scores, limits, use.
 
     Args:
         results: the files of record.
@@ -90,99 +92,69 @@ def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
     Raises:
         InputError: the run is not on record.
     """
-    record, name = _record(results, run), VARIANTS.get(profile.variant, profile.variant)
-    content = file.read_bytes()
-    seen = f"{record['pairs']:,} pairs of images, {number(100 * record['pairs'] / PAPER_PAIRS, decimals=3)} % of 12 million"
-    levels = ", ".join(map(str, profile.model.levels))
-    source = runs(results).set_index("Run").loc[run]
-    facts = {
-        "File": f"`{file.name}`, {len(content) / 1e6:.1f} MB, weights in half precision, read as single precision",
-        "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
-        "Run": f"`{run}`",
-        "Command": f"`{source['Command']}`",
-        "Seed": record["seed"],
-        "Commit": source["Commit"],
-        "Machine": f"{source['Machine']}, {source['Training time']}, {source['Precision']}",
-        "Network": f"{profile.model.backbone}, {profile.model.channels} channels, masks from levels {levels}",
-        "Inference": ", ".join(f"{key} {value}" for key, value in profile.to_dict()["track"].items()),
-    }
-    imagenet = "ResNet weights trained on ImageNet-1k, whose images are for non-commercial research"
-    start = "nothing" if profile.train.weights == "none" else imagenet
-    synthetic = (
-        "\n**Trained on synthetic data: it shows that the code works and is of no other use.**\n" if is_synthetic(results) else ""
+    record, content = _record(results, run), file.read_bytes()
+    absent, scores = record.get("absent", []), _scores(results, run)
+    return (
+        MARKDOWN.get_template("card.md.j2").render(
+            name=VARIANTS.get(profile.variant, profile.variant),
+            synthetic=is_synthetic(results),
+            file=file.name,
+            size=f"{len(content) / 1e6:.1f}",
+            digest=hashlib.sha256(content).hexdigest(),
+            run=runs(results).set_index("Run", drop=False).loc[run],
+            seed=record["seed"],
+            pairs=record["pairs"],
+            profile=profile,
+            track=profile.to_dict()["track"],
+            sets=to_markdown(_data(profile, absent)),
+            absent=absent,
+            scores=to_markdown(scores),
+            notes=scores.attrs["notes"],
+            **_failures(results, run),
+        )
+        + "\n"
     )
-    absent = "".join(f"\nLeft out, because absent: {notice}.\n" for notice in record.get("absent", []))
-    return f"""# {name}: masks of an object in a video from one box
-
-{name} of *E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation* (Lan, Zhang, Xu, Zhang), trained anew by an
-independent study; the authors' own weights were never published. This card is generated from the study's files of record.
-{synthetic}
-```bash
-e3sn track VIDEO --box x,y,w,h --out out/      # --weights {file.name} where it lies elsewhere
-```
-
-{to_markdown(pd.DataFrame({"": list(facts), "This model": list(facts.values())}))}
-## Data
-
-Seen: {seen}, the length of SiamMask's first stage (the paper does not give its own). The backbone started from
-{start}.
-
-{to_markdown(_data(profile, record.get("absent", [])))}
-No sequence of a benchmark's validation set was used for training, and no setting was chosen by scores on them.
-{absent}
-## Scores
-
-{to_markdown(_scores(results, run))}
-{_bullets(_scores(results, run).attrs["notes"])}
-## Limits
-
-{_bullets([*LIMITS, *_failures(results, run)])}
-## Use
-
-{_bullets(USES)}"""
 
 
 def _record(results: Path, run: str) -> dict[str, Any]:
     trained = read_runs(results)
     found = trained[trained["run"] == run]
     if found.empty:
-        raise InputError(f"run {run} is not on record in {results}; evaluate it first with e3sn reproduce, or name its --report")
+        raise InputError(
+            f"run {run} is not on record in {results}; evaluate it first with e3sn reproduce, or name its --report"
+        )
     return {str(key): value for key, value in found.iloc[0].to_dict().items()}
 
 
 def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
+    """Return the training sets with their share of the pairs, which those that were absent have none of."""
     gone = [
-        any(notice.startswith(f"training set {each.kind} ({each.path[0]})") for notice in absent) for each in profile.data.train
+        any(notice.startswith(f"training set {each.kind} ({each.path[0]})") for notice in absent)
+        for each in profile.data.train
     ]
-    total = sum(each.weight for each, is_gone in zip(profile.data.train, gone, strict=True) if not is_gone)
+    kept = [each.weight * (not is_gone) for each, is_gone in zip(profile.data.train, gone, strict=True)]
     rows = [
         {
             "Training set": set_label(each),
-            "Share of pairs": "absent" if is_gone else percent(each.weight / total),
+            "Share of pairs": percent(weight / sum(kept)) if weight else "absent",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
             "Terms": TERMS.get(each.kind, "unknown"),
         }
-        for each, is_gone in zip(profile.data.train, gone, strict=True)
+        for each, weight in zip(profile.data.train, kept, strict=True)
     ]
     return pd.DataFrame(rows)
 
 
 def _scores(results: Path, run: str) -> pd.DataFrame:
-    rows, notes = (
-        [],
-        [
-            "Percent, by the official protocol, from the bounding rectangle of the first mask; brackets hold the 95 % "
-            "bootstrap interval over sequences."
-        ],
-    )
+    """Return the scores of the run and of what bounds it, with notes on what was scored."""
+    rows, notes = [], [PROTOCOL]
     for benchmark, title in BENCHMARKS.items():
         scores = read_scores(results, benchmark)
         methods = {"this model": measure(scores, [run])}
         methods |= {name: measure(scores, method=name) for name in OUTER}
         for label, measured in methods.items():
-            if measured is None:
-                values = dict.fromkeys(STATISTICS, NOT_RUN)
-            else:
+            values = dict.fromkeys(STATISTICS, NOT_RUN)
+            if measured:
                 values = {key: number(measured.value(key)) for key in STATISTICS}
                 values |= {key: measured.interval(key).text() for key in MEANS}
             if measured or label == "this model":
@@ -194,24 +166,21 @@ def _scores(results: Path, run: str) -> pd.DataFrame:
     return titled(pd.DataFrame(rows), results, "Scores", run, "", *notes)
 
 
-def _failures(results: Path, run: str) -> list[str]:
-    """Where the model is at its worst on DAVIS-2016, and what perfect boxes would gain."""
-    scores = read_scores(results, "davis2016")
+def _failures(results: Path, run: str) -> dict[str, str]:
+    """Return where the model is at its worst on DAVIS-2016, and what perfect boxes would gain."""
+    found = {"worst": "", "losses": "", "gains": ""}
+    scores, labels = read_scores(results, "davis2016"), read_attributes(results)
     model, bound = measure(scores, [run]), measure(scores, [run], "mask in true boxes")
-    if model is None:
-        return []
-    worst = model.by_sequence("J-Mean").nsmallest(WORST)
-    lines = [f"The lowest J on DAVIS-2016: {', '.join(f'{name} {number(value)}' for name, value in worst.items())}."]
-    labels = read_attributes(results)
-    if labels is not None:
-        found = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
-        named = ", ".join(f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}" for name, value in found.items())
-        lines.append(f"J on sequences with an attribute against those without it, the largest losses: {named}.")
-    if bound:
-        gains = " and ".join(f"{name[0]} {number(bound.minus(model, name).mean, signed=True)}" for name in MEANS)
-        lines.append(f"In true boxes its masks would score {gains}: what tracking loses. The rest is lost by the masks themselves.")
-    return lines
-
-
-def _bullets(lines: tuple[str, ...] | list[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
+    if model:
+        worst = model.by_sequence("J-Mean").nsmallest(WORST)
+        found["worst"] = ", ".join(f"{name} {number(value)}" for name, value in worst.items())
+    if model and labels is not None:
+        losses = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
+        found["losses"] = ", ".join(
+            f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}" for name, value in losses.items()
+        )
+    if model and bound:
+        found["gains"] = " and ".join(
+            f"{name[0]} {number(bound.minus(model, name).mean, signed=True)}" for name in MEANS
+        )
+    return found

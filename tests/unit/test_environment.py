@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
-PART_OF = {"ipython": "ipykernel"}  # the kernel is IPython's
+PART_OF = {"ipython": "ipykernel", "markupsafe": "jinja2"}  # the kernel is IPython's, HTML that is escaped is Jinja's
 
 
 def names(requirements):

@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ from e3sn_lib.loading import load_profile, profile_from_dict
 from e3sn_lib.notebooks import remote_loads
 from e3sn_lib.records import reference
 from e3sn_lib.reporting.deviations import deviations
-from e3sn_lib.reporting.page import figure_html, table_html, text, verdict
+from e3sn_lib.reporting.page import HTML, picture, prose, view
 from e3sn_lib.reporting.report import MARKS, build_report, readme_report, readme_table, update_readme
 from e3sn_lib.reporting.sections import networks
 from e3sn_lib.reporting.tables import TABLES, table1
 
 ROOT = Path(__file__).parents[2]
+MACROS: Any = HTML.get_template("macros.html.j2").module
 HEADINGS = [
     "Claims and verdicts",
     "Summary",
@@ -183,7 +185,7 @@ def test_known_figures_have_captions_in_order_and_others_their_name(report: Path
         draw(report / "figures" / f"{name}.png")
     found = re.findall(r"<figcaption>(.*?)</figcaption>", build_report(report, smoke).read_text())
     captions = reference("figures")
-    assert found == [text(captions["per_sequence"]), text(captions["throughput"]), "zebra"]
+    assert found == [prose(captions["per_sequence"]), prose(captions["throughput"]), "zebra"]
 
 
 def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
@@ -197,9 +199,9 @@ def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
 def test_figures_are_embedded_small_with_transparency_on_white(tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     Image.fromarray(np.zeros((30, 4000, 4), np.uint8)).save(path)
-    found = figure_html(path, 'a "caption"', "figures/wide.png")
-    assert 'width="1600" height="12" alt="a &quot;caption&quot;"' in found
-    assert found.startswith('<figure style="width:2960px"><a href="figures/wide.png"><img src="data:image/webp;base64,')
+    found = MACROS.picture(picture(path, 'a "caption"'))
+    assert 'width="1600" height="12" alt="a &#34;caption&#34;"' in found
+    assert found.startswith('<figure style="width:2960px">\n<a href="figures/wide.png"><img src="data:image/webp;base64,')
 
 
 def test_what_did_not_work_notebooks_and_absent_data_are_told(report: Path, smoke: Profile) -> None:
@@ -252,15 +254,15 @@ def test_the_full_size_networks_have_the_parameters_of_their_definitions() -> No
 
 
 def test_pieces_of_the_page() -> None:
-    assert text("a < b: -1.5 to -2, 2014-15 & 30 %, `x_y`") == "a &lt; b: −1.5 to −2, 2014-15 &amp; 30\u00a0%, <code>x_y</code>"
-    assert text("E3SN - SiamMask, see https://example.org/a.") == (
+    assert prose("a < b: -1.5 to -2, 2014-15 & 30 %, `x_y`") == "a &lt; b: −1.5 to −2, 2014-15 &amp; 30\u00a0%, <code>x_y</code>"
+    assert prose("E3SN - SiamMask, see https://example.org/a.") == (
         'E3SN − SiamMask, see <a href="https://example.org/a">https://example.org/a</a>.'
     )
-    assert verdict("partly (one seed)") == '<span class="v partly">partly</span><small>one seed</small>'
-    assert verdict("not reproduced") == '<span class="v not">not reproduced</span>'
-    assert verdict("not testable here (not run)").startswith('<span class="v untested">')
-    row = table_html(table1(Path("nowhere")).head(1)[["Method", "J-Mean"]], lambda _: "ours")
-    assert '<tr class=ours><td class="t">OnAVOS</td><td class="n">86.1</td></tr>' in row
+    assert MACROS.verdict("partly (one seed)") == '<span class="v partly">partly</span><small>one seed</small>'
+    assert MACROS.verdict("not reproduced") == '<span class="v not">not reproduced</span>'
+    assert MACROS.verdict("not testable here (not run)").startswith('<span class="v untested">')
+    row = MACROS.grid(view(table1(Path("nowhere")).head(1)[["Method", "J-Mean"]], lambda _: "ours"))
+    assert '<tr class="ours"><td class="t">OnAVOS</td><td class="n">86.1</td></tr>' in row
 
 
 def test_the_readme_gets_its_table(report: Path) -> None:
