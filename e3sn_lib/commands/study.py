@@ -16,7 +16,10 @@ from e3sn_lib.loading import load_profile
 
 def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
+    from e3sn_lib.bench.variant_costs import network_sizes
+    from e3sn_lib.files import write_csv
     from e3sn_lib.notebooks import run_all, to_html
+    from e3sn_lib.reporting.deviations import profiles_of
     from e3sn_lib.study import Study
 
     study = Study.open(options.profile, data_root(options), options.runs, options.report, options.seed, options.set)
@@ -27,6 +30,7 @@ def reproduce(options: argparse.Namespace) -> int:
         raise InputError(f"there is no notebook {unknown[0]}; there are {', '.join(source.stem for source in sources)}")
     sources = [source for source in sources if not wanted or any(source.name.startswith(part) for part in wanted)]
     study.train_sets()
+    write_csv(study.results / "networks.csv", network_sizes(profiles_of(profile)))
     if outdated := study.set_aside_outdated():
         print(f"{len(outdated)} runs on record are of other settings or data; their records are now in {study.results / 'earlier'}")
     duration = f"about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else "its duration is not known"

@@ -180,7 +180,7 @@ def _context(report: Path, profile: Profile, tables: dict[str, pd.DataFrame]) ->
         "tables": {name: _shown(table) for name, table in tables.items()},
         "figures": figures(report),
         "data": data(results, profile),
-        "networks": view(networks(profile)),
+        "networks": view(networks(results)),
         "settings": view(settings(profile)),
         "failures": failures.is_file() and Markup(mistune.create_markdown()(failures.read_text())),  # noqa: S704 escapes
         "commands": commands(report, profile),

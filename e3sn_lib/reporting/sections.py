@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.sources import ORIGIN
-from e3sn_lib.model.network import build_model, count_parameters
-from e3sn_lib.model.windows import Cells
 from e3sn_lib.records import (
     NONE,
+    NOT_RUN,
     VARIANTS,
     is_synthetic,
     number,
@@ -24,7 +21,7 @@ from e3sn_lib.records import (
     reference,
     without_folders,
 )
-from e3sn_lib.reporting.deviations import profiles_of, set_label
+from e3sn_lib.reporting.deviations import set_label
 from e3sn_lib.reporting.page import picture, view
 
 TERMS = {
@@ -90,29 +87,22 @@ def data(results: Path, profile: Profile) -> dict[str, Any]:
     }
 
 
-def networks(profile: Profile) -> pd.DataFrame:
-    """Size and work of each variant, counted on the network itself."""
-    rows = []
-    for variant, each in profiles_of(profile).items():
-        model = build_model(each.model).eval()
-        cells = Cells(torch.zeros(1, dtype=torch.long), torch.tensor([12]), torch.tensor([12]))
-        with torch.no_grad():
-            template = model.encode_template(torch.zeros(1, 3, 127, 127))
-            with FlopCounterMode(display=False) as counter:
-                search = model.encode_search(torch.zeros(1, 3, 255, 255))
-                model.locate(template, search)
-                model.segment(template, search, cells)
-        rows.append(
-            {
-                "Network": VARIANTS.get(variant, variant),
-                "Backbone": each.model.backbone,
-                "Levels for the mask": ", ".join(map(str, each.model.levels)),
-                "Training stages": ", ".join(each.stages),
-                "Parameters": f"{count_parameters(model):,}",
-                "Multiply-adds per object and frame": f"{counter.get_total_flops() / 2e9:.2f} billion",
-            }
-        )
-    return pd.DataFrame(rows)
+def networks(results: Path) -> pd.DataFrame:
+    """Return size and work of each variant, from ``networks.csv``."""
+    path = results / "networks.csv"
+    found = pd.read_csv(path, dtype={"levels": str}).to_dict("records") if path.is_file() else []
+    rows = [
+        {
+            "Network": VARIANTS.get(row["variant"], row["variant"]),
+            "Backbone": row["backbone"],
+            "Levels for the mask": row["levels"],
+            "Training stages": row["stages"],
+            "Parameters": f"{row['parameters']:,}",
+            "Multiply-adds per object and frame": f"{row['multiply_adds'] / 1e9:.2f} billion",
+        }
+        for row in found
+    ]
+    return pd.DataFrame(rows or [{"Network": NOT_RUN, "Parameters": NOT_RUN}])
 
 
 def settings(profile: Profile) -> pd.DataFrame:

@@ -13,15 +13,15 @@ import pytest
 from made_results import VAL, add_run, add_scores, add_speed
 from PIL import Image
 
+from e3sn_lib.bench.variant_costs import network_sizes
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.loading import load_profile, profile_from_dict
 from e3sn_lib.notebooks import remote_loads
 from e3sn_lib.records import reference
-from e3sn_lib.reporting.deviations import deviations
+from e3sn_lib.reporting.deviations import deviations, profiles_of
 from e3sn_lib.reporting.page import HTML, picture, prose, view
 from e3sn_lib.reporting.report import MARKS, build_report, readme_report, readme_table, update_readme
-from e3sn_lib.reporting.sections import networks
 from e3sn_lib.reporting.tables import TABLES, table1
 
 ROOT = Path(__file__).parents[2]
@@ -248,9 +248,9 @@ def test_a_changed_setting_changes_the_deviations() -> None:
 
 
 def test_the_full_size_networks_have_the_parameters_of_their_definitions() -> None:
-    found = networks(load_profile("paper")).set_index("Network")["Parameters"].to_dict()
-    assert found["E3SN"] == "22,954,950"
-    assert found["SiamMask"] == "21,482,052"
+    found = network_sizes(profiles_of(load_profile("paper"))).set_index("variant")["parameters"]
+    assert found["e3sn"] == 22_954_950
+    assert found["siammask"] == 21_482_052
 
 
 def test_pieces_of_the_page() -> None:
