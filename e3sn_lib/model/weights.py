@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from e3sn_lib.config import ModelConfig, Profile
@@ -85,15 +85,37 @@ def check_keys(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: 
 
 
 def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
-    """Write a model with the profile it was trained by; `half` stores weights in half precision, batch-norm statistics aside."""
+    """Write a model with the profile it was trained by; the same model gives the same bytes.
+
+    Args:
+        path: of the safetensors file.
+        model: any device.
+        profile: its settings, which the file carries.
+        half: store weights in half precision, except vectors, such as batch-norm statistics.
+        notes: further metadata.
+
+    Raises:
+        InputError: `half`, and a value is not finite then.
+    """
     state = {}
     for key, value in model.state_dict().items():
         shrink = half and value.dim() > 1
         state[key] = (value.half() if shrink else value).contiguous().cpu()
+        if half and not state[key].isfinite().all():
+            raise InputError(f"{key} is not finite in half precision, so no model can be written; train it again")
     metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+        temporary.write_bytes(_ordered(save(state, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """Return a safetensors file with sorted metadata, which the library writes in random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(written).to_bytes(8, "little") + written + content[end:]
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
