@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from e3sn_lib.records import NONE, NOT_RUN, Measured, is_synthetic, number, read_runs, reason_not_run, scope, signed
 
@@ -93,15 +94,21 @@ def known(value: Any) -> str:
 
 
 def plain_markdown(value: object) -> str:
-    """Return text for Markdown in which no HTML can begin: the names of runs and files are not ours."""
-    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", str(value))
+    """Return text for one line of Markdown in which no HTML, table cell or paragraph can begin.
+
+    Names of runs, files and sequences come from others. What is Markdown already (`Markup`) stays as it is.
+    """
+    if isinstance(value, Markup):
+        return value
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", str(value)).replace("|", "\\|").replace("\n", " ")
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown; columns of numbers are aligned to the right."""
-    cells = [[plain_markdown(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.to_numpy()]
+def to_markdown(table: pd.DataFrame) -> Markup:
+    """Return a table of text as Markdown; columns of numbers are aligned to the right."""
+    cells = [[plain_markdown(cell) for cell in row] for row in table.to_numpy()]
     rule = ["---:" if each else "---" for each in numeric_columns(table)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in ([*map(str, table.columns)], rule, *cells))
+    lines = ([*map(str, table.columns)], rule, *cells)
+    return Markup("".join(f"| {' | '.join(line)} |\n" for line in lines))  # noqa: S704 cells are escaped above
 
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
