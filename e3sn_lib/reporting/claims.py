@@ -67,7 +67,8 @@ def claims(results: Path) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     table.attrs["title"] = f"Claims{', synthetic' if is_synthetic(results) else ''}: what the paper says and what we found"
-    table.attrs["notes"] = [f"Rule for {name}: {rule.format(**content)}." for name, rule in content["rules"].items()]
+    rules = {name: rule.format(**content["thresholds"]) for name, rule in content["rules"].items()}
+    table.attrs["notes"] = [f"Rule for {name}: {rule}." for name, rule in rules.items()]
     return table
 
 
@@ -113,7 +114,7 @@ def _not_worse(results: Path, claim: dict[str, Any]) -> Finding:
     compared = _compare(results, claim)
     if compared is None:
         return _no_comparison(results, claim)
-    slightly = reference("claims")["slightly"]
+    slightly = _threshold("slightly")
     within = sum(difference.mean >= -slightly for difference in compared.differences)
     verdict = (NOT, "partly", compared.supported(above=-slightly))[within]
     return Finding(compared.paper, compared.text, verdict)
@@ -127,7 +128,7 @@ def _budget(results: Path, claim: dict[str, Any]) -> Finding:
         return Finding(paper, "not run", "")
     shares = training_shares(costs, *claim["of"])
     text = f"{percent(shares[0])} for equally many pairs in all, {percent(shares[1])} for as many in the first stage alone"
-    saved = sum(share <= 1 - (1 - new / old) / 2 for share in shares)
+    saved = sum(share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares)
     any_saved = "partly" if round(min(shares), 2) < 1 else NOT
     verdict = "reproduced" if saved == 2 else "partly (by one count of pairs)" if saved else any_saved
     return Finding(paper, text, verdict)
@@ -145,7 +146,7 @@ def _memory(results: Path, claim: dict[str, Any]) -> Finding:
     ratio = few["peak_memory_mb"] / most["peak_memory_mb"]
     memory = [number(row["peak_memory_mb"], decimals=0) for row in (most, few)]
     text = f"{memory[0]} MB with {most['samples_per_image']:g} samples to {memory[1]} MB with {claim['samples']}: {percent(ratio)}"
-    return Finding("no number", text, "reproduced" if ratio <= 0.5 else "partly" if ratio < 1 else NOT)
+    return Finding("no number", text, "reproduced" if ratio <= _threshold("memory") / 100 else "partly" if ratio < 1 else NOT)
 
 
 def _speed(results: Path, claim: dict[str, Any]) -> Finding:
@@ -155,7 +156,9 @@ def _speed(results: Path, claim: dict[str, Any]) -> Finding:
     if not set(claim["of"]) <= set(costs["variant"]):
         return Finding(paper, "not run", "")
     share = speed_share(costs, *claim["of"])
-    verdict = "reproduced" if share >= new / old - 0.05 else "partly" if 1 - share <= 2 * (1 - new / old) else NOT
+    near = share >= new / old - _threshold("speed") / 100
+    part = 1 - share <= _threshold("speed_loss") * (1 - new / old)
+    verdict = "reproduced" if near else "partly" if part else NOT
     return Finding(paper, percent(share), verdict)
 
 
@@ -166,7 +169,8 @@ def _absolute(results: Path, claim: dict[str, Any]) -> Finding:
     if model is None:
         return Finding(paper, _not_run(results, claim["benchmark"]), "")
     shares = [(model.value(name), row[name]) for name in MEANS]
-    near, part = all(ours >= theirs - 1 for ours, theirs in shares), all(ours >= 0.8 * theirs for ours, theirs in shares)
+    near = all(ours >= theirs - _threshold("below") for ours, theirs in shares)
+    part = all(ours >= _threshold("score") / 100 * theirs for ours, theirs in shares)
     ours = ", ".join(f"{name[0]} {model.interval(name).text()}" for name in MEANS)
     return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", "reproduced" if near else "partly" if part else NOT)
 
@@ -180,6 +184,11 @@ _RULES: dict[str, Callable[[Path, dict[str, Any]], Finding]] = {
     "speed": _speed,
     "absolute": _absolute,
 }
+
+
+def _threshold(name: str) -> float:
+    """Return a threshold of the rules: points, percent or times."""
+    return float(reference("claims")["thresholds"][name])
 
 
 def paper_difference(table: str, a: str, b: str) -> dict[str, float]:
@@ -227,7 +236,7 @@ def _compare(results: Path, claim: dict[str, Any]) -> _Comparison | None:
     if frozen_backbone(comparable_settings(runs, *claim["of"])):
         text += ", backbone frozen"
     paper = paper_difference(claim["table"], *claim["of"])
-    largest = reference("claims")["alike"]
+    largest = _threshold("alike")
     alike = all(abs(mine.mean - theirs) <= largest for mine, theirs in zip((j, f), paper.values(), strict=True))
     return _Comparison(_points(paper), text, (j, f), by_seed, alike)
 
