@@ -65,7 +65,9 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     """
     model, profile = load_model(run / FINAL)
     record = _record(results, run.name)
-    track = TrackConfig(**record["track"]) if isinstance(record.get("track"), dict) else profile.track
+    track = (
+        TrackConfig(**record["track"]) if isinstance(record.get("track"), dict) else profile.track
+    )
     shipped = replace(profile, track=track, data=replace(profile.data, root=""))
     path = out / f"{profile.variant}.safetensors"
     notes = {"run": run.name, "commit": str(record.get("commit", "unknown"))}
@@ -127,7 +129,9 @@ def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
         any(notice.startswith(f"training set {each.kind} ({each.path[0]})") for notice in absent)
         for each in profile.data.train
     ]
-    kept = [each.weight * (not is_gone) for each, is_gone in zip(profile.data.train, gone, strict=True)]
+    kept = [
+        each.weight * (not is_gone) for each, is_gone in zip(profile.data.train, gone, strict=True)
+    ]
     rows = [
         {
             "Training set": set_label(each),
@@ -172,7 +176,8 @@ def _failures(results: Path, run: str) -> dict[str, str]:
     if model and labels is not None:
         losses = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
         found["losses"] = ", ".join(
-            f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}" for name, value in losses.items()
+            f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}"
+            for name, value in losses.items()
         )
     if model and bound:
         found["gains"] = " and ".join(
