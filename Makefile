@@ -16,20 +16,21 @@ help:
 	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
 	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html;'
 	@echo '                SET changes settings of the runs, where `study` in the profile has none: SET="track.mask_threshold=0.4"'
-	@echo 'make test       lint, types and tests; PYTEST_ARGS=... replaces -m "not slow"'
+	@echo 'make test       lint, types, imports and tests; PYTEST_ARGS=... replaces -m "not slow"'
 	@echo 'make lab        JupyterLab on the notebooks'
 	@echo
 	@echo 'Each sets up .venv first if there is none (PYTHON=... chooses the interpreter, 3.11 or newer).'
 
 reproduce: say-reproduce $(READY)
 	@set -f; set --; for setting in $$SET; do set -- "$$@" --set "$$setting"; done; \
-	$(PY) -m e3sn_lib reproduce --profile "$$PROFILE" \
+	$(PY) -m e3sn_study reproduce --profile "$$PROFILE" \
 	  $${DATA:+--data "$$DATA"} $${RUNS:+--runs "$$RUNS"} $${ONLY:+--only "$$ONLY"} "$$@"
 
 test: say-test $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache
 	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then echo "nbstripout --verify notebooks/*.ipynb"; \
 	  $(PY) -m nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" "$$@"; fi
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=5 $(PYTEST_ARGS)
@@ -42,7 +43,7 @@ say-reproduce:
 	  "and builds its page below reports/."
 
 say-test:
-	@echo 'Checks style, types and notebooks, then runs the tests: a few minutes on two CPU cores.'
+	@echo 'Checks style, types, imports and notebooks, then runs the tests: a few minutes on two CPU cores.'
 
 say-lab:
 	@echo 'Opens JupyterLab on the notebooks; Ctrl-C twice ends it.'

@@ -1,4 +1,4 @@
-"""Settings of the study: frozen dataclasses, which `e3sn_lib.loading` fills from ``profiles/*.yaml``.
+"""Settings of the study: frozen dataclasses, which `e3sn_lib.profiles.loading` fills from ``profiles/*.yaml``.
 
 A *profile* (smoke, cpu, paper) says how much data and time is spent, a *variant* (e3sn, e3sn-s, siammask) which network is
 built and in how many stages it is trained. Each field says where its default comes from: *paper* with its section, *SiamMask*
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-"""What the network can be computed in, see `e3sn_lib.precision`."""
+"""What the network can be computed in, see `e3sn_lib.model.device`."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from e3sn_lib.boxes import TEMPLATE_SIZE
+from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.geometry import TEMPLATE_SIZE
+from e3sn_lib.model.network import MARGIN
 from e3sn_lib.model.windows import Cells, gather_windows
+
+if TYPE_CHECKING:
+    from e3sn_lib.data.pairs import Batch
 
 
 class Counts(NamedTuple):
@@ -111,3 +116,26 @@ def mask_iou(logits: Tensor, pixel_labels: Tensor, threshold: float = 0.0) -> Te
     predicted, true = (logits > threshold) & (pixel_labels != 0), pixel_labels > 0
     union = (predicted | true).sum(dim=(1, 2))
     return torch.where(union > 0, (predicted & true).sum(dim=(1, 2)) / union.clamp(min=1), 1.0)
+
+
+def compute_losses(
+    model: nn.Module, batch: Batch, profile: Profile, stage: StageConfig, counts: Counts | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of eq. 3 and its parts, with the mean mask IoU of the positive samples.
+
+    Of several parts of a batch the results add up to those of the batch, given its `counts`.
+    """
+    config = profile.loss
+    output = model(batch.template, batch.search, batch.cells, stage.mask)
+    pixel_labels = mask_windows(batch.mask.float(), batch.cells, MARGIN[stage.search_size])
+    parts = {"mask": mask_loss(output.mask_logits, pixel_labels, batch.sample_labels, config.negatives, counts)}
+    total = config.mask_weight * parts["mask"]
+    if stage.train_location:
+        parts["cls"] = classification_loss(output.cls, batch.anchor_labels, counts)
+        parts["loc"] = regression_loss(output.loc, batch.offsets, batch.anchor_labels, config.loc, config.loc_beta, counts)
+        total = total + config.cls_weight * parts["cls"] + config.loc_weight * parts["loc"]
+    with torch.no_grad():
+        positive = batch.sample_labels > 0
+        iou = mask_iou(output.mask_logits[positive], pixel_labels[positive])
+        parts["mask_iou"] = iou.sum() / (counts.masks if counts else len(iou))
+    return total, parts

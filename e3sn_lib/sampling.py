@@ -13,9 +13,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torchvision.ops import box_convert, box_iou
 
-from e3sn_lib.boxes import CELLS, anchors_cxcywh, anchors_xyxy, encode_boxes
 from e3sn_lib.config import SamplerConfig
-from e3sn_lib.data.types import Box
+from e3sn_lib.geometry import CELLS, Box, anchors_cxcywh, anchors_xyxy, encode_boxes
 
 NEGATIVE_PAIR_REACH = 3
 """A negative pair teaches "not here" in the central 7 x 7 cells, where the target would be (SiamMask)."""

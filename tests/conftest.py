@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""What the tests share: a procedural set of a few frames, settings and a network of the least size."""
 
 from __future__ import annotations
 
@@ -6,8 +6,79 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from e3sn_lib.config import Profile
+from e3sn_lib.data import index
+from e3sn_lib.data.synthetic import synthesise
+from e3sn_lib.model.network import E3SN, build_model
+from e3sn_lib.model.weights import save_model
+from e3sn_lib.profiles.loading import load_profile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+TINY = (
+    "model.channels=16",
+    "train.pairs=16",
+    "train.batch_size=2",
+    "train.precision=fp32",
+    "train.log_every=2",
+    "track.penalty_k=0.1",
+)
+"""Turns the smoke profile into one that trains in seconds."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices of data sets go to a folder of this session instead of the user's cache."""
+    monkeypatch.setattr(index, "cache_folder", lambda: session_cache)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a procedural set of three training clips and three to evaluate on, of five frames each; read only."""
+    root = tmp_path_factory.mktemp("data")
+    synthesise(root / "synthetic", train_clips=3, val_clips=3, frames=(5, 5))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> tuple[str, ...]:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_profile(data_root: Path) -> Callable[..., Profile]:
+    """The smoke profile in the least size, with further ``key=value`` settings."""
+
+    def load(*overrides: str, variant: str = "e3sn", seed: int = 0) -> Profile:
+        return load_profile("smoke", variant, [*TINY, *overrides], seed=seed, data_root=data_root)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_profile: Callable[..., Profile]) -> E3SN:
+    """A network with random weights."""
+    torch.manual_seed(0)
+    return build_model(tiny_profile().model).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_file(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as a file."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(path, tiny_model, tiny_profile())
+    return path
 
 
 @pytest.fixture

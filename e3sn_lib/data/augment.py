@@ -7,10 +7,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from e3sn_lib.boxes import TEMPLATE_SIZE
 from e3sn_lib.config import AugmentConfig
-from e3sn_lib.crops import Crop, context_side
-from e3sn_lib.data.types import Box
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, context_side
 
 GREY = np.array([0.299, 0.587, 0.114])
 Image = NDArray[np.uint8]

@@ -12,8 +12,9 @@ from typing import Any
 
 from e3sn_lib.data.index import Findings, indexed_tracks
 from e3sn_lib.data.reading import files_by_stem
-from e3sn_lib.data.types import Box, Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import Box
 
 
 def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:

@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask
-
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
-
+from e3sn_lib.geometry import Box
 
 VOID = 255
 """Pixels of a mask of ids that belong to no object; in DAVIS-2016 the object itself."""
@@ -119,11 +116,3 @@ class Sequence:
         if highest == 0:
             raise InputError(f"sequence {self.name}: the first mask {self.mask_paths[0]} shows no object to follow")
         return list(range(1, highest + 1))
-
-
-def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
-    """The axis-aligned bounding rectangle of a mask (paper 4.2), or None if the mask is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.loading import load_profile
 from e3sn_lib.model.network import RGB_MEAN, RGB_STD, build_model
 from e3sn_lib.model.weights import check_keys, save_model, strict_load
+from e3sn_lib.profiles.loading import load_profile
 
 DAVIS_SETTINGS = TrackConfig(penalty_k=0.04, window_influence=0.40, size_lr=1.0, mask_threshold=0.35, crop="siammask")
 """Inference as in SiamMask's own DAVIS evaluation."""

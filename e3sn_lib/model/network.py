@@ -7,9 +7,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from e3sn_lib.boxes import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE
 from e3sn_lib.config import ModelConfig
 from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE
 from e3sn_lib.model.aggregation import LevelFusion
 from e3sn_lib.model.backbone import Backbone, Features
 from e3sn_lib.model.correlation import DepthwiseCorrelation, conv_bn, head

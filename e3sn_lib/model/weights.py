@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from e3sn_lib.config import ModelConfig, Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
-from e3sn_lib.loading import profile_from_dict
 from e3sn_lib.model.backbone import Backbone, adapt_imagenet_weights
+from e3sn_lib.model.device import best_device
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.precision import best_device
+from e3sn_lib.profiles.loading import profile_from_dict
 
 
 def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_root: Path = Path()) -> None:

@@ -15,7 +15,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.model.convert import DAVIS_SETTINGS, convert_file, convert_siammask, siammask_profile, to_siammask
 from e3sn_lib.model.network import E3SN, build_model, count_parameters
 from e3sn_lib.model.weights import load_model
-from e3sn_lib.tracking import Tracker
+from e3sn_lib.tracking.tracker import Tracker
 
 FOLDED = ("features.features.conv1.weight", "features.features.bn1.running_mean")
 PYSOT = {

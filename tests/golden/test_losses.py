@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from recipe import Reference, largest_deviation, rng_for
 from torch import Tensor
 
-from e3sn_lib.loading import load_profile
 from e3sn_lib.losses import classification_loss, mask_loss, mask_windows, regression_loss
 from e3sn_lib.model.windows import Cells
+from e3sn_lib.profiles.loading import load_profile
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 """Relative, of losses; gradients: 1e-5 of the largest value."""

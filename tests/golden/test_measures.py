@@ -11,7 +11,7 @@ import pytest
 
 from e3sn_lib.data.types import Sequence
 from e3sn_lib.files import read_mask
-from e3sn_lib.scoring import score_folder, score_sequence, summarise, write_official_csvs
+from e3sn_lib.metrics.scoring import score_folder, score_sequence, summarise, write_official_csvs
 
 SOURCE = "davisvideochallenge/davis2017-evaluation, OSVOS on DAVIS-2016 val"
 FIVE_DECIMALS = 5e-6

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from e3sn_lib.checkout import ROOT, SHIPPED
 from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.data.types import Sequence, box_from_mask
-from e3sn_lib.evaluation import MODEL, score_method
+from e3sn_lib.data.types import Sequence
+from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.model.weights import load_model
-from e3sn_lib.tracking import FrameResult, Tracker, box_xywh
+from e3sn_lib.tracking.tracker import FrameResult, Tracker
+from e3sn_study.checkout import ROOT, SHIPPED
+from e3sn_study.evaluation.benchmark import MODEL, score_method
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from recipe import Reference, crc32, frames, largest_deviation
 from torch import Tensor
 
-from e3sn_lib.boxes import TEMPLATE_SIZE
-from e3sn_lib.crops import SiamMaskCrop, context_side
+from e3sn_lib.geometry import TEMPLATE_SIZE, SiamMaskCrop, context_side
 from e3sn_lib.model.convert import DAVIS_SETTINGS
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.tracking import SEARCH_SIZE, Choice, FrameResult, Targets, Tracker, choose
+from e3sn_lib.tracking.tracker import SEARCH_SIZE, Choice, FrameResult, Targets, Tracker, choose
 
 PASTED = 1e-3 if int(cv2.__version__.partition(".")[0]) >= 5 else 0.03
 """OpenCV 4 rounds the positions of a warp to 1/32 pixel."""

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from recipe import Reference, largest_deviation
 
-from e3sn_lib.boxes import anchor_sizes, anchors_cxcywh, anchors_xyxy
 from e3sn_lib.config import SamplerConfig
+from e3sn_lib.geometry import anchor_sizes, anchors_cxcywh, anchors_xyxy
 from e3sn_lib.sampling import AnchorTargets, anchor_iou, anchor_targets, distribution_matrix, negative_pair_targets
-from e3sn_lib.tracking import ANCHORS, WINDOW
+from e3sn_lib.tracking.tracker import ANCHORS, WINDOW
 
 ALL = SamplerConfig(anchor_positives=3125, anchor_total=2 * 3125)
 """Nothing is thinned out."""

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from e3sn_lib.data.synthetic import synthesise
-from e3sn_lib.notebooks import NotebookRun, run_notebook, to_html
-from e3sn_lib.records import reference
+from e3sn_study.notebooks import NotebookRun, run_notebook, to_html
+from e3sn_study.records import reference
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SETTINGS = [

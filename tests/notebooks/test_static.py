@@ -97,7 +97,7 @@ def test_notebook_has_the_form_of_the_study(path):
 GOOD = new_notebook(
     cells=[
         new_markdown_cell("# Data\n\nFrom the [paper](https://example.org/data/paper), J/F."),
-        new_code_cell("from e3sn_lib.notebooks import record"),
+        new_code_cell("from e3sn_study.notebooks import record"),
         new_code_cell('profile = "smoke"\nseed: int = 0  # 0 = the first\nbox = [1, -2.5]', metadata={"tags": ["parameters"]}),
         new_code_cell('key = sorted(f"{profile}/b ~1", key=lambda pair: pair[0])  # really?\nrate = (5\n    % 3)'),
         new_code_cell('record("00_good", {"J": 0}, ".")'),

@@ -1,5 +1,0 @@
-import sys
-
-from e3sn_lib.cli import main
-
-sys.exit(main())

@@ -1,0 +1,257 @@
+"""Boxes, anchors and crops.
+
+Anchors and box offsets (SiamRPN's parametrisation; sizes as in SiamMask's public code).
+
+All boxes are continuous: a pixel with index i covers [i, i + 1), so index i of SiamMask's code is i + 0.5 here.
+A flat anchor index is ``anchor * cells**2 + row * cells + column`` everywhere.
+
+SiamFC's context crop: one affine map for image, mask and box; pasting back is its inverse.
+
+Frame and crop coordinates are continuous (pixel i covers [i, i + 1)). A crop of a frame is a square whose side depends on the
+object's size, padded where it leaves the frame and resized to a fixed number of pixels.
+
+`SiamMaskCrop` is the same square as SiamMask's public code rounds it. Its checkpoints are evaluated with that; it shifts a pasted
+mask by up to a pixel against the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import box_convert
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
+
+STRIDE = 8
+TEMPLATE_SIZE = 127
+"""Pixels of the template crop and of a candidate window (paper 4.1)."""
+CELLS = 25
+"""Rows and columns of the correlation map of a 255 px search crop."""
+ANCHOR_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
+ANCHOR_SCALE = 8
+
+
+def anchor_sizes() -> Tensor:
+    """(5, 2) width and height in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
+    sizes = []
+    for ratio in ANCHOR_RATIOS:  # height / width; truncated like SiamMask's
+        width = int(math.sqrt(STRIDE * STRIDE / ratio))
+        sizes.append((width * ANCHOR_SCALE, int(width * ratio) * ANCHOR_SCALE))
+    return torch.tensor(sizes, dtype=torch.float64)
+
+
+def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Tensor:
+    """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`, float64.
+
+    `centre` is 127.5, the middle of a 255 px crop, for training, and 0 for tracking, relative to the crop's middle.
+    """
+    offsets = centre + STRIDE * (torch.arange(cells, dtype=torch.float64) - (cells - 1) / 2)
+    cy, cx = torch.meshgrid(offsets, offsets, indexing="ij")
+    sizes = anchor_sizes()
+    grid = torch.empty(len(sizes), cells, cells, 4, dtype=torch.float64)
+    grid[..., 0], grid[..., 1] = cx, cy
+    grid[..., 2:] = sizes[:, None, None]
+    return grid
+
+
+def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> Tensor:
+    """`anchors_cxcywh` as corners."""
+    return box_convert(anchors_cxcywh(centre, cells), "cxcywh", "xyxy")
+
+
+def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor) -> Tensor:
+    """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy, w, h."""
+    centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
+    return torch.cat([centre, (boxes_cxcywh[..., 2:] / anchors[..., 2:]).log()], dim=-1)
+
+
+def decode_boxes(offsets: Tensor, anchors: Tensor) -> Tensor:
+    """The inverse of `encode_boxes`: (..., 4) boxes as cx, cy, w, h."""
+    return torch.cat([offsets[..., :2] * anchors[..., 2:] + anchors[..., :2], offsets[..., 2:].exp() * anchors[..., 2:]], dim=-1)
+
+
+def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
+    """The axis-aligned bounding rectangle of a mask (paper 4.2), or None if the mask is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def box_xywh(box_frame_xyxy: Box) -> tuple[float, float, float, float]:
+    """Corners to x, y, width, height."""
+    x1, y1, x2, y2 = box_frame_xyxy
+    return x1, y1, x2 - x1, y2 - y1
+
+
+CONTEXT = 0.5
+Point = tuple[float, float]
+
+
+def context_side(width: float, height: float) -> float:
+    """Side in frame pixels of the square around an object that becomes the 127 px template (SiamFC: half the size as context)."""
+    return float(context_sides(np.array([width, height])))
+
+
+def context_sides(size_wh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`context_side` of sizes (..., 2)."""
+    margin = CONTEXT * size_wh.sum(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt((size_wh + margin).prod(axis=-1)))
+
+
+class ContextCrop(Protocol):
+    """A square of the frame resized to some pixels, and the way back for masks."""
+
+    @property
+    def outside(self) -> float:
+        """Value of a pasted soft mask where its window does not reach."""
+
+    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+        """The square's pixels, (size, size, 3); beyond the frame (H, W, 3) the colour `fill`."""
+
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """(2, 3) from pixel indices of a window, whose corner is given in crop coordinates, to pixel indices of the frame."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An affine map from frame to crop coordinates, and the crop's size in pixels."""
+
+    matrix: NDArray[np.float64]
+    """(2, 3), crop = matrix @ (x, y, 1)."""
+    size: int
+    outside: ClassVar[float] = 0.0
+
+    @classmethod
+    def square(cls, centre_frame_xy: Point, side: float, size: int) -> Crop:
+        """The square of `side` frame pixels around a point, resized to `size` pixels."""
+        return cls.similarity(centre_frame_xy, (size / 2, size / 2), (size / side, size / side), size)
+
+    @classmethod
+    def similarity(
+        cls,
+        centre_frame_xy: Point,
+        centre_crop_xy: Point,
+        scale_xy: Point,
+        size: int,
+        degrees: float = 0.0,
+        flip: bool = False,
+    ) -> Crop:
+        """Map a frame point to a crop point, scaling x and y apart, after a rotation and a left-right flip about that point."""
+        cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        turn = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
+        linear = np.diag(scale_xy) @ turn
+        offset = np.array(centre_crop_xy) - linear @ np.array(centre_frame_xy)
+        return cls(np.hstack([linear, offset[:, None]]), size)
+
+    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+        """Crop a frame (H, W, 3), bilinearly; outside the frame the colour `fill` (SiamFC: the frame's mean)."""
+        return self._warp(frame, cv2.INTER_LINEAR, fill)
+
+    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Crop a mask (H, W) bool: interpolated, then cut at one half, so that its edge is where the image's edge is."""
+        return self._warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, 0) > 127
+
+    def _warp(self, array: NDArray[np.uint8], interpolation: int, fill: Any) -> NDArray[np.uint8]:
+        matrix = to_pixel_indices(self.matrix)
+        return cv2.warpAffine(  # type: ignore[return-value]
+            array, matrix, (self.size, self.size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+        )
+
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """The inverse of the crop; see `ContextCrop`."""
+        to_window = self.matrix.copy()
+        to_window[:, 2] -= window_crop_xy
+        return to_pixel_indices(_inverse(to_window))
+
+    def box_to_crop(self, box_frame_xyxy: Box) -> Box:
+        """The bounding rectangle, in the crop, of a frame box."""
+        return _map_box(self.matrix, box_frame_xyxy)
+
+
+@dataclass(frozen=True)
+class SiamMaskCrop:
+    """A square as in SiamMask's public code: whole pixels out of the frame, pasted back as if nothing had been rounded."""
+
+    centre_frame_xy: Point
+    side: float
+    size: int
+    outside: ClassVar[float] = -1.0
+
+    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+        """Whole columns and rows around the centre (halves round to even), resized; `fill` is cut to integers."""
+        side = round(self.side)
+        left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
+        cut = cv2.warpAffine(
+            frame,
+            np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]),
+            (side, side),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=tuple(int(value) for value in fill),
+        )
+        return cv2.resize(cut, (self.size, self.size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """Window pixels over the unrounded square, in a frame that is one pixel smaller; see `ContextCrop`."""
+        side = round(self.side)
+        unit = side / self.size
+        corner = np.array(self.centre_frame_xy) - side / 2 + unit * np.array(window_crop_xy)
+        height, width = frame_hw
+        shrink = np.array([(width - 1) / width, (height - 1) / height])
+        return np.hstack([np.diag(shrink * unit), (shrink * corner)[:, None]])
+
+
+CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {"exact": Crop.square, "siammask": SiamMaskCrop}
+"""For each ``track.crop``: from centre and side in frame pixels, and the crop's pixels."""
+
+
+def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same map between pixel indices, whose centres lie at index + 0.5, as OpenCV wants it."""
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
+    return shifted
+
+
+def paste_mask(
+    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Bring a window's soft mask back to the frame, bilinearly.
+
+    Args:
+        soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
+        window_crop_xy: the window's top left corner in crop coordinates.
+        crop: where the crop was taken from the frame.
+        frame_hw: size of the frame.
+
+    Returns:
+        (H, W) float32, `crop.outside` where the window does not reach.
+    """
+    return cv2.warpAffine(  # type: ignore[return-value]
+        soft_mask,
+        crop.window_to_frame(window_crop_xy, frame_hw),
+        frame_hw[::-1],
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=crop.outside,
+    )
+
+
+def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+
+
+def _map_box(matrix: NDArray[np.float64], box_xyxy: Box) -> Box:
+    x1, y1, x2, y2 = box_xyxy
+    corners = matrix @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1.0, 1.0, 1.0, 1.0]])
+    (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
+    return float(left), float(top), float(right), float(bottom)

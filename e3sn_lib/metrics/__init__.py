@@ -1,0 +1,1 @@
+"""The DAVIS measures, and scores of masks by them."""

@@ -1,0 +1,246 @@
+"""Scoring masks against the truth by the rules of the DAVIS semi-supervised evaluation, per object and frame.
+
+The rules, as in the official evaluator: the first and the last frame are left out; the objects are the ids 1..K, where K
+is the highest id of the first truth mask; an id below K that this mask lacks is an object too (and scores 1 while truth and
+prediction both lack it); an id above K that appears later is background, and so is void (255). Where it ends the program
+(a missing mask, a predicted id above K), this module raises InputError; where it says nothing, the result's notes do.
+A truth of 0 and 255 alone is DAVIS-2016, which the official DAVIS-2017 code would read as empty: one object, ids merged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from e3sn_lib.data.types import VOID, Sequence
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_mask, write_csv
+from e3sn_lib.metrics.measures import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
+
+FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
+SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
+
+
+def score_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.DataFrame:
+    """J and F of every object in every evaluated frame of one video; holds one pair of masks at a time.
+
+    Args:
+        masks: one (H, W) array of object ids per frame of the sequence, in order, first and last included.
+        sequence: the truth. With `merge_ids`, the predicted ids above 0 are merged too.
+
+    Returns:
+        Columns sequence, object, frame (file name without suffix), J, F. ``attrs["notes"]`` lists in plain words what
+        was merged or left out.
+
+    Raises:
+        InputError: too few or too many masks, another size than the truth, an id above K, no frame to evaluate.
+    """
+    truth = _open(sequence)
+    scores, given = [], 0
+    for index, ids in enumerate(masks):
+        given = index + 1
+        if given > len(sequence):
+            raise InputError(f"sequence {sequence.name}: there are more masks than its {len(sequence)} frames; give one per frame")
+        if index in truth.evaluated:
+            scores.append(truth.score(index, ids, f"sequence {sequence.name}, frame {truth.frame(index)}"))
+    if given < len(sequence):
+        raise InputError(f"sequence {sequence.name}: no mask for frame {truth.frame(given)}; give one per frame")
+    return _table(scores, truth.notes(scores))
+
+
+def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merge: bool | None = None) -> pd.DataFrame:
+    """J and F of anyone's PNG masks ``masks/SEQUENCE/FRAME.png`` against ``annotations/SEQUENCE/FRAME.png``.
+
+    Args:
+        masks, annotations: folders of sequences; palette or grey PNGs of object ids. Masks of first and last frames are not needed.
+        names: the sequences to score; without any, all folders in `annotations`.
+        merge: True: the ids above 0 are one object; False: every id is one; None: merged where the truth is 0/255 (DAVIS-2016).
+
+    Returns:
+        As `score_sequence`, sequence after sequence.
+
+    Raises:
+        InputError: as `score_sequence`, or a folder, a sequence or a mask is missing or cannot be read.
+    """
+    for role, folder in (("masks", masks), ("annotations", annotations)):
+        if not folder.is_dir():
+            raise InputError(f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png")
+    names = list(dict.fromkeys(names)) or _folders(annotations)
+    if not names:
+        raise InputError(f"there are no folders in {annotations}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
+    truths = [_open(_sequence(annotations / name, merge)) for name in names]
+    surplus_masks = sum(truth.check_complete(masks) for truth in truths)
+    jobs = [(truth, index) for truth in truths for index in truth.evaluated]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        scores = list(pool.map(lambda job: job[0].score_file(job[1], masks), jobs))
+    remaining = iter(scores)
+    notes = [note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))]
+    merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
+    if merged and merge is None:
+        which = "the truth" if len(merged) == len(truths) else f"the truth of {', '.join(merged)}"
+        notes.insert(0, f"{which} is 0/255 as in DAVIS-2016: one object per sequence, predicted ids above 0 merged into it")
+    if surplus := sorted(set(_folders(masks)) - set(names)):
+        notes.append(f"folders of {masks} that are none of the sequences, not scored: {', '.join(surplus)}")
+    if surplus_masks:
+        notes.append(f"masks in {masks} of frames without truth, not scored: {surplus_masks}")
+    return _table(scores, notes)
+
+
+def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.Series:
+    """J&F-Mean and the mean, recall and decay of J and F of one video, averaged over its objects.
+
+    Args and errors as `score_sequence`.
+    """
+    return summarise(score_sequence(masks, sequence))[1]
+
+
+def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Statistics of each object over its frames, and their plain mean over objects (not over videos or frames).
+
+    Args:
+        per_frame: rows of `score_sequence` or `score_folder`, of one or more sequences.
+
+    Returns:
+        Per object: sequence, object, J-Mean, J-Recall, J-Decay, F-Mean, F-Recall, F-Decay, frames.
+        Overall: J&F-Mean and those six.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    if per_frame.empty:
+        raise InputError("there are no scores to summarise; score at least one frame")
+    rows = [
+        (*key, *statistics(frames["J"].to_numpy()), *statistics(frames["F"].to_numpy()), len(frames))
+        for key, frames in per_frame.groupby(["sequence", "object"], sort=False)
+    ]
+    per_object = pd.DataFrame(rows, columns=["sequence", "object", *SUMMARY_COLUMNS, "frames"])
+    means = per_object[list(SUMMARY_COLUMNS)].mean()
+    both = pd.Series({"J&F-Mean": (means["J-Mean"] + means["F-Mean"]) / 2})
+    return per_object, pd.concat([both, means])
+
+
+def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
+    """Write the official evaluator's ``global_results-SET.csv`` and ``per-sequence_results-SET.csv``, to six decimals."""
+    per_object, overall = summarise(per_frame)
+    names = [f"{sequence}_{number}" for sequence, number in zip(per_object["sequence"], per_object["object"], strict=True)]
+    write_csv(out / f"global_results-{set_name}.csv", overall.to_frame().T)
+    write_csv(
+        out / f"per-sequence_results-{set_name}.csv",
+        pd.DataFrame({"Sequence": names, "J-Mean": per_object["J-Mean"], "F-Mean": per_object["F-Mean"]}),
+    )
+
+
+class _Score(NamedTuple):
+    rows: list[tuple[str, int, str, float, float]]
+    ignored: set[int]
+    """Ids of the truth above K, void included."""
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """A sequence as the official evaluator sees it."""
+
+    sequence: Sequence
+    objects: range
+    absent: tuple[int, ...]
+    """Ids below K that the first mask lacks."""
+
+    @property
+    def evaluated(self) -> range:
+        return range(1, len(self.sequence) - 1)
+
+    def frame(self, index: int) -> str:
+        return self.sequence.mask_paths[index].stem
+
+    def score(self, index: int, ids: NDArray[Any], source: str) -> _Score:
+        truth = self.sequence.mask(index)
+        if ids.shape != truth.shape:
+            raise InputError(f"{source} is {_size(ids)} pixels, but its truth {self.sequence.mask_paths[index]} is {_size(truth)}")
+        highest, count = int(ids.max()), len(self.objects)
+        if highest > count and not self.sequence.merge_ids:
+            raise InputError(f"{source} has id {highest}, but the ids of the first truth mask end at {count}; use the truth's ids")
+        window, radius = bounding_window((ids > 0) | (truth > 0)), boundary_radius(truth.shape)
+        ids, truth = ids[window], truth[window]
+        if self.sequence.merge_ids:
+            ids = ids > 0
+        rows = []
+        for number in self.objects:
+            pair = ids == number, truth == number
+            rows.append((self.sequence.name, number, self.frame(index), region_similarity(*pair), boundary_accuracy(*pair, radius)))
+        return _Score(rows, set(np.unique(truth[truth > count]).tolist()))
+
+    def score_file(self, index: int, masks: Path) -> _Score:
+        path = masks / self.sequence.name / self.sequence.mask_paths[index].name
+        return self.score(index, read_mask(path), f"mask {path}")
+
+    def check_complete(self, masks: Path) -> int:
+        """How many of the masks have no truth; InputError if one is missing."""
+        folder = masks / self.sequence.name
+        if not folder.is_dir():
+            raise InputError(
+                f"there are no masks for sequence {self.sequence.name} (no folder {folder}); add them or name fewer sequences"
+            )
+        given = {path.name for path in folder.glob("*.png")}
+        names = [path.name for path in self.sequence.mask_paths]
+        if missing := [names[index] for index in self.evaluated if names[index] not in given]:
+            more = f", and {len(missing) - 1} more of this sequence" if len(missing) > 1 else ""
+            raise InputError(f"missing mask {folder / missing[0]}{more}; every frame but the first and the last needs one")
+        return len(given - set(names))
+
+    def notes(self, scores: Iterable[_Score]) -> list[str]:
+        name, ignored = self.sequence.name, set[int]().union(*(score.ignored for score in scores))
+        absent = [f"{name}: object {number} is missing in the first truth mask, but scored" for number in self.absent]
+        late = [f"{name}: object {number} is not in the first truth mask, so not scored" for number in sorted(ignored - {VOID})]
+        void = [f"{name}: void (255) in the truth is scored as background"] if VOID in ignored else []
+        return absent + late + void
+
+
+def _open(sequence: Sequence) -> _Truth:
+    name, count = sequence.name, len(sequence)
+    if len(sequence.mask_paths) != count:
+        raise InputError(f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; scoring needs one per frame")
+    if count <= 2:
+        raise InputError(
+            f"sequence {name}: of {count} frames nothing is left without the first and the last; leave the sequence out"
+        )
+    first = sequence.mask(0)
+    ids = set(np.unique(first).tolist()) - {0, VOID}
+    if not ids:
+        reason = (
+            "has only 0 and 255, so score it with its ids merged" if first.any() else "shows no object, so leave the sequence out"
+        )
+        raise InputError(f"sequence {name}: the first truth mask {sequence.mask_paths[0]} {reason}")
+    objects = range(1, max(ids) + 1)
+    return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
+
+
+def _sequence(folder: Path, merge: bool | None) -> Sequence:
+    paths = tuple(sorted(folder.glob("*.png")))
+    if not paths:
+        raise InputError(f"there are no PNG masks in {folder}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
+    if merge is None:
+        merge = set(np.unique(read_mask(paths[0])).tolist()) == {0, VOID}
+    return Sequence(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _size(mask: NDArray[Any]) -> str:
+    return "x".join(str(length) for length in reversed(mask.shape))
+
+
+def _table(scores: Iterable[_Score], notes: list[str]) -> pd.DataFrame:
+    table = pd.DataFrame([row for score in scores for row in score.rows], columns=list(FRAME_COLUMNS))
+    table.attrs["notes"] = notes
+    return table

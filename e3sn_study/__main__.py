@@ -1,0 +1,5 @@
+import sys
+
+from e3sn_study.cli import main
+
+sys.exit(main())

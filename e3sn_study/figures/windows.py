@@ -1,0 +1,144 @@
+"""Figures of the paper's section 3.3: which candidate windows of a search crop are learned from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from e3sn_lib.config import SamplerConfig
+from e3sn_lib.data.pairs import Pair
+from e3sn_lib.geometry import STRIDE, TEMPLATE_SIZE, anchors_xyxy
+from e3sn_lib.model.network import MARGIN
+from e3sn_lib.sampling import anchor_iou
+from e3sn_study.figures.photographs import draw_box, draw_outline, show_image
+from e3sn_study.figures.style import BLUE, FAINT, INK, NEGATIVE, QUIET, TARGET, YELLOW, axes_grid, styled, wrapped
+
+
+def _centre(cells: Any) -> Any:
+    """Where cells' anchors and windows are centred, in pixels of a 255 px search crop."""
+    return cells * STRIDE - MARGIN[255] + TEMPLATE_SIZE / 2
+
+
+@styled
+def sample_matrix(pair: Pair, config: SamplerConfig) -> Figure:
+    """From the overlap of anchors to the sample distribution matrix and the cells drawn from it, in pixels of the search crop."""
+    x1, y1, x2, y2 = (float(value) for value in pair.box_crop_xyxy)
+    iou = anchor_iou((x1, y1, x2, y2))
+    figure, grid = axes_grid(1, 3, (12.0, 4.5), photographs=True)
+    _draw_best_anchors(grid[0, 0], pair, iou)
+    _draw_overlap(grid[0, 1], iou.max(axis=0), config)
+    _draw_matrix(grid[0, 2], pair)
+    for axes in grid[0]:
+        axes.set(xlim=(0, len(pair.search)), ylim=(len(pair.search), 0))
+        draw_box(axes, pair.box_crop_xyxy, YELLOW)
+    return figure
+
+
+def _draw_best_anchors(axes: Axes, pair: Pair, iou: np.ndarray) -> None:
+    axes.set_title("the best cell's five anchors")
+    show_image(axes, pair.search)
+    best, row, column = np.unravel_index(iou.argmax(), iou.shape)
+    boxes = anchors_xyxy()[:, row, column].numpy()
+    for number, anchor in enumerate(boxes):
+        draw_box(axes, anchor, TARGET if number == best else "white", width=2.0 if number == best else 0.8)
+    _below(axes, f"target box yellow; the best anchor reaches IoU {iou.max():.2f}")
+
+
+def _draw_overlap(axes: Axes, best: np.ndarray, config: SamplerConfig) -> None:
+    axes.set_title("largest IoU of each cell's anchors")
+    centres = _centre(np.arange(len(best)))
+    low, high = centres[0] - STRIDE / 2, centres[-1] + STRIDE / 2
+    axes.imshow(best, extent=(low, high, high, low), cmap="Greys", vmin=0, vmax=1)
+    for level, colour in ((config.low, NEGATIVE), (config.high, TARGET)):
+        if best.min() < level < best.max():
+            lines = axes.contour(centres, centres, best, levels=[level], colors=[colour], linewidths=2)
+            axes.clabel(lines, fmt=lambda value: f"{value:g}", fontsize=9, colors=INK)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=FAINT)
+    _below(axes, f"above {config.high:g} a cell is positive, below {config.low:g} negative, between ignored")
+
+
+def _draw_matrix(axes: Axes, pair: Pair) -> None:
+    axes.set_title("sample distribution matrix")
+    show_image(axes, pair.search)
+    for value, colour, size in ((-1, NEGATIVE, 5), (0, "white", 5), (1, TARGET, 22)):
+        rows, columns = np.nonzero(pair.matrix == value)
+        axes.scatter(_centre(columns), _centre(rows), s=size, color=colour, linewidths=0)
+    for (row, column), label in zip(pair.cells, pair.sample_labels, strict=True):
+        if label:
+            colour = TARGET if label > 0 else NEGATIVE
+            axes.plot(_centre(column), _centre(row), "o", ms=10, mec="black", mew=1.6, color=colour)
+    counts = Counter(pair.matrix.ravel().tolist())
+    drawn = np.count_nonzero(pair.sample_labels)
+    _below(axes, f"{counts[1]} positive, {counts[-1]} negative, {counts[0]} ignored; large dots: the {drawn} drawn")
+
+
+def _below(axes: Axes, text: str) -> None:
+    axes.text(0, -0.02, wrapped(text, 52), transform=axes.transAxes, va="top", color=INK, fontsize=9)
+
+
+@styled
+def sampled_windows(pair: Pair, predicted: NDArray[np.bool_] | None = None) -> Figure:
+    """The drawn candidate windows, 127 px of the search crop each, with the mask to be learned and, in yellow, the predicted one.
+
+    Args:
+        pair: with a 255 px search crop.
+        predicted: (K, 127, 127) from `e3sn_study.evaluation.inspection.predict_windows`.
+    """
+    size, taught = pair.search.shape[0], np.flatnonzero(pair.sample_labels)
+    margin = MARGIN[size] + STRIDE
+    reach = ((margin, margin), (margin, margin))
+    image = np.pad(pair.search, (*reach, (0, 0)), constant_values=255)
+    mask = np.pad(pair.mask > 0, reach)
+    figure, grid = axes_grid(1, max(len(taught), 1), (2.4 * max(len(taught), 1), 2.9), photographs=True)
+    for axes in grid[0]:
+        axes.set_axis_off()
+    for axes, number in zip(grid[0], taught, strict=False):
+        row, column = pair.cells[number]
+        top, left = row * STRIDE - MARGIN[size] + margin, column * STRIDE - MARGIN[size] + margin
+        window = slice(top, top + TEMPLATE_SIZE), slice(left, left + TEMPLATE_SIZE)
+        positive = pair.sample_labels[number] > 0
+        show_image(axes, image[window])
+        if positive:
+            draw_outline(axes, mask[window])
+        if predicted is not None:
+            draw_outline(axes, predicted[number], YELLOW)
+        axes.set_title(f"row {row}, column {column}", fontsize=10)
+        _below(axes, "positive: its mask is learned" if positive else "negative: weight 0 in eq. 4")
+    return figure
+
+
+@styled
+def positives_per_image(pairs: Sequence[Pair], config: SamplerConfig) -> Figure:
+    """How many positive cells images have, and how many of them the sampler gets to draw."""
+    shown = [pair for pair in pairs if not pair.negative]
+    available = np.array([(pair.matrix == 1).sum() for pair in shown])
+    drawn = np.array([(pair.sample_labels == 1).sum() for pair in shown])
+    figure, grid = axes_grid(1, 2, (10.5, 3.2), width_ratios=[2, 1])
+    left, right = grid[0]
+    bins = np.arange(available.max() + 2) - 0.5
+    _, _, bars = left.hist(available, bins=bins, color=BLUE, rwidth=0.86)
+    for bar in list(bars)[: config.positives_per_image]:
+        bar.set_facecolor(NEGATIVE)
+    few = (available < config.positives_per_image).mean()
+    left.set_title(f"median {np.median(available):.0f}; {few:.1%} of the images have fewer than {config.positives_per_image}")
+    left.set(xlabel="cells with +1 in an image's matrix", ylabel="images")
+    left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.grid(visible=False, axis="x")
+    counts = [int((drawn == n).sum()) for n in range(config.positives_per_image + 1)]
+    places = right.barh(range(len(counts)), counts, color=BLUE, height=0.7)
+    right.bar_label(places, [f"{count / max(len(shown), 1):.1%}" for count in counts], padding=4, color=QUIET)
+    right.set_title(f"positives drawn, of {config.positives_per_image}")
+    right.set(yticks=range(len(counts)), xlabel="images")
+    right.set_xlim(0, 1.25 * max(*counts, 1))
+    right.grid(visible=False, axis="y")
+    right.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return figure

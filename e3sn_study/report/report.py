@@ -1,0 +1,198 @@
+"""The report page of a profile and the README's table, made of files of record and settings."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mistune
+import pandas as pd
+from markupsafe import Markup
+
+from e3sn_lib.config import Profile
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_csv, write_text
+from e3sn_study.notebooks import remote_loads
+from e3sn_study.records import (
+    NOT_RUN,
+    REFERENCE,
+    is_synthetic,
+    main_runs,
+    read_runs,
+    reference,
+    scope,
+)
+from e3sn_study.report import sections
+from e3sn_study.report.page import HTML, MARKDOWN, Row, view
+from e3sn_study.tables.cells import RECOMPUTED, to_markdown
+from e3sn_study.tables.deviations import chosen, deviations
+from e3sn_study.tables.tables import TABLES, short_table1
+
+NOTEBOOKS = {
+    "04": "table1 table2 bounds per_sequence crops attributes threshold_sweep choices speed",
+    "05": "table3 sampling_cost variant_costs ablations",
+    "06": "table4 ablations",
+}
+"""Tables that a notebook makes; the others belong to the whole study."""
+ABOUT_NO_SCORES = ("checks", "deviations")
+"""Tables that are the same for real and synthetic results."""
+MARKS = "<!-- table1:begin -->", "<!-- table1:end -->"
+
+
+def build_report(report: Path, profile: Profile) -> Path:
+    """Write the tables and the page ``index.html`` from ``results/`` and ``figures/``.
+
+    Args:
+        report: folder of one profile's results; what is missing in it is "not run" on the page.
+        profile: its settings, which choose the text.
+
+    Returns:
+        The page, which needs no network.
+
+    Raises:
+        InputError: a file of record is broken, or the page would load something from elsewhere.
+    """
+    tables = {name: make(report / "results") for name, make in TABLES.items()}
+    tables["deviations"] = deviations(profile)
+    _write_tables(report, tables, profile)
+    page = HTML.get_template("page.html.j2").render(_context(report, profile, tables))
+    if loads := remote_loads(page):
+        raise InputError(f"the report page would load {loads[0]} when it is read; embed it instead")
+    write_text(report / "index.html", page)
+    return report / "index.html"
+
+
+def readme_report(reports: Path) -> Path | None:
+    """Return the report whose Table 1 the README shows: the largest profile with scores."""
+    scored = [
+        reports / name
+        for name in ("paper", "cpu", "smoke")
+        if scope(reports / name / "results", "davis2016")
+    ]
+    return scored[0] if scored else None
+
+
+def readme_table(readme: Path, report: Path) -> str:
+    """Return what stands between the README's marks: a short Table 1 and where the rest is."""
+    results = report / "results"
+    table, runs = short_table1(results), read_runs(results)
+    main = runs[runs["run"].isin(main_runs(runs, "e3sn"))]
+    saw = len(main) and not is_synthetic(results)
+    sets = [f"{each['name']} ({each['tracks']:,})" for each in main["data"].iloc[0]] if saw else []
+    return MARKDOWN.get_template("readme.md.j2").render(
+        title=table.attrs["title"],
+        table=to_markdown(table),
+        notes=table.attrs["notes"],
+        pairs=main["pairs"].max() if saw else 0,
+        sets=", ".join(sets),
+        page=Path(os.path.relpath(report / "index.html", readme.parent)).as_posix(),
+    )
+
+
+def update_readme(readme: Path, report: Path) -> bool:
+    """Replace what stands between the README's marks; return whether that changed the file.
+
+    Raises:
+        InputError: the README cannot be read or lacks the marks.
+    """
+    try:
+        content = readme.read_text()
+    except OSError as error:
+        raise InputError(f"cannot read {readme}: {error.strerror}") from error
+    begin, end = content.find(MARKS[0]), content.find(MARKS[1])
+    if not 0 <= begin < end:
+        raise InputError(
+            f"{readme} lacks the lines {MARKS[0]} and {MARKS[1]}, between which Table 1 belongs"
+        )
+    updated = f"{content[: begin + len(MARKS[0])]}\n{readme_table(readme, report)}\n{content[end:]}"
+    if updated != content:
+        write_text(readme, updated)
+    return updated != content
+
+
+def _write_tables(report: Path, tables: dict[str, pd.DataFrame], profile: Profile) -> None:
+    """Write each table as Markdown and CSV, under names that say if the results are synthetic."""
+    synthetic, folder = is_synthetic(report / "results"), report / "tables"
+    pages = sorted((report / "notebooks").glob("*.html"))
+    for name, table in tables.items():
+        stem = f"{name}_synthetic" if synthetic and name not in ABOUT_NO_SCORES else name
+        for other in {name, f"{name}_synthetic"} - {stem}:
+            for suffix in (".md", ".csv"):
+                (folder / f"{other}{suffix}").unlink(missing_ok=True)
+        made_by = [number for number, made in NOTEBOOKS.items() if name in made.split()]
+        links = [f"notebooks/{page.name}" for page in pages if page.name[:2] in made_by]
+        command = _command(name, profile.name, made_by)
+        table.attrs |= {"name": name, "stem": stem, "command": command, "pages": links}
+        content = MARKDOWN.get_template("table.md.j2").render(table.attrs, table=to_markdown(table))
+        write_text(folder / f"{stem}.md", content)
+        write_csv(folder / f"{stem}.csv", table)
+
+
+def _command(table: str, profile: str, notebooks: list[str]) -> str:
+    """Return what makes a table anew."""
+    if table == "training_speed":
+        return f"e3sn bench train --profile {profile} --report reports/{profile}"
+    if table == "checks":
+        record = f"E3SN_RECORD=reports/{profile}/results/checks.csv"
+        return f"{record} .venv/bin/python -m pytest tests/golden"
+    only = f" ONLY={','.join(notebooks)}" if notebooks else ""
+    return f"make reproduce PROFILE={profile}{only}"
+
+
+def _context(report: Path, profile: Profile, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return everything that the template of the page names."""
+    results, failures = report / "results", report / "what_did_not_work.md"
+    texts = reference("report").items()
+    dates = sorted(date[:10] for date in read_runs(results).get("date", []) if date)
+    slider = results / "slider.json"
+    return {
+        "profile": profile,
+        "synthetic": is_synthetic(results),
+        "style": Markup((REFERENCE / "report.css").read_text()),  # noqa: S704 our own file
+        "drawing": Markup((REFERENCE / "network.svg").read_text()),  # noqa: S704 our own file
+        "texts": {key: [each["text"] for each in chosen(of, profile)] for key, of in texts},
+        **sections.answer(tables["claims"]),
+        "tiles": sections.tiles(results, tables["claims"]),
+        "tables": _shown(results, tables),
+        "figures": sections.figures(report),
+        "next_figure": itertools.count(1).__next__,
+        "slider": json.loads(slider.read_text()) if slider.is_file() else None,
+        "data": sections.data(results, profile),
+        "networks": view(sections.networks(results).map(sections.in_words(results))),
+        "settings": view(sections.settings(profile)),
+        "failures": Markup(mistune.create_markdown()(failures.read_text()))  # noqa: S704 escapes
+        if failures.is_file()
+        else "",
+        "commands": sections.commands(report, profile),
+        "last_run": dates[-1] if dates else NOT_RUN,
+    }
+
+
+def _shown(results: Path, tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Return the tables as the page shows them, in words; methods the paper does not list are apart."""
+    words, shown = sections.in_words(results), {}
+    for name, table in tables.items():
+        notes = [words(note) for note in table.attrs["notes"]]
+        if name == "runs":
+            table = sections.shown_runs(table, words)
+        elif name != "deviations":
+            table = table.map(words)
+        further = pd.Series(False, index=table.index)
+        if "Numbers from" in table:
+            others = table["Numbers from"] != RECOMPUTED
+            further = ~others & ~table["Method"].isin(table.loc[others, "Method"])
+        apart = {"further": view(table[further])["rows"], "source": RECOMPUTED}
+        attrs = tables[name].attrs | {"notes": notes}
+        shown[name] = attrs | view(table[~further], _mark) | apart
+    return shown
+
+
+def _mark(row: Row) -> str:
+    """Return the class of a row: ours, or the same numbers computed again."""
+    source = row.get("Numbers from", "")
+    if source.startswith("ours") or (row.get("Method") == "E3SN" and "What it shows" in row):
+        return "ours"
+    return "again" if source == RECOMPUTED else ""

@@ -1,0 +1,93 @@
+"""Texts that depend on the settings: where the study differs from the paper, and the texts of the report.
+
+``reference/deviations.yaml`` and ``report.yaml`` hold entries of Jinja2 texts. An entry holds if its expression ``when`` is
+true or absent. Settings stand in texts and expressions by their names, so no number is typed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from e3sn_lib.config import Profile, TrainSetConfig
+from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
+from e3sn_study.records import percent, reference
+from e3sn_study.tables.costs import PAPER_PAIRS
+
+KINDS = {
+    "davis": "DAVIS-{year} {split}",
+    "coco": "COCO",
+    "youtube_vos": "YouTube-VOS",
+    "imagenet_vid": "ImageNet-VID",
+    "mask_folder": "still images with masks",
+    "synthetic": "procedural clips",
+}
+COLUMNS = {
+    "item": "Item",
+    "paper": "The paper says",
+    "ours": "We did",
+    "why": "Why",
+    "effect": "Likely effect",
+}
+_TEXTS = Environment(undefined=StrictUndefined)  # noqa: S701 plain text, which the page escapes
+_TEXTS.filters |= {"count": "{:,}".format, "plain": "{:g}".format, "percent": percent}
+
+
+def deviations(profile: Profile) -> pd.DataFrame:
+    """Return the deviations that hold for a profile: item, the paper, ours, why, likely effect."""
+    table = pd.DataFrame(chosen(reference("deviations"), profile))[list(COLUMNS)]
+    title = f"Deviations from the paper, and how its gaps were filled (profile {profile.name})"
+    table.attrs |= {"title": title, "notes": []}
+    return table.rename(columns=COLUMNS)
+
+
+def chosen(entries: Iterable[Mapping[str, Any]], profile: Profile) -> list[dict[str, str]]:
+    """Return the entries that hold for a profile, with their texts filled in.
+
+    Raises:
+        jinja2.UndefinedError: a text or a condition names a setting that does not exist.
+    """
+    words = _words(profile)
+    return [
+        {key: _TEXTS.from_string(text).render(words) for key, text in each.items() if key != "when"}
+        for each in entries
+        if _TEXTS.compile_expression(each.get("when", "true"), undefined_to_none=False)(words)
+    ]
+
+
+def profiles_of(profile: Profile) -> dict[str, Profile]:
+    """Return the profile of each variant; a profile from a file of one's own has its own variant only."""
+    if profile.name not in available_profiles():
+        return {profile.variant: profile}
+    names = available_variants()
+    return {
+        name: profile if name == profile.variant else load_profile(profile.name, name)
+        for name in names
+    }
+
+
+def set_label(config: TrainSetConfig) -> str:
+    """Return the name of a training set: ``COCO (coco_mini)``."""
+    label = KINDS.get(config.kind, config.kind).format(year=config.year, split=config.split)
+    return f"{label} ({Path(config.path[0]).name})"
+
+
+def _words(profile: Profile) -> dict[str, Any]:
+    """Return what texts and conditions can name: the settings by section, and a few words made of them."""
+    baseline = (profiles_of(profile).get("siammask") or load_profile("paper", "siammask")).loss
+    total = sum(each.weight for each in profile.data.train) or 1.0
+    sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]
+    return vars(profile) | {
+        "baseline": SimpleNamespace(
+            **{**vars(baseline), "loc": {"l1": "L1", "smooth_l1": "smooth L1"}[baseline.loc]}
+        ),
+        "kinds": " ".join(sorted({each.kind for each in profile.data.train})),
+        "sets": ", ".join(sets),
+        "share": f"{100 * profile.train.pairs / PAPER_PAIRS:.2g} %",
+        "layers": ", ".join(profile.train.train_layers) or "no layer",
+    }

@@ -1,0 +1,424 @@
+"""Training pairs: registered through every change, a function of seed and number alone, honest about files that are bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from e3sn_lib.config import AugmentConfig, Profile, StageConfig, TrainSetConfig
+from e3sn_lib.data import augment
+from e3sn_lib.data.davis import davis_tracks
+from e3sn_lib.data.mask_folder import mask_folder_tracks
+from e3sn_lib.data.pairs import Batch, Pair, PairDataset, collate
+from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_mask
+from e3sn_lib.geometry import Box, anchors_xyxy, box_from_mask, context_side
+
+SIDE = 200
+PLAIN = ("augment.colour=0", "augment.blur=0", "augment.grey=0", "data.negative_pairs=0")
+"""Settings without which the colours of a pair are those of its files."""
+
+
+def shape(box: Box, side: int = SIDE) -> NDArray[np.bool_]:
+    """A rectangle with a corner cut off, so that no flip or turn maps it to itself."""
+    x1, y1, x2, y2 = box
+    y, x = np.mgrid[:side, :side] + 0.5
+    return (x > x1) & (x < x2) & (y > y1) & (y < y2) & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) > 0.4)
+
+
+def write_frame(path: Path, box: Box, background: int = 0, colour: int = 255) -> TrackFrame:
+    mask = shape(box)
+    image = np.where(mask, colour, background).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.repeat(image[..., None], 3, axis=2))
+    write_mask(path.with_name(f"{path.stem}-mask.png"), mask.astype(np.uint8))
+    return TrackFrame(path, PngMask(path.with_name(f"{path.stem}-mask.png")))
+
+
+def still(folder: Path, name: str, box: Box = (80, 70, 120, 130), colour: int = 255) -> Track:
+    return Track(name, (write_frame(folder / f"{name}.png", box, colour=colour),))
+
+
+def dataset(
+    profile: Profile,
+    tracks: TrackSet | list[TrackSet],
+    pairs: int = 1000,
+    first: int = 0,
+    stage: StageConfig | None = None,
+    **settings,
+) -> PairDataset:
+    sets = tracks if isinstance(tracks, list) else [tracks]
+    sources = [(each, TrainSetConfig("davis", ("unused",), **settings)) for each in sets]
+    return PairDataset(sources, profile, stage or next(iter(profile.stages.values())), pairs, first)
+
+
+def bright(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return image[..., 0] > 127
+
+
+def same(one: Pair, other: Pair) -> bool:
+    values = ((getattr(one, field.name), getattr(other, field.name)) for field in fields(Pair))
+    return all(np.array_equal(a, b) for a, b in values)
+
+
+class TestGeometry:
+    @pytest.mark.parametrize("flip", [False, True])
+    @pytest.mark.parametrize("degrees", [0.0, 20.0, -13.0])
+    def test_shape_mask_and_box_stay_within_a_pixel(self, flip: bool, degrees: float) -> None:
+        box = (83.0, 71.0, 117.0, 129.0)
+        mask = shape(box)
+        frame = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
+        for seed in range(25):
+            crop = augment.random_crop(box, 255, 64, 0.18, np.random.default_rng(seed), degrees=degrees, flip=flip)
+            seen, cut = bright(crop.image(frame, 0)), crop.mask(mask)
+            assert np.array_equal(seen, cut)
+            expected = crop.matrix @ (*np.argwhere(mask).mean(axis=0)[::-1] + 0.5, 1.0)
+            assert np.argwhere(cut).mean(axis=0)[::-1] + 0.5 == pytest.approx(expected, abs=0.5)
+            if degrees == 0:
+                assert box_from_mask(cut) == pytest.approx(crop.box_to_crop(box), abs=1)
+
+    def test_shift_and_scale_keep_to_their_ranges_and_fill_them(self) -> None:
+        box, rng = (80.0, 80.0, 120.0, 120.0), np.random.default_rng(0)
+        boxes = np.array([augment.random_crop(box, 255, 64, 0.18, rng).box_to_crop(box) for _ in range(400)])
+        moves = (boxes[:, :2] + boxes[:, 2:]) / 2 - 127.5
+        sizes = (boxes[:, 2:] - boxes[:, :2]) / 63.5
+        for values, low, high in ((moves, -64, 64), (sizes, 0.82, 1.18)):
+            span = high - low
+            assert (values >= low).all()
+            assert (values <= high).all()
+            assert (values.min(axis=0) < low + 0.05 * span).all()
+            assert (values.max(axis=0) > high - 0.05 * span).all()
+            assert abs(np.corrcoef(values.T)[0, 1]) < 0.15  # x and y are drawn apart
+
+    def test_a_zoom_is_of_both_sides_and_of_the_search_alone(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        """From 1 / 1.5 to 1.5, as often larger as smaller."""
+        box, rng = (80.0, 70.0, 120.0, 130.0), np.random.default_rng(0)
+        boxes = np.array([augment.random_crop(box, 255, 0, 0, rng, zoom=0.5).box_to_crop(box) for _ in range(400)])
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        assert sizes[:, 0] / sizes[:, 1] == pytest.approx(40 / 60)
+        zoom = np.log(sizes[:, 0] / (127 / context_side(40, 60) * 40)) / np.log(1.5)
+        assert (zoom.min(), zoom.max(), zoom.mean()) == pytest.approx((-1, 1, 0), abs=0.1)
+        assert np.abs(zoom).max() <= 1
+        tracks, still_template = TrackSet("made", (still(tmp_path, "one"),)), "augment.template_scale=0"
+        pairs = islice(dataset(tiny_profile(*PLAIN, still_template, "augment.search_zoom=0.5"), tracks), 20)
+        widths = [[bright(image).any(axis=0).sum() for image in (pair.template, pair.search)] for pair in pairs]
+        template, search = np.array(widths).T
+        assert np.ptp(template) <= 2
+        assert search.max() > 1.5 * search.min()
+
+    @pytest.mark.parametrize("stage", [StageConfig(), StageConfig(search_size=143, search_shift=8.0)])
+    @pytest.mark.parametrize("rotation", [0, 20])
+    def test_of_whole_pairs(self, tmp_path: Path, tiny_profile: Callable[..., Profile], stage: StageConfig, rotation: int) -> None:
+        tracks = TrackSet("made", (still(tmp_path, "one"), still(tmp_path, "two", (60, 90, 150, 125))))
+        profile = tiny_profile(*PLAIN, f"augment.rotation={rotation}")
+        for pair in islice(dataset(profile, tracks, stage=stage), 20):
+            size = stage.search_size
+            assert (pair.template.shape, pair.search.shape) == ((127, 127, 3), (size, size, 3))
+            assert np.array_equal(bright(pair.search), pair.mask == 1)
+            assert set(np.unique(pair.mask)) == {-1, 1}
+            seen = box_from_mask(pair.mask == 1)
+            assert pair.box_crop_xyxy.tolist() == pytest.approx(seen, abs=1)
+            template = box_from_mask(bright(pair.template))
+            assert template is not None
+            assert (template[0] + template[2]) / 2 == pytest.approx(63.5, abs=5)  # shift 4, and half a pixel at either edge
+
+    def test_a_flip_is_of_both_images(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        """The cut-off corner is on the same side of template and search."""
+
+        def corner_is_left(image: NDArray[np.uint8]) -> bool:
+            x1, y1, x2, _ = (int(value) for value in box_from_mask(bright(image)))
+            top = bright(image)[y1 + 2, x1:x2]
+            return bool(top[: len(top) // 2].sum() < top[len(top) // 2 :].sum())
+
+        pairs = dataset(tiny_profile(*PLAIN, "augment.flip=0.5"), TrackSet("made", (still(tmp_path, "one"),)))
+        sides = [(corner_is_left(pair.template), corner_is_left(pair.search)) for pair in islice(pairs, 40)]
+        assert all(one == other for one, other in sides)
+        assert 8 < sum(one for one, _ in sides) < 32
+
+    def test_targets_belong_to_the_box(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        pair = dataset(tiny_profile(*PLAIN), TrackSet("made", (still(tmp_path, "one"),)))[0]
+        x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float)
+        anchors = anchors_xyxy().numpy()
+        positives = np.argwhere(pair.anchor_labels == 1)
+        assert 0 < len(positives) <= 16
+        assert (pair.anchor_labels >= 0).sum() == 64
+        for index in positives:
+            ax1, ay1, ax2, ay2 = anchors[tuple(index)]
+            dx, dy, dw, dh = pair.offsets[(slice(None), *index)]
+            assert dx * (ax2 - ax1) == pytest.approx((x1 + x2) / 2 - (ax1 + ax2) / 2, abs=1e-3)
+            assert dy * (ay2 - ay1) == pytest.approx((y1 + y2) / 2 - (ay1 + ay2) / 2, abs=1e-3)
+            assert (np.exp(dw) * (ax2 - ax1), np.exp(dh) * (ay2 - ay1)) == pytest.approx((x2 - x1, y2 - y1), rel=1e-4)
+
+
+class TestColours:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+
+    def test_grey_is_luma_in_all_channels(self) -> None:
+        grey = augment.to_grey(self.noise)
+        assert (grey[..., 0] == grey[..., 1]).all()
+        assert (grey[..., 0] == grey[..., 2]).all()
+        assert np.abs(grey[..., 0] - self.noise @ [0.299, 0.587, 0.114]).max() < 0.6
+
+    def test_no_strength_is_no_change(self) -> None:
+        rng = np.random.default_rng(0)
+        assert augment.colour_matrix(0.0, rng) == pytest.approx(np.eye(3, 4), abs=1e-6)
+        assert augment.change_colour(self.noise, AugmentConfig(colour=0.0), rng) is self.noise
+
+    def test_brightness_keeps_grey_pixels_nearly_grey_and_saturates(self) -> None:
+        white = np.full((4, 4, 3), 255, np.uint8)
+        changed = np.stack(
+            [augment.change_colour(white, AugmentConfig(colour=0.4), np.random.default_rng(seed)) for seed in range(50)]
+        )
+        assert changed.max() == 255
+        assert changed.min() > 80  # no wrap-around
+        assert np.ptp(changed.mean(axis=(1, 2, 3))) > 50
+
+    def test_blur_keeps_the_mean_and_smooths(self) -> None:
+        rng = np.random.default_rng(3)
+        flat = np.full((255, 255, 3), 77, np.uint8)
+        assert (augment.motion_blur(flat, rng) == 77).all()
+        noise = rng.integers(0, 256, (255, 255, 3), dtype=np.uint8)
+        for _ in range(10):
+            blurred = augment.motion_blur(noise, rng)
+            assert blurred.mean() == pytest.approx(noise.mean(), abs=2)
+            assert blurred.std() < 0.8 * noise.std()
+
+    def test_a_new_background_keeps_the_object(self) -> None:
+        mask = shape((60, 60, 140, 140))
+        image, background = np.full((SIDE, SIDE, 3), 200, np.uint8), np.full((SIDE, SIDE, 3), 10, np.uint8)
+        mixed = augment.replace_background(image, mask, background)
+        inside = cv2.erode(mask.astype(np.uint8), np.ones((7, 7))).astype(bool)
+        outside = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7))) == 0
+        assert mixed[inside].min() >= 199
+        assert mixed[outside].max() <= 11
+
+    def test_synthetic_motion_moves_no_mask(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        """The pair with a new background differs from the one without in the background alone."""
+        dark = TrackSet("made", tuple(still(tmp_path, f"dark{n}") for n in range(2)))
+        settings = (*PLAIN, "augment.rotation=10")
+        for number in range(5):
+            plain = dataset(tiny_profile(*settings), dark)[number]
+            moved = dataset(tiny_profile(*settings, "augment.new_background=1"), dark)[number]
+            assert np.array_equal(plain.mask, moved.mask)
+            assert np.array_equal(plain.box_crop_xyxy, moved.box_crop_xyxy)
+            inside = cv2.erode((plain.mask == 1).astype(np.uint8), np.ones((7, 7))).astype(bool)
+            assert moved.search[inside].min() >= 254
+
+
+class TestOnlySeedAndNumber:
+    @pytest.fixture
+    def source(self, data_root: Path) -> tuple[TrackSet, TrainSetConfig]:
+        return davis_tracks(data_root / "synthetic", 2016, "train"), TrainSetConfig("synthetic", ("synthetic",), frame_range=3)
+
+    def make(self, source, profile: Profile, pairs: int = 6, first: int = 0) -> PairDataset:
+        return PairDataset([source], profile, next(iter(profile.stages.values())), pairs, first)
+
+    def test_drawn_twice_or_out_of_order(self, source, tiny_profile: Callable[..., Profile]) -> None:
+        one, other = self.make(source, tiny_profile()), self.make(source, tiny_profile())
+        drawn = [one[index] for index in range(6)]
+        assert all(same(other[index], drawn[index]) for index in (5, 0, 3))
+        assert not same(drawn[0], drawn[1])
+        assert same(self.make(source, tiny_profile(), first=4)[1], drawn[5])
+        assert not same(self.make(source, tiny_profile(seed=1))[0], drawn[0])
+
+    def test_any_number_of_workers(self, source, tiny_profile: Callable[..., Profile]) -> None:
+        def batches(workers: int) -> list[Batch]:
+            pairs = self.make(source, tiny_profile(), pairs=8)
+            return list(DataLoader(pairs, batch_size=2, num_workers=workers, collate_fn=collate))
+
+        alone, several = batches(0), batches(2)
+        assert len(alone) == len(several) == 4
+        for one, other in zip(alone, several, strict=True):
+            for field in fields(Batch):
+                values = getattr(one, field.name), getattr(other, field.name)
+                parts = [values] if isinstance(values[0], torch.Tensor | int) else zip(*values, strict=True)
+                assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in parts), field.name
+
+
+class TestChoice:
+    def test_search_frames_keep_to_their_range(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        frames = tuple(write_frame(tmp_path / f"{n:02d}.png", (80, 80, 120, 120), background=10 * n) for n in range(12))
+        profile = tiny_profile(*PLAIN, "augment.search_shift=0", "augment.search_scale=0")
+        pairs = dataset(profile, TrackSet("video", (Track("video", frames),)), frame_range=2)
+        steps = [(int(pair.search[0, 0, 0]) - int(pair.template[0, 0, 0])) // 10 for pair in islice(pairs, 80)]
+        assert set(steps) == {-2, -1, 0, 1, 2}
+
+    def test_sets_share_the_pairs_by_weight(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("often", "rarely", "never")]
+        configs = [TrainSetConfig("davis", ("unused",), weight=weight) for weight in (3.0, 1.0, 0.0)]
+        profile = tiny_profile(*PLAIN)
+        pairs = PairDataset(list(zip(sets, configs, strict=True)), profile, StageConfig(), 200)
+        names = [pair.source for pair in islice(pairs, 200)]
+        assert set(names) == {"often", "rarely"}
+        assert names.count("often") / 200 == pytest.approx(0.75, abs=0.1)
+
+    def test_a_stage_may_weigh_sets_by_kind(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("still", "video")]
+        configs = [TrainSetConfig("coco", ("unused",)), TrainSetConfig("davis", ("unused",))]
+        stage = StageConfig(sets={"coco": 0.0})
+        pairs = PairDataset(list(zip(sets, configs, strict=True)), tiny_profile(*PLAIN), stage, 20)
+        assert {pair.source for pair in islice(pairs, 20)} == {"video"}
+
+    def test_no_data_at_all(self, tiny_profile: Callable[..., Profile]) -> None:
+        with pytest.raises(InputError, match="no training data"):
+            dataset(tiny_profile(), TrackSet("empty", ()))
+
+
+class TestNegativePairs:
+    def test_teach_not_here_and_nothing_else(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        tracks = TrackSet("made", (still(tmp_path, "bright"), still(tmp_path, "dim", colour=190)))
+        pairs = list(islice(dataset(tiny_profile(*PLAIN, "data.negative_pairs=0.2"), tracks), 200))
+        negative = [pair for pair in pairs if pair.negative]
+        assert 0.05 < len(negative) / len(pairs) < 0.17  # of a fifth, half draw the same object by chance
+        for pair in negative:
+            assert pair.search.max() != pair.template.max()  # another object
+            assert pair.sample_labels.tolist() == [0, 0, 0, 0]
+            assert (pair.mask == -1).all()
+            labels = pair.anchor_labels.copy()
+            assert (labels[:, 9:16, 9:16] == 0).sum() == 16
+            labels[:, 9:16, 9:16] = -1
+            assert (labels == -1).all()
+        for pair in pairs:
+            if not pair.negative:
+                assert pair.search.max() == pair.template.max()
+                assert 1 in pair.sample_labels
+
+    def test_one_object_has_no_other(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        pairs = dataset(tiny_profile(*PLAIN, "data.negative_pairs=1"), TrackSet("made", (still(tmp_path, "one"),)))
+        assert not any(pair.negative for pair in islice(pairs, 10))
+
+    def test_a_stage_may_do_without(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        tracks = TrackSet("made", (still(tmp_path, "one"), still(tmp_path, "two")))
+        stage = StageConfig(negative_pairs=0.0)
+        pairs = dataset(tiny_profile("data.negative_pairs=1"), tracks, stage=stage)
+        assert not any(pair.negative for pair in islice(pairs, 10))
+
+
+class TestWithoutMasks:
+    def test_boxes_teach_location_only(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        frame = replace(write_frame(tmp_path / "a.png", (80, 70, 120, 130)), mask=None, box_frame_xyxy=(80.0, 70.0, 120.0, 130.0))
+        tracks = TrackSet("boxes", (Track("a", (frame,)),))
+        for pair in islice(dataset(tiny_profile(*PLAIN), tracks), 10):
+            assert pair.sample_labels.tolist() == [0, 0, 0, 0]
+            assert (pair.anchor_labels == 1).any()
+            assert (pair.mask == -1).all()
+            assert (pair.matrix == 1).any()
+
+    def test_an_object_that_is_absent_or_tiny_is_drawn_again(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        empty = write_frame(tmp_path / "empty.png", (500, 500, 510, 510))
+        speck = write_frame(tmp_path / "speck.png", (50, 50, 53, 90))
+        good = [write_frame(tmp_path / f"good{n}.png", (80, 70, 120, 130)) for n in range(3)]
+        video = Track("video", (empty, speck, *good))
+        pairs = list(islice(dataset(tiny_profile(*PLAIN), TrackSet("made", (video,)), frame_range=5), 10))
+        for pair in pairs:
+            assert pair.search.max() == 255
+            assert pair.problems == ()
+        # 3 of 5 frames are good, as template and as search: 1 / 0.36 - 1 = 1.8 draws in vain for each pair
+        assert 5 <= sum(pair.redrawn for pair in pairs) <= 45
+        assert collate(pairs).redrawn == sum(pair.redrawn for pair in pairs)
+        with pytest.raises(InputError, match="objects absent or too small"):
+            dataset(tiny_profile(), TrackSet("made", (Track("video", (empty, speck)),)))[0]
+
+
+class TestBadFiles:
+    def one_bad_of_three(self, tmp_path: Path, spoil: Callable[[Path], None]) -> TrackSet:
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir()
+        for name in ("a", "b", "bad"):
+            mask = shape((80, 70, 120, 130))
+            cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
+            write_mask(tmp_path / "masks" / f"{name}.png", mask.astype(np.uint8))
+        spoil(tmp_path)
+        return mask_folder_tracks(tmp_path)
+
+    @staticmethod
+    def cut_jpeg(root: Path) -> None:
+        path = root / "images" / "bad.jpg"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    @staticmethod
+    def shrink_mask(root: Path) -> None:
+        write_mask(root / "masks" / "bad.png", np.ones((SIDE, SIDE // 2), np.uint8))
+
+    @staticmethod
+    def cut_mask(root: Path) -> None:
+        path = root / "masks" / "bad.png"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [(cut_jpeg, ["bad.jpg", "cut short"]), (shrink_mask, ["bad.jpg", "100x200", "200x200"]), (cut_mask, ["bad.png"])],
+    )
+    def test_are_replaced_and_named(self, tmp_path: Path, tiny_profile: Callable[..., Profile], spoil, words: list[str]) -> None:
+        tracks = self.one_bad_of_three(tmp_path, spoil)
+        pairs = list(islice(dataset(tiny_profile(*PLAIN), tracks), 30))
+        problems = [text for pair in pairs for text in pair.problems]
+        assert 3 <= len(problems) <= 30
+        for text in problems:
+            assert all(word in text for word in words)
+            assert "\n" not in text
+        assert {pair.source for pair in pairs} == {"a", "b"}
+        assert not any(pair.redrawn for pair in pairs)
+        assert sum(len(collate([pair]).problems) for pair in pairs) == len(problems)
+
+    def test_that_are_all_there_is_stop_the_run(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        tracks = self.one_bad_of_three(tmp_path, self.cut_jpeg)
+        bad = replace(tracks, tracks=tuple(track for track in tracks.tracks if track.name == "bad"))
+        with pytest.raises(InputError, match=r"20 draws .*bad\.jpg") as caught:
+            dataset(tiny_profile(), bad)[0]
+        assert "\n" not in str(caught.value)
+
+
+class TestBatches:
+    def pairs(self, labels: Iterable[tuple[int, ...]]) -> list[Pair]:
+        cells = np.arange(8).reshape(4, 2)
+        return [
+            Pair(
+                np.full((127, 127, 3), n, np.uint8),
+                np.full((255, 255, 3), n, np.uint8),
+                np.full((255, 255), -1, np.int8),
+                np.zeros((5, 25, 25), np.int8),
+                np.zeros((4, 5, 25, 25), np.float32),
+                np.zeros((25, 25), np.int8),
+                cells + 10 * n,
+                np.array(each, np.int8),
+                np.zeros(4, np.float32),
+                f"pair {n}",
+                False,
+                (f"problem {n}",),
+            )
+            for n, each in enumerate(labels)
+        ]
+
+    def test_samples_that_teach_nothing_are_dropped(self) -> None:
+        batch = collate(self.pairs([(1, 1, 1, -1), (0, 0, 0, 0), (1, -1, 0, 0)]))
+        assert (batch.template.shape, batch.search.shape) == ((3, 3, 127, 127), (3, 3, 255, 255))
+        assert batch.search[2].unique().tolist() == [2]
+        assert batch.sample_labels.tolist() == [1, 1, 1, -1, 1, -1]
+        assert batch.cells.image.tolist() == [0, 0, 0, 0, 2, 2]
+        assert batch.cells.row.tolist() == [0, 2, 4, 6, 20, 22]
+        assert batch.cells.column.tolist() == [1, 3, 5, 7, 21, 23]
+        assert batch.problems == ("problem 0", "problem 1", "problem 2")
+
+    def test_one_of_weight_zero_is_kept_where_there_is_no_other(self) -> None:
+        batch = collate(self.pairs([(0, 0, 0, 0), (0, 0, 0, 0)]))
+        assert batch.sample_labels.tolist() == [0]
+        assert [index.tolist() for index in batch.cells] == [[0], [0], [1]]
+
+    def test_moving_keeps_every_part(self) -> None:
+        batch = collate(self.pairs([(1, 1, 1, -1)]))
+        moved = batch.to(torch.device("meta"))
+        tensors = [*moved.cells, *(value for value in vars(moved).values() if isinstance(value, torch.Tensor))]
+        assert len(tensors) == 9
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+        assert (moved.problems, moved.redrawn) == (batch.problems, batch.redrawn)

@@ -1,0 +1,176 @@
+"""What the project needs, says it needs, and records about where it ran."""
+
+import ast
+import importlib.metadata
+import json
+import random
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from e3sn_lib.model import device
+from e3sn_lib.training import provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
+PART_OF = {"ipython": "ipykernel", "markupsafe": "jinja2"}  # the kernel is IPython's, HTML that is escaped is Jinja's
+
+
+def names(requirements):
+    return {re.split("[<>=]", line)[0].lower() for line in requirements}
+
+
+def imported_packages(path):
+    """(package, whether at module level) of every absolute import."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module]
+        else:
+            continue
+        yield from ((module.split(".")[0], node in tree.body) for module in modules)
+
+
+def test_conda_environment_agrees_with_pyproject():
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    wanted = [re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in PROJECT["dependencies"] + EXTRAS["lab"]]
+    assert sorted(conda) == sorted([*wanted, f"python{PROJECT['requires-python']}", "pip"])
+    assert pip == {"pip": ["-e ."]}
+
+
+@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)])
+def test_requirements_are_lower_bounds(requirement):
+    assert re.fullmatch(r"[\w-]+>=\d+(\.\d+)*", requirement)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("e3sn_*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_are_declared(path):
+    distributions = importlib.metadata.packages_distributions()
+    runtime, optional = names(PROJECT["dependencies"]), names(line for extra in EXTRAS.values() for line in extra)
+    for package, at_module_level in imported_packages(path):
+        if package in sys.stdlib_module_names or package in ("e3sn_lib", "e3sn_study"):
+            continue
+        providers = {name.lower() for name in distributions.get(package, [package])}
+        providers = {PART_OF.get(name, name) for name in providers}
+        assert providers & (runtime if at_module_level else runtime | optional), f"{package} is not declared"
+
+
+def test_citation_names_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    paper = citation["preferred-citation"]
+    assert paper["title"] == "E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation"
+    assert [author["family-names"] for author in paper["authors"]] == ["Lan", "Zhang", "Xu", "Zhang"]
+
+
+def test_environment_is_json_and_true():
+    environment = json.loads(json.dumps(provenance.environment()))
+    assert environment["packages"].keys() == names(PROJECT["dependencies"]) | {PROJECT["name"]}
+    assert environment["packages"]["torch"] == importlib.metadata.version("torch")
+    assert environment["python"] == sys.version.split()[0]
+    assert environment["threads"] == torch.get_num_threads()
+    assert environment["memory"] > 2**28
+    assert (environment["gpu"] == "none") == (not torch.cuda.is_available())
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A clean checkout of a project like this one, which provenance takes for its own."""
+    root = tmp_path / "checkout"
+    for path in ("e3sn_lib/model.py", "reports/table.md"):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("1\n")
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", root, *arguments], check=True)
+    monkeypatch.setattr(provenance, "ROOT", root)
+    return root
+
+
+def test_commit_of_a_clean_checkout(checkout):
+    head = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert provenance._commit() == (head, False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "dirty"), [("e3sn_lib/model.py", True), ("e3sn_lib/new.py", True), ("reports/table.md", False), ("runs.csv", False)]
+)
+def test_dirty_means_changed_code(checkout, changed, dirty):
+    (checkout / changed).write_text("2\n")
+    assert provenance._commit()[1] is dirty
+
+
+def test_commit_of_a_surrounding_repository_is_not_ours(checkout, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", checkout / "e3sn_lib")
+    assert provenance._commit() == ("unknown", "unknown")
+
+
+def test_commit_without_git(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance._commit() == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/somewhere/bin/e3sn", "train", "--set", "a=b c"], "e3sn train --set 'a=b c'"),
+        (["/somewhere/e3sn_study/__main__.py", "data"], "e3sn data"),
+        (["/somewhere/ipykernel_launcher.py", "-f", "/tmp/k.json"], "notebook"),
+    ],
+)
+def test_command_line_is_recorded_as_typed(monkeypatch, argv, command):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert provenance._command() == command
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "native"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd bf16 i8mm", True),
+        ("flags\t\t: fpu avx2 avx512f", False),
+        ("", False),
+    ],
+)
+def test_native_bf16_is_a_cpu_flag(monkeypatch, cpuinfo, native):
+    monkeypatch.setattr(device, "_read", lambda path: cpuinfo)
+    assert device.has_native_bf16() is native
+
+
+def test_peak_memory_grows_with_what_is_held():
+    code = (
+        "import numpy; from e3sn_lib.model.device import peak_memory_bytes as peak;"
+        "before = peak(); held = numpy.ones(2**25); del held; print(peak() - before)"
+    )
+    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 0.9 * 2**28 < grown < 1.2 * 2**28
+
+
+def test_seeds_repeat_and_differ():
+    draws = []
+    for seed in (7, 7, 8, 2**40):
+        provenance.seed_everything(seed)
+        draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+    assert draws[0] == draws[1]
+    assert len({value for draw in draws[1:] for value in draw}) == 9
+
+
+def test_make_passes_settings_on_as_they_are_typed():
+    command = ["make", "-s", "-o", ".venv/.ready", "reproduce", "PY=printf '%s|'", "SET=train.pairs=7 train.lr=[1e-3,1e-4] a=*"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("|--set|train.pairs=7|--set|train.lr=[1e-3,1e-4]|--set|a=*|")
+    said = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("|--profile|smoke|")

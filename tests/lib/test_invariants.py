@@ -1,0 +1,318 @@
+"""What no reference covers, held to what must be true of it: fusion, sampling, geometry, batching, sizes and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from e3sn_lib.config import ModelConfig, SamplerConfig
+from e3sn_lib.geometry import context_side
+from e3sn_lib.losses import mask_loss
+from e3sn_lib.model.network import E3SN, MARGIN, Search, Template, build_model, count_parameters
+from e3sn_lib.model.windows import Cells, gather_windows, index_windows
+from e3sn_lib.profiles.loading import load_profile
+from e3sn_lib.sampling import anchor_iou, distribution_matrix, draw_samples
+
+SMALL = ModelConfig(backbone="resnet18", channels=16)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def network(config: ModelConfig) -> E3SN:
+    """Random weights, and statistics that keep the values of every layer apart."""
+    model = build_model(config).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def pictures(count: int, size: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+
+
+def encoded(model: E3SN, count: int) -> tuple[Template, Search]:
+    with torch.inference_mode():
+        return model.encode_template(pictures(count, 127)), model.encode_search(pictures(count, 255))
+
+
+def random_cells(images: int, count: int) -> Cells:
+    return Cells(torch.randint(images, (count,)), torch.randint(25, (count,)), torch.randint(25, (count,)))
+
+
+CORNERS = Cells(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 24, 24]), torch.tensor([0, 24, 0, 24]))
+
+
+def close(one: Tensor, other: Tensor, relative: float = 1e-5) -> bool:
+    return one.shape == other.shape and bool((one - other).abs().max() <= relative * other.abs().max())
+
+
+def test_both_ways_to_gather_windows_are_one_function() -> None:
+    """That of the CPU and that of GPUs, values and gradients, within and beyond the border."""
+    torch.manual_seed(0)
+    image, top, left = torch.randint(2, (40,)), torch.randint(-6, 9, (40,)), torch.randint(-6, 11, (40,))
+    found = []
+    for gather in (gather_windows, index_windows):
+        maps = torch.rand(2, 3, 10, 12, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        windows = gather(maps, image, top, left, 7)
+        (windows * torch.arange(windows.numel()).reshape(windows.shape)).sum().backward()  # type: ignore[no-untyped-call]
+        found.append((windows.detach(), maps.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert (found[0][0] == 0).any()
+
+
+class TestFusion:
+    def test_bringing_25_cells_to_49_keeps_their_values(self) -> None:
+        coarse = torch.randn(2, 3, 25, 25)
+        fine = F.interpolate(coarse, size=49, mode="bilinear", align_corners=True)
+        torch.testing.assert_close(fine[..., ::2, ::2], coarse, atol=1e-6, rtol=0)
+
+    @pytest.mark.parametrize("fusion", ["softmax", "raw", "fixed"])
+    @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+    def test_windows_hold_what_the_fused_whole_maps_hold_there(self, backbone, fusion) -> None:
+        model = network(ModelConfig(backbone=backbone, channels=16, fusion=fusion))
+        if fusion != "fixed":
+            model.mask.fusion.scalars.data.copy_(torch.tensor([0.5, -0.2, 0.9]))
+        template, search = encoded(model, 2)
+        with torch.inference_mode():
+            maps = model.mask.whole_maps(template, search)
+            assert [level.shape[-1] for level in maps] == [49, 25, 25]
+            brought = [F.interpolate(level, size=49, mode="bilinear", align_corners=True) for level in maps]
+            fused = model.mask.fusion(brought)
+            for cells in (random_cells(2, 20), CORNERS):
+                whole = fused[cells.image, :, 2 * cells.row, 2 * cells.column]
+                assert close(model.correlate(template, search, cells), whole)
+
+    def test_with_the_deepest_level_alone_e3sn_is_e3sn_s(self) -> None:
+        all_levels = network(ModelConfig(backbone="resnet18", channels=16, fusion="raw"))
+        all_levels.mask.fusion.scalars.data.copy_(torch.tensor([0.0, 0.0, 1.0]))
+        deepest = build_model(ModelConfig(backbone="resnet18", channels=16, levels=(4,))).eval()
+        assert deepest.mask.fusion.weights().item() == 1
+        weights = all_levels.state_dict()
+        deepest.load_state_dict({key: weights[key] for key in deepest.state_dict() if "fusion" not in key}, strict=False)
+        template, search = encoded(all_levels, 1)
+        reduced = template._replace(levels=template.levels[2:])
+        cells = Cells(torch.zeros(2, dtype=torch.int64), torch.tensor([3, 20]), torch.tensor([12, 24]))
+        with torch.inference_mode():
+            assert torch.equal(deepest.segment(reduced, search, cells), all_levels.segment(template, search, cells))
+            for one, other in zip(deepest.locate(reduced, search), all_levels.locate(template, search), strict=True):
+                assert torch.equal(one, other)
+
+    def test_all_weights_of_levels_start_as_one_third(self) -> None:
+        for fusion in ("softmax", "raw", "fixed"):
+            weights = build_model(ModelConfig(backbone="resnet18", channels=16, fusion=fusion)).mask.fusion.weights()
+            assert weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+class TestNegativeSamples:
+    def gradients(self, model: E3SN, keep: int) -> list[Tensor]:
+        """Of the mask loss by every parameter, with the first `keep` of three positive samples and a negative one."""
+        torch.manual_seed(1)
+        images = pictures(1, 127), pictures(1, 255)
+        cells = Cells(torch.zeros(4, dtype=torch.int64), torch.tensor([11, 12, 13, 2]), torch.tensor([12, 12, 11, 20]))
+        truth = torch.where(torch.rand(4, 127, 127) < 0.5, 1.0, -1.0)
+        labels = torch.tensor([1, 1, 1, -1])
+        output = model(*images, Cells(*(part[:keep] for part in cells)))
+        loss = mask_loss(output.mask_logits, truth[:keep], labels[:keep])
+        used = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return [g for g in torch.autograd.grad(loss, used, allow_unused=True) if g is not None]
+
+    def test_the_negative_of_equation_4_moves_no_weight(self) -> None:
+        model = network(SMALL)
+        with_negative, without = self.gradients(model, 4), self.gradients(model, 3)
+        assert len(with_negative) == len(without) > 20
+        assert all(close(one, other, 1e-4) for one, other in zip(with_negative, without, strict=True))
+
+    def test_its_logits_have_no_gradient(self) -> None:
+        logits = torch.randn(4, 127, 127, requires_grad=True)
+        truth, labels = torch.ones(4, 127, 127), torch.tensor([1, 1, 1, -1])
+        (gradient,) = torch.autograd.grad(mask_loss(logits, truth, labels), logits)
+        assert gradient[3].eq(0).all()
+        assert gradient[:3].ne(0).all()
+        (gradient,) = torch.autograd.grad(mask_loss(logits, truth, labels, negatives="background"), logits)
+        assert gradient.ne(0).all()
+
+
+def random_target(rng: np.random.Generator, shift: float = 64, scale: float = 0.18) -> tuple[float, float, float, float]:
+    """A box in a 255 px search crop as augmentation leaves it: any shape, of the size that crops are normalised to."""
+    aspect = math.exp(rng.uniform(-math.log(4), math.log(4)))
+    width, height = math.sqrt(aspect), 1 / math.sqrt(aspect)
+    unit = 127 / context_side(width, height)
+    (w, h), (cx, cy) = unit * rng.uniform(1 - scale, 1 + scale, 2) * (width, height), 127.5 + rng.uniform(-shift, shift, 2)
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+
+class TestSampler:
+    config = SamplerConfig()
+    no_labels = np.full((5, 25, 25), -1, np.int8)
+
+    def test_counts_and_ratio_over_many_draws(self) -> None:
+        rng = np.random.default_rng(0)
+        positives, negatives, drawn = [], [], []
+        for _ in range(1500):
+            matrix = distribution_matrix(anchor_iou(random_target(rng)))
+            samples = draw_samples(matrix, self.no_labels, True, self.config, rng)
+            available = int((matrix == 1).sum())
+            assert (samples.labels == 1).sum() == min(3, available)
+            assert (samples.labels == -1).sum() == 4 - min(3, available)
+            assert np.array_equal(matrix[tuple(samples.cells.T)], samples.labels)
+            assert len(np.unique(samples.cells, axis=0)) == 4
+            positives.append(available)
+            negatives.append(int((matrix == -1).sum()))
+            drawn.append(int((samples.labels == 1).sum()))
+        assert np.mean(drawn) / (4 - np.mean(drawn)) == pytest.approx(3, abs=0.03)
+        # simulated apart from this code: 7.3 positive and 576 negative cells per image, 0.1 % of images with fewer than 3
+        assert np.mean(positives) == pytest.approx(7.3, abs=0.2)
+        assert np.mean(negatives) == pytest.approx(576, abs=2)
+        assert np.mean(np.array(positives) < 3) < 0.005
+
+    def test_every_positive_is_as_likely(self) -> None:
+        rng = np.random.default_rng(0)
+        matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
+        counts, draws = np.zeros(matrix.shape), 4000
+        for _ in range(draws):
+            samples = draw_samples(matrix, self.no_labels, True, self.config, rng)
+            counts[tuple(samples.cells[samples.labels == 1].T)] += 1
+        share = 3 / (matrix == 1).sum()
+        assert (matrix == 1).sum() > 3
+        assert np.abs(counts[matrix == 1] / draws - share).max() < 5 * math.sqrt(share * (1 - share) / draws)
+        assert counts[matrix != 1].sum() == 0
+
+    def test_one_seed_gives_one_draw(self) -> None:
+        matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
+        one, other = (draw_samples(matrix, self.no_labels, True, self.config, np.random.default_rng(7)) for _ in range(2))
+        assert np.array_equal(one.cells, other.cells)
+
+    def test_few_positives_are_filled_up_with_negatives(self) -> None:
+        matrix = np.full((25, 25), -1, np.int8)
+        matrix[12, 12], matrix[12, 13] = 1, 0
+        samples = draw_samples(matrix, self.no_labels, True, self.config, np.random.default_rng(0))
+        assert samples.labels.tolist() == [1, -1, -1, -1]
+        assert samples.cells[0].tolist() == [12, 12]
+
+    def test_without_a_mask_nothing_is_taught(self) -> None:
+        matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
+        samples = draw_samples(matrix, self.no_labels, False, self.config, np.random.default_rng(0))
+        assert samples.cells.shape == (4, 2)
+        assert samples.labels.tolist() == [0, 0, 0, 0]
+
+
+class TestGeometry:
+    # cells from the border that padding reaches: 2 (resnet18) or 1.5 (resnet50) in layer1, 3 in layer2, 6 or 11 in layer3
+    @pytest.mark.parametrize(("backbone", "reached", "size"), [("resnet18", 12, 367), ("resnet50", 17, 415)])
+    def test_eight_pixels_are_one_cell(self, backbone, reached, size) -> None:
+        model = network(ModelConfig(backbone=backbone, channels=16))
+        scene = pictures(1, size + 8)
+        with torch.inference_mode():
+            template = model.encode_template(pictures(1, 127))
+            maps = []
+            for top, left in ((0, 0), (8, 8)):
+                image = scene[..., top : top + size, left : left + size]
+                features = model.backbone((image - model.mean) / model.std)
+                search = Search(features, model.neck(features.p3), MARGIN[255])
+                cls, loc = model.locate(template, search)
+                maps.append([cls.flatten(1, 2), loc.flatten(1, 2), *model.mask.whole_maps(template, search)])
+        for still, moved in zip(*maps, strict=True):
+            cell = 2 if still.shape[-1] > size // 8 else 1
+            inner = slice(reached * cell, still.shape[-1] - reached * cell)
+            assert inner.stop - inner.start >= 3 * cell
+            assert close(
+                moved[..., inner, inner].roll((cell, cell), (-2, -1))[..., cell:, cell:],
+                still[..., inner, inner][..., cell:, cell:],
+            )
+
+
+class TestBatches:
+    def test_a_batch_of_objects_is_as_many_single_calls(self) -> None:
+        model, count = network(SMALL), 3
+        templates, searches, rows = pictures(count, 127), pictures(count, 255), torch.tensor([0, 12, 24])
+
+        def compute(which: list[int]) -> list[Tensor]:
+            template, search = model.encode_template(templates[which]), model.encode_search(searches[which])
+            cells = Cells(torch.arange(len(which)), rows[which], rows[which])
+            return [*model.locate(template, search), model.segment(template, search, cells)]
+
+        with torch.inference_mode():
+            together = compute([0, 1, 2])
+            for n in range(count):
+                for one, all_of_them in zip(compute([n]), together, strict=True):
+                    assert close(one, all_of_them[n : n + 1])
+
+    def test_windows_of_one_object_do_not_depend_on_each_other(self) -> None:
+        model = network(SMALL)
+        template, search = encoded(model, 2)
+        cells = random_cells(2, 5)
+        with torch.inference_mode():
+            together = model.segment(template, search, cells)
+            for n in range(5):
+                alone = Cells(*(part[n : n + 1] for part in cells))
+                assert close(model.segment(template, search, alone), together[n : n + 1])
+
+
+def on_no_device(variant: str) -> E3SN:
+    with torch.device("meta"):
+        return build_model(load_profile("paper", variant).model).to("meta").eval()
+
+
+def flops(run: Callable[[], Any]) -> tuple[Any, int]:
+    """A result, and the floating-point operations of its convolutions and matrix products, two per multiplication."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        result = run()
+    return result, counter.get_total_flops()
+
+
+def convolution(kernel: int, channels: int, out: int) -> int:
+    """Operations of a convolution to 256 channels and `out` x `out` places."""
+    return 2 * kernel**2 * channels * 256 * out**2
+
+
+class TestSizesAndCosts:
+    @pytest.mark.parametrize(("variant", "parameters"), [("e3sn", 22_954_950), ("e3sn-s", 20_395_972), ("siammask", 21_482_052)])
+    def test_parameters(self, variant, parameters) -> None:
+        assert count_parameters(on_no_device(variant)) == parameters
+
+    def test_what_two_more_levels_cost(self) -> None:
+        """The added convolutions in closed form: per level a 1x1, and a 3x3 on either side of the correlation."""
+        windows = 4
+        at = torch.arange(windows)
+        cells = Cells(torch.zeros_like(at), at, at)
+        template_image, search_image = (torch.empty(1, 3, size, size, device="meta") for size in (127, 255))
+        costs = {}
+        for variant in ("e3sn", "e3sn-s"):
+            model = on_no_device(variant)
+            template, costs[variant, "template"] = flops(lambda model=model: model.encode_template(template_image))
+            search, costs[variant, "search"] = flops(lambda model=model: model.encode_search(search_image))
+            arguments = template, search
+            _, costs[variant, "locate"] = flops(lambda model=model, a=arguments: model.locate(*a))
+            _, costs[variant, "windows"] = flops(lambda model=model, a=arguments: model.mask.at_cells(*a, cells))
+            _, costs[variant, "maps"] = flops(lambda model=model, a=arguments: model.mask.whole_maps(*a))
+        added = {part: costs["e3sn", part] - costs["e3sn-s", part] for part in ("template", "search", "locate", "windows", "maps")}
+
+        per_window = convolution(1, 256, 15) + convolution(3, 256, 13) + convolution(1, 512, 7) + convolution(3, 256, 5)
+        conv2 = convolution(1, 256, 63) + convolution(3, 256, 61) + 2 * 256 * 13**2 * 49**2
+        conv3 = convolution(1, 512, 31) + convolution(3, 256, 29) + 2 * 256 * 5**2 * 25**2
+        assert added == {
+            "template": per_window,
+            "search": 0,
+            "locate": 0,
+            "windows": windows * per_window,
+            "maps": conv2 + conv3,
+        }
+        # times measured apart from this code: 14.6 ms for conv2's whole map, most of it the 3x3 on 61 x 61, 3.7 ms for conv3's
+        assert convolution(3, 256, 61) > 0.8 * conv2
+        assert conv2 / conv3 == pytest.approx(14.6 / 3.7, rel=0.05)
+        assert added["windows"] / windows < added["maps"] / 10

@@ -1,0 +1,251 @@
+"""The tracker: planted answers become the right boxes and masks, objects and videos keep apart, bad input is named."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from planted import Planted
+
+from e3sn_lib.config import TrackConfig
+from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import box_from_mask, box_xywh, context_side
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_soft_masks
+
+HEIGHT, WIDTH = 240, 320
+PLAIN = TrackConfig(penalty_k=0.0, window_influence=0.0)
+BOX = (140.0, 90.0, 40.0, 40.0)
+UNIT = 80 / 127
+"""Frame pixels per crop pixel around a square of 40 px, whose context is 80 px wide."""
+
+
+def noise(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def blank(value: int = 0) -> NDArray[np.uint8]:
+    return np.full((HEIGHT, WIDTH, 3), value, np.uint8)
+
+
+def second(model: Planted, config: TrackConfig = PLAIN, box: tuple[float, ...] = BOX) -> FrameResult:
+    """The result for the second frame of two."""
+    return list(Tracker(model, config).run([blank(), blank()], [box]))[1]  # type: ignore[arg-type]
+
+
+class TestPlantedAnswers:
+    def test_the_chosen_cell_becomes_a_box_and_a_mask_there(self) -> None:
+        result = second(Planted(row=15, column=10, side=32))
+        x, y = 160 - 16 * UNIT, 110 + 24 * UNIT
+        side = 64 * UNIT
+        assert result.boxes_frame_xyxy[0] == pytest.approx([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+        half = 16 * UNIT
+        assert box_from_mask(result.ids == 1) == pytest.approx((x - half, y - half, x + half, y + half), abs=1)
+        assert result.scores == pytest.approx([1])
+
+    def test_offsets_move_and_scale_the_box_but_not_the_window(self) -> None:
+        still, moved = second(Planted(side=32)), second(Planted(offsets=(0.25, -0.5, math.log(1.5), math.log(0.5)), side=32))
+        assert np.array_equal(still.soft_masks, moved.soft_masks)
+        x, y, w, h = 160 + 16 * UNIT, 110 - 32 * UNIT, 96 * UNIT, 32 * UNIT
+        assert moved.boxes_frame_xyxy[0] == pytest.approx([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+
+    def test_the_first_frame_has_the_given_boxes(self) -> None:
+        model = Planted(row=3, column=20, side=64)
+        first = next(Tracker(model, PLAIN).run([blank()], [BOX, (10, 20, 30, 20)]))
+        assert first.boxes_frame_xyxy.tolist() == [[140, 90, 180, 130], [10, 20, 40, 40]]
+        assert first.scores.tolist() == [1, 1]
+        assert box_from_mask(first.soft_masks[0] > 0.5) == pytest.approx((140, 90, 180, 130), abs=1)
+
+    def test_outside_the_window_there_is_nothing(self) -> None:
+        soft = second(Planted(side=200)).soft_masks[0]
+        assert box_from_mask(soft > 0.5) == pytest.approx((120, 70, 200, 150), abs=1)  # 127 px of the crop
+        assert set(np.unique(soft[:60])) == {0}
+        siammask = second(Planted(side=200), TrackConfig(penalty_k=0, window_influence=0, crop="siammask")).soft_masks[0]
+        assert set(np.unique(siammask[:60])) == {-1}
+
+    def test_the_centre_stays_in_the_frame_and_the_size_within_its_limits(self) -> None:
+        far = second(Planted(row=24, column=24, offsets=(2.0, 2.0, 5.0, 5.0)), box=(300, 220, 20, 20)).boxes_frame_xyxy[0]
+        assert ((far[:2] + far[2:]) / 2).tolist() == [WIDTH, HEIGHT]
+        assert (far[2:] - far[:2]).tolist() == [WIDTH, HEIGHT]
+        small = second(Planted(offsets=(0, 0, -5.0, -5.0))).boxes_frame_xyxy[0]
+        assert (small[2:] - small[:2]).tolist() == [10, 10]
+
+    def test_the_next_crop_is_around_the_new_box(self) -> None:
+        model = Planted(row=12, column=14)
+        frames = [blank() for _ in range(3)]
+        frames[2][:, :161] = 255  # the object's centre is at 160 in frame 1, 10.1 px further right in frame 2
+        list(Tracker(model, PLAIN).run(frames, [BOX]))
+        crop = model.seen[2][0, 0, 127]
+        bright = int((crop > 127).sum())
+        unit = context_side(64 * UNIT, 64 * UNIT) / 127
+        assert 127.5 - bright == pytest.approx((160 + 16 * UNIT - 161) / unit, abs=1)
+
+    def test_crops_are_padded_with_the_first_frame_s_mean_throughout(self) -> None:
+        model = Planted()
+        list(Tracker(model, PLAIN).run([blank(90), blank(200)], [(0, 0, 40, 40)]))
+        assert model.seen[1][0, :, 0, 0].tolist() == [90, 90, 90]
+        assert model.seen[1][0, :, 200, 200].tolist() == [200, 200, 200]
+
+
+class TestChoice:
+    def planted(self, *scores: tuple[int, int, int, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        cls, loc = torch.zeros(1, 2, 5, 25, 25), torch.zeros(1, 4, 5, 25, 25)
+        cls[:, 1] = -20
+        for anchor, row, column, logit in scores:
+            cls[0, 1, anchor, row, column] = logit
+        return cls, loc
+
+    def test_changes_of_size_and_ratio_are_punished_as_siamrpn_does(self) -> None:
+        size = np.array([[127 / 2, 127 / 2]])  # so that a crop pixel is a frame pixel
+        cls, loc = self.planted((2, 12, 12, 2.0), (4, 12, 12, 2.0))
+        choice = choose(cls, loc, size, TrackConfig(penalty_k=0.5, window_influence=0.0))
+        ranked = choice.ranked.reshape(5, 25, 25)[:, 12, 12]
+        score = 1 / (1 + math.exp(-2))
+        for anchor, (width, height) in ((2, (64, 64)), (4, (32, 96))):
+            padding = (width + height) / 2
+            scale = math.sqrt((width + padding) * (height + padding)) / 127
+            change = max(scale, 1 / scale) * max(width / height, height / width)
+            assert ranked[anchor] == pytest.approx(score * math.exp(-0.5 * (change - 1)))
+        assert choice.best == 2 * 625 + 12 * 25 + 12
+        assert choice.cells.tolist() == [[12, 12]]
+
+    def test_the_window_prefers_the_middle(self) -> None:
+        cls, loc = self.planted((2, 12, 12, 2.0), (2, 12, 22, 2.5))
+        size = np.array([[63.5, 63.5]])
+        assert choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)).cells.tolist() == [[12, 12]]
+        assert choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.0)).cells.tolist() == [[12, 22]]
+        assert choose(cls, loc, size, TrackConfig(score="raw")).cells.tolist() == [[12, 22]]
+        ranked = choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)).ranked.reshape(5, 25, 25)[2, 12]
+        hanning = 0.5 - 0.5 * math.cos(2 * math.pi * 22 / 24)
+        assert ranked[22] == pytest.approx(0.6 / (1 + math.exp(-2.5)) + 0.4 * hanning)
+
+    def test_size_follows_as_far_as_the_score_allows(self) -> None:
+        cls, loc = self.planted((2, 12, 12, 0.0))  # a score of one half
+        size = np.array([[127.0, 127.0]])  # two frame pixels per crop pixel; the anchor is 128 frame pixels wide
+        for rate in (1.0, 0.25):
+            choice = choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0, size_lr=rate))
+            assert choice.scores == pytest.approx([0.5])
+            assert choice.size_wh[0] == pytest.approx([127 + 0.5 * rate, 127 + 0.5 * rate])
+
+
+class TestSeveralObjects:
+    boxes = ((140.0, 90.0, 40.0, 40.0), (20.0, 30.0, 60.0, 25.0), (200.0, 100.0, 30.0, 90.0))
+
+    def test_one_batch_is_as_many_single_runs(self, tiny_model: E3SN) -> None:
+        frames, tracker = noise(3), Tracker(tiny_model)
+        together = list(tracker.run(frames, self.boxes))
+        for number, box in enumerate(self.boxes):
+            for one, every in zip(tracker.run(frames, [box]), together, strict=True):
+                np.testing.assert_allclose(one.soft_masks[0], every.soft_masks[number], atol=1e-4)
+                np.testing.assert_allclose(one.boxes_frame_xyxy[0], every.boxes_frame_xyxy[number], atol=1e-2)
+                assert one.scores[0] == pytest.approx(every.scores[number], abs=1e-4)
+        for result in together:
+            assert result.soft_masks.shape == (3, HEIGHT, WIDTH)
+            assert np.array_equal(result.ids, labels_from_soft_masks(result.soft_masks, 0.5))
+
+    def test_videos_interleaved_are_as_one_after_the_other(self, tiny_model: E3SN) -> None:
+        tracker, videos = Tracker(tiny_model), (noise(3, 1), noise(3, 2))
+        apart = [list(tracker.run(video, [box])) for video, box in zip(videos, self.boxes, strict=False)]
+        runs = [tracker.run(video, [box]) for video, box in zip(videos, self.boxes, strict=False)]
+        for results in zip(*apart, strict=True):
+            for expected, run in zip(results, runs, strict=True):
+                assert np.array_equal(next(run).soft_masks, expected.soft_masks)
+
+    def test_a_step_changes_no_state(self, tiny_model: E3SN) -> None:
+        tracker, (first, frame) = Tracker(tiny_model), noise(2)
+        targets = tracker.start(first, self.boxes)
+        kept = copy.deepcopy(targets)
+        moved, result = tracker.step(frame, targets)
+        again, repeated = tracker.step(frame, targets)
+        assert self.same(targets, kept)
+        assert self.same(moved, again)
+        assert not np.array_equal(moved.centre_frame_xy, targets.centre_frame_xy)
+        assert np.array_equal(result.soft_masks, repeated.soft_masks)
+
+    @staticmethod
+    def same(one: Targets, other: Targets) -> bool:
+        tensors = [
+            (*targets.template[:2], *targets.template.levels, *map(torch.from_numpy, (targets.centre_frame_xy, targets.size_wh)))
+            for targets in (one, other)
+        ]
+        return one.fill == other.fill and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+
+    def test_some_of_them_and_other_places(self, tiny_model: E3SN) -> None:
+        tracker, (frame,) = Tracker(tiny_model), noise(1)
+        targets = tracker.start(frame, self.boxes)
+        chosen = targets.select([2, 0])
+        assert self.same(chosen.select([1]), targets.select([0]))
+        assert chosen.boxes_frame_xyxy().tolist() == [[200, 100, 230, 190], [140, 90, 180, 130]]
+        moved = chosen.moved_to([(0, 0, 20, 10), (5, 5, 7, 9)])
+        assert moved.boxes_frame_xyxy().tolist() == [[0, 0, 20, 10], [5, 5, 7, 9]]
+        assert torch.equal(moved.template.cls, chosen.template.cls)
+        assert box_xywh((5, 6, 15, 26)) == (5, 6, 10, 20)
+
+    def test_labels(self) -> None:
+        soft = np.array([[[0.9, 0.5, 0.6, 0.2, -1.0, 0.7]], [[0.8, 0.4, 0.8, 0.1, -1.0, 0.7]]], np.float32)
+        assert labels_from_soft_masks(soft, 0.5).tolist() == [[1, 0, 2, 0, 0, 1]]
+        assert labels_from_soft_masks(soft, 0.15).tolist() == [[1, 1, 2, 1, 0, 1]]
+        assert labels_from_soft_masks(soft, 0.5).dtype == np.uint8
+
+
+class TestUse:
+    def test_the_network_is_put_into_evaluation_mode(self, tiny_model: E3SN) -> None:
+        tiny_model.train()
+        assert not Tracker(tiny_model).model.training
+        assert not any(module.training for module in tiny_model.modules())
+
+    def test_frames_are_read_one_at_a_time(self) -> None:
+        read: list[int] = []
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for number in range(4):
+                read.append(number)
+                yield blank()
+
+        run = Tracker(Planted()).run(frames(), [BOX])
+        assert read == []
+        for number in range(4):
+            next(run)
+            assert read == list(range(number + 1))
+
+    @pytest.mark.parametrize(
+        ("box", "words"),
+        [
+            ((-1, 0, 20, 20), "reaches outside the frame, which is 320x240"),
+            ((0, -0.5, 20, 20), "reaches outside the frame"),
+            ((301, 0, 20, 20), "reaches outside the frame"),
+            ((0, 221, 20, 20), "reaches outside the frame"),
+            ((10, 10, 0, 20), "has no area"),
+            ((10, 10, 20, -5), "has no area"),
+            ((10, 10, math.nan, 20), "is not four numbers"),
+            ((10, 10, math.inf, 20), "is not four numbers"),
+            ((10, 10, 20), "is not four numbers"),
+        ],
+    )
+    def test_boxes_that_cannot_be(self, box: tuple[float, ...], words: str) -> None:
+        with pytest.raises(InputError, match=words) as caught:
+            next(Tracker(Planted()).run([blank()], [BOX, box]))
+        assert str(caught.value).startswith("box 2 (")
+        assert "\n" not in str(caught.value)
+
+    def test_the_whole_frame_is_a_box(self) -> None:
+        result = next(Tracker(Planted()).run([blank()], [(0, 0, WIDTH, HEIGHT)]))
+        assert result.boxes_frame_xyxy.tolist() == [[0, 0, WIDTH, HEIGHT]]
+
+    def test_nothing_to_follow_and_nothing_to_see(self) -> None:
+        with pytest.raises(InputError, match="no box is given"):
+            next(Tracker(Planted()).run([blank()], []))
+        with pytest.raises(InputError, match="the video has no frames"):
+            next(Tracker(Planted()).run([], [BOX]))
+
+    def test_a_frame_of_another_size_is_named(self) -> None:
+        run = Tracker(Planted()).run([blank(), blank(), blank()[:-1]], [BOX])
+        next(run), next(run)
+        with pytest.raises(InputError, match=r"^frame 2 is 320x239, the first one 320x240$"):
+            next(run)

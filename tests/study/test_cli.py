@@ -1,0 +1,473 @@
+"""The command line: what it does, and that bad input ends in one line, status 2 and nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from e3sn_lib.config import Profile
+from e3sn_lib.files import read_mask, write_mask
+from e3sn_lib.model.network import build_model
+from e3sn_lib.model.weights import save_model
+from e3sn_lib.tracking import tracker
+from e3sn_lib.tracking.video import read_frames
+from e3sn_study.checkout import REPORTS
+from e3sn_study.cli import main, models
+
+BOX = "60,40,50,50"
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Call a command in an empty working directory."""
+    monkeypatch.delenv("E3SN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Ended:
+        capfd.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # from argparse
+            status = int(end.code or 0)
+        return Ended(status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
+    """Call a command that must refuse its input; gives its one line."""
+
+    def content() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    def call(*arguments: str | Path) -> str:
+        before = content()
+        ended = run(*arguments)
+        assert ended.status == 2, ended
+        assert ended.out == ""
+        assert ended.err.startswith("e3sn")
+        assert ended.err.count("\n") == 1
+        assert ended.err.endswith("\n")
+        assert content() == before
+        return ended.err
+
+    return call
+
+
+@pytest.fixture
+def frames(data_root: Path, tmp_path: Path) -> Path:
+    """A folder with the five frames of one clip, ``00000.jpg`` and so on."""
+    clip = next((data_root / "synthetic" / "JPEGImages" / "480p").iterdir())
+    return Path(shutil.copytree(clip, tmp_path / "frames"))
+
+
+@pytest.fixture
+def own_data(data_root: Path, tmp_path: Path) -> Path:
+    """A copy of the data folder, to be spoilt."""
+    return Path(shutil.copytree(data_root, tmp_path / "own"))
+
+
+def first_val_mask(root: Path) -> Path:
+    name = (root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()[0]
+    return root / "synthetic" / "Annotations" / "480p" / name / "00000.png"
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if ".tmp" in path.name]
+
+
+class TestTrack:
+    def test_a_folder_of_frames_becomes_masks_and_an_overlay(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        ended = run("track", frames, "--box", BOX, "--box", "10,10,30,40", "--weights", tiny_model_file, "--out", "out/deep")
+        assert (ended.status, ended.err) == (0, "")
+        assert "5 frames, 2 objects" in ended.out
+        out = tmp_path / "out" / "deep"
+        assert sorted(path.name for path in out.iterdir()) == ["masks", "overlay.webm"]
+        masks = sorted((out / "masks").iterdir())
+        assert [path.name for path in masks] == [f"{number:05d}.png" for number in range(5)]
+        shape = cv2.imread(str(frames / "00000.jpg")).shape
+        assert all(read_mask(path).shape == shape[:2] and read_mask(path).max() <= 2 for path in masks)
+        assert [frame.shape for frame in read_frames(out / "overlay.webm")] == [shape] * 5
+        assert leftovers(tmp_path) == []
+
+    def test_frames_of_a_video_file_have_numbers_and_other_results_stay(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "first")
+        (tmp_path / "second" / "masks").mkdir(parents=True)
+        (tmp_path / "second" / "masks" / "00117.png").write_text("of a longer video")
+        (tmp_path / "second" / "notes.txt").write_text("mine")
+        ended = run("track", "first/overlay.webm", "--box", BOX, "--weights", tiny_model_file, "--out", "second")
+        assert ended.status == 0
+        assert "1 other files were in second/masks before" in ended.out
+        assert len(list((tmp_path / "second" / "masks").iterdir())) == 6
+        assert (tmp_path / "second" / "notes.txt").read_text() == "mine"
+        assert leftovers(tmp_path) == []
+
+    def test_a_truncated_frame(self, refused, frames: Path, tiny_model_file: Path) -> None:
+        path = frames / "00003.jpg"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        line = refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out/deep")
+        assert line == "e3sn track: image " + f"{path} is cut short (no end-of-image marker); copy or download it again\n"
+
+    def test_a_frame_of_another_size(self, refused, frames: Path, tiny_model_file: Path) -> None:
+        cv2.imwrite(str(frames / "00002.jpg"), np.zeros((50, 60, 3), np.uint8))
+        line = refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        assert "frame 2 is 60x50" in line
+
+    @pytest.mark.parametrize(
+        ("box", "words"), [("310,10,50,50", "outside the frame"), ("-5,10,50,50", "outside the frame"), ("5,5,0,9", "no area")]
+    )
+    def test_a_box_that_cannot_be(self, refused, frames: Path, tiny_model_file: Path, box: str, words: str) -> None:
+        line = refused("track", frames, f"--box={box}", "--weights", tiny_model_file, "--out", "out")
+        assert f"box 1 ({box})" in line
+        assert words in line
+
+    def test_what_is_no_video(self, refused, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "notes.mp4").write_text("no video")
+        (tmp_path / "empty").mkdir()
+        for name, words in {"notes.mp4": "no video that", "empty": "has no images", "absent": "there is no video"}.items():
+            assert words in refused("track", name, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+
+    def test_a_model_of_another_kind(self, refused, frames: Path, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+        (tmp_path / "text.safetensors").write_text("no model")
+        torch.save({"model": {}}, tmp_path / "checkpoint.pt")
+        save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+        narrow, wide = tiny_profile(), tiny_profile("model.channels=32")
+        save_model(tmp_path / "misfit.safetensors", build_model(narrow.model), wide)
+        for name, words in {
+            "absent.safetensors": "there is no file",
+            "text.safetensors": "no safetensors file",
+            "checkpoint.pt": "no safetensors file",
+            "foreign.safetensors": "not a model of this project",
+            "misfit.safetensors": "does not fit this network",
+        }.items():
+            line = refused("track", frames, "--box", BOX, "--weights", name, "--out", "out")
+            assert name in line
+            assert words in line
+
+    def test_results_cannot_go_into_a_file(self, refused, frames: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("mine")
+        assert "--out out is a file" in refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+
+    def test_interrupted_it_leaves_nothing(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        step, taken = tracker.Tracker.step, []
+
+        def interrupt_at_third(*arguments: object, **settings: bool) -> object:
+            if len(taken) == 2:
+                raise KeyboardInterrupt
+            taken.append(1)
+            return step(*arguments, **settings)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(tracker.Tracker, "step", interrupt_at_third)
+        ended = run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        assert ended.status == 130
+        assert ended.err.strip() == "e3sn track: interrupted"
+        assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+
+    def test_the_shipped_model_is_the_default(
+        self, run: Run, refused, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(models, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
+        line = refused("track", frames, "--box", BOX, "--out", "out")
+        assert "there is no models/e3sn.safetensors; give --weights FILE, or train one: e3sn train" in line
+        (tmp_path / "models").mkdir()
+        shutil.copyfile(tiny_model_file, models.SHIPPED)
+        assert run("track", frames, "--box", BOX, "--out", "out").status == 0
+        assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
+
+    def test_as_a_program_of_its_own(self, tmp_path: Path, tiny_model_file: Path) -> None:
+        arguments = ["track", "absent", "--box", BOX, "--weights", str(tiny_model_file), "--out", "out"]
+        ended = subprocess.run([sys.executable, "-m", "e3sn_study", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == "e3sn track: there is no video or folder of frames at absent\n"
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTrain:
+    def test_a_run_is_trained_once(self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+        settings = [part for setting in tiny_settings for part in ("--set", setting)]
+        command = ("train", "--data", data_root, *settings, "--set", "train.pairs=4", "--variant", "e3sn-s", "--seed", "3")
+        first = run(*command)
+        assert first.status == 0
+        (folder,) = (tmp_path / "runs").iterdir()
+        assert folder.name.startswith("smoke-e3sn-s-seed3-")
+        model = folder / "model.safetensors"
+        assert first.out.splitlines()[-1] == f"model: {model.relative_to(tmp_path)}"
+        written = model.stat().st_mtime_ns
+        second = run(*command)
+        assert second.status == 0
+        assert second.out.splitlines() == first.out.splitlines()[-1:]
+        assert model.stat().st_mtime_ns == written
+        kept = json.loads((tmp_path / "reports" / "smoke" / "results" / "runs" / f"{folder.name}.json").read_text())
+        assert (kept["pairs"], kept["seed"], kept["variant"]) == (4, 3, "e3sn-s")
+        assert leftovers(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--profile", "cpu", "--data", "absent"], ["data folder absent does not exist", "--data"]),
+            (["--profile", "cpu"], ["no data folder", "--data", "E3SN_DATA"]),
+            (["--set", "train.pears=5"], ["unknown setting 'train.pears'", "did you mean 'pairs'"]),
+            (["--set", "train.pairs=many"], ["train.pairs must be of type int"]),
+            (["--set", "train.pairs"], ["not of the form key=value"]),
+            (["--variant", "e3sm"], ["unknown variant 'e3sm'", "did you mean 'e3sn'", "siammask"]),
+            (["--profile", "smok"], ["unknown profile 'smok'", "did you mean 'smoke'", "cpu"]),
+            (["--profile", "mine.yaml"], ["mine.yaml"]),
+            (["--set", "train.weights=absent.safetensors"], ["backbone weights absent.safetensors", "train.weights=torchvision"]),
+            (["--seed", "one"], ["argument --seed"]),
+        ],
+    )
+    def test_settings_that_cannot_be(self, refused, data_root: Path, arguments: list[str], words: list[str]) -> None:
+        data = [] if "cpu" in arguments else ["--data", str(data_root)]
+        line = refused("train", *data, *arguments)
+        assert all(word in line for word in words), line
+
+    def test_a_folder_without_any_of_the_sets(self, refused, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        line = refused("train", "--profile", "cpu", "--data", "empty")
+        assert "no training data" in line
+        assert "get it from https://cocodataset.org" in line
+
+
+class TestDryRun:
+    def test_prints_the_plan_and_writes_nothing(
+        self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        settings = [word for text in tiny_settings for word in ("--set", text)]
+        ended = run("train", "--dry-run", "--data", data_root, *settings)
+        assert (ended.status, ended.err) == (0, "")
+        for words in ("synthetic", "end_to_end", "GFLOP/pair", "s/step", "first rate", "parameters", "ESTIMATE", "RTX 3090"):
+            assert words in ended.out
+        assert f"runs{os.sep}smoke-e3sn-seed0-" in ended.out
+        assert list(tmp_path.iterdir()) == []
+
+    def test_names_what_is_absent_after_the_rest(
+        self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        settings = [word for text in (*tiny_settings, "model.backbone=resnet18") for word in ("--set", text)]
+        ended = run("train", "--dry-run", "--profile", "cpu", "--data", data_root, *settings)
+        assert ended.status == 2
+        assert "ESTIMATE" in ended.out
+        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:4]] == [
+            " training set coco", " training set mask_folder", " training set mask_folder", " training set davis"
+        ]  # fmt: skip
+        assert "backbone weights" in ended.err.splitlines()[4]
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestBench:
+    def test_training(self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+        settings = [word for text in tiny_settings for word in ("--set", text)]
+        ended = run("bench", "train", "--data", data_root, *settings, "--batch", "2", "--steps", "1", "--out", "bench.csv")
+        assert (ended.status, ended.err) == (0, "")
+        assert "1.00x" in ended.out
+        assert len(pd.read_csv(tmp_path / "bench.csv")) == 6
+
+    def test_precision(self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+        settings = [word for text in tiny_settings for word in ("--set", text)]
+        ended = run("bench", "precision", "--data", data_root, *settings, "--batch", "2", "--steps", "4", "--out", "out")
+        assert ended.status == 0
+        assert "minutes" in ended.out.splitlines()[0]
+        assert (tmp_path / "out" / "precision.png").is_file()
+
+    def test_wrong_numbers(self, refused) -> None:
+        assert "whole number of at least 1" in refused("bench", "train", "--batch", "0")
+
+
+class TestEvaluate:
+    def test_a_model_on_a_benchmark(self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        ended = run("evaluate", "--model", tiny_model_file, "--data", data_root, "--out", "scores")
+        assert (ended.status, ended.err) == (0, "")
+        table = pd.read_csv(tmp_path / "scores" / "per-sequence_results-val.csv")
+        names = (data_root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
+        assert table["Sequence"].tolist() == [f"{name}_1" for name in names]
+        overall = pd.read_csv(tmp_path / "scores" / "global_results-val.csv")
+        assert overall["J-Mean"].tolist() == pytest.approx([table["J-Mean"].mean()], abs=1e-6)
+        assert f"J-Mean {table['J-Mean'].mean():.3f}" in ended.out
+        assert re.search(r"6 object frames .* scored in \d+\.\d s; tables in scores\n", ended.out)
+        assert (pd.read_csv(tmp_path / "scores" / "speed.csv")["frames"] == 5).all()
+        assert len(list((tmp_path / "scores" / "mask" / names[0]).iterdir())) == 5
+        assert leftovers(tmp_path) == []
+
+    def test_a_run_and_its_own_masks_score_the_same(self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        shutil.copyfile(tiny_model_file, tmp_path / "run" / "model.safetensors")
+        made = run("evaluate", "--run", "run", "--data", data_root, "--out", "scores")
+        assert (made.status, made.err) == (0, "")
+        (tmp_path / "names.txt").write_text((data_root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text())
+        truth = data_root / "synthetic" / "Annotations" / "480p"
+        merged = tmp_path / "truth"
+        for path in truth.rglob("*.png"):
+            write_mask(merged / path.relative_to(truth), (read_mask(path) > 0).astype(np.uint8))
+        command = ("evaluate", "--masks", "scores/mask", "--annotations", merged, "--sequences", "names.txt", "--out", "again")
+        assert run(*command).status == 0
+        for name in ("global_results-val.csv", "per-sequence_results-val.csv"):
+            pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / name), pd.read_csv(tmp_path / "scores" / name))
+
+    def test_masks_of_one_model_are_not_taken_for_another_s(
+        self, run: Run, data_root: Path, tiny_profile: Callable[..., Profile], tmp_path: Path
+    ) -> None:
+        areas = []
+        for bias in (1e4, -1e4):  # one sees the object everywhere, the other nowhere
+            model = build_model(tiny_profile().model)
+            torch.nn.init.constant_(model.refine.post2.bias, bias)
+            save_model(tmp_path / "model.safetensors", model, tiny_profile())
+            assert run("evaluate", "--model", "model.safetensors", "--data", data_root, "--out", "scores").status == 0
+            areas.append(sum(int(read_mask(path).astype(bool).sum()) for path in (tmp_path / "scores" / "mask").rglob("*.png")))
+        assert areas[1] < areas[0] / 2
+
+    def test_anyone_s_masks(self, run: Run, data_root: Path, tmp_path: Path) -> None:
+        truth = data_root / "synthetic" / "Annotations" / "480p"
+        (tmp_path / "names.txt").write_text("\n".join(sorted(path.name for path in truth.iterdir())[:2]))
+        ended = run("evaluate", "--masks", truth, "--annotations", truth, "--sequences", "names.txt", "--out", "scores")
+        assert ended.status == 0
+        assert "J-Mean 1.000" in ended.out
+        assert "F-Mean 1.000" in ended.out
+        written = sorted(path.name for path in (tmp_path / "scores").iterdir())
+        assert written == ["global_results-val.csv", "per-sequence_results-val.csv"]
+
+    def test_a_first_mask_of_another_size_or_without_object(self, refused, own_data: Path, tiny_model_file: Path) -> None:
+        path = first_val_mask(own_data)
+        ids = read_mask(path)
+        command = ("evaluate", "--model", tiny_model_file, "--data", own_data, "--out", "out")
+        write_mask(path, ids[:-2])
+        assert f"mask {path.resolve()} is 320x178, its frame 320x180" in refused(*command)
+        write_mask(path, np.zeros_like(ids))
+        assert f"first mask {path.resolve()} shows no object" in refused(*command)
+
+    def test_given_masks_of_another_size_or_missing(self, refused, own_data: Path, data_root: Path) -> None:
+        masks, truth = (root / "synthetic" / "Annotations" / "480p" for root in (own_data, data_root))
+        path = masks / first_val_mask(data_root).parent.name / "00002.png"
+        command = ("evaluate", "--masks", masks, "--annotations", truth, "--out", "out")
+        write_mask(path, read_mask(path)[:-2])
+        assert f"{path} is 320x178 pixels, but its truth" in refused(*command)
+        path.unlink()
+        assert f"missing mask {path}" in refused(*command)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ([], "give --run DIR (a run's folder), --model FILE"),
+            (["--run", "absent"], "there is no file absent/model.safetensors"),
+            (["--run", "a", "--model", "b"], "give --run DIR (a run's folder), --model FILE"),
+            (["--run", "a", "--masks", "b"], "give --masks, or one of --run and --model, not both"),
+            (["--masks", "absent"], "--masks needs --annotations"),
+            (["--masks", "absent", "--annotations", "absent"], "there is no folder of masks at absent"),
+            (["--model", "absent.safetensors"], "there is no file absent.safetensors"),
+            (["--masks", ".", "--annotations", ".", "--sequences", "absent.txt"], "cannot read the list of sequences absent.txt"),
+        ],
+    )
+    def test_incomplete_questions(self, refused, arguments: list[str], words: str) -> None:
+        assert words in refused("evaluate", *arguments)
+
+    def test_an_unknown_benchmark_or_absent_data(self, refused, tiny_model_file: Path, data_root: Path) -> None:
+        line = refused("evaluate", "--model", tiny_model_file, "--data", data_root, "--benchmark", "davis2018")
+        assert "no benchmark 'davis2018'" in line
+        assert "davis2016" in line
+        line = refused("evaluate", "--model", tiny_model_file, "--profile", "cpu", "--data", data_root)
+        assert "benchmark davis2016 is absent" in line
+        assert "https://davischallenge.org" in line
+
+
+class TestData:
+    def test_what_is_there(self, run: Run, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("E3SN_DATA", str(data_root))
+        for arguments in (("data",), ("data", "verify")):
+            ended = run(*arguments)
+            assert (ended.status, ended.err) == (0, "")
+            assert "3 of 3 sets are complete" in ended.out
+        (data_root.parent / "nothing yet").mkdir(exist_ok=True)
+        ended = run("data", "--data", data_root.parent / "nothing yet")
+        assert "absent: train set synthetic, no " in ended.out
+        assert "; it is made on the spot at first use, in " in ended.out
+
+    def test_what_is_missing_is_named_with_its_origin(self, run: Run, data_root: Path) -> None:
+        ended = run("data", "verify", "--profile", "cpu", "--data", data_root)
+        assert ended.status == 1
+        assert "0 of 6 sets are complete" in ended.out
+        lines = [line for line in ended.out.splitlines() if line.startswith("absent:")]
+        assert len(lines) == 6
+        assert all("get it from" in line and "put it in" in line for line in lines)
+        assert "put them there, or take torchvision's, whose blocks are laid out otherwise: --set" in ended.out
+
+    def test_the_procedural_set_is_made_once(self, run: Run, data_root: Path) -> None:
+        made = (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns
+        ended = run("data", "synthesize", "--data", data_root)
+        assert (ended.status, ended.out) == (0, f"{(data_root / 'synthetic').resolve()}\n")
+        assert (data_root / "synthetic" / "synthetic.json").stat().st_mtime_ns == made
+
+    def test_preparing_makes_what_can_be_made(self, run: Run, own_data: Path) -> None:
+        shutil.rmtree(own_data / "synthetic" / "JPEGImages" / "480p" / first_val_mask(own_data).parent.name)
+        ended = run("data", "prepare", "--data", own_data)
+        assert ended.status == 1
+        assert "1 of 3 sets are complete" in ended.out
+        assert "broken: evaluation set davis2016, no frames of" in ended.out
+        ended = run("data", "prepare", "--profile", "cpu", "--data", own_data)
+        assert (ended.status, ended.out.count("absent:")) == (1, 6)
+
+    def test_a_folder_that_is_none(self, refused) -> None:
+        assert "data folder absent does not exist" in refused("data", "verify", "--profile", "cpu", "--data", "absent")
+        assert "no data folder" in refused("data", "synthesize", "--profile", "cpu")
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ([], "required: COMMAND"),
+            (["trian"], "invalid choice: 'trian'"),
+            (["track", "frames", "--weights", "w", "--out", "o"], "required: --box"),
+            (["track", "frames", "--box", "1,2,x,4", "--weights", "w", "--out", "o"], "'1,2,x,4' is not x,y,width,height"),
+            (["train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+            (["reproduce", "--profile", "cpu", "--data", "absent"], "data folder absent does not exist"),
+            (["report", "--profile", "cpu", "--report", "absent"], "absent holds no results; run the study first"),
+        ],
+    )
+    def test_wrong_use_is_one_line(self, refused, arguments: list[str], words: str) -> None:
+        assert words in refused(*arguments)
+
+    @pytest.mark.parametrize("command", ["reproduce", "report", "data", "train", "bench", "evaluate", "track", "ship", "convert"])
+    def test_every_command_explains_itself(self, run: Run, command: str) -> None:
+        ended = run(command, "--help")
+        assert ended.status == 0
+        assert f"usage: e3sn {command}" in ended.out
+        assert command in run("--help").out
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu"])
+def test_a_report_comes_from_its_files_of_record_alone(run: Run, tmp_path: Path, profile: str) -> None:
+    """The committed tables are those that the committed results give."""
+    committed = REPORTS / profile
+    shutil.copytree(committed / "results", tmp_path / profile / "results")
+    assert run("report", "--profile", profile, "--report", profile).out == f"report: {profile}/index.html\n"
+    made = {path.name: path.read_text() for path in (tmp_path / profile / "tables").iterdir()}
+    assert made == {path.name: path.read_text() for path in (committed / "tables").iterdir()}

@@ -1,0 +1,83 @@
+"""Single crops of a perfect and of a blind network: what is measured is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from e3sn_lib.config import Profile
+from e3sn_lib.data.pairs import Pair, PairDataset
+from e3sn_lib.data.sources import open_held_out, open_held_out_tracks, open_train_sets
+from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
+from e3sn_lib.losses import mask_windows
+from e3sn_lib.model.windows import Cells
+from e3sn_study.evaluation.diagnosis import crop_quality, size_slope
+
+
+class Oracle:
+    """Answers with the true mask and box of the pair that it is asked about, both larger by a factor if wanted."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, pairs: list[Pair], growth: float = 1.0) -> None:
+        self.pairs, self.growth = pairs, growth
+
+    def encode_template(self, _: Tensor) -> None: ...
+
+    def encode_search(self, image: Tensor) -> Pair:
+        return next(pair for pair in self.pairs if (pair.search == image[0].permute(1, 2, 0).numpy()).all())
+
+    def segment(self, _: None, pair: Pair, cells: Cells) -> Tensor:
+        return 9 * mask_windows(torch.from_numpy(pair.mask).float()[None], cells, 32)
+
+    def locate(self, _: None, pair: Pair) -> tuple[Tensor, Tensor]:
+        x1, y1, x2, y2 = pair.box_crop_xyxy.tolist()
+        true = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, self.growth * (x2 - x1), self.growth * (y2 - y1)])
+        offsets = encode_boxes(true.double(), anchors_cxcywh()).permute(3, 0, 1, 2)[None]
+        cls = torch.zeros(1, 2, 5, 25, 25)
+        cls[0, 1, 3, 20, 2] = 5.0
+        return cls, torch.where(cls[:, 1:] > 0, offsets, 0.0)
+
+
+@pytest.mark.parametrize("growth", [1.0, 1.25])
+def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(tiny_profile: Callable[..., Profile], growth: float) -> None:
+    profile = tiny_profile("augment.search_zoom=0.3")
+    sources = open_train_sets(profile.data).opened
+    stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
+    dataset = PairDataset(sources, profile, stage, 6, first=profile.train.pairs)
+    oracle = Oracle([dataset[number] for number in range(6)], growth)
+    rows = crop_quality(oracle, sources, profile, 6)  # type: ignore[arg-type]
+    assert set(rows["set"]) == {sources[0][0].name}
+    has_positive = [bool((pair.sample_labels == 1).any()) for pair in oracle.pairs]
+    assert sum(has_positive) > 0
+    assert rows["mask_iou"].notna().tolist() == has_positive
+    rows = rows.dropna()
+    assert rows["mask_iou"].to_numpy() == pytest.approx(1)
+    assert rows["box_iou"].to_numpy() == pytest.approx(1 / growth**2, abs=1e-5)
+    assert (rows["predicted_size"] / rows["size"]).to_numpy() == pytest.approx(growth, abs=1e-5)
+
+
+def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:
+    sizes = np.array([40.0, 50, 60, 80])
+    for exponent in (0.0, 0.5, 1.0):
+        rows = pd.DataFrame({"size": sizes, "predicted_size": 1.1 * sizes**exponent})
+        assert size_slope(rows) == pytest.approx(exponent, abs=1e-9)
+
+
+def test_held_out_tracks_are_the_held_out_sequences(tiny_profile: Callable[..., Profile]) -> None:
+    root = Path(tiny_profile().data.root)
+    names = (root / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()
+    text = f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{names[0]}]}}]"
+    data = tiny_profile(text).data
+    [(tracks, config)] = open_held_out_tracks(data)
+    assert tracks.name == "synthetic2016-train held out"
+    assert [track.name for track in tracks.tracks] == [names[0]] == [sequence.name for sequence in open_held_out(data)]
+    assert names[0] not in {track.name for track in open_train_sets(data).opened[0][0].tracks}
+    assert config.hold_out == (names[0],)

@@ -1,0 +1,97 @@
+"""Looking into results and the network: masks read back, ranks by rule, and maps that agree with what the network uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from e3sn_lib.config import Profile
+from e3sn_lib.data.pairs import PairDataset
+from e3sn_lib.data.sources import open_evaluation, open_train_sets
+from e3sn_lib.data.types import Sequence
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_mask
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.model.windows import Cells
+from e3sn_study.evaluation.inspection import frame_scores, level_answers, overlaid, predict_windows, read_masks, spread_by_score
+
+
+@pytest.fixture(scope="module")
+def profile(tiny_profile: Callable[..., Profile]) -> Profile:
+    return tiny_profile()
+
+
+@pytest.fixture(scope="module")
+def video(profile: Profile) -> Sequence:
+    return open_evaluation(profile.data, "davis2016")[0]
+
+
+@pytest.fixture
+def truth(video: Sequence, tmp_path: Path) -> Path:
+    for index, path in enumerate(video.frame_paths):
+        write_mask(tmp_path / video.name / f"{path.stem}.png", video.mask(index))
+    return tmp_path
+
+
+def test_masks_are_read_back_and_perfect_ones_score_1(video: Sequence, truth: Path) -> None:
+    assert all(np.array_equal(mask, video.mask(index)) for index, mask in enumerate(read_masks(truth, video)))
+    assert np.array_equal(next(read_masks(truth, video, [3])), video.mask(3))
+    scores = frame_scores(truth, video)
+    assert len(scores) == len(video) - 2
+    assert (scores[["J", "F"]] == 1).all(axis=None)
+
+
+def test_overlaid_methods_stand_side_by_side(video: Sequence, truth: Path) -> None:
+    views = list(overlaid(video, {"E3SN": truth, "other": truth}))
+    height, width = video.frame(0).shape[:2]
+    assert [view.shape for view in views] == [(height, 2 * width, 3)] * len(video)
+    changed = (views[2][:, :width] != video.frame(2)).any(axis=2)
+    assert changed[video.mask(2) > 0].mean() > 0.95
+    assert not np.array_equal(views[2][:, :width], views[2][:, width:])  # their names differ
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, ["a"]), (2, ["e", "a"]), (3, ["e", "c", "a"]), (5, list("edcba")), (9, list("edcba"))]
+)
+def test_sequences_are_spread_from_best_to_worst(count: int, expected: list[str]) -> None:
+    rows = [(name, "mask", place) for place, name in enumerate("abcde")] + [("a", "true box filled", 99)]
+    assert spread_by_score(pd.DataFrame(rows, columns=["sequence", "method", "J-Mean"]), count) == expected
+
+
+def test_level_answers_show_the_target_where_it_is(video: Sequence, tiny_model: E3SN) -> None:
+    search, box, maps = level_answers(tiny_model, video, 2)
+    assert search.shape == (255, 255, 3)
+    assert {name: answer.shape for name, answer in maps.items()} == {
+        "conv2": (49, 49),
+        "conv3": (25, 25),
+        "conv4": (25, 25),
+        "fused": (49, 49),
+    }
+    assert all(60 < middle < 195 for middle in ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+    assert 0.5 < np.sqrt((box[2] - box[0]) * (box[3] - box[1])) / 64 < 1.5
+    with pytest.raises(InputError, match="object 2 is not in frame 0"):
+        level_answers(tiny_model, video, 2, object_id=2)
+
+
+def test_the_fused_map_on_the_fine_grid_has_the_values_that_the_network_uses(tiny_model: E3SN) -> None:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        template = tiny_model.encode_template(torch.randint(256, (1, 3, 127, 127), dtype=torch.uint8))
+        search = tiny_model.encode_search(torch.randint(256, (1, 3, 255, 255), dtype=torch.uint8))
+        levels = tiny_model.mask.whole_maps(template, search)
+        fused = tiny_model.mask.fusion([F.interpolate(level, (49, 49), mode="bilinear", align_corners=True) for level in levels])
+        rows, columns = torch.tensor([0, 7, 24]), torch.tensor([24, 12, 3])
+        at_cells = tiny_model.correlate(template, search, Cells(torch.zeros_like(rows), rows, columns))
+    assert torch.allclose(fused[0, :, 2 * rows, 2 * columns].T, at_cells, rtol=1e-3, atol=1e-3 * at_cells.abs().max())
+
+
+def test_windows_are_predicted_for_every_sample_of_a_pair(profile: Profile, tiny_model: E3SN) -> None:
+    dataset = PairDataset(open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 1)
+    predicted = predict_windows(tiny_model, dataset[0])
+    assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)

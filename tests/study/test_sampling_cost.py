@@ -1,0 +1,60 @@
+"""Memory and time by samples per image: measured where they fit, estimated on a line where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from e3sn_lib.config import Profile
+from e3sn_lib.errors import InputError
+from e3sn_study.bench import sampling_cost
+from e3sn_study.bench.sampling_cost import measure_here, measure_sampling_cost
+
+
+@pytest.fixture
+def linear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Each window of a step takes 2 MB beside 500 MB for the rest; returns the counts that were run."""
+    counts: list[int] = []
+
+    def measure(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
+        counts.append(count)
+        return {"seconds_per_step": 0.1 * count, "peak_memory_mb": 500.0 + 2 * count * batch_size}
+
+    monkeypatch.setattr(sampling_cost, "_in_own_process", measure)
+    return counts
+
+
+def test_what_would_not_fit_is_estimated_on_the_line(tiny_profile: Callable[..., Profile], linear: list[int]) -> None:
+    cost = measure_sampling_cost(tiny_profile(), (625, 4, 1, 64), memory_mb=1200).set_index("samples_per_image")
+    assert linear == [1, 4, 64]
+    assert list(cost["samples"]) == [2, 8, 128, 1250]
+    assert cost["peak_memory_mb"].tolist() == pytest.approx([504, 516, 756, np.nan], nan_ok=True)
+    assert cost["estimated_memory_mb"].tolist() == pytest.approx([np.nan, np.nan, np.nan, 3000], nan_ok=True)
+    assert pd.isna(cost.loc[625, "seconds_per_step"])
+
+
+def test_what_fits_is_measured(tiny_profile: Callable[..., Profile], linear: list[int]) -> None:
+    cost = measure_sampling_cost(tiny_profile(), memory_mb=10_000)
+    assert linear == [1, 4, 16, 64, 625]
+    assert cost["estimated_memory_mb"].isna().all()
+
+
+def test_more_windows_take_more_memory_in_processes_of_their_own(tiny_profile: Callable[..., Profile]) -> None:
+    cost = measure_sampling_cost(tiny_profile(), (1, 150), batch_size=1, steps=0)
+    assert cost["peak_memory_mb"][1] > cost["peak_memory_mb"][0] + 50
+    assert (cost["seconds_per_step"] > 0).all()
+
+
+def test_a_step_can_be_measured_for_every_variant(tiny_profile: Callable[..., Profile]) -> None:
+    for variant in ("e3sn", "e3sn-s", "siammask"):
+        measured = measure_here(tiny_profile(variant=variant), count=2, batch_size=2, steps=0)
+        assert measured["seconds_per_step"] > 0
+        assert measured["peak_memory_mb"] > 100
+
+
+def test_a_failed_measurement_is_one_line(tiny_profile: Callable[..., Profile]) -> None:
+    with pytest.raises(InputError, match=r"^measuring 0 samples per image failed: \S.*$"):
+        measure_sampling_cost(tiny_profile(), (0,), batch_size=0, steps=0)

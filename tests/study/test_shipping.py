@@ -1,0 +1,152 @@
+"""The model that ships: half the size, the same masks; and a card that holds nothing but what is on record."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_results import VAL, add_run, add_scores
+from safetensors import safe_open
+
+from e3sn_lib.config import Profile, TrackConfig
+from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.errors import InputError
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.model.weights import load_model, save_model
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_study import cli
+from e3sn_study.report.shipping import ship
+
+
+@pytest.fixture
+def finished(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path) -> tuple[Path, Path]:
+    """A run's folder, and results it is on record in."""
+    results = tmp_path / "report" / "results"
+    track = asdict(replace(TrackConfig(), mask_threshold=0.35))
+    run = add_run(results, pairs=24_000, precision="bf16", track=track, absent=["training set youtube_vos is absent"])
+    add_scores(results, run, 0.6, 0.5)
+    add_scores(results, "", 0.2, 0.1, method="first mask held still")
+    save_model(tmp_path / run / "model.safetensors", tiny_model, tiny_profile())
+    return tmp_path / run, results
+
+
+def test_half_precision_gives_the_same_masks(
+    tiny_model: E3SN, data_root: Path, finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, _ = ship(*finished, tmp_path / "models")
+    assert path.stat().st_size < 0.53 * (finished[0] / "model.safetensors").stat().st_size
+    shipped, _ = load_model(path)
+    assert {value.dtype for value in shipped.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    sequence = davis_sequences(data_root / "synthetic", 2016, "val")[0]
+    frames, box = [sequence.frame(index) for index in range(len(sequence))], [[60, 40, 50, 50]]
+    full = np.stack([result.soft_masks for result in Tracker(tiny_model).run(frames, box)])
+    half = np.stack([result.soft_masks for result in Tracker(shipped).run(frames, box)])
+    assert np.abs(full - half).max() < 0.02
+    threshold = np.median(full[full > 0])  # random weights decide nothing: most pixels lie close to this, half of them above
+    assert (full > threshold).mean() > 0.02
+    assert ((full > threshold) != (half > threshold)).sum() < 0.03 * (full > 0).sum()
+
+
+def test_the_file_has_the_settings_of_the_evaluation_and_no_folder_of_the_machine(
+    finished: tuple[Path, Path], tmp_path: Path, data_root: Path
+) -> None:
+    path, _ = ship(*finished, tmp_path / "models")
+    _, profile = load_model(path)
+    assert profile.track.mask_threshold == 0.35
+    assert profile.data.root == ""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert (metadata["run"], metadata["commit"]) == (finished[0].name, "0123456789abcdef")
+    assert str(data_root) not in json.dumps(metadata)
+
+
+def test_shipping_again_gives_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    path, card = ship(*finished, tmp_path / "models")
+    before = path.read_bytes(), card.read_bytes()
+    code = "import sys; from e3sn_study.cli import main; sys.exit(main(sys.argv[1:]))"  # a process of its own hashes in another order
+    command = ["ship", "--run", str(finished[0]), "--report", str(finished[1].parent), "--out", str(tmp_path / "again")]
+    subprocess.run([sys.executable, "-c", code, *command], check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+    assert ((tmp_path / "again" / path.name).read_bytes(), (tmp_path / "again" / card.name).read_bytes()) == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])
+def test_weights_that_are_not_finite_do_not_ship(
+    tiny_model: E3SN, tiny_profile: Callable[..., Profile], finished: tuple[Path, Path], tmp_path: Path, value: float
+) -> None:
+    model = deepcopy(tiny_model)
+    weight = next(weight for weight in model.parameters() if weight.dim() > 1)
+    with torch.no_grad():
+        weight[(0,) * weight.dim()] = value  # 1e5 is beyond half precision
+    save_model(finished[0] / "model.safetensors", model, tiny_profile())
+    with pytest.raises(InputError, match="is not finite in half precision"):
+        ship(*finished, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    path, card = ship(*finished, tmp_path / "models")
+    text = card.read_text()
+    assert (path.name, card.name) == ("e3sn.safetensors", "e3sn.md")
+    for words in (
+        "24,000 pairs of images, 0.200 % of 12 million",
+        "e3sn train --profile made --variant e3sn --seed 0",
+        "01234567",
+        "a processor, 2 cores",
+        "| DAVIS-2016 val | this model | 60.0 (60.0 to 60.0) |",
+        "| DAVIS-2016 val | first mask held still | 20.0 (20.0 to 20.0) |",
+        "| DAVIS-2017 val | this model | not run |",
+        "DAVIS-2016: all 20 sequences.",
+        "Left out, because absent: training set youtube_vos is absent.",
+        "mask_threshold 0.35",
+        "MIT licence",
+        "## Limits",
+    ):
+        assert words in text, words
+    assert str(tmp_path) not in text
+    assert not re.search(r"\bnan\b|None|\n\n\n", text)
+
+
+def test_the_card_names_where_the_model_fails(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    run, results = finished
+    (results / "davis2016" / f"{run.name}.csv").unlink()
+    add_scores(results, run.name, {name: 0.9 if name == "dog" else 0.6 for name in VAL} | {"libby": 0.2}, 0.5)
+    add_scores(results, run.name, 0.8, 0.55, method="mask in true boxes")
+    (results / "davis2016" / "attributes.csv").write_text("sequence,attributes\ndog,FM\nlibby,OCC\n")
+    text = ship(*finished, tmp_path / "models")[1].read_text()
+    assert "The lowest J on DAVIS-2016: libby 20.0, " in text
+    assert "the largest losses: occlusion -70.0, fast motion +70.0." in text  # of the two sequences that have labels
+    assert "In true boxes its masks would score J +20.5 and F +5.0" in text  # 80 - (18 * 60 + 90 + 20) / 20
+
+
+def test_synthetic_training_is_said_first(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path) -> None:
+    run = add_run(tmp_path, data="synthetic-train")
+    add_scores(tmp_path, run, 0.6, sequences=VAL[:2])
+    save_model(tmp_path / run / "model.safetensors", tiny_model, tiny_profile())
+    text = ship(tmp_path / run, tmp_path, tmp_path)[1].read_text()
+    assert text.index("Trained on synthetic data") < text.index("## Data")
+    assert "The backbone started from\nnothing." in text
+
+
+def test_a_run_that_is_not_on_record(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is not on record in .*; evaluate it first"):
+        ship(finished[0], tmp_path, tmp_path / "models")
+    with pytest.raises(InputError, match=r"there is no file .*model\.safetensors"):
+        ship(tmp_path / "absent", finished[1], tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_from_the_command_line(finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, results = finished
+    command = ["ship", "--run", str(run), "--report", str(results.parent), "--out", str(tmp_path / "models")]
+    assert cli.main(command) == 0
+    assert re.search(r"^model: .*e3sn\.safetensors \(\d+\.\d MB\)\ncard: .*e3sn\.md\n$", capsys.readouterr().out)

@@ -1,0 +1,242 @@
+"""What notebooks ask of a study: folders wherever they start, pairs, stages, finished runs, figures that say they are synthetic."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from e3sn_lib.config import Profile
+from e3sn_lib.data.types import Sequence
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_json, write_text
+from e3sn_study import runs as study_module
+from e3sn_study.checkout import ROOT
+from e3sn_study.runs import Run, Study
+
+SHOW = "from e3sn_study.runs import Study; s = Study.open({}); print(s.data, s.runs, s.report, s.profile, sep='|')"
+
+
+@pytest.fixture
+def study(data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]) -> Study:
+    return Study.open("smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=tiny_settings)
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments", "expected"),
+    [
+        (ROOT / "notebooks", "", f"{ROOT}/data|{ROOT}/runs|{ROOT}/reports/smoke|smoke"),
+        (ROOT / "notebooks", "data='sets', runs='/r', report='out'", f"{ROOT}/sets|/r|{ROOT}/out|smoke"),
+        (ROOT / "tests", "report='out'", "data|runs|out|smoke"),
+        (ROOT / "tests", "'cpu'", "|runs|reports/cpu|cpu"),
+    ],
+)
+def test_relative_folders_are_the_repositorys_for_a_notebook(folder: Path, arguments: str, expected: str) -> None:
+    code = SHOW.format(arguments)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_the_environment_can_name_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E3SN_DATA", "/elsewhere")
+    assert Study.open("cpu").data == "/elsewhere"
+    assert Study.open("cpu", "given").data == "given"
+
+
+def test_pairs_are_those_that_a_run_trains_on(study: Study) -> None:
+    first, second = study.pairs(3), study.pairs(2, "e3sn-s")
+    assert [pair.source for pair in first[:2]] == [pair.source for pair in second]
+    assert (first[0].search == second[0].search).all()
+
+
+def test_sets_are_opened_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = study_module.open_train_sets
+    monkeypatch.setattr(study_module, "open_train_sets", lambda data: opened.append(data) or real(data))
+    study.pairs(1)
+    study.pairs(1, "siammask")
+    assert study.train_sets() is study.train_sets()
+    assert len(opened) == 1
+
+
+def test_stages_share_the_time_and_the_pairs(tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    rows = [("base", 8, 10.0, 100.0), ("base", 16, 30.0, 120.0), ("sharp", 24, 35.0, 120.0)]
+    pd.DataFrame(rows, columns=["stage", "pairs", "seconds", "peak_memory_mb"]).to_csv(tmp_path / "log.csv", index=False)
+    stages = Run(tmp_path, tiny_profile(), ()).stages().set_index("stage")
+    assert stages["pairs"].tolist() == [16, 8]
+    assert stages["seconds"].tolist() == [30, 5]
+    assert stages["pairs_per_second"].tolist() == pytest.approx([16 / 30, 8 / 5])
+
+
+def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
+    study: Study, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, tuple[str, ...], int | None]] = []
+
+    def train(_: Study, variant: str, overrides: tuple[str, ...] = (), seed: int | None = None) -> str:
+        asked.append((variant, tuple(overrides), seed))
+        return "run"
+
+    monkeypatch.setattr(Study, "train", train)
+    monkeypatch.setattr(Study, "evaluate", lambda *_, **__: None)
+    settings = [*study.overrides, "study.comparison=[train.pairs=8]", "study.seeds=2", "study.ablation=[train.pairs=4]"]
+    changed = Study.open("smoke", str(data_root), study.runs, study.report, seed=5, overrides=settings)
+    assert changed.compared("siammask") == ["run", "run"]
+    assert changed.ablate("e3sn", ["model.fusion=fixed"]) == "run"
+    assert Study.open("paper").ablate("e3sn", ["model.fusion=fixed"]) is None
+    assert asked == [
+        ("siammask", ("train.pairs=8",), 5),
+        ("siammask", ("train.pairs=8",), 6),
+        ("e3sn", ("train.pairs=4", "model.fusion=fixed"), None),
+    ]
+
+
+def test_a_figure_of_synthetic_data_says_so_in_its_name(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = Figure()
+    study.show(figure, "empty")
+    assert [path.name for path in study.figures.iterdir()] == ["empty_synthetic.png"]
+    assert [text.get_text() for text in figure.texts] == ["synthetic data"]
+    real = Study.open("cpu", "", study.runs, study.report)
+    real.show(Figure(), "empty")
+    assert (study.figures / "empty.png").is_file()
+
+
+def test_an_absent_set_is_told_without_the_machines_folders(
+    tiny_profile: Callable[..., Profile], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Study.open("cpu", str(tmp_path), tmp_path / "runs", tmp_path / "report")
+    assert not real.has("davis2016")
+    kept = (real.results / "davis2016" / "not_run.txt").read_text()
+    assert str(tmp_path) not in kept + capsys.readouterr().out
+    assert "davischallenge.org" in kept
+
+
+def test_an_evaluation_with_extras_serves_without_them_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def evaluate(tracker: object, sequences: object, out: Path, *, extras: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+        calls.append(extras)
+        return pd.DataFrame({"J-Mean": [0.5]}), pd.DataFrame({"frames": [5]})
+
+    monkeypatch.setattr(study_module, "evaluate_tracker", evaluate)
+    monkeypatch.setattr(Study, "tracker", lambda *_: None)
+    run = Run(study.runs / "run", study.load(), ())
+    for extras in (False, True, False, True):
+        study.evaluate(run, "davis2016", extras=extras)
+    assert calls == [False, True]
+
+
+def test_cost_is_measured_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts_run = []
+
+    def measure(profile: Profile, counts: list[int]) -> pd.DataFrame:
+        counts_run.append(counts)
+        return pd.DataFrame({"samples_per_image": counts, "peak_memory_mb": 1.0})
+
+    monkeypatch.setattr(study_module, "measure_sampling_cost", measure)
+    for counts in ([1, 4], (1, 4), [1]):
+        assert study.sampling_cost(counts)["samples_per_image"].tolist() == list(counts)
+    assert counts_run == [[1, 4], [1]]
+    assert pd.read_csv(study.results / "sampling_cost.csv")["samples_per_image"].tolist() == [1]
+
+
+def test_baselines_are_scored_once_for_their_settings(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def evaluate(sequences: list[Sequence], trackers: dict[str, object], out: Path) -> pd.DataFrame:
+        calls.append(sorted(trackers))
+        return pd.DataFrame({"method": ["first box held still"], "J-Mean": [0.5]})
+
+    monkeypatch.setattr(study_module, "evaluate_baselines", evaluate)
+    for trackers in ({"CSRT": None, "MIL": None}, {"CSRT": None}, {}):
+        monkeypatch.setattr(study_module, "opencv_trackers", lambda _, found=trackers: (found, {"CSRT": "needs more"}))
+        assert study.baselines("davis2016")["J-Mean"].tolist() == [0.5]
+    assert calls == [["CSRT"], []]
+    lacking = pd.read_csv(study.results / "davis2016" / "baselines_not_run.csv")
+    assert lacking.to_numpy().tolist() == [["CSRT box filled", "needs more"], ["CSRT box + GrabCut", "needs more"]]
+    assert "not run: CSRT box filled: needs more" in capsys.readouterr().out
+
+
+def test_a_tracker_has_the_settings_of_the_run_as_it_was_asked_for(study: Study, tiny_model_file: Path, tmp_path: Path) -> None:
+    """Settings of inference are no part of a run's name, so they can change after its model was written."""
+    shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
+    run = Run(tmp_path, study.load(overrides=["track.mask_threshold=0.3"]), ())
+    assert study.tracker(run).config.mask_threshold == 0.3
+    assert study.tracker(run, penalty_k=0.7).config.penalty_k == 0.7
+
+
+def test_masks_are_those_of_the_settings_they_were_asked_for(study: Study, tmp_path: Path) -> None:
+    runs = [Run(tmp_path, study.load(overrides=[f"track.mask_threshold={value}"]), ()) for value in (0.3, 0.5)]
+    with pytest.raises(InputError, match="has no masks of davis2016 with these settings yet"):
+        study.masks(runs[0], "davis2016")
+    for run in runs:
+        _, plain = study._evaluations(run, "davis2016", study.sequences("davis2016"))
+        (plain / "mask").mkdir(parents=True)
+        (plain / "scores.csv").touch()
+    found = [study.masks(run, "davis2016") for run in runs]
+    assert found[0] != found[1]
+    (found[1].parent / "scores.csv").unlink()  # an evaluation that was interrupted
+    with pytest.raises(InputError):
+        study.masks(runs[1], "davis2016")
+
+
+def test_nothing_is_held_out_of_the_procedural_set(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study.held_out() == []
+    assert capsys.readouterr().out.startswith("not run: this profile holds out no training sequences")
+
+
+def test_choices_are_made_on_what_is_held_out(study: Study, tiny_model_file: Path, tmp_path: Path) -> None:
+    name = (Path(study.data) / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()[0]
+    text = f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{name}]}}]"
+    choosing = Study.open("smoke", study.data, study.runs, study.report, overrides=[*study.overrides, text])
+    assert [sequence.name for sequence in choosing.held_out()] == [name]
+    shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
+    run = Run(tmp_path, choosing.load(), ())
+    scores = choosing.choose(run, {"size_lr": (0.5,)})
+    kept = pd.read_csv(choosing.results / "choices" / f"{run.name}.csv")
+    assert set(kept["sequence"]) == {name}
+    assert len(kept) == len(scores) == 2 * 9  # two passes, nine thresholds, one object
+
+
+def test_attributes_come_from_the_data_sets_own_list(
+    study: Study, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.attributes()
+    assert "not run: the attributes need db_info.yml" in capsys.readouterr().out
+    assert not study.results.exists()
+    own = shutil.copytree(data_root, tmp_path / "own")
+    names = (own / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
+    entries = [{"name": name, "attributes": ["FM", "OCC"][:place], "set": "test"} for place, name in enumerate(names[:1], start=1)]
+    (own / "synthetic" / "db_info.yml").write_text(yaml.safe_dump({"attributes": ["FM", "OCC"], "sequences": entries}))
+    Study.open("smoke", str(own), study.runs, study.report, overrides=study.overrides).attributes()
+    table = pd.read_csv(study.results / "davis2016" / "attributes.csv", dtype=str).fillna("")
+    assert table.to_numpy().tolist() == [[names[0], "FM"]]
+    assert capsys.readouterr().out == f"without attributes in db_info.yml: {names[1]}\n"
+
+
+def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study, data_root: Path, tmp_path: Path) -> None:
+    other = Study.open(
+        "smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=[*study.overrides, "train.momentum=0.5"]
+    )
+    runs = [made._run("e3sn", overrides)[0] for made, overrides in ((study, ()), (study, ("loss.loc=l1",)), (other, ()))]
+    for run in runs:
+        content = {"variant": "e3sn", "seed": 0, "overrides": list(run.overrides)}
+        write_json(study.results / "runs" / f"{run.name}.json", content)
+        for name in (f"{run.name}.csv", f"{run.name}_speed.csv"):
+            write_text(study.results / "davis2016" / name, run.name)
+    (study.results / "davis2016" / "baselines.csv").write_text("kept")
+    assert study.set_aside_outdated() == [runs[2].name]
+    assert study.set_aside_outdated() == []
+    left = {path.name for path in (study.results / "davis2016").iterdir()}
+    assert left == {"baselines.csv", *(f"{run.name}{end}.csv" for run in runs[:2] for end in ("", "_speed"))}
+    assert (study.results / "earlier" / "davis2016" / f"{runs[2].name}_speed.csv").read_text() == runs[2].name
+    assert (study.results / "earlier" / "runs" / f"{runs[2].name}.json").is_file()

@@ -1,0 +1,190 @@
+"""A training that is killed, cut off from the disk, doubled or distributed: each in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+from e3sn_lib.model.network import build_model
+from e3sn_lib.profiles.loading import load_profile
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = (
+    "model.channels=16",
+    "train.precision=fp32",
+    "train.pairs=12",
+    "train.batch_size=4",
+    "train.log_every=1",
+    "train.checkpoint_every=1",
+)
+
+
+def command(runs: Path, data: Path, *settings: str, processes: int = 1) -> list[str]:
+    python = [sys.executable, "-m", "e3sn_study"]
+    if processes > 1:
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        python = [sys.executable, "-m", *launcher, "-m", "e3sn_study"]
+    chosen = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    return [*python, "train", "--data", str(data), "--runs", str(runs), "--report", str(runs / "report"), *chosen]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
+    """The folder of a run that ended well."""
+    done = subprocess.run(
+        command(runs, data, *settings, processes=processes), env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model: ") == 1, "one process tells where the model is, whatever their number"
+    return next(runs.glob("smoke-*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("undisturbed"), data_root)
+
+
+@pytest.fixture
+def started(data_root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(tmp_path, data_root), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def wait_for_checkpoint(runs: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if list(runs.glob("smoke-*/checkpoint.pt")):
+            return
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint after a minute")
+
+
+def losses(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "log.csv")[["loss", "cls", "loc", "mask", "mask_iou"]]
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_killed_by_the_system_it_ends_like_an_undisturbed_run(
+    undisturbed: Path, started: subprocess.Popen[str], data_root: Path, tmp_path: Path
+) -> None:
+    wait_for_checkpoint(tmp_path, started)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    folder = next(tmp_path.glob("smoke-*"))
+    assert not (folder / "model.safetensors").exists()
+    (folder / ".checkpoint.1.tmp.pt").write_bytes(b"half a checkpoint of a process that was killed while it wrote")
+    assert same_weights(train(tmp_path, data_root), undisturbed)
+
+
+def test_asked_to_end_it_saves_and_says_how_to_go_on(
+    undisturbed: Path, started: subprocess.Popen[str], data_root: Path, tmp_path: Path
+) -> None:
+    wait_for_checkpoint(tmp_path, started)
+    started.send_signal(signal.SIGTERM)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert same_weights(train(tmp_path, data_root), undisturbed)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(undisturbed: Path, data_root: Path, tmp_path: Path) -> None:
+    """The limit on a file's size fails writes as a full disk does; the small log still fits."""
+    limit = (undisturbed / "checkpoint.pt").stat().st_size // 2
+    done = subprocess.run(
+        command(tmp_path, data_root),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 2
+    assert "cannot write the checkpoint of step 1" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not [path for path in next(tmp_path.glob("smoke-*")).iterdir() if "checkpoint" in path.name]
+    assert same_weights(train(tmp_path, data_root), undisturbed)
+
+
+def test_two_trainings_in_one_folder_are_refused(undisturbed: Path, data_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / undisturbed.name
+    folder.mkdir()
+    with FileLock(folder / "lock"):
+        done = subprocess.run(command(tmp_path, data_root), env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "is in use by another training" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
+    """The same pairs, losses over both processes' samples, batch statistics of both: only rounding differs.
+
+    SGD and a backbone with statistics of its own, because AdamW and batch-norm on batch-norm make much of rounding.
+    """
+    weights = tmp_path / "backbone.safetensors"
+    torch.manual_seed(0)
+    backbone = build_model(load_profile("smoke", overrides=["model.channels=16"]).model).backbone
+    save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, weights)
+    settings = [f"train.weights={weights}", "train.optimiser=sgd", "train.average=0.5", "train.unfreeze_at=0.5"]
+    one, two = (train(tmp_path / str(n), data_root, *settings, processes=n) for n in (1, 2))
+    assert one.name == two.name
+    assert len(losses(one)) == 3
+    assert losses(one)["loss"].nunique() == 3
+    pd.testing.assert_frame_equal(losses(two), losses(one), rtol=1e-5, atol=2e-6)
+    first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    for key in first:  # saved in half precision
+        torch.testing.assert_close(first[key].float(), second[key].float(), rtol=2e-3, atol=1e-5)
+
+
+def test_processes_that_accumulate_parts(data_root: Path, tmp_path: Path) -> None:
+    """Batch-norm sees other windows together, so the first step's losses agree roughly and later ones are not compared."""
+    whole, parts = (
+        train(tmp_path / str(n), data_root, f"train.accumulate={n}", "train.unfreeze_at=0.5", processes=2) for n in (1, 2)
+    )
+    first, other = losses(whole).iloc[0], losses(parts).iloc[0]
+    for part, tolerance in {"cls": 0.1, "mask": 0.1, "loc": 0.5}.items():  # untrained offsets follow the batch statistics
+        assert other[part] == pytest.approx(first[part], rel=tolerance), part
+    assert losses(parts)["loss"].notna().all()
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(data_root: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path, data_root, "train.accumulate=3"), env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)" in done.stderr
+
+
+def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:
+    done = subprocess.run(
+        [*command(undisturbed.parent, data_root), "--resume", "never"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "holds such a run already; go on with it (--resume auto), or delete it" in done.stderr
