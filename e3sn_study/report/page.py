@@ -26,6 +26,8 @@ LONG = 28
 """Letters of a cell from which on its column is wrapped."""
 WIDE = 700
 """Pixels on the page from which on a figure scrolls sideways on a narrow screen."""
+QUALITY = 75
+"""Of pictures within the page; the file beside it is whole."""
 CLIPS = {".webm": "video/webm", ".mp4": "video/mp4"}
 LARGEST_CLIP = 500_000
 """Bytes of a clip that the page carries; of a larger one it shows the first frame."""
@@ -108,8 +110,8 @@ def picture(path: Path, caption: str) -> dict[str, Any]:
     elif drawing.is_file():
         shown["files"] = [("SVG", f"figures/{drawing.name}")]
     with Image.open(source) as image:
-        width = round(SCALE * image.width)
-    content, pixels = as_webp(source)
+        width = image.width if kind else round(SCALE * image.width)
+    content, pixels = as_webp(source, quality=QUALITY)
     data = {"source": _data("image/webp", content), "pixels": pixels}
     return shown | data | {"width": width, "wide": width > WIDE}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,27 @@ import pandas as pd
 from markupsafe import Markup
 
 from e3sn_lib.config import Profile
+from e3sn_lib.data.sources import ORIGIN
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_text
 from e3sn_study.notebooks import remote_loads
 from e3sn_study.records import (
+    BENCHMARKS,
     NOT_RUN,
     REFERENCE,
+    VARIANTS,
     is_synthetic,
     main_runs,
+    percent,
     read_runs,
     reference,
     scope,
+    without_folders,
 )
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
 from e3sn_study.tables.cells import RECOMPUTED, to_markdown
-from e3sn_study.tables.deviations import chosen, deviations
+from e3sn_study.tables.deviations import TERMS, chosen, deviations, set_label
 from e3sn_study.tables.tables import TABLES, short_table1
 
 NOTEBOOKS = {
@@ -145,49 +151,78 @@ def _command(table: str, profile: str, notebooks: list[str]) -> str:
 def _context(report: Path, profile: Profile, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """Return everything that the template of the page names."""
     results, failures = report / "results", report / "what_did_not_work.md"
-    texts = reference("report").items()
-    dates = sorted(date[:10] for date in read_runs(results).get("date", []) if date)
-    slider = results / "slider.json"
+    runs, words = read_runs(results), sections.in_words(results)
+    packages = runs.get("packages", pd.Series(dtype=object)).dropna()
+    own_texts = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
     return {
         "profile": profile,
+        "settings": profile.to_dict(),
         "synthetic": is_synthetic(results),
         "style": Markup((REFERENCE / "report.css").read_text()),  # noqa: S704 our own file
         "drawing": Markup((REFERENCE / "network.svg").read_text()),  # noqa: S704 our own file
-        "texts": {key: [each["text"] for each in chosen(of, profile)] for key, of in texts},
+        "failures": Markup(own_texts),  # noqa: S704 mistune escapes
+        "texts": {
+            key: [each["text"] for each in chosen(entries, profile)]
+            for key, entries in reference("report").items()
+        },
         **sections.answer(tables["claims"]),
-        "tiles": sections.tiles(results, tables["claims"]),
-        "tables": _shown(results, tables),
+        "tiles": sections.tiles(tables["table1"], scope(results, "davis2016"), tables["claims"]),
+        "tables": {name: _shown(table, words) for name, table in tables.items()},
+        "words": words,
         "figures": sections.figures(report),
         "next_figure": itertools.count(1).__next__,
-        "slider": json.loads(slider.read_text()) if slider.is_file() else None,
-        "data": sections.data(results, profile),
-        "networks": view(sections.networks(results).map(sections.in_words(results))),
-        "settings": view(sections.settings(profile)),
-        "failures": Markup(mistune.create_markdown()(failures.read_text()))  # noqa: S704 escapes
-        if failures.is_file()
-        else "",
-        "commands": sections.commands(report, profile),
-        "last_run": dates[-1] if dates else NOT_RUN,
+        "slider": _json(results / "slider.json"),
+        "networks": _networks(results),
+        "set_label": set_label,
+        "percent": percent,
+        "terms": TERMS,
+        "origin": ORIGIN,
+        "benchmarks": BENCHMARKS,
+        "opened": sorted({(each["name"], each["tracks"]) for of in runs["data"] for each in of}),
+        "missing": sorted({without_folders(each) for of in runs.get("absent", []) for each in of}),
+        "notebooks": _notebooks(report),
+        "versions": packages.iloc[-1] if len(packages) else {},
+        "last_run": max(runs.get("date", []), default="")[:10] or NOT_RUN,
     }
 
 
-def _shown(results: Path, tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Return the tables as the page shows them, in words; methods the paper does not list are apart."""
-    words, shown = sections.in_words(results), {}
-    for name, table in tables.items():
-        notes = [words(note) for note in table.attrs["notes"]]
-        if name == "runs":
-            table = sections.shown_runs(table, words)
-        elif name != "deviations":
-            table = table.map(words)
-        further = pd.Series(False, index=table.index)
-        if "Numbers from" in table:
-            others = table["Numbers from"] != RECOMPUTED
-            further = ~others & ~table["Method"].isin(table.loc[others, "Method"])
-        apart = {"further": view(table[further])["rows"], "source": RECOMPUTED}
-        attrs = tables[name].attrs | {"notes": notes}
-        shown[name] = attrs | view(table[~further], _mark) | apart
-    return shown
+def _json(path: Path) -> Any:
+    """Return a file's content, None where there is no file."""
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _networks(results: Path) -> list[Row]:
+    """Return the rows of ``networks.csv``, with the variants as the paper calls them."""
+    path = results / "networks.csv"
+    rows = pd.read_csv(path, dtype={"levels": str}) if path.is_file() else pd.DataFrame()
+    return rows.replace({"variant": VARIANTS}).to_dict("records")
+
+
+def _notebooks(report: Path) -> list[Row]:
+    """Return the notebooks by name: status, seconds, and the executed page where there is one."""
+    ended = (_json(report / "results" / "manifest.json") or {"notebooks": []})["notebooks"]
+    found = {each["name"]: each for each in ended}
+    pages = {page.stem: f"notebooks/{page.name}" for page in (report / "notebooks").glob("*.html")}
+    unknown = {"status": "not on record", "seconds": None}
+    return [
+        {"name": name, "page": pages.get(name)} | found.get(name, unknown)
+        for name in sorted({*found, *pages})
+    ]
+
+
+def _shown(table: pd.DataFrame, words: Callable[[str], str]) -> dict[str, Any]:
+    """Return a table as the page shows it, in words; methods the paper does not list are apart."""
+    attrs = table.attrs | {"notes": [words(note) for note in table.attrs["notes"]]}
+    if attrs["name"] == "runs":
+        table = sections.shown_runs(table, words)
+    elif attrs["name"] != "deviations":
+        table = table.map(words)
+    further = pd.Series(False, index=table.index)
+    if "Numbers from" in table:
+        others = table["Numbers from"] != RECOMPUTED
+        further = ~others & ~table["Method"].isin(table.loc[others, "Method"])
+    apart = {"further": view(table[further])["rows"], "source": RECOMPUTED}
+    return attrs | view(table[~further], _mark) | apart
 
 
 def _mark(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""A trained run as something to use: one file in half precision, and a model card made from the files of record."""
+"""Ship a trained run: one file in half precision, and a model card made of files of record."""
 
 from __future__ import annotations
 
@@ -31,26 +31,25 @@ from e3sn_study.records import (
     scope,
 )
 from e3sn_study.report.page import MARKDOWN
-from e3sn_study.report.sections import TERMS
 from e3sn_study.tables.attributes import ATTRIBUTES, read_attributes, with_and_without
 from e3sn_study.tables.cells import titled, to_markdown
 from e3sn_study.tables.costs import runs
-from e3sn_study.tables.deviations import set_label
+from e3sn_study.tables.deviations import TERMS, set_label
 from e3sn_study.tables.tables import OUTER
 
 WORST = 3
 """Sequences and attributes that the card names."""
 PROTOCOL = (
-    "Percent, by the official protocol, from the bounding rectangle of the first mask; brackets hold the 95 % "
-    "bootstrap interval over sequences."
+    "Percent, by the official protocol, from the bounding rectangle of the first mask; brackets "
+    "hold the 95 % bootstrap interval over sequences."
 )
 
 
 def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
-    """Write a run's model as ``out/VARIANT.safetensors`` in half precision, and its card ``out/VARIANT.md``.
+    """Write a run's model as ``VARIANT.safetensors`` in half precision and its card ``VARIANT.md``.
 
-    The file carries the settings of inference that the run was evaluated with, and no folder of this machine.
-    The same weights and records give the same bytes.
+    The file carries the settings of inference that the run was evaluated with, and no folder of
+    this machine. The same weights and records give the same bytes.
 
     Args:
         run: folder of a finished run.
@@ -78,7 +77,7 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
 
 
 def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
-    """Return what the shipped model is, in Markdown: data, licences, pairs seen, scores, limits, use.
+    """Return what a shipped model is, in Markdown: data, licences, scores, limits, use.
 
     Args:
         results: the files of record.
@@ -118,13 +117,14 @@ def _record(results: Path, run: str) -> dict[str, Any]:
     found = trained[trained["run"] == run]
     if found.empty:
         raise InputError(
-            f"run {run} is not on record in {results}; evaluate it first with e3sn reproduce, or name its --report"
+            f"run {run} is not on record in {results}; evaluate it first with e3sn reproduce, "
+            "or name its --report"
         )
     return {str(key): value for key, value in found.iloc[0].to_dict().items()}
 
 
 def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
-    """Return the training sets with their share of the pairs, which those that were absent have none of."""
+    """Return the training sets with their shares of the pairs; sets that were absent have none."""
     gone = [
         any(notice.startswith(f"training set {each.kind} ({each.path[0]})") for notice in absent)
         for each in profile.data.train

@@ -9,17 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from e3sn_study.records import (
-    NONE,
-    NOT_RUN,
-    Measured,
-    is_synthetic,
-    number,
-    read_runs,
-    reason_not_run,
-    scope,
-    signed,
-)
+from e3sn_study.records import NONE, NOT_RUN, Measured, is_synthetic, number, read_runs, reason_not_run, scope, signed
 
 PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
@@ -30,16 +20,14 @@ AVERAGES = (
     "Scores in percent, without the first and last frame of a sequence; mean, recall and decay are of each object over its frames, "
     "then averaged over objects. Brackets hold the 95 % bootstrap interval over sequences, ± is the standard deviation over seeds."
 )
-FROZEN = "Runs with train.unfreeze_at=1 never train their backbone: they are too short for it."
+FROZEN = "Runs with train.unfreeze_at=1 are too short to train their backbone."
 GAINS = (
     "A difference is paired over the sequences; brackets hold its 95 % bootstrap interval over them, which knows nothing of other "
     "trainings: those are the differences by seed."
 )
 
 
-def titled(
-    table: pd.DataFrame, results: Path, name: str, title: str, benchmark: str = "", *notes: str
-) -> pd.DataFrame:
+def titled(table: pd.DataFrame, results: Path, name: str, title: str, benchmark: str = "", *notes: str) -> pd.DataFrame:
     """Make a table's cells text and give it ``attrs["title"]`` and ``attrs["notes"]``.
 
     With a `benchmark` the title says how much of it was scored, and the notes why it was not run and which runs are left out.
@@ -48,14 +36,10 @@ def titled(
     reason = reason_not_run(results, benchmark) if benchmark and not extent else ""
     repeated = ", ".join(read_runs(results).attrs.get("left_out", [])) if benchmark else ""
     table = table.reset_index(drop=True).astype(str)
-    table.attrs["title"] = (
-        f"{name}{', synthetic' if synthetic else ''}: {title}{f' (ours: {extent})' if extent else ''}"
-    )
+    table.attrs["title"] = f"{name}{', synthetic' if synthetic else ''}: {title}{f' (ours: {extent})' if extent else ''}"
     further = [
         f"Not run: {reason.rstrip('.')}." if reason else "",
-        f"Left out, as trained again with the same seed and settings: {repeated}."
-        if repeated
-        else "",
+        f"Left out, as trained again with the same seed and settings: {repeated}." if repeated else "",
     ]
     table.attrs["notes"] = [note for note in (*notes, *further) if note]
     return table
@@ -63,10 +47,7 @@ def titled(
 
 def ours(results: Path) -> str:
     """What our rows are called: "ours (cpu)", "ours (smoke, synthetic)"."""
-    words = [
-        *read_runs(results)["profile"].unique(),
-        *(["synthetic"] if is_synthetic(results) else []),
-    ]
+    words = [*read_runs(results)["profile"].unique(), *(["synthetic"] if is_synthetic(results) else [])]
     return f"ours ({', '.join(words)})" if words else "ours"
 
 
@@ -93,11 +74,7 @@ def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) 
     """Mean over runs, with the standard deviation where they differ."""
     if group.empty:
         return NOT_RUN
-    deviation = (
-        ""
-        if group[column].nunique() == 1
-        else f" ± {number(group[column].std(), decimals=decimals)}"
-    )
+    deviation = "" if group[column].nunique() == 1 else f" ± {number(group[column].std(), decimals=decimals)}"
     return f"{number(group[column].mean(), decimals=decimals)}{deviation} {unit}".rstrip()
 
 
@@ -113,19 +90,13 @@ def duration(group: pd.DataFrame) -> str:
 
 def known(value: Any) -> str:
     """A recorded value as text; "unknown" where it was not recorded."""
-    return (
-        "unknown"
-        if value is None or value != value
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    return "unknown" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def plain_markdown(value: object) -> str:
     """Return text for one line of Markdown in which no HTML, table cell or paragraph can begin.
 
-    Names of runs, files and sequences come from others. What is Markdown already (`Markup`) stays as it is.
+    Names of runs, files and sequences come from others. Markdown (`Markup`) stays as it is.
     """
     if isinstance(value, Markup):
         return value
@@ -137,7 +108,7 @@ def to_markdown(table: pd.DataFrame) -> Markup:
     cells = [[plain_markdown(cell) for cell in row] for row in table.to_numpy()]
     rule = ["---:" if each else "---" for each in numeric_columns(table)]
     lines = ([*map(str, table.columns)], rule, *cells)
-    return Markup("".join(f"| {' | '.join(line)} |\n" for line in lines))  # noqa: S704 cells are escaped above
+    return Markup("".join(f"| {' | '.join(line)} |\n" for line in lines))  # noqa: S704 escaped above
 
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
@@ -146,7 +117,4 @@ def numeric_columns(table: pd.DataFrame) -> list[bool]:
     def is_number(cell: str) -> bool:
         return cell in (NOT_RUN, NONE) or cell.lstrip("+-")[:1].isdigit()
 
-    return [
-        place > 0 and all(map(is_number, table[name].astype(str)))
-        for place, name in enumerate(table.columns)
-    ]
+    return [place > 0 and all(map(is_number, table[name].astype(str))) for place, name in enumerate(table.columns)]

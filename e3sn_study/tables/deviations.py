@@ -1,7 +1,7 @@
-"""Texts that depend on the settings: where the study differs from the paper, and the texts of the report.
+"""Texts that depend on the settings: where the study differs from the paper, texts of the report.
 
-``reference/deviations.yaml`` and ``report.yaml`` hold entries of Jinja2 texts. An entry holds if its expression ``when`` is
-true or absent. Settings stand in texts and expressions by their names, so no number is typed twice.
+``reference/deviations.yaml`` and ``report.yaml`` hold entries of Jinja2 texts. An entry holds if
+its expression ``when`` is true or absent. Settings stand in texts and expressions by their names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ KINDS = {
     "imagenet_vid": "ImageNet-VID",
     "mask_folder": "still images with masks",
     "synthetic": "procedural clips",
+}
+TERMS = {
+    "davis": "CC BY-NC 4.0",
+    "coco": "annotations CC BY 4.0, images under their Flickr licences",
+    "youtube_vos": "annotations CC BY 4.0, non-commercial research",
+    "imagenet_vid": "non-commercial research and education",
+    "mask_folder": "research data, terms of the respective set",
+    "synthetic": "made by this study, MIT",
 }
 COLUMNS = {
     "item": "Item",
@@ -61,7 +69,7 @@ def chosen(entries: Iterable[Mapping[str, Any]], profile: Profile) -> list[dict[
 
 
 def profiles_of(profile: Profile) -> dict[str, Profile]:
-    """Return the profile of each variant; a profile from a file of one's own has its own variant only."""
+    """Return the profile of each variant; a profile from a file of one's own has one variant."""
     if profile.name not in available_profiles():
         return {profile.variant: profile}
     names = available_variants()
@@ -78,7 +86,7 @@ def set_label(config: TrainSetConfig) -> str:
 
 
 def _words(profile: Profile) -> dict[str, Any]:
-    """Return what texts and conditions can name: the settings by section, and a few words made of them."""
+    """Return what texts and conditions can name: settings by section, and words made of them."""
     baseline = (profiles_of(profile).get("siammask") or load_profile("paper", "siammask")).loss
     total = sum(each.weight for each in profile.data.train) or 1.0
     sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]

@@ -25,7 +25,7 @@ HOSTILE = [
     "`<b onclick=alert(1)>` ' onmouseover='alert(1) {{ 7 * 6 }}{% raw %}",
     'https://example.org/"onmouseover="alert(1)',
 ]
-TEXT = {*"a br code div em hr li ol p small span strong table tbody td th thead tr ul".split()}
+TEXT = re.compile("a|br|code|div|em|hr|li|ol|p|small|span|strong|table|tbody|td|th|thead|tr|ul")
 """Elements that hold text and do nothing."""
 
 
@@ -38,7 +38,7 @@ class Active(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found[tag] += tag not in TEXT
+        self.found[tag] += not TEXT.fullmatch(tag)
         for key, value in attrs:
             self.found[key] += key.startswith("on") or key == "srcdoc"
             if key in ("href", "src") and (scheme := re.match(r"\s*([\w+.-]+):", value or "")):
@@ -51,9 +51,9 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     settings = load_profile("cpu").to_dict() | {"name": name, "title": name}
     settings["data"]["train"][0] |= {"path": [name], "hold_out": [name]}
     run = f"made-{name}-seed0"
-    record = dict(machine=name, precision=name, packages={name: name}, absent=[name], data=name, title=name)
-    written = add_run(results, overrides=[f"{name}={name}"], **record)
-    other = add_run(results, variant=file_name, **record)
+    record = {"precision": name, "packages": {name: name}, "absent": [name]}
+    written = add_run(results, overrides=[f"{name}={name}"], machine=name, data=name, title=name, **record)
+    other = add_run(results, variant=file_name, machine=name, data=name, title=name, **record)
     path = results / "runs" / f"{written}.json"
     content = json.loads(path.read_text()) | {"run": run, "profile": name}
     content["environment"] |= {"commit": name, "date": name}
@@ -75,6 +75,8 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     network = pd.DataFrame([[name, name, name, name, 1, 1]])
     columns = ["variant", "backbone", "levels", "stages", "parameters", "multiply_adds"]
     network.set_axis(columns, axis=1).to_csv(results / "networks.csv", index=False)
+    frame = {"number": 0, "j": None, "image": "", "box": [0, 0, 0, 0], "mask": "", "truth": ""}
+    (results / "slider.json").write_text(json.dumps([{"name": file_name, "size": [2, 2], "frames": [frame]}]))
     notebook = {"name": name, "status": name, "seconds": 1.0}
     (results / "manifest.json").write_text(json.dumps({"notebooks": [notebook]}))
     (report / "notebooks").mkdir()

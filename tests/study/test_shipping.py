@@ -73,7 +73,7 @@ def test_the_file_has_the_settings_of_the_evaluation_and_no_folder_of_the_machin
 def test_shipping_again_gives_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
     path, card = ship(*finished, tmp_path / "models")
     before = path.read_bytes(), card.read_bytes()
-    code = "import sys; from e3sn_study.cli import main; sys.exit(main(sys.argv[1:]))"  # a process of its own hashes in another order
+    code = "import sys; from e3sn_study.cli import main; sys.exit(main(sys.argv[1:]))"  # another process has another order
     command = ["ship", "--run", str(finished[0]), "--report", str(finished[1].parent), "--out", str(tmp_path / "again")]
     subprocess.run([sys.executable, "-c", code, *command], check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
     assert ((tmp_path / "again" / path.name).read_bytes(), (tmp_path / "again" / card.name).read_bytes()) == before

@@ -486,7 +486,8 @@ def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
 
 
 def test_rules_and_verdicts_have_their_thresholds_from_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sampling_cost.csv").write_text("samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,8,1,400\n64,128,8,1000\n")
+    costs = "samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,8,1,400\n64,128,8,1000\n"
+    (tmp_path / "sampling_cost.csv").write_text(costs)
     monkeypatch.setitem(reference("claims")["thresholds"], "memory", 39)
     table = claims(tmp_path)
     assert table.set_index("Claim").loc["C7", "Verdict"] == "partly"
