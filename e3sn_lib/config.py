@@ -1,263 +1,419 @@
-"""Settings of the study: frozen dataclasses, which `e3sn_lib.profiles.loading` fills from ``profiles/*.yaml``.
+"""Settings of the study: frozen pydantic dataclasses that check their values when they are made.
 
-A *profile* (smoke, cpu, paper) says how much data and time is spent, a *variant* (e3sn, e3sn-s, siammask) which network is
-built and in how many stages it is trained. Each field says where its default comes from: *paper* with its section, *SiamMask*
-(the public code), *inferred* from either, or *ours*.
+`e3sn_lib.profiles.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, paper)
+says how much data and time is spent. A *variant* (e3sn, e3sn-s, siammask) says which network is
+built and in how many stages it is trained. The text below a field says where its default comes
+from: *paper* with its section, *SiamMask* (the public code), *inferred* from one of them, or
+*ours*.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, get_args
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic.dataclasses import dataclass
+
+from e3sn_lib.errors import did_you_mean
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 """What the network can be computed in, see `e3sn_lib.model.device`."""
+TrainKind = Literal["davis", "coco", "youtube_vos", "imagenet_vid", "mask_folder", "synthetic"]
+EvalKind = Literal["davis", "synthetic"]
+Layer = Literal["stem", "layer1", "layer2", "layer3"]
 
 
-@dataclass(frozen=True)
+def _listed(value: Any) -> Any:
+    """Read a single value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _each_once(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("it must name each only once")
+    return value
+
+
+def _levels(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or len(set(value)) < len(value) or not set(value) <= {2, 3, 4}:
+        raise ValueError("it must name some of 2, 3, 4, each only once")
+    return value
+
+
+def _two(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(value) != 2:
+        raise ValueError("a learning rate is two numbers, first and last")
+    return value
+
+
+def _none_or_two(value: tuple[float, ...]) -> tuple[float, ...]:
+    return _two(value) if value else value
+
+
+def _name(value: str) -> str:
+    if not value or value.startswith(".") or "/" in value or "\\" in value:
+        raise ValueError("it must be a name that can be part of a file name")
+    return value
+
+
+def _below(value: str) -> str:
+    if not value or PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
+        raise ValueError("it must be a relative path without '..'")
+    return value
+
+
+def _minus_one_is_none(value: Any) -> Any:
+    """Read -1 as None: older models, checkpoints and runs hold -1 where a setting is not set."""
+    return None if value == -1 and type(value) in (int, float) else value
+
+
+# Kinds of values. "Strict" refuses what pydantic would convert: true for 1, "0.5" for 0.5.
+Count = Annotated[int, Strict(), Field(ge=1, le=10**12)]
+Factor = Annotated[float, Strict(), Field(ge=0, le=1e6)]
+Positive = Annotated[float, Strict(), Field(gt=0, le=1e6)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+BelowOne = Annotated[float, Strict(), Field(ge=0, lt=1)]
+Pixels = Annotated[float, Strict(), Field(ge=0, le=255)]
+Rate = Annotated[float, Strict(), Field(gt=0, le=10)]
+Switch = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(max_length=4000, pattern=r"^\P{Cc}*$")]
+Name = Annotated[Text, Field(max_length=100), AfterValidator(_name)]
+BelowRoot = Annotated[Text, AfterValidator(_below)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Folders = Annotated[tuple[BelowRoot, ...], BeforeValidator(_listed), Field(min_length=1)]
+Rates = Annotated[tuple[Rate, ...], BeforeValidator(_listed)]
+
+_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)  # built at first use
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class ModelConfig:
     """The network; see `e3sn_lib.model.network.build_model`."""
 
-    backbone: str = "resnet50"
+    backbone: Literal["resnet50", "resnet18"] = "resnet50"
     """``resnet50`` (paper 3.2) or ``resnet18`` (ours, for the smoke profile)."""
-    block_layout: str = "v1.5"
-    """Where a bottleneck strides: ``v1.5`` in the 3x3 (torchvision, SiamMask), ``v1`` in the first 1x1 (Caffe, Keras)."""
-    channels: int = 256
+    block_layout: Literal["v1.5", "v1"] = "v1.5"
+    """Where a bottleneck has its stride: ``v1.5`` in the 3x3 (torchvision, SiamMask), ``v1`` in the
+    first 1x1 (Caffe, Keras)."""
+    channels: Annotated[Count, Field(le=4096)] = 256
     """Width of neck, correlation and heads (SiamMask)."""
-    levels: tuple[int, ...] = (2, 3, 4)
-    """Backbone levels whose correlations are fused for the mask (paper 3.4); (4,) is the paper's "E3SN only S"."""
-    fusion: str = "softmax"
-    """How level weights are formed: ``softmax`` of three scalars (inferred from SiamRPN++), ``raw`` scalars, or ``fixed``."""
-    level_scale: str = "mean"
-    """``mean`` divides a level's correlation by its kernel area, so that levels compare (ours); ``sum`` does not (SiamMask)."""
-    base_head: bool = False
-    """Also build SiamMask's 63x63 mask head; stage one of the two-stage baseline trains it."""
+    levels: Annotated[tuple[Annotated[int, Strict()], ...], BeforeValidator(_listed), AfterValidator(_levels)] = (2, 3, 4)
+    """Backbone levels whose correlations are fused for the mask (paper 3.4). The paper's "E3SN only
+    S" has (4,)."""
+    fusion: Literal["softmax", "raw", "fixed"] = "softmax"
+    """Weights of the levels: ``softmax`` of three scalars (inferred from SiamRPN++), ``raw``
+    scalars, or ``fixed``."""
+    level_scale: Literal["mean", "sum"] = "mean"
+    """``mean`` divides the correlation of a level by the area of its kernel, so that levels can be
+    compared (ours). ``sum`` does not divide (SiamMask)."""
+    base_head: Switch = False
+    """Build SiamMask's 63x63 mask head too; stage one of the two-stage baseline trains it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class SamplerConfig:
     """Supervised sampling of candidate windows (paper 3.3)."""
 
-    policy: str = "supervised"
-    """``supervised``: a fixed number per image (paper 3.3); ``all_positive``: all cells of drawn positive anchors (SiamMask)."""
-    samples_per_image: int = 4
-    """K, paper 3.3."""
-    positives_per_image: int = 3
-    """Of the K samples, paper 3.3 (3:1)."""
-    high: float = 0.6
-    """A cell is positive if any of its anchors has a larger IoU (threshold: paper 4.1; "any anchor": inferred)."""
-    low: float = 0.3
-    """A cell is negative if all its anchors have a smaller IoU (threshold: paper 4.1; "all anchors": inferred)."""
-    anchor_positives: int = 16
-    """Anchors per image that train the classifier as positives, at most (SiamMask)."""
-    anchor_total: int = 64
-    """Anchors per image that train the classifier (SiamMask)."""
+    policy: Literal["supervised", "all_positive"] = "supervised"
+    """``supervised``: a fixed number per image (paper 3.3). ``all_positive``: all cells of the
+    drawn positive anchors (SiamMask)."""
+    samples_per_image: Annotated[Count, Field(le=625)] = 4
+    """K (paper 3.3); a search crop of 255 px has 625 windows."""
+    positives_per_image: Count = 3
+    """How many of the K samples are positive (paper 3.3: 3 to 1)."""
+    high: Share = 0.6
+    """A cell is positive if any of its anchors has a larger IoU (threshold: paper 4.1; "any
+    anchor": inferred)."""
+    low: Share = 0.3
+    """A cell is negative if all its anchors have a smaller IoU (threshold: paper 4.1; "all
+    anchors": inferred)."""
+    anchor_positives: Count = 16
+    """Largest number of anchors per image that train the classifier as positives (SiamMask)."""
+    anchor_total: Count = 64
+    """Number of anchors per image that train the classifier (SiamMask)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SamplerConfig:
+        for less, more in (
+            ("positives_per_image", "samples_per_image"),
+            ("anchor_positives", "anchor_total"),
+            ("low", "high"),
+        ):
+            if getattr(self, less) > (limit := getattr(self, more)):
+                value = getattr(self, less)
+                raise ValueError(f"{less} is {value}; it must be at most sampler.{more}, {limit}")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class LossConfig:
     """Equation 3 and its three terms."""
 
-    cls_weight: float = 1.0
-    loc_weight: float = 1.0
-    mask_weight: float = 32.0
+    cls_weight: Factor = 1.0
+    loc_weight: Factor = 1.0
+    mask_weight: Factor = 32.0
     """Weights of equation 3 (paper 3.2). SiamMask's code has 1, 1.2, 36."""
-    loc: str = "smooth_l1"
+    loc: Literal["smooth_l1", "l1"] = "smooth_l1"
     """``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code)."""
-    loc_beta: float = 1.0
+    loc_beta: Factor = 1.0
     """Where smooth L1 turns linear, in units of the encoded offsets (torch's default)."""
-    negatives: str = "zero"
-    """What a negative sample contributes: ``zero`` (equation 4 literally) or ``background`` (ours: all pixels -1, weight 1)."""
+    negatives: Literal["zero", "background"] = "zero"
+    """What a negative sample adds to the mask loss: ``zero``, nothing (equation 4 literally), or
+    ``background``, all pixels with label -1 and weight 1 (ours)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class AugmentConfig:
-    """Random changes of a training pair; pixels are pixels of the crop (SiamMask's values unless said)."""
+    """Random changes of a training pair; pixels are pixels of the crop.
 
-    template_shift: float = 4.0
-    template_scale: float = 0.05
-    search_shift: float = 64.0
-    search_scale: float = 0.18
-    search_zoom: float = 0.0
-    """Change of the search crop's size as a whole, up to this factor more or less: with x and y scaled apart alone, sizes hardly
-    vary and a network of few pairs learns to ignore them (ours)."""
-    blur: float = 0.18
-    grey: float = 0.25
-    flip: float = 0.5
+    Values are SiamMask's unless another source is named.
+    """
+
+    template_shift: Pixels = 4.0
+    template_scale: BelowOne = 0.05
+    search_shift: Pixels = 64.0
+    search_scale: BelowOne = 0.18
+    search_zoom: Annotated[Factor, Field(le=10)] = 0.0
+    """Largest change of the object's size in the search crop, x and y alike: 0.3 is up to 1.3 times
+    larger or smaller. Without it sizes hardly vary, and a network that sees few pairs learns to
+    ignore them (ours)."""
+    blur: Share = 0.18
+    grey: Share = 0.25
+    flip: Share = 0.5
     """Ours; SiamMask's flip is off."""
-    colour: float = 0.2
-    """Strength of brightness, contrast and saturation changes, drawn apart for template and search (ours)."""
-    rotation: float = 0.0
+    colour: Share = 0.2
+    """Strength of changes of brightness, contrast and saturation, drawn apart for template and
+    search (ours)."""
+    rotation: Annotated[Factor, Field(le=180)] = 0.0
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
-    new_background: float = 0.0
-    """Probability that a still image's object is pasted onto another image as search (ours: synthetic motion)."""
+    new_background: Share = 0.0
+    """Probability that the object of a still image is pasted onto another image to make the search
+    image (ours: synthetic motion). An image that shows other objects of its category stays as it
+    is."""
+    distractor: Share = 0.0
+    """Probability that a second object is pasted into the search crop, beside the target or partly in
+    front of it. Above 0, some of the negative anchors lie on such objects, pasted or real (ours)."""
+    negative_alike: Share = 0.0
+    """Share of the negative pairs that show another object of the same set and, where the set knows
+    categories, of the same category (ours)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class TrainSetConfig:
     """One source of training pairs."""
 
-    kind: str
-    """``davis``, ``coco``, ``youtube_vos``, ``imagenet_vid``, ``mask_folder`` or ``synthetic``."""
-    path: tuple[str, ...]
-    """Folder below the data root; of several the first that exists."""
-    weight: float = 1.0
+    kind: TrainKind
+    path: Folders
+    """Folder below the data root. If there are several, the first that exists is used."""
+    weight: Factor = 1.0
     """Share of the pairs drawn from this set, relative to the others."""
-    frame_range: int = 1
+    frame_range: Count = 1
     """Largest distance between template and search, in annotated frames (SiamMask)."""
-    year: int = 2016
-    split: str = "train"
-    images: str = "images"
-    annotations: str = "annotations.json"
-    min_area: float = 1000.0
-    """Objects with fewer pixels teach nothing (SiamMask: 1000 for YouTube-VOS); of ImageNet-VID, boxes only, all do."""
-    hold_out: tuple[str, ...] = ()
-    """Sequences kept out of training so that choices can be made on them."""
+    year: Literal[2016, 2017] = 2016
+    split: BelowRoot = "train"
+    images: BelowRoot = "images"
+    masks: BelowRoot = "masks"
+    """Folder of the masks of a ``mask_folder``."""
+    mask_suffix: Text = ""
+    """What a mask's name has after the name of its image (Penn-Fudan: ``_mask``)."""
+    mask_kind: Literal["binary", "trimap", "ids"] = "binary"
+    """``binary``: above 127 is the object. ``trimap``: 1 object, 2 background, 3 border, which is
+    halved (Oxford-IIIT Pet). ``ids``: one object for each value above 0."""
+    annotations: BelowRoot = "annotations.json"
+    min_area: Annotated[Factor, Field(le=1e9)] = 1000.0
+    """Objects with fewer pixels are left out (SiamMask: 1000 for YouTube-VOS). ImageNet-VID has
+    boxes only; all of its objects are used."""
+    hold_out: Texts = ()
+    """Sequences that are kept out of training, so that choices can be made on them."""
+    hold_out_share: BelowOne = 0.0
+    """Share of the images of a ``coco`` set that are kept out of training, to measure changes to
+    look-alikes on them (ours)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class EvalSetConfig:
     """One benchmark."""
 
-    name: str
-    kind: str
-    path: tuple[str, ...]
-    year: int = 2016
-    split: str = "val"
-    sequences: tuple[str, ...] = ()
-    """Only these; empty: all of the split."""
+    name: Name
+    kind: EvalKind
+    path: Folders
+    year: Literal[2016, 2017] = 2016
+    split: BelowRoot = "val"
+    sequences: Texts = ()
+    """Only these sequences; empty: all of the split."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class DataConfig:
-    root: str = ""
-    """Folder that holds all sets; the command line's ``--data`` or ``E3SN_DATA`` fill it in."""
-    train: tuple[TrainSetConfig, ...] = ()
-    evaluation: tuple[EvalSetConfig, ...] = ()
-    negative_pairs: float = 0.2
+    """Where the data are, and how pairs are drawn from them."""
+
+    root: Text = ""
+    """Folder that holds all sets; replaced by ``--data`` or the environment's ``E3SN_DATA``."""
+    train: Annotated[tuple[TrainSetConfig, ...], BeforeValidator(_listed)] = ()
+    evaluation: Annotated[tuple[EvalSetConfig, ...], BeforeValidator(_listed)] = ()
+    negative_pairs: Share = 0.2
     """Share of pairs whose search image shows another object (SiamMask)."""
-    workers: int = 0
-    """Processes that prepare pairs; the pairs do not depend on it."""
+    workers: Annotated[int, Strict(), Field(ge=0, le=64)] = 0
+    """Processes that prepare pairs. The pairs do not depend on their number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class StageConfig:
-    """One training stage. E3SN has one (paper: end to end), SiamMask two."""
+    """One training stage. E3SN has one (paper: end to end), SiamMask has two."""
 
-    share: float = 1.0
-    """Of the run's pairs."""
-    mask: str = "refine"
+    share: Annotated[Share, Field(gt=0)] = 1.0
+    """Share of the run's pairs; the shares of all stages add up to 1."""
+    mask: Literal["refine", "base"] = "refine"
     """Which mask head is trained: ``refine`` or ``base`` (63x63)."""
-    search_size: int = 255
+    search_size: Literal[255, 143] = 255
     """Pixels (paper 4.1); SiamMask's second stage uses 143."""
-    search_shift: float = -1.0
-    """Overrides ``augment.search_shift`` where it is not negative."""
-    negative_pairs: float = -1.0
-    """Overrides ``data.negative_pairs`` where it is not negative."""
-    train_location: bool = True
-    """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's second stage)."""
-    lr: tuple[float, ...] = ()
+    search_shift: Annotated[Pixels | None, BeforeValidator(_minus_one_is_none)] = None
+    """Replaces ``augment.search_shift`` in this stage; None: not set."""
+    negative_pairs: Annotated[Share | None, BeforeValidator(_minus_one_is_none)] = None
+    """Replaces ``data.negative_pairs`` in this stage; None: not set."""
+    train_location: Switch = True
+    """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's stage two)."""
+    lr: Annotated[Rates, AfterValidator(_none_or_two)] = ()
     """First and last learning rate; empty: those of ``train.lr``."""
-    warmup: float = -1.0
-    """Overrides ``train.warmup`` where it is not negative."""
-    sets: dict[str, float] = field(default_factory=dict)
-    """Weights of training sets by kind, in place of their own in this stage; 0 leaves a set out."""
+    warmup: Annotated[Share | None, BeforeValidator(_minus_one_is_none)] = None
+    """Replaces ``train.warmup`` in this stage; None: not set."""
+    sets: dict[str, Factor] = field(default_factory=dict)
+    """Weights of training sets in this stage by kind, instead of their own; 0 leaves a set out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class TrainConfig:
-    pairs: int = 12_000_000
+    """How long, how fast and from where a network is trained."""
+
+    pairs: Count = 12_000_000
     """Image pairs of the whole run (SiamMask: 20 epochs of 600k; the paper does not say)."""
-    batch_size: int = 64
-    """Pairs of a step, over all processes (SiamMask)."""
-    accumulate: int = 1
-    """Parts in which a process computes its share of a batch, one after another, to save memory; batch-norm sees each by itself."""
-    optimiser: str = "sgd"
+    batch_size: Annotated[Count, Field(le=65_536)] = 64
+    """Pairs of a step, summed over all processes (SiamMask)."""
+    accumulate: Count = 1
+    """Number of parts in which a process computes its share of a batch, one after another, to save
+    memory. Batch-norm sees each part by itself."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    lr: tuple[float, ...] = (2e-3, 2e-4)
+    momentum: BelowOne = 0.9
+    weight_decay: Share = 1e-4
+    lr: Annotated[Rates, AfterValidator(_two)] = (2e-3, 2e-4)
     """First and last rate of the logarithmic decay (paper 4.1)."""
-    warmup: float = 0.0
-    """Share of the steps with a rising rate: linearly (ours) or, with ``epochs``, by epoch from a fifth (SiamMask). Paper: none."""
-    epochs: int = 20
-    """The rate changes once an epoch (paper 4.1); 0: every step."""
-    mask_lr: float = 0.1
-    """Multiplier for mask correlation, fusion weights and refinement (paper 4.1)."""
-    backbone_lr: float = 0.1
-    """Multiplier for trainable backbone layers (SiamMask)."""
-    unfreeze_at: float = 0.5
-    """Share of the steps after which ``train_layers`` of the backbone are trained (SiamMask: epoch 10 of 20)."""
-    train_layers: tuple[str, ...] = ("layer2", "layer3")
-    """Backbone layers that are ever trained (SiamMask); their batch-norm statistics stay as they are."""
-    train_shortcuts: bool = True
-    """False leaves the 3x3 shortcuts of layer2 and layer3 the 1x1 ones that ImageNet weights put in their centre (ours: faster)."""
-    clip: float = 10.0
-    """Largest gradient norm, for each parameter group by itself (value: SiamMask; by group: ours)."""
-    precision: str = "auto"
-    """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest this device computes natively."""
-    average: float = 0.0
-    """Decay of an exponential moving average of the weights, smaller in each stage's first steps; 0: none (ours)."""
-    weights: str = "torchvision"
-    """Initial backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a safetensors file below the data root."""
-    log_every: int = 20
-    checkpoint_every: int = 500
+    warmup: Share = 0.0
+    """Share of the steps in which the rate rises: in a line (ours) or, with ``epochs``, by epoch
+    from a fifth (SiamMask). Paper: none."""
+    epochs: Annotated[int, Strict(), Field(ge=0, le=10**6)] = 20
+    """The rate changes once an epoch (paper 4.1); 0: at every step."""
+    mask_lr: Factor = 0.1
+    """Factor on the rate of mask correlation, fusion weights and refinement (paper 4.1)."""
+    backbone_lr: Factor = 0.1
+    """Factor on the rate of trainable backbone layers (SiamMask)."""
+    unfreeze_at: Share = 0.5
+    """Share of the steps after which ``train_layers`` of the backbone are trained (SiamMask: epoch
+    10 of 20); 1: never."""
+    train_layers: Annotated[tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)] = ("layer2", "layer3")
+    """Backbone layers that are trained at all (SiamMask). Their batch-norm statistics do not
+    change."""
+    train_shortcuts: Switch = True
+    """False keeps the 3x3 shortcuts of layer2 and layer3 as they start: the 1x1 of the ImageNet
+    weights in their centre (ours: faster)."""
+    clip: Positive = 10.0
+    """Largest norm of the gradient of each parameter group (value: SiamMask; by group: ours)."""
+    precision: Precision = "auto"
+    """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest type that this device computes
+    natively."""
+    average: BelowOne = 0.0
+    """Decay of an exponential moving average of the weights, smaller in the first steps of each
+    stage; 0: no average (ours)."""
+    weights: Annotated[Text, Field(min_length=1)] = "torchvision"
+    """First weights of the backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a
+    safetensors file below the data root."""
+    init_weights: Text = ""
+    """A model file of this project from which the whole network starts, so that a long run can be
+    made of legs; empty: none (ours)."""
+    init_sha256: Text = ""
+    """First digits of that file's SHA-256. They belong to the run's identity; empty: filled in when
+    training starts."""
+    backup: Text = ""
+    """A second folder that gets a copy of each checkpoint. A run whose own folder is gone goes on
+    from there."""
+    log_every: Count = 20
+    checkpoint_every: Count = 500
     """Both in steps."""
-    tensorboard: bool = False
-    """Also write the log for TensorBoard."""
+    tensorboard: Switch = False
+    """Write the log for TensorBoard too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class TrackConfig:
-    """Inference (SiamMask's DAVIS values unless said)."""
+    """Inference. Values are those of SiamMask's DAVIS evaluation unless another source is named."""
 
-    penalty_k: float = 0.04
-    window_influence: float = 0.40
-    size_lr: float = 1.0
-    mask_threshold: float = 0.5
-    """Paper 4.1; SiamMask's DAVIS setting is 0.35."""
-    score: str = "penalised"
-    """Which score is maximised: ``penalised`` and windowed (SiamMask) or ``raw`` (the paper's words in 4.1)."""
-    crop: str = "exact"
-    """``exact`` keeps crop and paste-back registered; ``siammask`` repeats the public code's rounding, for its checkpoints."""
+    penalty_k: Factor = 0.04
+    window_influence: Share = 0.40
+    size_lr: Share = 1.0
+    mask_threshold: Annotated[BelowOne, Field(gt=0)] = 0.5
+    """Paper 4.1; SiamMask's DAVIS evaluation has 0.35."""
+    score: Literal["penalised", "raw"] = "penalised"
+    """Which score chooses the cell: ``penalised`` and windowed (SiamMask) or ``raw`` (the words of
+    paper 4.1)."""
+    crop: Literal["exact", "siammask"] = "exact"
+    """``exact`` keeps crop and paste-back aligned; ``siammask`` rounds as the public code does, for
+    its checkpoints."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class StudyConfig:
-    """Which runs a study makes beside the main one (ours); no run depends on it."""
+    """Which runs a study makes beside the main one (ours). No run depends on it."""
 
-    comparison: tuple[str, ...] = ()
-    """Settings ``key=value`` of the runs that are compared with each other (Tables 3 and 4), on equal budgets; none: as the main
-    run's."""
-    seeds: int = 1
-    """Compared runs of each network, with one seed after the other."""
-    ablation: tuple[str, ...] = ()
-    """Settings of the ablations' runs, which have one seed each; none: no ablations are made."""
+    comparison: Texts = ()
+    """Settings ``key=value`` of the runs that are compared with each other on equal budgets (Tables
+    3 and 4); empty: those of the main run."""
+    seeds: Annotated[Count, Field(le=100)] = 1
+    """Number of compared runs of each network, with one seed after the other."""
+    ablation: Texts = ()
+    """Settings of the ablations' runs, one seed each; empty: no ablations are made."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class Profile:
     """Everything that determines a run."""
 
-    name: str
-    variant: str
-    seed: int = 0
-    title: str = ""
+    name: Name
+    variant: Name
+    seed: Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)] = 0
+    title: Text = ""
     """One line for headings: what the numbers of this profile mean."""
-    minutes: float = 0.0
-    """Expected time of the whole study on the hardware the title names; 0: not known."""
+    minutes: Factor = 0.0
+    """Expected time of the whole study on the hardware that the title names; 0: not known."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    stages: dict[str, StageConfig] = field(default_factory=dict)
+    stages: Annotated[dict[Text, StageConfig], Field(min_length=1)] = field(default_factory=lambda: {"end_to_end": StageConfig()})
     track: TrackConfig = field(default_factory=TrackConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
 
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Profile:
+        kinds = {each.kind for each in self.data.train}
+        for name, stage in self.stages.items():
+            if stage.mask == "base" and not self.model.base_head:
+                raise ValueError(f"stages.{name}.mask is 'base'; this needs model.base_head=true")
+            if unknown := sorted(set(stage.sets) - kinds):
+                hint = did_you_mean(unknown[0], kinds)
+                raise ValueError(f"stages.{name}.sets names {unknown[0]!r}{hint}; data.train has no such set")
+        total = sum(stage.share for stage in self.stages.values())
+        if abs(total - 1) > 1e-6:
+            keys = ", ".join(f"stages.{name}.share" for name in self.stages)
+            raise ValueError(f"{keys}: the sum is {total:g}; it must be 1")
+        return self
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts, strings and numbers; `profile_from_dict` is its inverse."""
+        """Return plain lists, dicts, strings and numbers; `profile_from_dict` is the inverse."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
-import pandas as pd
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _davis_palette() -> list[int]:
@@ -30,7 +34,13 @@ def _davis_palette() -> list[int]:
 
 DAVIS_PALETTE = _davis_palette()
 
-
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""Kinds of image that are read; the content decides, not the suffix."""
+LARGEST_IMAGE = 2**28
+"""Bytes of the largest image, mask or list that is read."""
+LARGEST_SIZE = 2**26
+"""Pixels of the largest image or mask that is read, 8192 x 8192."""
 PAGE_WIDTH = 1600
 """Pixels of an image that is embedded in a page; its file lies beside the report."""
 
@@ -72,42 +82,115 @@ def as_webp(source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: i
     return encoded.getvalue(), flat.size
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image as (H, W, 3) RGB uint8.
+def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+    """Return the names of a folder's files with one of these suffixes, in order; an absent folder has none.
+
+    Names that begin with a dot are no data: macOS puts ``._NAME`` beside NAME on foreign disks.
+    """
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [each for each in names if not each.startswith(".") and each.lower().endswith(suffixes)]
+
+
+def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> bytes:
+    """Return what a regular file holds.
+
+    Args:
+        path: of the file; a pipe or a device is refused, because reading it may never end.
+        what: "image" or the like, for the message.
+        largest: in bytes.
 
     Raises:
-        InputError: the file is missing, damaged or cut short.
+        InputError: the file is missing, unreadable, no regular file, or larger than `largest`.
     """
     try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"cannot read image {path}: {error.strerror}") from error
-    if path.suffix.lower() in (".jpg", ".jpeg") and encoded[-4096:].tobytes().rfind(b"\xff\xd9") < 0:
-        raise InputError(f"image {path} is cut short (no end-of-image marker); copy or download it again")
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if image is None:
-        raise InputError(f"image {path} is damaged or not an image; copy or download it again")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"cannot read {what} {path}: it is a folder, a pipe or a device, no file")
+        if status.st_size > largest:
+            raise InputError(f"{what} {path} has {status.st_size:,} bytes; at most {largest:,} are read")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {what} {path}: {reason}") from error
+
+
+def read_text(path: Path, what: str = "file") -> str:
+    """Return the text of a file in UTF-8; the byte order mark that Windows editors put first is left out.
+
+    Raises:
+        InputError: as `read_bytes`, or it is no UTF-8.
+    """
+    try:
+        return read_bytes(path, what).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {what} {path}: it is no text in UTF-8 ({error})") from error
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Return an image as (H, W, 3) RGB uint8, whatever its suffix says it is.
+
+    Pixels are as stored: a turn that a camera noted (EXIF) is not made, since masks, boxes and
+    annotations are made for the stored pixels.
+
+    Raises:
+        InputError: the file cannot be read, is no image, too large, damaged or cut short.
+    """
+    encoded, image = _opened(path, "image")
+    try:
+        if image.format in ("JPEG", "MPO"):
+            return simplejpeg.decode_jpeg(encoded, "RGB")  # strict, where OpenCV fills up with grey
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except (ValueError, cv2.error) as error:
+        if "Premature end" in str(error):
+            raise _damaged("image", path, "cut short (no end-of-image marker)") from error
+        raise _damaged("image", path, f"damaged ({_one_line(error)})") from error
+    if pixels is None:
+        raise _damaged("image", path, "cut short or damaged")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """A mask as (H, W) uint8: palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255).
+    """Return a mask as (H, W) uint8: palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255).
 
     Raises:
-        InputError: the file is missing or damaged, or its colours are no object ids.
+        InputError: the file cannot be read, is no image, too large or damaged, or its colours are
+            no object ids.
     """
+    _, image = _opened(path, "mask")
+    bands = image.getbands()
+    if bands not in (("P",), ("L",), ("1",), ("L", "A")):  # DAVIS-2016 has one mask of mode LA
+        raise InputError(f"mask {path} has colours ({image.mode}); it must be a palette or grey image of object ids")
     try:
-        with Image.open(path) as image:
-            bands = image.getbands()
-            if bands not in (("P",), ("L",), ("1",), ("L", "A")):  # DAVIS-2016 has one mask of mode LA
-                raise InputError(f"mask {path} has colours ({image.mode}); it must be a palette or grey image of object ids")
-            mask = np.array(image.convert("L") if bands == ("1",) else image)  # black and white is 0 and 255
-    except UnidentifiedImageError as error:
-        raise InputError(f"mask {path} is damaged or not an image; copy or download it again") from error
-    except (OSError, SyntaxError) as error:
-        reason = getattr(error, "strerror", None) or f"damaged ({' '.join(str(error).split())})"
-        raise InputError(f"cannot read mask {path}: {reason}") from error
+        mask = np.array(image.convert("L") if bands == ("1",) else image)  # black and white is 0 and 255
+    except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
+        raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
     return np.ascontiguousarray(mask[..., 0] if mask.ndim == 3 else mask, dtype=np.uint8)
+
+
+def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
+    """Return a file's bytes and the image in them, of which only the header has been read."""
+    encoded = read_bytes(path, what)
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        too_large = image.width * image.height > LARGEST_SIZE
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        too_large = True
+    except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
+        is_jpeg = encoded.startswith(b"\xff\xd8")
+        how = "cut short or damaged" if is_jpeg else f"damaged or no image ({', '.join(FORMATS)})"
+        raise _damaged(what, path, how) from error
+    if too_large:
+        raise InputError(f"{what} {path} is too large; at most {LARGEST_SIZE:,} pixels are read")
+    return encoded, image
+
+
+def _damaged(what: str, path: Path, how: str) -> InputError:
+    return InputError(f"{what} {path} is {how}; copy or download it again")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def write_mask(path: Path, ids: NDArray[np.uint8]) -> None:

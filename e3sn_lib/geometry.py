@@ -19,14 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torchvision.ops import box_convert
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
@@ -36,47 +33,51 @@ TEMPLATE_SIZE = 127
 """Pixels of the template crop and of a candidate window (paper 4.1)."""
 CELLS = 25
 """Rows and columns of the correlation map of a 255 px search crop."""
+WINDOW_MARGIN = 32
+"""How far, in pixels, the first candidate window of a 255 px search crop reaches beyond the crop (SiamMask)."""
 ANCHOR_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 ANCHOR_SCALE = 8
 
 
-def anchor_sizes() -> Tensor:
+def anchor_sizes() -> NDArray[np.float64]:
     """(5, 2) width and height in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
     sizes = []
     for ratio in ANCHOR_RATIOS:  # height / width; truncated like SiamMask's
         width = int(math.sqrt(STRIDE * STRIDE / ratio))
         sizes.append((width * ANCHOR_SCALE, int(width * ratio) * ANCHOR_SCALE))
-    return torch.tensor(sizes, dtype=torch.float64)
+    return np.array(sizes, np.float64)
 
 
-def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Tensor:
-    """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`, float64.
+def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
+    """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`.
 
     `centre` is 127.5, the middle of a 255 px crop, for training, and 0 for tracking, relative to the crop's middle.
     """
-    offsets = centre + STRIDE * (torch.arange(cells, dtype=torch.float64) - (cells - 1) / 2)
-    cy, cx = torch.meshgrid(offsets, offsets, indexing="ij")
+    offsets = centre + STRIDE * (np.arange(cells) - (cells - 1) / 2)
     sizes = anchor_sizes()
-    grid = torch.empty(len(sizes), cells, cells, 4, dtype=torch.float64)
-    grid[..., 0], grid[..., 1] = cx, cy
+    grid = np.empty((len(sizes), cells, cells, 4))
+    grid[..., 0], grid[..., 1] = offsets, offsets[:, None]
     grid[..., 2:] = sizes[:, None, None]
     return grid
 
 
-def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> Tensor:
+def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
     """`anchors_cxcywh` as corners."""
-    return box_convert(anchors_cxcywh(centre, cells), "cxcywh", "xyxy")
+    anchors = anchors_cxcywh(centre, cells)
+    middle, half = anchors[..., :2], anchors[..., 2:] / 2
+    return np.concatenate([middle - half, middle + half], axis=-1)
 
 
-def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor) -> Tensor:
+def encode_boxes(boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy, w, h."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
-    return torch.cat([centre, (boxes_cxcywh[..., 2:] / anchors[..., 2:]).log()], dim=-1)
+    return np.concatenate([centre, np.log(boxes_cxcywh[..., 2:] / anchors[..., 2:])], axis=-1)
 
 
-def decode_boxes(offsets: Tensor, anchors: Tensor) -> Tensor:
+def decode_boxes(offsets: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse of `encode_boxes`: (..., 4) boxes as cx, cy, w, h."""
-    return torch.cat([offsets[..., :2] * anchors[..., 2:] + anchors[..., :2], offsets[..., 2:].exp() * anchors[..., 2:]], dim=-1)
+    centre = offsets[..., :2] * anchors[..., 2:] + anchors[..., :2]
+    return np.concatenate([centre, np.exp(offsets[..., 2:]) * anchors[..., 2:]], axis=-1)
 
 
 def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
@@ -177,6 +178,21 @@ class Crop:
         """The bounding rectangle, in the crop, of a frame box."""
         return _map_box(self.matrix, box_frame_xyxy)
 
+    def mask_box(self, mask: NDArray[np.bool_]) -> Box | None:
+        """Return the bounding rectangle, in crop coordinates, of a frame mask (H, W); None if the mask is empty.
+
+        The rectangle is exact for any rotation, and it may reach beyond the crop: the whole object counts.
+        """
+        rows = np.flatnonzero(mask.any(axis=1))
+        if rows.size == 0:
+            return None
+        left = mask[rows].argmax(axis=1)
+        right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
+        x, y = np.tile(np.concatenate([left, right]), 2), np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)])
+        corners = self.matrix @ np.stack([x, y, np.ones_like(x)])
+        (x1, y1), (x2, y2) = corners.min(axis=1), corners.max(axis=1)
+        return float(x1), float(y1), float(x2), float(y2)
+
 
 @dataclass(frozen=True)
 class SiamMaskCrop:
@@ -222,10 +238,17 @@ def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return shifted
 
 
-def paste_mask(
-    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Bring a window's soft mask back to the frame, bilinearly.
+class Patch(NamedTuple):
+    """A soft mask in the part of the frame that its window covers."""
+
+    soft: NDArray[np.float32]
+    """(h, w) probabilities."""
+    rows: slice
+    columns: slice
+
+
+def paste_patch(soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]) -> Patch:
+    """Bring a window's soft mask back to the frame, bilinearly, only where the window reaches.
 
     Args:
         soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
@@ -234,16 +257,34 @@ def paste_mask(
         frame_hw: size of the frame.
 
     Returns:
-        (H, W) float32, `crop.outside` where the window does not reach.
+        The part of the frame with the window; it is empty if the window lies outside the frame.
     """
-    return cv2.warpAffine(  # type: ignore[return-value]
-        soft_mask,
-        crop.window_to_frame(window_crop_xy, frame_hw),
-        frame_hw[::-1],
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=crop.outside,
-    )
+    matrix = crop.window_to_frame(window_crop_xy, frame_hw)
+    ends = (-1.0, float(len(soft_mask)))  # one pixel further, bilinear values are those of the outside
+    left, top, right, bottom = _map_box(matrix, (ends[0], ends[0], ends[1], ends[1]))
+    rows, columns = _whole_pixels(top, bottom, frame_hw[0]), _whole_pixels(left, right, frame_hw[1])
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    if min(size) == 0:
+        return Patch(np.zeros(size[::-1], np.float32), rows, columns)
+    matrix[:, 2] -= (columns.start, rows.start)
+    soft = cv2.warpAffine(soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside)
+    return Patch(soft, rows, columns)  # type: ignore[arg-type]
+
+
+def paste_mask(
+    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return `paste_patch` in a whole frame: (H, W) float32, `crop.outside` where the window does not reach."""
+    patch = paste_patch(soft_mask, window_crop_xy, crop, frame_hw)
+    pasted = np.full(frame_hw, crop.outside, np.float32)
+    pasted[patch.rows, patch.columns] = patch.soft
+    return pasted
+
+
+def _whole_pixels(first: float, last: float, limit: int) -> slice:
+    """Return the pixel indices between two positions, inside a frame of `limit` pixels."""
+    start = min(max(math.floor(first), 0), limit)
+    return slice(start, max(min(math.ceil(last) + 1, limit), start))
 
 
 def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

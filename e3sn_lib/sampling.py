@@ -5,13 +5,12 @@ Both run in the data workers, on one image pair at a time, with the pair's own r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from torchvision.ops import box_convert, box_iou
 
 from e3sn_lib.config import SamplerConfig
 from e3sn_lib.geometry import CELLS, Box, anchors_cxcywh, anchors_xyxy, encode_boxes
@@ -42,33 +41,61 @@ class Samples:
 
 def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> NDArray[np.float64]:
     """(5, cells, cells) intersection over union of each anchor with the target."""
-    anchors = anchors_xyxy(centre, cells)
-    target = torch.tensor([box_crop_xyxy], dtype=torch.float64)
-    return box_iou(anchors.reshape(-1, 4), target).reshape(anchors.shape[:3]).numpy()
+    anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
+    corner, far_corner = np.maximum(anchors[..., :2], target[:2]), np.minimum(anchors[..., 2:], target[2:])
+    common = np.maximum(far_corner - corner, 0).prod(axis=-1)
+    areas = (anchors[..., 2:] - anchors[..., :2]).prod(axis=-1) + (target[2:] - target[:2]).prod()
+    return np.asarray(common / (areas - common))
 
 
 def anchor_targets(
-    iou: NDArray[np.float64], box_crop_xyxy: Box, config: SamplerConfig, rng: Generator, centre: float = 127.5
+    iou: NDArray[np.float64],
+    box_crop_xyxy: Box,
+    config: SamplerConfig,
+    rng: Generator,
+    centre: float = 127.5,
+    alike_crop_xyxy: Sequence[Box] = (),
 ) -> AnchorTargets:
-    """Positives above the high threshold, negatives below the low one, thinned out to 16 and 64 in all (SiamMask)."""
+    """Positives above the high threshold, negatives below the low one, thinned out to 16 and 64 in all (SiamMask).
+
+    Where look-alikes of the target are known, up to 16 of the negatives are anchors that lie on them: of 48 drawn from all
+    3,000, hardly one would (ours).
+    """
     positive, negative = np.flatnonzero(iou > config.high), np.flatnonzero(iou < config.low)
     positive = rng.permutation(positive)[: config.anchor_positives]
-    negative = rng.permutation(negative)[: config.anchor_total - len(positive)]
+    negative = rng.permutation(negative)
+    if alike_crop_xyxy:
+        on_each = [anchor_iou(box, iou.shape[-1], centre) for box in alike_crop_xyxy]
+        on_them = np.max(on_each, axis=0).ravel()[negative]
+        hard = np.flatnonzero(on_them > config.high)[: config.anchor_positives]
+        negative = np.concatenate([negative[hard], np.delete(negative, hard)])
+    negative = negative[: config.anchor_total - len(positive)]
     labels = np.full(iou.size, -1, np.int8)
     labels[positive], labels[negative] = 1, 0
     cells = iou.shape[-1]
-    target = box_convert(torch.tensor(box_crop_xyxy, dtype=torch.float64), "xyxy", "cxcywh")
-    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).permute(3, 0, 1, 2)
-    return AnchorTargets(labels.reshape(iou.shape), offsets.float().numpy())
+    x1, y1, x2, y2 = box_crop_xyxy
+    target = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+    offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).transpose(3, 0, 1, 2)
+    return AnchorTargets(labels.reshape(iou.shape), offsets.astype(np.float32))
 
 
-def negative_pair_targets(config: SamplerConfig, rng: Generator, cells: int = CELLS) -> AnchorTargets:
-    """Search and template show different objects: a few central anchors are negatives, nothing else is taught (SiamMask)."""
+def negative_pair_targets(
+    config: SamplerConfig, rng: Generator, cells: int = CELLS, iou: NDArray[np.float64] | None = None
+) -> AnchorTargets:
+    """Search and template show different objects: a few central anchors are negatives, nothing else is taught (SiamMask).
+
+    With `iou`, that of the anchors with the object that is shown, half of them are anchors that lie on it (ours).
+    """
     labels = np.full((5, cells, cells), -1, np.int8)
     middle = slice(cells // 2 - NEGATIVE_PAIR_REACH, cells // 2 + NEGATIVE_PAIR_REACH + 1)
     central = np.zeros_like(labels, dtype=bool)
     central[:, middle, middle] = True
-    chosen = rng.permutation(np.flatnonzero(central))[: config.anchor_positives]
+    on_it = np.empty(0, np.int64)
+    if iou is not None:
+        on_it = rng.permutation(np.flatnonzero(iou > config.high))[: config.anchor_positives // 2]
+        central.ravel()[on_it] = False
+    chosen = rng.permutation(np.flatnonzero(central))[: config.anchor_positives - len(on_it)]
+    chosen = np.concatenate([on_it, chosen])
     labels.ravel()[chosen] = 0
     return AnchorTargets(labels, np.zeros((4, 5, cells, cells), np.float32))
 

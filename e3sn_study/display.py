@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +14,8 @@ from IPython.display import Image as ShownImage
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
-from e3sn_lib.errors import InputError
-from e3sn_lib.files import atomic_path
-from e3sn_lib.tracking.video import Image, write_clip
+from e3sn_lib.tracking.clip import write_clip
+from e3sn_lib.tracking.video import Image
 from e3sn_study.figures.style import SCREEN_DPI, save_figure
 from e3sn_study.tables.cells import to_markdown
 
@@ -56,43 +54,28 @@ def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:
     return Markdown(f"{title}{to_markdown(table)}{below}")  # type: ignore[no-untyped-call]
 
 
-def show_clip(frames: Iterable[Image], path: Path, fps: float = 12.0, width: int = 640) -> Any:
-    """Write frames as a short WebM and show it, inside the notebook itself.
-
-    Where OpenCV has no VP9 encoder, an animated WebP of the same name takes its place.
+def show_clip(frames: Iterable[Image], path: Path, fps: float = 12.0, width: int = 640) -> Video:
+    """Write frames as a short MP4 and show it, inside the notebook itself.
 
     Raises:
         InputError: there are no frames.
     """
-    shown = [_narrowed(frame, width) for frame in frames]
-    if not shown:
-        raise InputError(f"cannot write {path}: there are no frames")
-    while True:
-        try:
-            write_clip(path.with_suffix(".webm"), shown, fps)
-        except InputError:
-            return _show_webp(shown, path.with_suffix(".webp"), fps)
-        if path.with_suffix(".webm").stat().st_size <= LARGEST_CLIP or shown[0].shape[1] < 160:
-            break
+    path, shown = path.with_suffix(".mp4"), [_narrowed(frame, width) for frame in frames]
+    write_clip(path, shown, fps)
+    while path.stat().st_size > LARGEST_CLIP and shown[0].shape[1] >= 160:
         shown = [_narrowed(frame, round(frame.shape[1] * 0.75)) for frame in shown]
+        write_clip(path, shown, fps)
     return Video(  # type: ignore[no-untyped-call]
-        data=path.with_suffix(".webm").read_bytes(),
+        data=path.read_bytes(),
         embed=True,
-        mimetype="video/webm",
+        mimetype="video/mp4",
         width=shown[0].shape[1],
         html_attributes="controls loop muted",
     )
 
 
-def _show_webp(frames: list[Image], path: Path, fps: float) -> ShownImage:
-    first, *others = [PillowImage.fromarray(frame) for frame in frames]
-    with atomic_path(path) as temporary:
-        first.save(temporary, format="WEBP", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, quality=60)
-    return ShownImage(data=path.read_bytes(), format="webp", width=first.width)  # type: ignore[no-untyped-call]
-
-
 def _narrowed(frame: Image, width: int) -> Image:
-    """At most `width` pixels wide, with even sides as video encoders want them."""
+    """Return a frame that is at most `width` pixels wide, with even sides."""
     scale = min(width / frame.shape[1], 1.0)
     size = tuple(max(int(side * scale) // 2 * 2, 2) for side in frame.shape[1::-1])
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)

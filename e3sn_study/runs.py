@@ -20,7 +20,7 @@ import pandas as pd
 from e3sn_lib.config import DataConfig, Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_attributes, open_evaluation, open_held_out, open_held_out_tracks, open_train_sets
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.geometry import box_xywh
@@ -135,7 +135,7 @@ class Study:
     def train_sets(self) -> TrainSets:
         return self._open(self.load().data)
 
-    def sequences(self, benchmark: str) -> list[Sequence]:
+    def sequences(self, benchmark: str) -> list[Video]:
         return open_evaluation(self.load().data, benchmark)
 
     def pairs(self, count: int, variant: str = "e3sn") -> list[Pair]:
@@ -232,7 +232,7 @@ class Study:
                 return folder / method
         raise InputError(f"run {run.name} has no masks of {benchmark} with these settings yet; evaluate it first")
 
-    def _evaluations(self, run: Run, benchmark: str, sequences: list[Sequence]) -> tuple[Path, Path]:
+    def _evaluations(self, run: Run, benchmark: str, sequences: list[Video]) -> tuple[Path, Path]:
         """Folders of the evaluation with extras and of that without."""
         settings = {"track": run.profile.to_dict()["track"], "sequences": [sequence.name for sequence in sequences]}
         full, plain = (run.folder / f"{benchmark}-{config_hash(settings | {'extras': value})}" for value in (True, False))
@@ -261,7 +261,7 @@ class Study:
         write_csv(path.with_stem("baselines_not_run"), pd.DataFrame(rows, columns=["method", "reason"]))
         return pd.read_csv(path)
 
-    def held_out(self) -> list[Sequence]:
+    def held_out(self) -> list[Video]:
         """The training sequences that choices are made on; if there are none, the reason is printed."""
         try:
             return open_held_out(self.load().data)
@@ -285,7 +285,7 @@ class Study:
         if not path.is_file():
             data = self.load().data
             held_out = open_held_out_tracks(data) if self.held_out() else []
-            write_csv(path, crop_quality(self.tracker(run).model, [*self.train_sets().opened, *held_out], run.profile, pairs))
+            write_csv(path, crop_quality(load_model(run.model)[0], [*self.train_sets().opened, *held_out], run.profile, pairs))
         write_csv(self.results / "crops" / f"{run.name}.csv", pd.read_csv(path))
         return pd.read_csv(path)
 
@@ -356,7 +356,7 @@ class Study:
         """Keep a short clip in the report and show it."""
         from e3sn_study.display import show_clip
 
-        return show_clip(frames, self.figures / f"{name}{self._mark}.webm")
+        return show_clip(frames, self.figures / f"{name}{self._mark}.mp4")
 
     @property
     def _mark(self) -> str:

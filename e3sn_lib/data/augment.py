@@ -75,6 +75,27 @@ def random_square(image: Image, size: int, rng: Generator) -> Image:
     return Crop.square(centre, side, size).image(image, 0)
 
 
+def beside(box_crop_xyxy: Box, other_frame_xyxy: Box, config: AugmentConfig, size: int, rng: Generator, flip: bool = False) -> Crop:
+    """Return a crop in which another object stands near the target: from half hidden to a gap of a third of their sizes.
+
+    Args:
+        box_crop_xyxy: the target in the search crop.
+        other_frame_xyxy: the other object in its own frame; it is scaled as a target is.
+        config: its ``search_scale`` and ``search_zoom``.
+        size: of the search crop in pixels.
+        rng: of the pair.
+        flip: whether the other object is flipped.
+    """
+    crop = random_crop(other_frame_xyxy, size, 0.0, config.search_scale, rng, zoom=config.search_zoom, flip=flip)
+    sizes = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (box_crop_xyxy, crop.box_to_crop(other_frame_xyxy))]
+    angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.33)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    touching = np.sum(sizes, axis=0) / 2 / np.maximum(np.abs(direction), 1e-9)  # where their boxes touch, along the direction
+    x1, y1, x2, y2 = box_crop_xyxy
+    move = ((x1 + x2) / 2, (y1 + y2) / 2) + distance * touching.min() * direction - size / 2
+    return Crop(np.hstack([crop.matrix[:, :2], (crop.matrix[:, 2] + move)[:, None]]), size)
+
+
 def replace_background(image: Image, mask: NDArray[np.bool_], background: Image) -> Image:
     """Keep the object and show another image around it, with an edge two pixels soft."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (5, 5), 1.0)[..., None]

@@ -1,4 +1,7 @@
-"""ImageNet-VID in the official layout: XML boxes in ``Annotations/VID/SPLIT``, frames in ``Data/VID/SPLIT``; no masks."""
+"""ImageNet-VID in the official layout: boxes as XML, no masks.
+
+Boxes are in ``Annotations/VID/SPLIT``, frames in ``Data/VID/SPLIT``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +18,32 @@ from e3sn_lib.data.index import Findings, indexed_tracks
 from e3sn_lib.data.reading import files_by_stem
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_bytes
 from e3sn_lib.geometry import Box
 
 
 def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
-    """One track for each ``trackid`` of each snippet, with the frames that show it; boxes, no masks.
+    """Return one track for each ``trackid`` of each snippet: the frames that show it, with boxes.
 
-    Boxes marked as ``occluded`` or ``generated`` (interpolated) are used like the others, as in SiamMask's code.
+    Boxes marked as ``occluded`` or ``generated`` (interpolated) are used like the others, as in
+    SiamMask's code.
 
     Args:
         root: the folder that holds ``Annotations`` and ``Data`` (``ILSVRC2015``).
         split: ``train`` (four folders of snippets) or ``val`` (snippets).
 
     Raises:
-        InputError: there are no annotations, an XML file is damaged, or none of the frames is on the disk.
+        InputError: there are no annotations, an XML file is damaged, or none of the frames is on
+            the disk.
     """
     annotations, data = root / "Annotations" / "VID" / split, root / "Data" / "VID" / split
     parse, unpack = partial(_parse, annotations, data), partial(_track, data)
-    return indexed_tracks(f"imagenet_vid-{split}", (annotations, data), _sources(annotations, data), parse, unpack)
+    sources = _sources(annotations, data)
+    return indexed_tracks(f"imagenet_vid-{split}", (annotations, data), sources, parse, unpack)
 
 
 def _snippets(annotations: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below, relative, with its files."""
+    """Yield every folder below, as a relative path, with its files."""
     for folder, subfolders, names in os.walk(annotations):
         subfolders.sort()
         yield Path(folder).relative_to(annotations), sorted(names)
@@ -51,48 +59,56 @@ def _sources(annotations: Path, data: Path) -> Iterator[Path | str]:
 def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
     found = False
     for snippet, _ in _snippets(annotations):
-        for track_id, frames in sorted(_snippet_tracks(annotations / snippet, data / snippet, findings).items()):
+        tracks = _snippet_tracks(annotations / snippet, data / snippet, findings)
+        for track_id, frames in sorted(tracks.items()):
             found = True
             yield snippet.as_posix(), track_id, frames
     if not found:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in findings.left_out.items()) or "no XML files"
-        raise InputError(f"no object of {annotations} can be used ({reasons}); frames belong in {data}")
+        counts = (f"{count} {reason}" for reason, count in findings.left_out.items())
+        reasons = ", ".join(counts) or "no XML files"
+        raise InputError(f"no object of {annotations} can be used ({reasons}); put frames in {data}")
 
 
 def _snippet_tracks(snippet: Path, data: Path, findings: Findings) -> dict[str, list[tuple[str, Box]]]:
-    """By track id, file names and boxes."""
-    images, left_out = files_by_stem(data), findings.left_out
+    """Return the frames of each track id: file names and boxes."""
+    images = files_by_stem(data)
     frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
     for stem, path in files_by_stem(snippet, (".xml",)).items():
         if stem not in images:
-            left_out["frame not on disk"] += 1
+            findings.leave_out("frame not on disk")
             findings.missing.append(f"{snippet.name}/{stem}.JPEG")
             continue
         boxes = _boxes(path)
         if not boxes:
-            left_out["frame without object"] += 1
+            findings.leave_out("frame without object")
         for track_id, box in boxes:
-            if box[0] < box[2] and box[1] < box[3]:
+            if box[0] < box[2] and box[1] < box[3] and all(map(isfinite, box)):
                 frames[track_id].append((images[stem].name, box))
             else:
-                left_out["box without area"] += 1
+                findings.leave_out("box without area")
     return frames
 
 
 def _track(data: Path, record: Any) -> Track:
     snippet, track_id, frames = record
     folder = data / snippet
-    frames = (TrackFrame(folder / image, None, (x1, y1, x2, y2)) for image, (x1, y1, x2, y2) in frames)
-    return Track(f"{snippet}/{track_id}", tuple(frames))
+    shown = (TrackFrame(folder / image, None, (x1, y1, x2, y2)) for image, (x1, y1, x2, y2) in frames)
+    return Track(f"{snippet}/{track_id}", tuple(shown))
 
 
 def _boxes(path: Path) -> list[tuple[str, Box]]:
-    """Track ids and boxes of one file. Its corners are pixels that belong to the object (the official development kit's rule)."""
+    """Return track ids and boxes of one file.
+
+    Both corners of its boxes are pixels that belong to the object (the rule of the official
+    development kit).
+    """
     try:
         boxes = []
-        for thing in ElementTree.parse(path).iterfind("object"):
-            x1, y1, x2, y2 = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+        for thing in ElementTree.fromstring(read_bytes(path, "annotations")).iterfind("object"):
+            corners = (thing.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax"))
+            x1, y1, x2, y2 = map(float, corners)
             boxes.append((thing.findtext("trackid", ""), (x1, y1, x2 + 1, y2 + 1)))
         return boxes
     except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{path} is damaged or no ImageNet-VID annotation ({error}); copy it again") from error
+        reason = f"damaged or no ImageNet-VID annotation ({error})"
+        raise InputError(f"{path} is {reason}; copy it again") from error

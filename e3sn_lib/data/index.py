@@ -1,7 +1,8 @@
-"""Tracks as two flat arrays: read from a file instead of parsed at every start, and shared by worker processes.
+"""Tracks as two flat arrays: kept in a file, so that a set is parsed once, and shared by workers.
 
-A million small objects take seconds to make, and every forked worker would end up with its own copy of them, because reading an
-object writes its reference count. Here a track is a few bytes of JSON until it is asked for.
+A million small Python objects take seconds to make, and every worker process would end up with its
+own copy, because reading an object writes its reference count. Here a track is a few bytes of JSON
+until it is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,23 +23,33 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Track, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 1
+VERSION = 3
 """Rises whenever a reader keeps other values; older indices are then made anew."""
 NAMED = 5
 """Missing files that are named; the rest is counted."""
+Arrays = dict[str, Any]
 
 
 @dataclass
 class Findings:
-    """What a reader notes beside the tracks."""
+    """What a reader notes beside the tracks; its fields are those of `TrackSet`."""
 
     left_out: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    """Files that the annotations name and the disk lacks."""
+    categories: list[int] = field(default_factory=list)
+
+    def leave_out(self, reason: str, fault: str | None = None) -> None:
+        """Count something that is left out; `fault` names it if the files are at fault."""
+        self.left_out[reason] += 1
+        if fault is not None:
+            self.faults.setdefault(reason, fault)
 
 
 Parse = Callable[[Findings], Iterator[Any]]
-"""Yields one value of plain lists, strings and numbers for each track, and notes what it leaves out."""
+"""Yields a value of lists, strings and numbers for each track; notes what it leaves out."""
+Unpack = Callable[[Any], Track]
+"""Makes a track of such a value; a function that can be sent to another process."""
 
 
 class PackedTracks(Sequence[Track]):
@@ -47,61 +58,68 @@ class PackedTracks(Sequence[Track]):
     Args:
         packed: (bytes,) uint8, the JSON of one track after the other.
         offsets: (T + 1,) int64, where each begins, and the end.
-        unpack: makes a track of what its JSON holds; a function that can be sent to another process.
+        unpack: makes a track of what its JSON holds.
     """
 
-    def __init__(self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Callable[[Any], Track]) -> None:
+    def __init__(self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Unpack) -> None:
         self.packed, self.offsets, self.unpack = packed, offsets, unpack
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> Track: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Track, ...]: ...
-    def __getitem__(self, index: int | slice) -> Track | tuple[Track, ...]:
-        if isinstance(index, slice):
-            return tuple(self[number] for number in range(len(self))[index])
-        number = range(len(self))[index]
-        return self.unpack(json.loads(self.packed[self.offsets[number] : self.offsets[number + 1]].tobytes()))
+    def __getitem__(self, index: Any) -> Any:
+        """Return one track, or those of a slice as a tuple."""
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return tuple(self[number] for number in numbers)
+        begin, end = self.offsets[numbers], self.offsets[numbers + 1]
+        return self.unpack(json.loads(self.packed[begin:end].tobytes()))
 
 
 def indexed_tracks(
-    name: str, key: Iterable[object], sources: Iterable[Path | str], parse: Parse, unpack: Callable[[Any], Track]
+    name: str,
+    key: Iterable[object],
+    sources: Iterable[Path | str],
+    parse: Parse,
+    unpack: Unpack,
 ) -> TrackSet:
-    """The tracks of a set from its index if the sources are as they were; else as parsed, and kept for the next time.
+    """Return a set's tracks from its index, or parse them and keep the index for the next time.
 
     Args:
         name: of the set.
         key: what the tracks depend on beside the sources: folders, settings.
-        sources: every file and folder that `parse` looks into; another size or modification time of any makes the index stale.
+        sources: every file and folder that `parse` looks into; another size or time of any of them
+            makes the index out of date.
         parse: reads the sources.
-        unpack: as for `PackedTracks`.
+        unpack: makes a track of a value that `parse` yields.
 
     Raises:
         InputError: from `parse`; nothing is kept then.
     """
-    header = {"version": VERSION, "name": name, "key": json.dumps([*key], default=os.path.realpath)}
-    path = cache_folder() / f"tracks-{hashlib.sha256(json.dumps(header).encode()).hexdigest()[:16]}.npz"
-    header["sources"] = _fingerprint(sources)  # before parsing: what changes meanwhile counts as changed
-    tracks = _load(path, header, unpack)
-    if tracks is None:
+    header = json.dumps([VERSION, name, *key], default=os.path.realpath)
+    path = cache_folder() / f"tracks-{hashlib.sha256(header.encode()).hexdigest()[:16]}.npz"
+    header += _fingerprint(sources)  # before parsing: what changes meanwhile counts as changed
+    arrays = _load(path, header)
+    if arrays is None:
         findings = Findings()
-        chunks = [json.dumps(value, separators=(",", ":")).encode() for value in parse(findings)]
-        arrays: dict[str, NDArray[Any]] = {
-            "header": _bytes(header),
-            "findings": _bytes([findings.left_out, list(dict.fromkeys(findings.missing))[:NAMED]]),
-            "packed": np.frombuffer(b"".join(chunks), np.uint8),
-            "offsets": np.cumsum([0, *map(len, chunks)], dtype=np.int64),
+        lines = [json.dumps(value, separators=(",", ":")).encode() for value in parse(findings)]
+        findings.missing = list(dict.fromkeys(findings.missing))[:NAMED]
+        arrays = {
+            "header": np.array(header),
+            "findings": np.array(json.dumps(vars(findings))),
+            "packed": np.frombuffer(b"".join(lines), np.uint8),
+            "offsets": np.cumsum([0, *map(len, lines)], dtype=np.int64),
         }
         _save(path, arrays, name)
-        tracks = _track_set(name, arrays, unpack)
-    return tracks
+    tracks = PackedTracks(arrays["packed"], arrays["offsets"], unpack)
+    found = Findings(**json.loads(str(arrays["findings"])))
+    categories = np.array(found.categories, np.int64) if found.categories else None
+    counts, missing = Counter(found.left_out), tuple(found.missing)
+    return TrackSet(name, tracks, counts, missing, categories, found.faults)
 
 
 def cache_folder() -> Path:
-    """Where indices are kept: ``e3sn`` in the user's cache folder (XDG_CACHE_HOME, else ``~/.cache``)."""
+    """Return where indices are kept: ``e3sn`` in XDG_CACHE_HOME or ``~/.cache``."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         return (base if base.is_absolute() else Path.home() / ".cache") / "e3sn"
@@ -121,30 +139,23 @@ def _fingerprint(sources: Iterable[Path | str]) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, header: dict[str, Any], unpack: Callable[[Any], Track]) -> TrackSet | None:
-    """None if there is no index of just these sources; a damaged one shows by the checksums of its archive."""
+def _load(path: Path, header: str) -> Arrays | None:
+    """Return the arrays of an index of just these sources; a damaged one fails its checksums."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if json.loads(archive["header"].tobytes()) == header:
-                return _track_set(header["name"], {key: archive[key] for key in archive.files}, unpack)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile):
+        if path.is_file():  # a pipe would never end
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                if str(archive["header"]) == header:
+                    return {key: archive[key] for key in ("findings", "packed", "offsets")}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
+            zipfile.BadZipFile):  # fmt: skip
         pass  # whatever it is, it is no index, and is replaced by one
     return None
 
 
-def _track_set(name: str, arrays: dict[str, NDArray[Any]], unpack: Callable[[Any], Track]) -> TrackSet:
-    left_out, missing = json.loads(arrays["findings"].tobytes())
-    return TrackSet(name, PackedTracks(arrays["packed"], arrays["offsets"], unpack), Counter(left_out), tuple(missing))
-
-
-def _save(path: Path, arrays: dict[str, Any], name: str) -> None:
+def _save(path: Path, arrays: Arrays, name: str) -> None:
     try:
         with atomic_path(path) as temporary:
             np.savez(temporary, **arrays)
     except OSError as error:
-        reason = error.strerror or error
-        print(f"note: no index of {name} can be kept in {path.parent} ({reason}); it is parsed again at each start")
-
-
-def _bytes(content: Any) -> NDArray[np.uint8]:
-    return np.frombuffer(json.dumps(content).encode(), np.uint8)
+        where = f"{path.parent} ({error.strerror or error})"
+        print(f"note: no index of {name} can be kept in {where}; it is parsed again at each start")

@@ -1,4 +1,4 @@
-"""A plain folder of still images: ``images/`` and ``masks/``, joined by the name without suffix (ECSSD, DUTS, one's own)."""
+"""Still images in one folder and their masks in another: ECSSD, DUTS-TR, Penn-Fudan, Oxford-IIIT Pet, or one's own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from e3sn_lib.config import TrainSetConfig
 from e3sn_lib.data.reading import at_least, files_by_stem
-from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import MaskSource, PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
+
+OBJECT, BACKGROUND, BORDER = 1, 2, 3
+"""Values of a trimap (Oxford-IIIT Pet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +27,74 @@ class BinaryMask:
     path: Path
 
     def read(self) -> NDArray[np.bool_]:
+        """Return the object, (H, W) bool; raises InputError as `read_mask`."""
         grey = read_mask(self.path)
         return grey > (127 if grey.max(initial=0) > 1 else 0)
 
 
-def mask_folder_tracks(root: Path, min_area: float = 0.0) -> TrackSet:
-    """One track of one frame for each image with a mask; boxes are left to be taken from the masks.
+@dataclass(frozen=True, slots=True)
+class TrimapMask:
+    """A mask of object, background and a border between them.
+
+    The outline runs inside the border, so a border pixel goes to whichever of the two is nearer.
+    """
+
+    path: Path
+
+    def read(self) -> NDArray[np.bool_]:
+        """Return the object, (H, W) bool; raises InputError as `read_mask`."""
+        trimap = read_mask(self.path)
+        inside, outside = ((trimap != value).astype(np.uint8) for value in (OBJECT, BACKGROUND))
+        if inside.all() or outside.all():  # without one of the two there is no distance to it
+            return trimap == OBJECT
+        nearer = cv2.distanceTransform(inside, cv2.DIST_L2, 5) <= cv2.distanceTransform(outside, cv2.DIST_L2, 5)
+        return (trimap == OBJECT) | ((trimap == BORDER) & nearer)
+
+
+def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
+    """Return the two folders as `config` names them or, where those are absent, as ``images`` and ``masks``."""
+    named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
+    return plain if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named) else named
+
+
+def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_area: float | None = None) -> TrackSet:
+    """Return one track of one frame for each image with a mask, or for each object of a mask of ids.
 
     Args:
-        root: holds ``images`` and ``masks``.
-        min_area: in pixels; smaller masks read as empty.
+        root: holds the two folders.
+        config: their names, what joins a mask to its image, and what a mask's values mean; None: ``images`` and ``masks``.
+        min_area: in pixels; smaller masks read as empty. None: that of `config`.
 
     Raises:
-        InputError: not one image has a mask.
+        InputError: not one image has a mask, or a mask of ids cannot be read.
     """
-    images, masks = files_by_stem(root / "images"), files_by_stem(root / "masks")
-    counts = {"image without mask": len(images.keys() - masks.keys()), "mask without image": len(masks.keys() - images.keys())}
-    tracks = tuple(
-        Track(stem, (TrackFrame(image, at_least(BinaryMask(masks[stem]), min_area)),))
+    config = config or TrainSetConfig("mask_folder", (root.name,), min_area=0.0)
+    area = config.min_area if min_area is None else min_area
+    images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
+    suffix = config.mask_suffix
+    masks = {stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)}
+    counts = {
+        "image without mask": len(images.keys() - masks.keys()),
+        "mask without image": len(masks.keys() - images.keys()),
+    }
+    tracks = [
+        Track(name, (TrackFrame(image, at_least(source, area)),))
         for stem, image in images.items()
         if stem in masks
-    )
+        for name, source in _objects(stem, masks[stem], config.mask_kind)
+    ]
     if not tracks:
-        raise InputError(f"{root}: none of {len(images)} images has a mask of the same name among {len(masks)} masks")
-    return TrackSet(root.name, tracks, Counter({reason: count for reason, count in counts.items() if count}))
+        raise InputError(f"{root}: none of {len(images)} images has a mask of the same name among {len(found)} masks")
+    return TrackSet(
+        root.name,
+        tuple(tracks),
+        Counter({reason: count for reason, count in counts.items() if count}),
+    )
+
+
+def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, MaskSource]]:
+    """Return name and mask of each object in one mask file."""
+    if kind == "ids":
+        ids = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
+        return [(f"{stem}/{value}", PngMask(mask, value)) for value in ids]
+    return [(stem, TrimapMask(mask) if kind == "trimap" else BinaryMask(mask))]

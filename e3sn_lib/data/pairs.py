@@ -31,6 +31,10 @@ ATTEMPTS = 20
 """Draws for one pair until a run stops: by then the data, not chance, are at fault."""
 SMALLEST_SIDE = 4
 """Objects with a shorter side, in frame pixels, give no usable crop."""
+ALIKE = 0.5
+"""Share of the pasted second objects that come from the target's own set and, where the set knows it, category."""
+COVERED = 0.4
+"""Largest share of the target's mask that a second object may cover; what would cover more stands behind the target."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class _Shown:
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
     box_frame_xyxy: Box
+    alike_frame_xyxy: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,8 @@ class _View:
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
     box_crop_xyxy: Box
+    alike_crop_xyxy: tuple[Box, ...] = ()
+    """Other objects that the target can be taken for."""
 
 
 class PairDataset(Dataset[Pair]):
@@ -155,8 +162,9 @@ class PairDataset(Dataset[Pair]):
         self.weights = weights / weights.sum()
         self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
         self.augment = profile.augment
-        self.search_shift = stage.search_shift if stage.search_shift >= 0 else profile.augment.search_shift
-        self.negative_pairs = stage.negative_pairs if stage.negative_pairs >= 0 else profile.data.negative_pairs
+        shift, negative = stage.search_shift, stage.negative_pairs
+        self.search_shift = profile.augment.search_shift if shift is None else shift
+        self.negative_pairs = profile.data.negative_pairs if negative is None else negative
 
     def __len__(self) -> int:
         return self.pairs
@@ -176,7 +184,8 @@ class PairDataset(Dataset[Pair]):
         raise InputError(f"no usable training pair in {ATTEMPTS} draws from {', '.join(t.name for t, _ in self.sources)}{reason}")
 
     def _draw(self, rng: Generator) -> Pair | None:
-        track, config = self._draw_track(rng)
+        place = self._draw_place(rng)
+        track, config = self._track(place), self.sources[place[0]][1]
         negative = bool(rng.random() < self.negative_pairs)
         still = len(track.frames) == 1
         first = int(rng.integers(len(track.frames)))
@@ -186,8 +195,11 @@ class PairDataset(Dataset[Pair]):
         if template is None:
             return None
 
-        other = self._draw_track(rng)[0] if negative else track
-        negative = other != track  # by chance it may be the same
+        alike = negative and self.augment.negative_alike > 0 and bool(rng.random() < self.augment.negative_alike)
+        other = track
+        if negative:
+            other = self._track(self._draw_alike(place, rng) if alike else self._draw_place(rng))
+        negative = other.frames[0].image != track.frames[0].image  # by chance it may be the same, or show it too
         if negative:
             frame = other.frames[int(rng.integers(len(other.frames)))]
         else:
@@ -198,16 +210,18 @@ class PairDataset(Dataset[Pair]):
         search = self._view(sought, rng, flip, search=True, degrees=degrees) if sought else None
         if search is None:
             return None
-        image = search.image
-        if still and not negative and search.mask is not None and rng.random() < self.augment.new_background:
-            image = self._with_new_background(search, rng)
+        if not negative and search.mask is not None:
+            if still and rng.random() < self.augment.new_background and not search.alike_crop_xyxy:
+                search = replace(search, image=self._with_new_background(search, rng))
+            if self.augment.distractor > 0 and rng.random() < self.augment.distractor:
+                search = self._with_distractor(search, place, rng)
 
-        images = [augment.change_colour(view, self.augment, rng) for view in (template.image, image)]
+        images = [augment.change_colour(view, self.augment, rng) for view in (template.image, search.image)]
         if grey:
             images = [augment.to_grey(view) for view in images]
         if rng.random() < self.augment.blur:
             images[1] = augment.motion_blur(images[1], rng)
-        return self._targets(images[0], images[1], search, negative, track.name, rng)
+        return self._targets(images[0], images[1], search, negative, alike, track.name, rng)
 
     def _targets(
         self,
@@ -215,6 +229,7 @@ class PairDataset(Dataset[Pair]):
         image: NDArray[np.uint8],
         search: _View,
         negative: bool,
+        alike: bool,
         source: str,
         rng: Generator,
     ) -> Pair:
@@ -222,9 +237,9 @@ class PairDataset(Dataset[Pair]):
         cells = mask_cells(size)
         iou = anchor_iou(search.box_crop_xyxy, cells, centre=size / 2)
         if negative:
-            targets = negative_pair_targets(config, rng, cells)
+            targets = negative_pair_targets(config, rng, cells, iou if alike else None)
         else:
-            targets = anchor_targets(iou, search.box_crop_xyxy, config, rng, centre=size / 2)
+            targets = anchor_targets(iou, search.box_crop_xyxy, config, rng, size / 2, search.alike_crop_xyxy)
         matrix = distribution_matrix(iou, config.high, config.low)
         has_mask = search.mask is not None and not negative
         samples = draw_samples(matrix, targets.labels, has_mask, config, rng)
@@ -236,9 +251,20 @@ class PairDataset(Dataset[Pair]):
             np.array(search.box_crop_xyxy, np.float32), source, negative,
         )  # fmt: skip
 
-    def _draw_track(self, rng: Generator) -> tuple[Track, TrainSetConfig]:
-        tracks, config = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
-        return tracks.tracks[int(rng.integers(len(tracks.tracks)))], config
+    def _draw_place(self, rng: Generator) -> tuple[int, int]:
+        """Number of a set, and of a track within it."""
+        number = int(rng.choice(len(self.sources), p=self.weights))
+        return number, int(rng.integers(len(self.sources[number][0].tracks)))
+
+    def _draw_alike(self, place: tuple[int, int], rng: Generator) -> tuple[int, int]:
+        """Another place in the same set and, where the set knows it, category; by chance it may be the same."""
+        tracks = self.sources[place[0]][0]
+        if tracks.categories is None:
+            return place[0], int(rng.integers(len(tracks.tracks)))
+        return place[0], int(rng.choice(np.flatnonzero(tracks.categories == tracks.categories[place[1]])))
+
+    def _track(self, place: tuple[int, int]) -> Track:
+        return self.sources[place[0]][0].tracks[place[1]]
 
     def _view(self, shown: _Shown, rng: Generator, flip: bool, *, search: bool = False, degrees: float = 0.0) -> _View | None:
         """A random template or search crop of an object; None if a rotation leaves nothing of its mask in the crop."""
@@ -247,15 +273,35 @@ class PairDataset(Dataset[Pair]):
             size, shift, scale = self.stage.search_size, self.search_shift, self.augment.search_scale
             zoom = self.augment.search_zoom
         crop = augment.random_crop(shown.box_frame_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip)
-        return _cut(crop, shown, exact=degrees == 0)
+        view = _cut(crop, shown, exact=degrees == 0)
+        return view if view is None or self.augment.distractor > 0 else replace(view, alike_crop_xyxy=())
 
     def _with_new_background(self, search: _View, rng: Generator) -> NDArray[np.uint8]:
         """Synthetic motion: a part of another image, without padding, behind this object."""
         assert search.mask is not None
-        other, _ = self._draw_track(rng)
+        other = self._track(self._draw_place(rng))
         image = read_image(other.frames[int(rng.integers(len(other.frames)))].image)
         background = augment.random_square(image, self.stage.search_size, rng)
         return augment.replace_background(search.image, search.mask, background)
+
+    def _with_distractor(self, search: _View, place: tuple[int, int], rng: Generator) -> _View:
+        """Paste a second object beside the target or partly in front of it; the pixels that it covers leave the target's mask."""
+        other = self._draw_alike(place, rng) if rng.random() < ALIKE else self._draw_place(rng)
+        frames = self._track(other).frames
+        shown = _read(frames[int(rng.integers(len(frames)))])
+        if other == place or shown is None or shown.mask is None or search.mask is None:
+            return search
+        flip, in_front = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
+        crop = augment.beside(search.box_crop_xyxy, shown.box_frame_xyxy, self.augment, self.stage.search_size, rng, flip)
+        view = _cut(crop, shown, exact=True)
+        if view is None or view.mask is None:
+            return search
+        covered = np.count_nonzero(view.mask & search.mask)
+        pasted = view.mask if in_front and covered <= COVERED * search.mask.sum() else view.mask & ~search.mask
+        image = augment.replace_background(view.image, pasted, search.image)
+        return replace(
+            search, image=image, mask=search.mask & ~pasted, alike_crop_xyxy=(*search.alike_crop_xyxy, view.box_crop_xyxy)
+        )
 
 
 def _read(frame: TrackFrame) -> _Shown | None:
@@ -264,16 +310,17 @@ def _read(frame: TrackFrame) -> _Shown | None:
     box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
     if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
         return None
-    return _Shown(image, mask, box)
+    return _Shown(image, mask, box, frame.alike_frame_xyxy)
 
 
 def _cut(crop: Crop, shown: _Shown, exact: bool) -> _View | None:
-    """Apply one crop to image, mask and box; a rotated object's box is taken from its mask."""
+    """Apply one crop to image, mask and box; the box of a rotated object is that of its whole rotated outline."""
     fill = tuple(float(value) for value in shown.image[::8, ::8].reshape(-1, 3).mean(axis=0))
     cropped_mask = crop.mask(shown.mask) if shown.mask is not None else None
     box_crop_xyxy: Box | None = crop.box_to_crop(shown.box_frame_xyxy)
-    if not exact and cropped_mask is not None:
-        box_crop_xyxy = box_from_mask(cropped_mask)
+    if not exact and shown.mask is not None and cropped_mask is not None:
+        box_crop_xyxy = crop.mask_box(shown.mask) if cropped_mask.any() else None
     if box_crop_xyxy is None:
         return None
-    return _View(crop.image(shown.image, fill), cropped_mask, box_crop_xyxy)
+    alike = tuple(crop.box_to_crop(box) for box in shown.alike_frame_xyxy)
+    return _View(crop.image(shown.image, fill), cropped_mask, box_crop_xyxy, alike)

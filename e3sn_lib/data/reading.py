@@ -1,9 +1,8 @@
-"""What the readers share."""
+"""What the readers of all layouts use: masks of a least size, files by name, JSON."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,54 +12,64 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.types import MaskSource
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import IMAGE_SUFFIXES, file_names, read_bytes
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+LARGEST_JSON = 2**32
+"""Bytes; the annotations of LVIS have 1.1 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class LargeMask:
-    """A mask that reads as empty where it has fewer than `min_area` pixels.
+    """A mask that reads as empty if it has fewer than `min_area` pixels.
 
-    An image file says how large its object is only when it is read, and reading all of them at the start would take minutes.
+    Reading all masks at the start, to know how large they are, would take minutes.
     """
 
     source: MaskSource
     min_area: float
 
     def read(self) -> NDArray[np.bool_]:
+        """Return the mask (H, W) bool; raises InputError as the source does."""
         mask = self.source.read()
         return mask if np.count_nonzero(mask) >= self.min_area else np.zeros_like(mask)
 
 
 def at_least(source: MaskSource, min_area: float) -> MaskSource:
-    """`source` itself where every area is welcome, else as a `LargeMask`."""
+    """Return `source` as a `LargeMask`, or itself if every area will do."""
     return LargeMask(source, min_area) if min_area > 1 else source
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """The files of a folder by name without suffix, in order; hidden files are no data. An absent folder has none."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    found = (folder / name for name in names if not name.startswith(".") and name.lower().endswith(suffixes))
-    return {path.stem: path for path in found}
+    """Return the files of a folder by name without suffix, in order; an absent folder has none.
+
+    Raises:
+        InputError: two files differ in their suffix alone.
+    """
+    found: dict[str, Path] = {}
+    for path in (folder / name for name in file_names(folder, suffixes)):
+        other = found.setdefault(path.stem, path)
+        if other != path:
+            raise InputError(f"{folder} has {other.name} and {path.name} for one frame; keep one")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Return the object that a JSON file holds.
 
     Raises:
-        InputError: the file cannot be read, is no JSON or no object.
+        InputError: the file cannot be read, is no JSON or holds no object.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged or no JSON ({error}); copy or download it again") from error
+        content = json.loads(read_bytes(path, "annotations", LARGEST_JSON))
+    except (ValueError, RecursionError) as error:
+        reason = f"damaged or no JSON ({error})"
+        raise InputError(f"{path} is {reason}; copy or download it again") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
+        raise InputError(f"{path} holds no JSON object; copy or download it again")
     return content
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """Names for a message: all of a few, the first of many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    """Return names for a message: all of a few, the first of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,38 +1,24 @@
-"""From a profile's data settings to open sets: where each is, what is absent, where that can be had."""
+"""From a profile's data settings to open sets: where each is, what is missing, where to get it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
-from e3sn_lib.data.davis import DAVIS_SITE, davis_attributes, davis_list, davis_sequences, davis_tracks, sequence_tracks
-from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
-from e3sn_lib.data.index import NAMED
-from e3sn_lib.data.mask_folder import mask_folder_tracks
-from e3sn_lib.data.synthetic import MARKER, ensure_synthetic
-from e3sn_lib.data.types import PngMask, Sequence, TrackFrame, TrackSet
-from e3sn_lib.data.youtube_vos import youtube_vos_tracks
+from e3sn_lib.data.davis import davis_attributes, davis_sequences, sequence_tracks
+from e3sn_lib.data.kinds import KINDS
+from e3sn_lib.data.synthetic import ensure_synthetic
+from e3sn_lib.data.types import PngMask, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
 
-MADE = "it is made on the spot at first use"
-ORIGIN = {
-    "davis": DAVIS_SITE,
-    "coco": "https://cocodataset.org/#download (2017 images and annotations; for a subset see the README)",
-    "youtube_vos": "https://youtube-vos.org/dataset/vos (2018 training set)",
-    "imagenet_vid": "https://image-net.org/challenges/LSVRC/2015/2015-downloads.php (VID; needs an account)",
-    "mask_folder": "any images with masks, such as ECSSD (https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) "
-    "or DUTS-TR (http://saliencydetection.net/duts)",
-    "synthetic": MADE,
-}
-"""Where each kind of set can be had; its keys are the kinds there are."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 SAMPLE = 200
 """Frames of each set that `prepare` opens."""
@@ -52,8 +38,9 @@ class AbsentSet:
 
     @property
     def notice(self) -> str:
-        """One line: what is absent, where it can be had, where it belongs."""
-        return f"{_label(self.config)} is absent: no {self.lacking}; {_remedy(self.config, self.folder)}"
+        """Say in one line what is absent, where it can be had and where it belongs."""
+        remedy = _remedy(self.config, self.folder)
+        return f"{_label(self.config)} is absent: no {self.lacking}; {remedy}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,8 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     """Open every training set that is there.
 
     Raises:
-        InputError: no data root, no set at all, an unknown kind, a set that is there but broken or without a usable object.
+        InputError: no data root, no set at all, or a set that is there but cannot be opened or has
+            no usable object.
     """
     sets = TrainSets()
     for config in data.train:
@@ -78,53 +66,57 @@ def open_train_sets(data: DataConfig) -> TrainSets:
         else:
             sets.opened.append((_open_tracks(place, config), config))
     if not sets.opened:
-        raise InputError("no training data: " + ("; ".join(each.notice for each in sets.absent) or "data.train lists no set"))
+        reasons = "; ".join(each.notice for each in sets.absent) or "data.train lists no set"
+        raise InputError(f"no training data: {reasons}")
     return sets
 
 
-def open_evaluation(data: DataConfig, name: str) -> list[Sequence]:
-    """The sequences of a benchmark of ``data.evaluation``.
+def open_evaluation(data: DataConfig, name: str) -> list[Video]:
+    """Return the videos of a benchmark of ``data.evaluation``.
 
     Raises:
-        InputError: no data root, no benchmark of that name, or its data are absent or broken.
+        InputError: no data root, no benchmark of that name, or its data are absent or damaged.
     """
-    return _open_sequences(*_benchmark(data, name))
+    return _open_videos(*_benchmark(data, name))
 
 
-def open_held_out(data: DataConfig) -> list[Sequence]:
-    """The sequences that are kept out of training (``hold_out``), with their masks.
+def open_held_out(data: DataConfig) -> list[Video]:
+    """Return the videos that are kept out of training (``hold_out``), with their masks.
 
     Raises:
-        InputError: no set names any, or its data are absent or broken.
+        InputError: no set names any, or its data are absent or damaged.
     """
-    return [sequence for sequences, _ in _held_out(data) for sequence in sequences]
+    return [video for videos, _ in _held_out(data) for video in videos]
 
 
 def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfig]]:
-    """The same sequences as the sets that training would draw pairs from; raises InputError as `open_held_out`."""
+    """Return the same videos as training sets; raises InputError as `open_held_out`."""
     found = []
-    for sequences, config in _held_out(data):
+    for videos, config in _held_out(data):
         left_out: Counter[str] = Counter()
-        tracks = [track for each in sequences for track in sequence_tracks(each, config.min_area, left_out)]
-        found.append((TrackSet(f"{config.kind}{config.year}-{config.split} held out", tuple(tracks), left_out), config))
+        tracks = [track for each in videos for track in sequence_tracks(each, config.min_area, left_out)]
+        name = f"{config.kind}{config.year}-{config.split} held out"
+        found.append((TrackSet(name, tuple(tracks), left_out), config))
     return found
 
 
-def _held_out(data: DataConfig) -> list[tuple[list[Sequence], TrainSetConfig]]:
-    found = []
+def open_held_out_stills(data: DataConfig) -> TrackSet:
+    """Return the objects of the COCO images that are kept out of training (``hold_out_share``).
+
+    Raises:
+        InputError: no set keeps any, or its data are absent or damaged.
+    """
     for config in data.train:
-        if config.hold_out and config.kind in ("davis", "synthetic"):
-            place = _locate(data, config)
-            if isinstance(place, AbsentSet):
-                raise InputError(place.notice)
-            found.append((davis_sequences(place, config.year, config.split, config.hold_out), config))
-    if not found:
-        raise InputError("this profile holds out no training sequences to choose on; name some in hold_out of a set of data.train")
-    return found
+        if config.hold_out_share:
+            folder = _present(data, config)
+            files = folder / config.images, folder / config.annotations
+            return coco_tracks(*files, config.min_area, config.hold_out_share, held_out=True)
+    advice = "give hold_out_share to a coco set of data.train"
+    raise InputError(f"this profile holds out no still images; {advice}")
 
 
 def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
-    """Attributes of each sequence of a benchmark, from the ``db_info.yml`` in its folder.
+    """Return the attributes of each sequence of a benchmark, from ``db_info.yml`` in its folder.
 
     Raises:
         InputError: as `open_evaluation`, or there is no such file.
@@ -132,28 +124,34 @@ def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
     folder, _ = _benchmark(data, name)
     attributes = davis_attributes(folder)
     if attributes is None:
-        raise InputError(f"the attributes need db_info.yml of the DAVIS-2016 tool kit in {folder / 'Annotations'}")
+        place = folder / "Annotations"
+        raise InputError(f"the attributes need db_info.yml of the DAVIS-2016 tool kit in {place}")
     return attributes
 
 
 def verify(data: DataConfig) -> pd.DataFrame:
-    """What is there and what is not, one row for each set.
+    """Look what is there, without making anything but indices of large sets; one row per set.
 
-    Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks`` (objects), ``images``,
-    ``with_masks`` (tracks), ``left_out`` (counts and reasons; for an absent or broken set what is wrong), ``remedy`` for those.
-    A set's state is ok; partial (files that its annotations name are not there; it can be used without them); broken; or absent.
-    No set is made: a procedural one that has not been made yet is absent. Indices of large sets are, as whenever one is opened.
+    Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks``
+    (objects that can be used), ``images``, ``with_masks`` (tracks), ``left_out`` (how many of what
+    and why, or what is missing or damaged), ``remedy`` (where to get the set).
+
+    State is *present*: it is all there; *partial*: some files are missing or damaged, and if there
+    are no tracks it cannot be used at all; *absent*: it is not there.
 
     Raises:
-        InputError: no data root, or an unknown kind.
+        InputError: no data root.
     """
     return _table(data, make=False, sample=0)
 
 
 def prepare(data: DataConfig, sample: int = SAMPLE) -> pd.DataFrame:
-    """Make what can be made, and open `sample` frames of each set, evenly spread, with their masks; the table of `verify`.
+    """Make what can be made, then open frames and masks of each set; the table of `verify`.
 
-    A further state is damaged: some of those frames cannot be used; ``left_out`` counts them and names the first.
+    Args:
+        data: the settings.
+        sample: frames of each set that are opened, evenly spread. A set with one that cannot be
+            used is partial; ``left_out`` counts them and names the first.
 
     Raises:
         InputError: as `verify`, or the procedural set cannot be made.
@@ -162,75 +160,73 @@ def prepare(data: DataConfig, sample: int = SAMPLE) -> pd.DataFrame:
 
 
 def _table(data: DataConfig, make: bool, sample: int) -> pd.DataFrame:
+    import pandas as pd
+
     configs: list[SetConfig] = [*data.train, *data.evaluation]
-    return pd.DataFrame([_verify_set(data, config, make, sample) for config in configs])
+    return pd.DataFrame([_row(data, config, make, sample) for config in configs])
 
 
-def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
-    config = next((each for each in data.evaluation if each.name == name), None)
-    if config is None:
-        known = ", ".join(each.name for each in data.evaluation) or "none"
-        raise InputError(f"there is no benchmark '{name}' in this profile's data.evaluation; there are: {known}")
-    place = _locate(data, config)
-    if isinstance(place, AbsentSet):
-        raise InputError(place.notice)
-    return place, config
-
-
-def _verify_set(data: DataConfig, config: SetConfig, make: bool, sample: int) -> dict[str, str | int]:
-    row: dict[str, str | int] = {
+def _row(data: DataConfig, config: SetConfig, make: bool, sample: int) -> dict[str, Any]:
+    place = _locate(data, config, make)
+    folder = place.folder if isinstance(place, AbsentSet) else place
+    row = {
         "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
         "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
         "kind": config.kind,
-        "path": "",
-        "state": "ok",
+        "path": str(folder),
+        "state": "absent",
         "tracks": 0,
         "images": 0,
         "with_masks": 0,
         "left_out": "",
-        "remedy": "",
+        "remedy": _remedy(config, folder),
     }
-    place = _locate(data, config, make)
     if isinstance(place, AbsentSet):
-        found = {"path": str(place.folder), "state": "absent", "left_out": f"no {place.lacking}"}
-        return row | found | {"remedy": _remedy(config, place.folder)}
-    row |= {"path": str(place), "remedy": _remedy(config, place)}
-    counts: dict[str, str | int]
+        return row | {"left_out": f"no {place.lacking}"}
+    examine = _examine_tracks if isinstance(config, TrainSetConfig) else _examine_videos
     try:
-        if isinstance(config, TrainSetConfig):
-            tracks = _open_tracks(place, config)
-            images = {frame.image for track in tracks.tracks for frame in track.frames}
-            with_masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
-            reasons = [f"{count} {reason}" for reason, count in tracks.left_out.items()]
-            if tracks.missing:
-                more = " and perhaps more" if len(tracks.missing) == NAMED else ""
-                reasons.append(f"missing: {', '.join(tracks.missing)}{more}")
-                row["state"] = "partial"
-            counts = {"tracks": len(tracks.tracks), "images": len(images), "with_masks": with_masks}
-            shown = [tracks.tracks[number].frames for number in _spread(len(tracks.tracks), sample)]
-            chosen = [frames[len(frames) // 2] for frames in shown]
-        else:
-            sequences = _open_sequences(place, config)
-            objects, reasons = sum(len(sequence.object_ids()) for sequence in sequences), []
-            counts = {"tracks": objects, "images": sum(map(len, sequences)), "with_masks": objects}
-            files = [pair for each in sequences for pair in zip(each.frame_paths, each.mask_paths, strict=True)]
-            chosen = [TrackFrame(image, PngMask(mask)) for image, mask in (files[number] for number in _spread(len(files), sample))]
-        if bad := _unusable(chosen):
-            row["state"] = "damaged"
-            reasons.append(f"{len(bad)} of {len(chosen)} frames that were opened cannot be used, the first: {bad[0]}")
-        counts["left_out"] = "; ".join(reasons)
+        found, frames = examine(place, config, sample)
     except InputError as error:
-        counts = {"state": "broken", "left_out": str(error)}
-    return row | counts
+        return row | {"state": "partial", "left_out": str(error)}
+    if bad := _unusable(frames):
+        counts = f"{len(bad)} of {len(frames)} frames that were opened cannot be used"
+        reasons = [found["left_out"], f"{counts}, the first: {bad[0]}"]
+        found |= {"state": "partial", "left_out": "; ".join(filter(None, reasons))}
+    return row | found
+
+
+def _examine_tracks(folder: Path, config: Any, sample: int) -> tuple[dict[str, Any], list[TrackFrame]]:
+    """Return what a row says of a training set, and the frames to open."""
+    tracks = _open_tracks(folder, config)
+    found = {
+        "state": "partial" if tracks.missing or tracks.faults else "present",
+        "tracks": len(tracks.tracks),
+        "images": len({frame.image for track in tracks.tracks for frame in track.frames}),
+        "with_masks": sum(track.frames[0].mask is not None for track in tracks.tracks),
+        "left_out": tracks.reasons(),
+    }
+    shown = [tracks.tracks[number].frames for number in _spread(len(tracks.tracks), sample)]
+    return found, [frames[len(frames) // 2] for frames in shown]
+
+
+def _examine_videos(folder: Path, config: Any, sample: int) -> tuple[dict[str, Any], list[TrackFrame]]:
+    """Return what a row says of a benchmark, and the frames to open."""
+    videos = _open_videos(folder, config)
+    objects = sum(len(video.object_ids()) for video in videos)
+    files = [pair for each in videos for pair in zip(each.frame_paths, each.mask_paths, strict=True)]
+    found = {"state": "present", "tracks": objects, "images": len(files), "with_masks": objects}
+    chosen = [files[number] for number in _spread(len(files), sample)]
+    frames = [TrackFrame(image, PngMask(mask)) for image, mask in chosen]
+    return found | {"left_out": ""}, frames
 
 
 def _spread(count: int, sample: int) -> list[int]:
-    """Up to `sample` numbers below `count`, evenly spread."""
-    return [int(number) for number in np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))]
+    """Return up to `sample` numbers below `count`, evenly spread."""
+    return [int(each) for each in np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))]
 
 
 def _unusable(frames: list[TrackFrame]) -> list[str]:
-    """What is wrong with those frames that cannot be read."""
+    """Return what is wrong with those frames that cannot be read."""
     problems = []
     for frame in frames:
         try:
@@ -240,21 +236,47 @@ def _unusable(frames: list[TrackFrame]) -> list[str]:
     return problems
 
 
+def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
+    config = next((each for each in data.evaluation if each.name == name), None)
+    if config is None:
+        known = ", ".join(each.name for each in data.evaluation) or "none"
+        where = "this profile's data.evaluation"
+        raise InputError(f"there is no benchmark '{name}' in {where}; there are: {known}")
+    return _present(data, config), config
+
+
+def _held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
+    found = [
+        (davis_sequences(_present(data, each), each.year, each.split, each.hold_out), each)
+        for each in data.train
+        if each.hold_out and KINDS[each.kind].has_videos
+    ]
+    if not found:
+        advice = "name some in hold_out of a set of data.train"
+        raise InputError(f"this profile holds out no training sequences to choose on; {advice}")
+    return found
+
+
+def _present(data: DataConfig, config: SetConfig) -> Path:
+    """Return the folder that holds a set; raises InputError if there is none."""
+    place = _locate(data, config)
+    if isinstance(place, AbsentSet):
+        raise InputError(place.notice)
+    return place
+
+
 def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | AbsentSet:
-    """The first of a set's folders that holds it."""
-    if config.kind not in ORIGIN or (isinstance(config, EvalSetConfig) and config.kind not in ("davis", "synthetic")):
-        kinds = "davis, synthetic" if isinstance(config, EvalSetConfig) else ", ".join(ORIGIN)
-        raise InputError(f"data: unknown kind of set '{config.kind}'; it can be {kinds}")
-    if not config.path:
-        raise InputError(f"data: the {config.kind} set has no path")
+    """Return the first of a set's folders that holds it."""
     if not data.root:
-        raise InputError("no data folder: give one with --data DIR or in the environment variable E3SN_DATA")
+        advice = "give one with --data DIR or in the environment variable E3SN_DATA"
+        raise InputError(f"no data folder: {advice}")
     root = Path(data.root).expanduser()
-    if config.kind == "synthetic" and make:
-        return ensure_synthetic(root / config.path[0])
-    if config.kind != "synthetic" and not root.is_dir():
-        raise InputError(f"the data folder {root} does not exist; give another with --data DIR or E3SN_DATA")
     folders = [root / path for path in config.path]
+    if config.kind == "synthetic" and make:
+        return ensure_synthetic(folders[0])
+    if config.kind != "synthetic" and not root.is_dir():
+        advice = "give another with --data DIR or E3SN_DATA"
+        raise InputError(f"the data folder {root} does not exist; {advice}")
     for folder in folders:
         if _lacking(folder, config) is None:
             return folder
@@ -263,47 +285,27 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | Ab
 
 
 def _lacking(folder: Path, config: SetConfig) -> Path | None:
-    """The first thing without which a folder does not hold a set; None if it holds it."""
-    wanted: list[Path]
-    if config.kind == "davis":
-        listed = davis_list(folder, config.year, config.split)
-        wanted = [listed or folder / "ImageSets" / str(config.year) / f"{config.split}.txt"]
-    elif config.kind == "youtube_vos":
-        wanted = [folder / config.split / "meta.json"]
-    elif config.kind == "imagenet_vid":
-        wanted = [folder / "Annotations" / "VID" / config.split]
-    elif config.kind == "mask_folder":
-        wanted = [folder / "images", folder / "masks"]
-    elif isinstance(config, TrainSetConfig) and config.kind == "coco":
-        wanted = [folder / config.annotations, folder / config.images]
-    else:
-        wanted = [folder / MARKER]
-    return next((path for path in [folder, *wanted] if not path.exists()), None)
+    """Return the first thing without which a folder does not hold a set; None if it holds it."""
+    wanted = [folder, *KINDS[config.kind].needs(folder, config)]
+    return next((path for path in wanted if not path.exists()), None)
 
 
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
-    if config.hold_out and config.kind not in ("davis", "synthetic"):
-        raise InputError(f"{_label(config)}: hold_out names sequences of a DAVIS-like set; a {config.kind} set has none")
-    match config.kind:
-        case "coco":
-            tracks = coco_tracks(folder / config.images, folder / config.annotations, config.min_area)
-        case "youtube_vos":
-            tracks = youtube_vos_tracks(folder, config.split, config.min_area)
-        case "imagenet_vid":
-            tracks = imagenet_vid_tracks(folder, config.split)
-        case "mask_folder":
-            tracks = mask_folder_tracks(folder, config.min_area)
-        case kind:
-            tracks = davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
-            if kind == "synthetic":
-                tracks = dataclasses.replace(tracks, name=f"synthetic-{config.split}")
+    kind, label = KINDS[config.kind], _label(config)
+    if config.hold_out and not kind.has_videos:
+        what = "hold_out names sequences of a DAVIS-like set"
+        raise InputError(f"{label}: {what}; a {config.kind} set has none")
+    if config.hold_out_share and config.kind != "coco":
+        what = "hold_out_share is for coco sets; it keeps a share of their images out of training"
+        raise InputError(f"{label}: {what}")
+    tracks = kind.tracks(folder, config)
     if not tracks.tracks:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in tracks.left_out.items()) or "it is empty"
-        raise InputError(f"{_label(config)} in {folder} has no usable object: {reasons}")
+        reasons = tracks.reasons() or "it is empty"
+        raise InputError(f"{label} in {folder} has no usable object: {reasons}")
     return tracks
 
 
-def _open_sequences(folder: Path, config: EvalSetConfig) -> list[Sequence]:
+def _open_videos(folder: Path, config: EvalSetConfig) -> list[Video]:
     return davis_sequences(folder, config.year, config.split, config.sequences)
 
 
@@ -314,6 +316,7 @@ def _label(config: SetConfig) -> str:
 
 
 def _remedy(config: SetConfig, folder: Path) -> str:
+    origin = KINDS[config.kind].origin.format(year=config.year, split=config.split)
     if config.kind == "synthetic":
-        return f"{MADE}, in {folder}"
-    return f"get it from {ORIGIN[config.kind].format(year=config.year)} and put it in {folder}"
+        return f"{origin}, in {folder}"
+    return f"get it from {origin} and put it in {folder}"

@@ -1,8 +1,9 @@
-"""What every reader yields: a *sequence* to evaluate on, a *track* (the frames of one object) to train on."""
+"""What the readers return: videos to evaluate on, tracks (frames of one object) to train on."""
 
 from __future__ import annotations
 
-from collections import Counter, abc
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,14 +16,14 @@ from e3sn_lib.files import read_image, read_mask
 from e3sn_lib.geometry import Box
 
 VOID = 255
-"""Pixels of a mask of ids that belong to no object; in DAVIS-2016 the object itself."""
+"""Value of the pixels of a mask of ids that belong to no object; in DAVIS-2016 it is the object."""
 
 
 class MaskSource(Protocol):
     """One object's mask in one image, read when it is needed."""
 
     def read(self) -> NDArray[np.bool_]:
-        """(H, W) bool."""
+        """Return the mask, (H, W) bool; raises InputError if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class PngMask:
 
     path: Path
     object_id: int = 0
-    """0: every id above zero (DAVIS-2016: one object, ids merged)."""
+    """0: all ids above zero are the object (DAVIS-2016)."""
 
     def read(self) -> NDArray[np.bool_]:
+        """Return the object's pixels, (H, W) bool; raises InputError as `read_mask`."""
         ids = read_mask(self.path)
         return ids == self.object_id if self.object_id else ids > 0
 
@@ -45,18 +47,21 @@ class TrackFrame:
     image: Path
     mask: MaskSource | None = None
     box_frame_xyxy: Box | None = None
-    """None: to be taken from the mask."""
+    """None: it is taken from the mask."""
+    alike_frame_xyxy: tuple[Box, ...] = ()
+    """Boxes of the other objects of the same category in this image, where the set knows them."""
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """(H, W, 3) RGB uint8 and, where there is one, the mask, (H, W) bool.
+        """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one.
 
         Raises:
-            InputError: either cannot be read, or they differ in size.
+            InputError: one of them cannot be read, or they differ in size.
         """
         image, mask = read_image(self.image), self.mask.read() if self.mask else None
         if mask is not None and mask.shape != image.shape[:2]:
             height, width = image.shape[:2]
-            raise InputError(f"mask of {self.image} is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}")
+            size = f"{mask.shape[1]}x{mask.shape[0]}"
+            raise InputError(f"mask of {self.image} is {size}, its image {width}x{height}")
         return image, mask
 
 
@@ -73,15 +78,28 @@ class TrackSet:
     """The tracks of one data set, and what was left out of it and why."""
 
     name: str
-    tracks: abc.Sequence[Track]
+    tracks: Sequence[Track]
     left_out: Counter[str] = field(default_factory=Counter)
+    """How many, by reason."""
     missing: tuple[str, ...] = ()
     """The first few files that the annotations name and the disk lacks."""
+    categories: NDArray[np.int64] | None = None
+    """(T,) the category of each track, where the set knows them."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """The first that was left out, by reason, where the data are at fault."""
+
+    def reasons(self) -> str:
+        """Return in one line what was left out, why, and what is missing."""
+        lines = [
+            f"{count} {why}" + (f" (the first: {self.faults[why]})" if why in self.faults else "")
+            for why, count in self.left_out.items()
+        ]
+        return "; ".join(lines + ([f"missing: {', '.join(self.missing)}"] if self.missing else []))
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """A video with object ids, to evaluate on."""
+class Video:
+    """A video with masks of object ids, to evaluate on."""
 
     name: str
     frame_paths: tuple[Path, ...]
@@ -93,20 +111,18 @@ class Sequence:
         return len(self.frame_paths)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB uint8."""
+        """Return one frame, (H, W, 3) RGB uint8; raises InputError if it cannot be read."""
         return read_image(self.frame_paths[index])
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 object ids.
-
-        Raises:
-            InputError: the mask cannot be read.
-        """
+        """Return the object ids of one frame, (H, W) uint8; raises InputError as `read_mask`."""
         ids = read_mask(self.mask_paths[index])
         return (ids > 0).astype(np.uint8) if self.merge_ids else ids
 
     def object_ids(self) -> list[int]:
-        """Ids 1..K, where K is the highest id of the first mask, void (255) aside (the official evaluator's rule).
+        """Return ids 1..K; K is the highest id of the first mask that is not void (255).
+
+        This is the rule of the official DAVIS evaluator.
 
         Raises:
             InputError: the first mask is empty.
@@ -114,5 +130,6 @@ class Sequence:
         first = self.mask(0)
         highest = int(first[first < VOID].max(initial=0))
         if highest == 0:
-            raise InputError(f"sequence {self.name}: the first mask {self.mask_paths[0]} shows no object to follow")
+            first_mask = self.mask_paths[0]
+            raise InputError(f"sequence {self.name}: the first mask {first_mask} shows no object")
         return list(range(1, highest + 1))

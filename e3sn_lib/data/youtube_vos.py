@@ -1,4 +1,7 @@
-"""YouTube-VOS in the official layout: ``meta.json``, ``JPEGImages/VIDEO`` and ``Annotations/VIDEO`` with palette ids."""
+"""YouTube-VOS in the official layout: ``meta.json``, and frames and palette masks of each video.
+
+Frames are in ``JPEGImages/VIDEO``, masks in ``Annotations/VIDEO``.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from e3sn_lib.errors import InputError
 
 
 def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) -> TrackSet:
-    """One track for each object of each video, with the frames that ``meta.json`` gives it: every fifth, those that have masks.
+    """Return one track for each object of each video.
 
-    Boxes are left to be taken from the masks.
+    A track has the frames that ``meta.json`` gives the object: those with masks, every fifth.
+    Boxes are taken from the masks later.
 
     Args:
         root: the folder that holds ``train``.
@@ -25,7 +29,8 @@ def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) 
         min_area: in pixels; smaller masks read as empty.
 
     Raises:
-        InputError: ``meta.json`` cannot be read or lacks a key, or none of its frames is on the disk.
+        InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder,
+            or none of its frames is on the disk.
     """
     folder = root / split
     parse, unpack = partial(_parse, folder), partial(_track, folder, min_area)
@@ -40,30 +45,42 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _parse(folder: Path, findings: Findings) -> Iterator[Any]:
-    meta = folder / "meta.json"
-    left_out, missing, found = findings.left_out, findings.missing, False
+    meta, found = folder / "meta.json", False
     try:
         for video, description in sorted(read_json(meta)["videos"].items()):
-            images = files_by_stem(folder / "JPEGImages" / video)
-            masks = files_by_stem(folder / "Annotations" / video, (".png",))
-            if not images or not masks:
-                left_out["video not on disk"] += 1
-                missing.append(video)
-                continue
-            for object_id, thing in description["objects"].items():
-                there = [stem for stem in thing["frames"] if stem in images and stem in masks]
-                if len(there) < len(thing["frames"]):
-                    left_out["frame or mask not on disk"] += len(thing["frames"]) - len(there)
-                    missing += (f"{video}/{stem}" for stem in thing["frames"] if stem not in images or stem not in masks)
-                if not there:
-                    left_out["object without frames"] += 1
-                    continue
+            if video in ("", ".", "..") or Path(video).name != video:
+                raise InputError(f"{meta} has a video '{video}', which is no name of a folder")
+            for record in _objects(folder, video, description["objects"], findings):
                 found = True
-                yield video, int(object_id), [(images[stem].name, masks[stem].name) for stem in there]
+                yield record
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{meta} is no YouTube-VOS meta.json: {type(error).__name__} {error}") from error
+        reason = f"{type(error).__name__} {error}"
+        raise InputError(f"{meta} is no YouTube-VOS meta.json: {reason}") from error
     if not found:
-        raise InputError(f"no frame of {meta} is in {folder / 'JPEGImages'} and {folder / 'Annotations'}; unpack them there")
+        folders = f"{folder / 'JPEGImages'} and {folder / 'Annotations'}"
+        raise InputError(f"no frame of {meta} is in {folders}; unpack them there")
+
+
+def _objects(
+    folder: Path, video: str, objects: dict[str, Any], findings: Findings
+) -> Iterator[tuple[str, int, list[tuple[str, str]]]]:
+    """Yield video, id, and file names of frame and mask for each object of one video."""
+    images = files_by_stem(folder / "JPEGImages" / video)
+    masks = files_by_stem(folder / "Annotations" / video, (".png",))
+    if not images or not masks:
+        findings.leave_out("video not on disk")
+        findings.missing.append(video)
+        return
+    for object_id, thing in objects.items():
+        lost = [stem for stem in thing["frames"] if stem not in images or stem not in masks]
+        if lost:
+            findings.left_out["frame or mask not on disk"] += len(lost)
+            findings.missing += (f"{video}/{stem}" for stem in lost)
+        there = [stem for stem in thing["frames"] if stem in images and stem in masks]
+        if there:
+            yield video, int(object_id), [(images[each].name, masks[each].name) for each in there]
+        else:
+            findings.leave_out("object without frames")
 
 
 def _track(folder: Path, min_area: float, record: Any) -> Track:

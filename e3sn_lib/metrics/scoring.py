@@ -15,22 +15,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import VOID, Sequence
+from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_mask, write_csv
+from e3sn_lib.files import file_names, read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANY_IDS = 32
+"""No video has as many objects; larger values below 255 are grey levels."""
 FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
 
 
-def score_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.DataFrame:
+def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
     """J and F of every object in every evaluated frame of one video; holds one pair of masks at a time.
 
     Args:
@@ -62,6 +66,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
 
     Args:
         masks, annotations: folders of sequences; palette or grey PNGs of object ids. Masks of first and last frames are not needed.
+            For one sequence, each may be its folder itself: ``masks/FRAME.png``.
         names: the sequences to score; without any, all folders in `annotations`.
         merge: True: the ids above 0 are one object; False: every id is one; None: merged where the truth is 0/255 (DAVIS-2016).
 
@@ -75,13 +80,18 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
         if not folder.is_dir():
             raise InputError(f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png")
     names = list(dict.fromkeys(names)) or _folders(annotations)
+    if not names and any(annotations.glob("*.png")):  # the folder of one sequence, not of several
+        annotations, names = annotations.resolve().parent, [annotations.resolve().name]
     if not names:
         raise InputError(f"there are no folders in {annotations}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
     truths = [_open(_sequence(annotations / name, merge)) for name in names]
-    surplus_masks = sum(truth.check_complete(masks) for truth in truths)
-    jobs = [(truth, index) for truth in truths for index in truth.evaluated]
+    folders = [masks / name for name in names]
+    if len(names) == 1 and any(masks.glob("*.png")):
+        folders = [masks]
+    surplus_masks = sum(truth.check_complete(folder) for truth, folder in zip(truths, folders, strict=True))
+    jobs = [(truth, index, folder) for truth, folder in zip(truths, folders, strict=True) for index in truth.evaluated]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = list(pool.map(lambda job: job[0].score_file(job[1], masks), jobs))
+        scores = list(pool.map(lambda job: job[0].score_file(*job[1:]), jobs))
     remaining = iter(scores)
     notes = [note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))]
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
@@ -95,7 +105,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     return _table(scores, notes)
 
 
-def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Sequence) -> pd.Series:
+def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Series:
     """J&F-Mean and the mean, recall and decay of J and F of one video, averaged over its objects.
 
     Args and errors as `score_sequence`.
@@ -116,6 +126,8 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     Raises:
         InputError: there are no rows.
     """
+    import pandas as pd
+
     if per_frame.empty:
         raise InputError("there are no scores to summarise; score at least one frame")
     rows = [
@@ -130,6 +142,8 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
     """Write the official evaluator's ``global_results-SET.csv`` and ``per-sequence_results-SET.csv``, to six decimals."""
+    import pandas as pd
+
     per_object, overall = summarise(per_frame)
     names = [f"{sequence}_{number}" for sequence, number in zip(per_object["sequence"], per_object["object"], strict=True)]
     write_csv(out / f"global_results-{set_name}.csv", overall.to_frame().T)
@@ -143,13 +157,15 @@ class _Score(NamedTuple):
     rows: list[tuple[str, int, str, float, float]]
     ignored: set[int]
     """Ids of the truth above K, void included."""
+    soft: bool = False
+    """Ids are merged, but the mask seems to have grey levels, such as probabilities."""
 
 
 @dataclass(frozen=True)
 class _Truth:
     """A sequence as the official evaluator sees it."""
 
-    sequence: Sequence
+    sequence: Video
     objects: range
     absent: tuple[int, ...]
     """Ids below K that the first mask lacks."""
@@ -170,26 +186,27 @@ class _Truth:
             raise InputError(f"{source} has id {highest}, but the ids of the first truth mask end at {count}; use the truth's ids")
         window, radius = bounding_window((ids > 0) | (truth > 0)), boundary_radius(truth.shape)
         ids, truth = ids[window], truth[window]
+        soft = False
         if self.sequence.merge_ids:
+            soft = bool(((ids > MANY_IDS) & (ids < VOID)).any())
             ids = ids > 0
         rows = []
         for number in self.objects:
             pair = ids == number, truth == number
             rows.append((self.sequence.name, number, self.frame(index), region_similarity(*pair), boundary_accuracy(*pair, radius)))
-        return _Score(rows, set(np.unique(truth[truth > count]).tolist()))
+        return _Score(rows, set(np.unique(truth[truth > count]).tolist()), soft)
 
-    def score_file(self, index: int, masks: Path) -> _Score:
-        path = masks / self.sequence.name / self.sequence.mask_paths[index].name
+    def score_file(self, index: int, folder: Path) -> _Score:
+        path = folder / self.sequence.mask_paths[index].name
         return self.score(index, read_mask(path), f"mask {path}")
 
-    def check_complete(self, masks: Path) -> int:
+    def check_complete(self, folder: Path) -> int:
         """How many of the masks have no truth; InputError if one is missing."""
-        folder = masks / self.sequence.name
         if not folder.is_dir():
             raise InputError(
                 f"there are no masks for sequence {self.sequence.name} (no folder {folder}); add them or name fewer sequences"
             )
-        given = {path.name for path in folder.glob("*.png")}
+        given = set(file_names(folder, (".png",)))
         names = [path.name for path in self.sequence.mask_paths]
         if missing := [names[index] for index in self.evaluated if names[index] not in given]:
             more = f", and {len(missing) - 1} more of this sequence" if len(missing) > 1 else ""
@@ -197,14 +214,17 @@ class _Truth:
         return len(given - set(names))
 
     def notes(self, scores: Iterable[_Score]) -> list[str]:
+        scores = list(scores)
         name, ignored = self.sequence.name, set[int]().union(*(score.ignored for score in scores))
+        soft = sum(score.soft for score in scores)
+        values = [f"{name}: {soft} masks have other values than 0 and 255; all above 0 count as the object"] if soft else []
         absent = [f"{name}: object {number} is missing in the first truth mask, but scored" for number in self.absent]
         late = [f"{name}: object {number} is not in the first truth mask, so not scored" for number in sorted(ignored - {VOID})]
         void = [f"{name}: void (255) in the truth is scored as background"] if VOID in ignored else []
-        return absent + late + void
+        return absent + late + void + values
 
 
-def _open(sequence: Sequence) -> _Truth:
+def _open(sequence: Video) -> _Truth:
     name, count = sequence.name, len(sequence)
     if len(sequence.mask_paths) != count:
         raise InputError(f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; scoring needs one per frame")
@@ -223,13 +243,13 @@ def _open(sequence: Sequence) -> _Truth:
     return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
 
 
-def _sequence(folder: Path, merge: bool | None) -> Sequence:
-    paths = tuple(sorted(folder.glob("*.png")))
+def _sequence(folder: Path, merge: bool | None) -> Video:
+    paths = tuple(folder / name for name in file_names(folder, (".png",)))
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
     if merge is None:
         merge = set(np.unique(read_mask(paths[0])).tolist()) == {0, VOID}
-    return Sequence(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
+    return Video(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
 
 
 def _folders(root: Path) -> list[str]:
@@ -241,6 +261,8 @@ def _size(mask: NDArray[Any]) -> str:
 
 
 def _table(scores: Iterable[_Score], notes: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
     table = pd.DataFrame([row for score in scores for row in score.rows], columns=list(FRAME_COLUMNS))
     table.attrs["notes"] = notes
     return table

@@ -39,7 +39,7 @@ class Shortcut(nn.Conv2d):
             return super().forward(features)
         stride = self.stride[0]
         rows = slice(1, -1, 2) if stride == 2 else slice(None)  # where unpadded 3x3 kernels of stride 2 are centred
-        return F.conv2d(features[..., rows, rows], self.weight[:, :, 1:2, 1:2])
+        return F.conv2d(features[..., rows, rows], self.weight[:, :, 1:2, 1:2], self.bias)
 
 
 class Backbone(nn.Module):

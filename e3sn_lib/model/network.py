@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from e3sn_lib.config import ModelConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE
+from e3sn_lib.geometry import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN
 from e3sn_lib.model.aggregation import LevelFusion
 from e3sn_lib.model.backbone import Backbone, Features
 from e3sn_lib.model.correlation import DepthwiseCorrelation, conv_bn, head
 from e3sn_lib.model.refine import WINDOWS, Refinement
 from e3sn_lib.model.windows import Cells, gather_windows
 
-MARGIN = {255: 32, 143: 0}
+MARGIN = {255: WINDOW_MARGIN, 143: 0}
 """How far, in pixels, the first candidate window of a search crop of this size reaches beyond the crop (SiamMask)."""
 BASE_MASK = 63
 MASK_PRIOR = -2.0
@@ -33,6 +37,11 @@ class Template(NamedTuple):
     cls: Tensor
     loc: Tensor
     levels: tuple[Tensor, ...]
+
+    def select(self, objects: Sequence[int]) -> Template:
+        """Return the filters of some of the objects."""
+        index = list(objects)
+        return Template(self.cls[index], self.loc[index], tuple(level[index] for level in self.levels))
 
 
 class Search(NamedTuple):
@@ -91,23 +100,27 @@ class MaskCorrelation(nn.Module):
 
     def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:
         """Filters of each level from a template's features: the centre of the crop, 15 x 15 at stride 4 and 7 x 7 at stride 8."""
-        sources = {2: _centre(features.p1, 15), 3: _centre(features.p2, 7), 4: neck}
+        sources = {2: centre_of(features.p1, 15), 3: centre_of(features.p2, 7), 4: neck}
         return tuple(self._level(n).kernel(self._adjusted(n, sources[n])) for n in self.names)
 
     def at_cells(self, template: Template, search: Search, cells: Cells) -> list[Tensor]:
         """One (N, C) tensor per level."""
         first = 4 - search.margin // STRIDE  # neck index of the first cell's window
-        correlations = []
-        for n, kernel in zip(self.names, template.levels, strict=True):
+        windows = []
+        for n in self.names:
             source, step, size = {
                 2: (search.features.p1, 2, 15),
                 3: (search.features.p2, 1, 7),
                 4: (search.neck, 1, 7),
             }[n]
             top, left = step * (cells.row + first), step * (cells.column + first)
-            windows = gather_windows(source, cells.image, top, left, size)
-            correlations.append(self._level(n).at_windows(kernel[cells.image], self._adjusted(n, windows)))
-        return correlations
+            windows.append(gather_windows(source, cells.image, top, left, size))
+        return self.at_windows([kernel[cells.image] for kernel in template.levels], windows)
+
+    def at_windows(self, kernels: Sequence[Tensor], windows: Sequence[Tensor]) -> list[Tensor]:
+        """One (N, C) tensor per level from N filters and windows of each."""
+        levels = zip(self.names, kernels, windows, strict=True)
+        return [self._level(n).at_windows(kernel, self._adjusted(n, window)) for n, kernel, window in levels]
 
     def whole_maps(self, template: Template, search: Search) -> list[Tensor]:
         """Each level's whole correlation map, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop: for figures and checks."""
@@ -153,14 +166,15 @@ class E3SN(nn.Module):
     def encode_template(self, image: Tensor) -> Template:
         """Filters of B objects from their template crops."""
         features = self._features(image)
-        neck = _centre(self.neck(features.p3), 7)
+        neck = centre_of(self.neck(features.p3), 7)
         return Template(self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck), self.mask.kernels(features, neck))
 
     def encode_search(self, image: Tensor) -> Search:
         """Features of B search crops."""
-        mask_cells(image.shape[-1])
+        size = int(image.shape[-1])
+        mask_cells(size)
         features = self._features(image)
-        return Search(features, self.neck(features.p3), MARGIN[image.shape[-1]])
+        return Search(features, self.neck(features.p3), MARGIN[size])
 
     def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
         """Class logits (B, 2, 5, 25, 25), background first, and box offsets (B, 4, 5, 25, 25) (dx, dy, log w, log h)."""
@@ -196,11 +210,11 @@ class E3SN(nn.Module):
         return Output(*self.locate(template, search), segment(template, search, cells))
 
     def _features(self, image: Tensor) -> Features:
-        normalised = (image.float() - self.mean) / self.std
+        normalised = ((image.float() - self.mean) / self.std).to(self.backbone.conv1.weight.dtype)
         return self.backbone(normalised.contiguous(memory_format=torch.channels_last))
 
 
-def _centre(features: Tensor, size: int) -> Tensor:
+def centre_of(features: Tensor, size: int) -> Tensor:
     """The middle `size` rows and columns, with half as much of the object's context as the whole crop."""
     start = (features.shape[-1] - size) // 2
     return features[..., start : start + size, start : start + size]
@@ -209,6 +223,18 @@ def _centre(features: Tensor, size: int) -> Tensor:
 def build_model(config: ModelConfig) -> E3SN:
     """A network with random weights (the backbone's come from `e3sn_lib.model.weights.load_backbone`)."""
     return E3SN(config).to(memory_format=torch.channels_last)
+
+
+def fold_batchnorm(model: E3SN) -> E3SN:
+    """Return a copy for inference: each batch-norm is folded into the convolution before it."""
+    folded = copy.deepcopy(model).eval()
+    for parent in folded.modules():
+        for (name, layer), (next_name, following) in pairwise(list(parent.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(layer, following))
+                setattr(parent, next_name, nn.Identity())
+    folded.backbone.skip_zero_taps()
+    return folded
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -118,6 +118,15 @@ def _ordered(content: bytes) -> bytes:
     return len(written).to_bytes(8, "little") + written + content[end:]
 
 
+def load_network(model: E3SN, path: Path) -> None:
+    """Fill a whole network with the weights of a model of this project.
+
+    Raises:
+        InputError: no such file, or keys or shapes that do not fit.
+    """
+    strict_load(model, _floats(read_safetensors(path)), f"model {path}")
+
+
 def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
     """A trained model in evaluation mode, on `device` or on a GPU if there is one, and the profile it was trained by.
 
@@ -132,9 +141,13 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> tu
         raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
     profile = profile_from_dict(json.loads(metadata["profile"]))
     model = build_model(profile.model)
-    floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    strict_load(model, floats, f"model {path}")
+    strict_load(model, _floats(state), f"model {path}")
     return model.to(device or best_device()).eval(), profile
+
+
+def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return single precision for half."""
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

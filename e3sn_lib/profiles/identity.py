@@ -1,4 +1,4 @@
-"""What makes two runs the same: the settings that determine their weights, and a short name for them."""
+"""What makes two runs the same: the settings that determine their weights, and a short name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
+from e3sn_lib.errors import InputError
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
-    """What determines a run's weights: settings that differ from their defaults, without those that only say where or how fast.
+    """Return what determines a run's weights: the settings that differ from their defaults.
 
-    A field that is added later with a default does not change the name of an older run.
+    Settings that only say where or how fast are left out. So a field that is added later with a
+    default does not change the name of an older run.
     """
     settings = _differences(profile)
     for path in (
@@ -28,18 +32,33 @@ def training_settings(profile: Profile) -> dict[str, Any]:
         "train.log_every",
         "train.checkpoint_every",
         "train.tensorboard",
+        "train.backup",
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
-    for stage in settings.get("stages", {}).values():  # listed whole, unlike other sections
-        for key in ("warmup", "sets"):
-            if stage[key] == getattr(StageConfig(), key):
-                del stage[key]
+    if source := settings.get("train", {}).pop("init_weights", ""):  # its content counts, not its place
+        settings["train"]["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
+    # Unlike in other sections, all fields of a stage and a set are listed. Those that came later are
+    # left out at their defaults.
+    for stage in settings["stages"].values():
+        _drop_defaults(stage, StageConfig(), ("warmup", "sets"))
+        for key in ("search_shift", "negative_pairs"):
+            if stage[key] is None:
+                stage[key] = -1.0  # so was "not set" written when the oldest runs got their names
+    for entry in settings.get("data", {}).get("train", []):
+        later = ("masks", "mask_suffix", "mask_kind", "hold_out_share")
+        _drop_defaults(entry, TrainSetConfig(entry["kind"], entry["path"]), later)
     return settings
 
 
+def _drop_defaults(entry: dict[str, Any], defaults: Any, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if entry[key] == getattr(defaults, key):
+            del entry[key]
+
+
 def _differences(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, as plain values."""
+    """Return the fields of a dataclass that differ from their defaults, as plain values."""
     found: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -50,13 +69,31 @@ def _differences(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in found.items() if value != {}}))
 
 
+@lru_cache
+def content_hash(path: Path) -> str:
+    """Return twelve hexadecimal digits of a file's SHA-256.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise InputError(f"train.init_weights: cannot read {path} ({error.strerror}); give the file of a trained model") from error
+
+
 def config_hash(settings: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that do not depend on the order of keys."""
+    """Return eight hexadecimal digits that do not depend on the order of keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_name(profile: Profile, sets: Any) -> str:
-    """``PROFILE-VARIANT-seedN-HASH``; the hash is of all settings that training depends on, and of the sets that are there."""
+    """Return ``PROFILE-VARIANT-seedN-HASH``.
+
+    The hash is of all settings that training depends on and of the opened sets (`TrainSets`): their
+    names, numbers of tracks, weights and frame ranges.
+    """
     opened = [[tracks.name, len(tracks.tracks), config.weight, config.frame_range] for tracks, config in sets.opened]
     digest = config_hash({"settings": training_settings(profile), "sets": opened})
     return f"{profile.name}-{profile.variant}-seed{profile.seed}-{digest}"

@@ -1,28 +1,34 @@
-"""Profiles from YAML: an unknown key or a value of the wrong kind is one clear line, with a suggestion."""
+"""Profiles from YAML. A wrong setting is one line: its key, its value, what is allowed."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
+import os
+import re
+import reprlib
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from e3sn_lib.config import PRECISIONS, Profile
-from e3sn_lib.errors import InputError
+from e3sn_lib.config import Profile
+from e3sn_lib.errors import InputError, did_you_mean
 
 PROFILE_DIR = Path(__file__).parent
+LARGEST_YAML = 2**16
+"""Characters of a settings file or override; the shipped profiles have up to 3,000."""
 
 
 def available_profiles() -> list[str]:
+    """Return the names of the shipped profiles."""
     return sorted(path.stem for path in PROFILE_DIR.glob("*.yaml") if path.stem != "variants")
 
 
 def available_variants() -> list[str]:
+    """Return the names of the variants, those of the paper's method first."""
     return list(_read_yaml(PROFILE_DIR / "variants.yaml"))
 
 
@@ -34,101 +40,137 @@ def load_profile(
     seed: int = 0,
     data_root: str | Path = "",
 ) -> Profile:
-    """Build a profile: defaults, then the variant, then the profile's file, then ``key=value`` overrides.
+    """Build a profile: defaults, then the variant, then the profile's file, then the overrides.
 
     Args:
         name: a shipped profile (``smoke``, ``cpu``, ``paper``) or the path of a YAML file.
         variant: ``e3sn``, ``e3sn-s`` or ``siammask``.
         overrides: ``"train.pairs=1000"``; values are read as YAML.
-        seed: of the run.
+        seed: of the run, from 0.
         data_root: replaces ``data.root`` unless empty.
 
     Raises:
-        InputError: unknown profile, variant or key, or a value of the wrong type.
+        InputError: unknown profile, variant or key, or a value that is not allowed.
     """
     variants = _read_yaml(PROFILE_DIR / "variants.yaml")
     if variant not in variants:
-        raise InputError(f"unknown variant '{variant}'{_suggest(variant, variants)}; there are {', '.join(variants)}")
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else PROFILE_DIR / f"{name}.yaml"
-    if not path.is_file() or path.stem == "variants":
-        known = available_profiles()
-        raise InputError(f"unknown profile '{name}'{_suggest(name, known)}; there are {', '.join(known)}, or give a .yaml file")
+        hint = did_you_mean(variant, variants)
+        raise InputError(f"unknown variant {variant!r}{hint}; there are {', '.join(variants)}")
+    path = _profile_file(str(name))
     settings = _read_yaml(path)
     by_variant = settings.pop("variants", {})
-    if not isinstance(by_variant, dict) or not all(isinstance(value, dict) for value in by_variant.values()):
+    whole = isinstance(by_variant, dict) and all(isinstance(v, dict) for v in by_variant.values())
+    if not whole:
         raise InputError(f"{path.name}: 'variants' must hold settings by variant, such as siammask: {{train: {{pairs: 1000}}}}")
-    if unknown := set(by_variant) - set(variants):
-        raise InputError(f"{path.name}: settings for unknown variant '{min(unknown)}'{_suggest(min(unknown), variants)}")
+    if unknown := [each for each in by_variant if each not in variants]:
+        hint = did_you_mean(unknown[0], variants)
+        raise InputError(f"{path.name}: settings for unknown variant {unknown[0]!r}{hint}")
     merged = _merge(_merge(variants[variant], settings), by_variant.get(variant, {}))
     for text in overrides:
         merged = _merge(merged, _parse_override(text))
-    stages = variants[variant]["stages"]
-    if unknown := set(merged["stages"]) - set(stages):
-        raise InputError(
-            f"variant {variant} has no stage '{min(unknown)}'{_suggest(min(unknown), stages)}; there are {', '.join(stages)}"
-        )
-    merged = _merge(merged, {"name": path.stem, "variant": variant, "seed": seed})
+    stages, given = variants[variant]["stages"], merged["stages"]
+    if unknown := [each for each in given if each not in stages] if isinstance(given, dict) else []:
+        hint = did_you_mean(unknown[0], stages)
+        raise InputError(f"variant {variant} has no stage {unknown[0]!r}{hint}; there are {', '.join(stages)}")
+    merged |= {"name": path.stem, "variant": variant, "seed": seed}
     if data_root:
         merged = _merge(merged, {"data": {"root": str(data_root)}})
     return profile_from_dict(merged)
 
 
 def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
-    """The inverse of `Profile.to_dict`; raises InputError for unknown keys and wrong types."""
-    profile = _build(Profile, settings, "")
-    _check(profile)
-    return profile
+    """Return the profile of plain settings; the inverse of `Profile.to_dict`.
+
+    Raises:
+        InputError: an unknown key, a missing one, or a value that is not allowed.
+    """
+    try:
+        return _PROFILE.validate_python(settings)
+    except ValidationError as error:
+        raise InputError(_explain(error)) from error
 
 
-_CHOICES = {
-    "model.backbone": ("resnet50", "resnet18"),
-    "model.block_layout": ("v1.5", "v1"),
-    "model.fusion": ("softmax", "raw", "fixed"),
-    "model.level_scale": ("mean", "sum"),
-    "sampler.policy": ("supervised", "all_positive"),
-    "loss.loc": ("smooth_l1", "l1"),
-    "loss.negatives": ("zero", "background"),
-    "train.optimiser": ("sgd", "adamw"),
-    "train.precision": PRECISIONS,
-    "track.score": ("penalised", "raw"),
-    "track.crop": ("exact", "siammask"),
+_PROFILE = TypeAdapter(Profile)
+_MUST = {
+    "int_type": "be of type int, a whole number",
+    "float_type": "be a number",
+    "finite_number": "be a finite number",
+    "bool_type": "be true or false",
+    "string_type": "be text",
+    "string_unicode": "be one line of text",
+    "string_pattern_mismatch": "be one line of text",
+    "dataclass_type": "be a set of key: value settings",
+    "dict_type": "be a set of key: value settings",
+    "invalid_key": "have text as its key",
+    "greater_than_equal": "be at least {ge:.15g}",
+    "greater_than": "be above {gt:.15g}",
+    "less_than_equal": "be at most {le:.15g}",
+    "less_than": "be below {lt:.15g}",
+    "too_short": "have an entry",
+    "string_too_short": "have a character",
+    "string_too_long": "have at most {max_length} characters",
 }
+"""What a setting must do, by pydantic's name for the error."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
-def _check(profile: Profile) -> None:
-    for key, choices in _CHOICES.items():
-        section, name = key.split(".")
-        value = getattr(getattr(profile, section), name)
-        if value not in choices:
-            raise InputError(f"{key} is '{value}'{_suggest(value, choices)}; it can be {', '.join(choices)}")
-    if not profile.model.levels or not set(profile.model.levels) <= {2, 3, 4}:
-        raise InputError(f"model.levels is {list(profile.model.levels)}; it must name some of 2, 3, 4")
-    at_least_one = ("pairs", "batch_size", "accumulate", "log_every", "checkpoint_every")
-    for key in (*(f"train.{name}" for name in at_least_one), "sampler.anchor_total"):
-        section, name = key.split(".")
-        if getattr(getattr(profile, section), name) < 1:
-            raise InputError(f"{key} is {getattr(getattr(profile, section), name)}; it must be at least 1")
-    if profile.study.seeds < 1:
-        raise InputError(f"study.seeds is {profile.study.seeds}; it must be at least 1")
-    if not 0 < profile.sampler.positives_per_image <= profile.sampler.samples_per_image:
-        raise InputError("sampler.positives_per_image must be at least 1 and at most sampler.samples_per_image")
-    for name, stage in profile.stages.items():
-        if stage.mask not in ("refine", "base"):
-            raise InputError(f"stages.{name}.mask is '{stage.mask}'; it can be refine, base")
-        if len(stage.lr or profile.train.lr) != 2:
-            raise InputError(f"stages.{name}: a learning rate is two numbers, first and last")
-        kinds = {each.kind for each in profile.data.train}
-        if unknown := set(stage.sets) - kinds:
-            raise InputError(
-                f"stages.{name}.sets names '{min(unknown)}'{_suggest(min(unknown), kinds)}; data.train has no such set"
-            )
+def _explain(error: ValidationError) -> str:
+    """Say in one line what is wrong. An unknown key comes first: others may be missing for it."""
+    faults = error.errors(include_url=False)
+    fault = min(faults, key=lambda each: each["type"] != "unexpected_keyword_argument")
+    kind, place, given = fault["type"], fault["loc"], _SHORT.repr(fault["input"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    key = key.removeprefix(".")
+    if kind == "unexpected_keyword_argument":
+        known = list(typing.get_type_hints(_declared(place[:-1])))
+        text = f"unknown setting '{key}'{did_you_mean(place[-1], known)}"
+    elif kind == "missing":
+        text = f"{key} is missing"
+    elif kind == "literal_error":
+        known = [str(each) for each in typing.get_args(_declared(place))]
+        hint = did_you_mean(fault["input"], known)
+        text = f"{key} is {given}{hint}; it can be {', '.join(known)}"
+    elif kind != "value_error":
+        must = _MUST.get(kind, "be something else").format(**fault.get("ctx", {}))
+        text = f"{key or 'a profile'} must {must}, not {given}"
+    elif not dataclasses.is_dataclass(_declared(place)):
+        text = f"{key} is {given}; {fault['ctx']['error']}"
+    else:  # a check of a whole section; its text begins with the field
+        text = f"{key}.{fault['ctx']['error']}".removeprefix(".")
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _declared(place: Iterable[int | str]) -> Any:
+    """Return the declared type of what stands at a place in a profile, without its limits."""
+    kind: Any = Profile
+    for part in place:
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind)[str(part)]
+        else:  # tuple[X, ...] or dict[str, X]
+            kind = [each for each in typing.get_args(kind) if each is not ...][-1]
+    return kind
+
+
+def _profile_file(name: str) -> Path:
+    known = available_profiles()
+    if name in known:
+        return PROFILE_DIR / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")) and os.path.isfile(name):
+        return Path(name)
+    raise InputError(f"unknown profile {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, or give a .yaml file")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+        with path.open(encoding="utf-8-sig") as file:
+            content = parse_yaml(file.read(LARGEST_YAML + 1), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings (key: value)")
     return content
@@ -137,13 +179,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(f"'{text}' is not of the form key=value, such as train.pairs=1000")
+        raise InputError(f"{text!r} is not of the form key=value, such as train.pairs=1000")
     if key.partition(".")[0] in ("name", "variant", "seed"):
-        raise InputError(f"'{text}': {key} is no setting but an argument of its own")
-    try:
-        tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"'{text}': the value cannot be read as YAML") from error
+        raise InputError(f"{text!r}: {key} is no setting but an argument of its own")
+    tree: Any = parse_yaml(value, f"the value of {key!r}")
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
     return tree
@@ -157,42 +196,61 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _suggest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+def parse_yaml(text: str, what: str) -> Any:
+    """Return what a short YAML document holds: dicts with text as keys, lists, text and numbers.
+
+    Args:
+        text: the document.
+        what: names it in errors.
+
+    Raises:
+        InputError: it is too long, too deep or no YAML, or holds an alias (a few of them can fill
+            the memory), a key twice, a key that is not text, or a number in another notation than
+            the decimal one.
+    """
+    if len(text) > LARGEST_YAML:
+        raise InputError(f"{what} is longer than {LARGEST_YAML} characters, too long for settings")
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deep for settings") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = error.problem or error.context
+        raise InputError(_one_line(f"cannot read {what}: {problem}{place}")) from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        raise InputError(f"cannot read {what}: a character or a value is not valid") from error
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Convert plain YAML values to `kind`, a dataclass, tuple, dict or scalar type."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{where} must be a set of key: value settings, not {value!r}")
-        hints = typing.get_type_hints(kind)
-        for key in value:
-            if key not in hints:
-                raise InputError(f"unknown setting '{where}{'.' if where else ''}{key}'{_suggest(key, hints)}")
-        built = {key: _build(hints[key], item, f"{where}{'.' if where else ''}{key}") for key, item in value.items()}
-        try:
-            return kind(**built)  # type: ignore[operator]
-        except TypeError as error:
-            raise InputError(f"{where or 'profile'}: {error}") from error
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_build(args[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise InputError(f"{where} must be a set of key: value settings, not {value!r}")
-        return {str(key): _build(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    return _scalar(kind, value, where)
+class _Loader(yaml.SafeLoader):
+    """YAML without what settings do not need, and with 1e-3 as a number."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
+            problem = "an alias (*name) is not allowed, write its value out;"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
+            is_text = isinstance(key, yaml.ScalarNode) and key.tag == "tag:yaml.org,2002:str"
+            if not is_text or key.value in seen:
+                problem = "this key stands twice" if is_text else "a key must be text"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def decimal(self, node: yaml.ScalarNode) -> int:
+        digits = str(self.construct_scalar(node)).replace("_", "")
+        if not re.fullmatch(r"[-+]?[0-9]{1,20}", digits):
+            problem = "a whole number must be up to 20 decimal digits"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return int(digits)
 
 
-def _scalar(kind: type | types.UnionType, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-3 as a string
-        except ValueError:
-            pass
-    elif type(value) is kind:
-        return value
-    raise InputError(f"{where} must be of type {getattr(kind, '__name__', kind)}, not {value!r}")
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.decimal)
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_.]*[eE][-+]?[0-9]+$")  # PyYAML itself wants 1.0e-3
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-0123456789"))

@@ -1,46 +1,225 @@
-"""From boxes in the first frame of anyone's video to masks on the disk and a clip to look at."""
+"""From boxes in anyone's video to masks, a clip and a table on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import tee
+import errno
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
-from e3sn_lib.files import write_mask
+from e3sn_lib.errors import InputError
+from e3sn_lib.tracking.outputs import DEFAULT_SAVE, FILES, Clip, Output, open_outputs
+from e3sn_lib.tracking.prompts import Plan, Prompt
+from e3sn_lib.tracking.session import Seen, Session, cleaned
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.tracking.video import Image, frame_names, frame_rate, overlay, read_frames, write_clip
+from e3sn_lib.tracking.video import Frame, open_video
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def track_video(tracker: Tracker, video: Path, boxes_frame_xywh: Sequence[Sequence[float]], out: Path) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Tracked:
+    """What became of a video."""
+
+    frames: int
+    """How many are done."""
+    objects: int
+    files: tuple[Path, ...]
+    """What was written: folders of images, and files."""
+    stopped: bool
+    """Whether it was stopped before the end."""
+    notes: tuple[str, ...]
+    """What the user should know, such as frames that could not be read."""
+
+
+def track_video(
+    tracker: Tracker,
+    video: Path,
+    boxes_frame_xywh: Sequence[Sequence[float]],
+    out: Path,
+    *,
+    prompts: Sequence[Prompt] = (),
+    save: Sequence[str] = DEFAULT_SAVE,
+    first: int = 0,
+    last: int | None = None,
+    stride: int = 1,
+    backward: bool = False,
+    clean: bool = False,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Tracked:
     """Follow boxed objects through a video, one frame in memory at a time.
 
     Args:
         tracker: with the network.
         video: a file, or a folder of frames.
-        boxes_frame_xywh: of the objects in the first frame.
-        out: a folder; ``masks/`` gets one palette PNG of object ids per frame, named as the frames are, ``overlay.webm`` a
-            clip of the video's frame rate.
-
-    Returns:
-        (T, N) scores of the frames' objects, 0 to 1; below 0.5 an object was probably lost.
+        boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
+        out: a folder, made if there is none; files of the same names are replaced.
+        prompts: further boxes, in other frames or with given ids.
+        save: what to write, keys of `outputs.FILES`.
+        first, last: numbers of the first and last frame; None: the last of the video.
+        stride: 2 for every second frame.
+        backward: also follow each object from its first box back to the first frame.
+        clean: keep only the largest part of each mask and fill its holes.
+        watch: called after each step with the number of steps done and of all, 0 if unknown.
+        stopped: asked after each step; True ends with the frames that are done.
 
     Raises:
-        InputError: the video cannot be read, or a box does not lie in its first frame.
+        InputError: the video cannot be read, or a box cannot be used; nothing is written.
+        OSError: the disk is full; what is done is kept, and the message names it.
     """
-    names = frame_names(video)
-    scores: list[NDArray[np.float64]] = []
+    source = open_video(video)
+    check_out(out, save, [video])
+    frames = range(first, sys.maxsize if last is None else last + 1, stride)
+    plan = Plan([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
+    follower = _Follower(tracker, plan, watch, stopped)
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as temporary:
+        work, scratch = Path(temporary, "out"), Path(temporary, "scratch")
+        work.mkdir()
+        scratch.mkdir()
+        outputs = open_outputs(save, work, source)
+        try:
+            if backward:
+                follower.backward(scratch)
+            for frame, seen in follower.forward(scratch):
+                seen = replace(seen, ids=cleaned(seen.ids)) if clean else seen
+                for output in outputs:
+                    output.write(frame, seen)
+            for output in outputs if follower.done else ():
+                output.close()
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise OSError(f"the disk is full; kept: {_rescued(outputs, out)}") from error
+        finally:
+            for output in outputs:
+                output.release()
+        files, notes = _move(work, out) if follower.done else ([], [])
+    if any(output.lost_sound for output in outputs if isinstance(output, Clip)):
+        notes.append("the sound is damaged; the clip has it as far as it could be decoded")
+    notes += _missing(follower)
+    return Tracked(follower.done, len(plan.begins), tuple(files), follower.stopped, tuple(notes))
 
-    def masks_and_overlays() -> Iterator[Image]:
-        shown, tracked = tee(read_frames(video))
-        for index, (frame, result) in enumerate(zip(shown, tracker.run(tracked, boxes_frame_xywh), strict=True)):
-            stem = Path(names[index]).stem if names else f"{index:05d}"
-            write_mask(out / "masks" / f"{stem}.png", result.ids)
-            scores.append(result.scores)
-            yield overlay(frame, result.ids)
 
-    # VP9 would take six times as long as the network
-    write_clip(out / "overlay.webm", masks_and_overlays(), frame_rate(video), codec="VP80")
-    return np.array(scores)
+def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
+    """Refuse an output folder that is none, or outputs that lie on or in an input.
+
+    Raises:
+        InputError: says which.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
+    for name in (FILES[kind] for kind in save if kind in FILES):
+        path = (out / name).resolve()
+        if path.exists() and path.is_dir() != (not path.suffix):
+            raise InputError(f"{out / name} is in the way; move it, or give another --out")
+        for other in inputs:
+            given = other.resolve()
+            if given == path or given in path.parents or path in given.parents:
+                raise InputError(f"{out / name} would lie on or in {other}; give another --out")
+
+
+@dataclass
+class _Follower:
+    """The two ways through a video: from later boxes back to the first frame, and forward."""
+
+    tracker: Tracker
+    plan: Plan
+    watch: Callable[[int, int], None]
+    ask: Callable[[], bool]
+    done: int = 0
+    """Frames whose results are complete."""
+    back: int = 0
+    """Steps of the way back."""
+    stopped: bool = False
+
+    def backward(self, folder: Path) -> None:
+        """Follow each object from its first box back to the first frame; write a file per frame."""
+        frames, session = self.plan.frames, Session(self.tracker)
+        way = frames[: frames.index(max(self.plan.begins.values())) + 1]
+        for number, image in self.plan.source.backwards(way):
+            for each, box in self.plan.boxes.get(number, {}).items():
+                if self.plan.begins[each] == number:
+                    session.add(box, each)
+            np.savez_compressed(folder / f"{number}.npz", **vars(session.step(image)))
+            self.back += 1
+            if self._stops(len(way)):
+                break
+
+    def forward(self, folder: Path) -> Iterator[tuple[Frame, Seen]]:
+        """Yield frames in order with their objects, those that `backward` found included."""
+        session, last = Session(self.tracker), -1
+        for frame in self.plan.source.frames(self.plan.frames) if not self.stopped else ():
+            for number, box in self.plan.boxes.get(frame.number, {}).items():
+                if number in session.numbers:
+                    session.correct(number, box)
+                else:
+                    session.add(box, number)
+            seen, last = session.step(frame.image), frame.number
+            if (earlier := folder / f"{frame.number}.npz").is_file():
+                with np.load(earlier) as found:
+                    seen = seen.joined(Seen(**found))
+            yield frame, seen
+            self.done += 1
+            if self._stops(self.back):
+                return
+        if not self.stopped and last < max(self.plan.boxes):
+            latest = max(self.plan.boxes)
+            raise InputError(f"{self.plan.source.path} ends before frame {latest}, which has a box")
+
+    def expected(self) -> int:
+        """Return how many frames the way forward has; 0 if the video does not say."""
+        frames, announced = self.plan.frames, self.plan.source.announced
+        return len(range(frames.start, min(frames.stop, announced), frames.step))
+
+    def _stops(self, back: int) -> bool:
+        expected = self.expected()
+        self.watch(self.back + self.done, expected and expected + back)
+        self.stopped = self.ask()
+        return self.stopped
+
+
+def _rescued(outputs: Sequence[Output], out: Path) -> str:
+    """Move what can be completed on a full disk, clips deleted first; return what that is."""
+    kept = [output for output in reversed(outputs) if output.rescue()]
+    if kept:
+        _move(kept[0].path.parent, out)
+    return " and ".join(f"{out / each.path.name} ({each.count} frames)" for each in kept) or "nothing"
+
+
+def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
+    """Move results to their folder; return where they are, and lines about what else is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    files, notes = [], []
+    for name in [name for name in FILES.values() if (work / name).exists()]:
+        files.append(out / name)
+        if (work / name).is_file():
+            (work / name).replace(out / name)
+            continue
+        (out / name).mkdir(exist_ok=True)
+        images = {path.name for path in (work / name).iterdir()}
+        for image in images:
+            (work / name / image).replace(out / name / image)
+        if others := sum(path.name not in images for path in (out / name).iterdir()):
+            notes.append(f"{others} other files were in {out / name} before and are still there")
+    paths = [out / name for name in FILES.values()]
+    if older := [str(path) for path in paths if path.exists() and path not in files]:
+        notes.append(f"of an earlier call, and still there: {', '.join(older)}")
+    return files, notes
+
+
+def _missing(follower: _Follower) -> list[str]:
+    """Return lines about frames that could not be read."""
+    source, notes = follower.plan.source, []
+    missing = follower.expected() - follower.done
+    if missing > 1 and not follower.stopped:  # some files are wrong by one
+        announced = f"the file announces {source.announced} frames"
+        notes.append(f"{announced}; {missing} of those wanted could not be read")
+    if source.damaged:
+        notes.append("parts of the file are damaged; they were left out")
+    return notes

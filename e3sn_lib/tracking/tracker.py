@@ -1,19 +1,18 @@
-"""Following objects through a video: locate, segment, paste back (paper 4.1 "Inference"; SiamMask's tracker).
+"""Follow objects through a video: locate, segment, paste back (paper 4.1 "Inference"; SiamMask's tracker).
 
-The network knows nothing of objects. Their state is a `Targets` value that goes into each step and comes out changed, so that
-several videos can share one tracker and all objects of a frame go through the network as one batch.
+All of this is numpy; the network is behind a `Backend`. The network knows nothing of objects: their state is a `Targets` value
+that goes into each step and comes out changed. So several videos can share one tracker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
@@ -22,20 +21,22 @@ from e3sn_lib.geometry import (
     CROPS,
     STRIDE,
     TEMPLATE_SIZE,
+    WINDOW_MARGIN,
     Box,
     ContextCrop,
+    Patch,
     anchors_cxcywh,
     context_sides,
     decode_boxes,
-    paste_mask,
+    paste_patch,
 )
-from e3sn_lib.model.device import autocast, precision_of
-from e3sn_lib.model.network import E3SN, MARGIN, Search, Template
-from e3sn_lib.model.windows import Cells
+from e3sn_lib.tracking.backends import Backend, Templates
 
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
+ROUNDING = 1e-6
+"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than it."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
@@ -46,7 +47,8 @@ WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANC
 class Targets:
     """State of N objects between two frames."""
 
-    template: Template
+    template: Templates
+    """What the backend keeps of each object."""
     centre_frame_xy: NDArray[np.float64]
     """(N, 2)."""
     size_wh: NDArray[np.float64]
@@ -61,7 +63,7 @@ class Targets:
     def select(self, objects: Sequence[int]) -> Targets:
         """Only these objects."""
         index = list(objects)
-        kept = Template(self.template.cls[index], self.template.loc[index], tuple(level[index] for level in self.template.levels))
+        kept = self.template.select(index)
         return replace(self, template=kept, centre_frame_xy=self.centre_frame_xy[index], size_wh=self.size_wh[index])
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
@@ -76,36 +78,48 @@ class FrameResult:
 
     ids: NDArray[np.uint8]
     """(H, W): 0 background, k for the k-th box given at the start."""
-    soft_masks: NDArray[np.float32]
-    """(N, H, W) object probabilities; outside the chosen window 0, or -1 with ``track.crop=siammask``."""
+    patches: tuple[Patch, ...]
+    """Of each object, the probabilities in the part of the frame that its window covers."""
     scores: NDArray[np.float64]
     """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the object is there."""
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
+    outside: float = 0.0
+    """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
+
+    @property
+    def soft_masks(self) -> NDArray[np.float32]:
+        """(N, H, W) object probabilities in the whole frame, made anew at each call; `patches` are much smaller."""
+        pasted = np.full((len(self.patches), *self.ids.shape), self.outside, np.float32)
+        for whole, patch in zip(pasted, self.patches, strict=True):
+            whole[patch.rows, patch.columns] = patch.soft
+        return pasted
+
+    def labels(self, threshold: float) -> NDArray[np.uint8]:
+        """Return the ids at another threshold, 0 to 1, than the tracker's own."""
+        return labels_from_patches(self.patches, self.ids.shape, threshold)
 
 
 class Tracker:
     """Masks of objects in a video from their boxes in its first frame.
 
     Args:
-        model: a network; it is put into evaluation mode.
-        config: hyper-parameters of inference.
-        device: where to compute; None: where the model is.
-        precision: of the network, see `precision_of`; with less than ``fp32`` masks differ in some pixels.
+        network: a trained network (it is put into evaluation mode), what `load_model` or `load_export` returns, or any backend.
+        config: hyper-parameters of inference; None: those that came with the network, or the defaults.
+        device: where a torch network computes; None: where it is.
+        precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in some pixels.
     """
 
-    def __init__(
-        self,
-        model: E3SN,
-        config: TrackConfig | None = None,
-        device: torch.device | str | None = None,
-        precision: str = "fp32",
-    ) -> None:
-        self.config = config or TrackConfig()
-        self.device = torch.device(device) if device is not None else next(model.parameters()).device
-        self.model = model.to(self.device).eval()
-        self.model.backbone.skip_zero_taps()
-        self.dtype = precision_of(precision, self.device)
+    def __init__(self, network: Any, config: TrackConfig | None = None, device: Any = None, precision: str = "fp32") -> None:
+        if isinstance(network, tuple):
+            network, profile = network
+            config = config or profile.track
+        if not hasattr(network, "search"):  # a torch network, which no import may need
+            from e3sn_lib.tracking.torch_backend import TorchBackend
+
+            network = TorchBackend(network, precision, device)
+        self.backend: Backend = network
+        self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
 
     def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]) -> Iterator[FrameResult]:
         """Follow objects through a video.
@@ -136,17 +150,14 @@ class Tracker:
 
     def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]) -> Targets:
         """State of the objects in the first frame; raises InputError for a box that cannot be used."""
-        boxes = np.array([_check_box(box, frame.shape[:2], number) for number, box in enumerate(boxes_frame_xywh, start=1)])
+        boxes = np.array([check_box(box, frame.shape[:2], number) for number, box in enumerate(boxes_frame_xywh, start=1)])
         if len(boxes) == 0:
             raise InputError("no box is given, so there is nothing to follow")
-        fill = tuple(float(value) for value in frame.reshape(-1, 3).mean(axis=0))
+        fill = cv2.mean(frame)[:3]
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
-        with torch.inference_mode(), autocast(self.dtype, self.device):
-            template = self.model.encode_template(self._tensor(crops))
-        return Targets(template, centre, size, fill)
+        return Targets(self.backend.encode_template(np.stack(crops)), centre, size, fill)
 
-    @torch.inference_mode()
     def step(self, frame: NDArray[np.uint8], targets: Targets, move: bool = True) -> tuple[Targets, FrameResult]:
         """Find and segment the objects in the next frame.
 
@@ -155,36 +166,24 @@ class Tracker:
             targets: state after the previous frame.
             move: False segments at the known position, for a frame whose boxes are given.
         """
+        frame_hw = frame.shape[:2]
         crops = self._crops(targets.centre_frame_xy, targets.size_wh, SEARCH_SIZE)
+        images = np.stack([crop.image(frame, targets.fill) for crop in crops])
+        cls, loc, features = self.backend.search(images, targets.template)
         cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
-        with autocast(self.dtype, self.device):
-            search = self.model.encode_search(self._tensor([crop.image(frame, targets.fill) for crop in crops]))
-            found = self.model.locate(targets.template, search) if move else None
-        if found:
-            choice = choose(*found, targets.size_wh, self.config)
-            cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame.shape[:2])
-        soft = self._segment(search, targets.template, cells, crops, frame.shape[:2])
-        ids = labels_from_soft_masks(soft, self.config.mask_threshold)
-        return targets, FrameResult(ids, soft, scores, targets.boxes_frame_xyxy())
-
-    def _segment(
-        self, search: Search, template: Template, cells: NDArray[np.int64], crops: list[ContextCrop], frame_hw: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        rows, columns = (torch.from_numpy(part.copy()).to(self.device) for part in cells.T)
-        chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)
-        with autocast(self.dtype, self.device):
-            soft = self.model.segment(template, search, chosen).sigmoid().cpu().numpy()
-        margin = MARGIN[SEARCH_SIZE]
-        corners = [(float(column * STRIDE - margin), float(row * STRIDE - margin)) for row, column in cells]
-        return np.stack([paste_mask(m, corner, crop, frame_hw) for m, corner, crop in zip(soft, corners, crops, strict=True)])
+        if move:
+            choice = choose(cls, loc, targets.size_wh, self.config)
+            cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
+        soft = _sigmoid(self.backend.segment(targets.template, features, cells))
+        corners = [(float(column), float(row)) for row, column in cells * STRIDE - WINDOW_MARGIN]
+        patches = tuple(paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True))
+        ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
+        return targets, FrameResult(ids, patches, scores, targets.boxes_frame_xyxy(), crops[0].outside)
 
     def _crops(self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int) -> list[ContextCrop]:
         cut = CROPS[self.config.crop]
         sides = context_sides(size_wh) * pixels / TEMPLATE_SIZE
         return [cut((x, y), side, pixels) for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)]
-
-    def _tensor(self, crops: list[NDArray[np.uint8]]) -> Tensor:
-        return torch.from_numpy(np.stack(crops)).to(self.device).permute(0, 3, 1, 2)
 
 
 class Choice(NamedTuple):
@@ -207,7 +206,7 @@ class Choice(NamedTuple):
         return np.stack([self.best % CELLS**2 // CELLS, self.best % CELLS], axis=1)
 
 
-def choose(cls: Tensor, loc: Tensor, size_wh: NDArray[np.float64], config: TrackConfig) -> Choice:
+def choose(cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: NDArray[np.float64], config: TrackConfig) -> Choice:
     """Pick the best anchor; large changes of size and ratio, and far moves, count against one (SiamRPN).
 
     Args:
@@ -216,8 +215,10 @@ def choose(cls: Tensor, loc: Tensor, size_wh: NDArray[np.float64], config: Track
         size_wh: (N, 2) in the previous frame, in frame pixels.
         config: hyper-parameters.
     """
-    scores = cls.double().softmax(dim=1)[:, 1].flatten(1).cpu().numpy()
-    boxes_crop_cxcywh = decode_boxes(loc.double().flatten(2).transpose(1, 2).cpu(), ANCHORS).numpy()
+    logits = np.asarray(cls, np.float64).reshape(len(cls), 2, -1)
+    scores = _sigmoid(logits[:, 1] - logits[:, 0])
+    offsets = np.asarray(loc, np.float64).reshape(len(loc), 4, -1).transpose(0, 2, 1)
+    boxes_crop_cxcywh = decode_boxes(offsets, ANCHORS)
     boxes = boxes_crop_cxcywh * (context_sides(size_wh) / TEMPLATE_SIZE)[:, None, None]
     penalty = _penalty(boxes[..., 2:], size_wh, config.penalty_k)
     ranked = scores
@@ -234,6 +235,22 @@ def labels_from_soft_masks(soft_masks: NDArray[np.float32], threshold: float) ->
     """(N, H, W) probabilities to (H, W) ids: the most probable object, background where none exceeds the threshold (SiamMask)."""
     best = soft_masks.argmax(axis=0)
     return np.where(soft_masks.max(axis=0) > threshold, best + 1, 0).astype(np.uint8)
+
+
+def labels_from_patches(patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float) -> NDArray[np.uint8]:
+    """`labels_from_soft_masks` of masks that are 0 outside their patches, without whole-frame soft masks."""
+    ids = np.zeros(frame_hw, np.uint8)
+    best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
+    for number, (soft, rows, columns) in enumerate(patches, start=1):
+        better = soft > np.maximum(best[rows, columns], threshold)
+        best[rows, columns][better] = soft[better]
+        ids[rows, columns][better] = number
+    return ids
+
+
+def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # exp may become infinite; the result is 0 then, as it should be
+        return 1 / (1 + np.exp(-logits))
 
 
 def _penalty(size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float) -> NDArray[np.float64]:
@@ -255,15 +272,20 @@ def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targe
     return replace(targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit))
 
 
-def _check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
+def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
+    """Return x, y, width and height of a box that can be followed; `number` names it in the message.
+
+    Raises:
+        InputError: it is not four numbers, has no area, or reaches outside the frame.
+    """
     height, width = frame_hw
     text = ",".join(f"{value:g}" for value in box_frame_xywh)
     if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():
         raise InputError(f"box {number} ({text}) is not four numbers x,y,width,height")
     x, y, w, h = (float(value) for value in box_frame_xywh)
     if w < 1 or h < 1:
-        raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the first frame")
-    if x < 0 or y < 0 or x + w > width or y + h > height:
+        raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame")
+    if min(x, y, width - x - w, height - y - h) < -ROUNDING:
         raise InputError(
             f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; give x,y,width,height inside it"
         )

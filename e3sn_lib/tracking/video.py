@@ -1,147 +1,335 @@
-"""Videos in and out: frames of a file or folder, overlays, and short clips that a browser plays without any further program."""
+"""Read videos, frame by frame, from a file or a folder of images; draw objects on frames."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import atomic_path, read_image
+from e3sn_lib.files import read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Image = NDArray[np.uint8]
-FRAME_RATE = 24.0
+FRAME_RATE = Fraction(24)
 """Frames per second of what has no rate of its own: a folder of images."""
-OBJECT_COLOURS = ((0, 229, 200), (255, 122, 89), (255, 210, 63), (190, 140, 255), (86, 180, 233), (150, 220, 90))
+HELD_BYTES = 256_000_000
+"""How much a video that is read backwards may hold in memory."""
+EVERY_FRAME = range(sys.maxsize)
+REORDERED = 16
+"""H.264 may store a frame up to this many frames away from its place."""
+OBJECT_COLOURS = (
+    (0, 229, 200),
+    (255, 122, 89),
+    (255, 210, 63),
+    (190, 140, 255),
+    (86, 180, 233),
+    (150, 220, 90),
+)
+
+
+class Frame(NamedTuple):
+    """One frame of a video."""
+
+    number: int
+    """Counted over the whole video, from 0."""
+    name: str
+    """Of its mask's file: the image's name without suffix, or the number with five digits."""
+    seconds: Fraction
+    """From the start of the video's first frame to the start of this one."""
+    duration: Fraction
+    """Seconds."""
+    image: Image
+    """(H, W, 3) RGB, upright."""
+
+
+@dataclass
+class VideoSource:
+    """A video file, or a folder of images; `open_video` makes one."""
+
+    path: Path
+    size: tuple[int, int]
+    """Width and height of a frame, upright."""
+    names: tuple[str, ...] = ()
+    """Of a folder's images, in order; () for a file."""
+    rate: Fraction = FRAME_RATE
+    """Mean number of frames per second."""
+    announced: int = 0
+    """Number of frames; of a file what its header says, 0 if it says nothing."""
+    time_base: Fraction = 1 / FRAME_RATE
+    """Seconds; the frames' times are multiples of it."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height."""
+    start: Fraction = Fraction(0)
+    """Seconds of the first frame on the clock that a file's pictures and sound share."""
+    has_sound: bool = False
+    turn: tuple[bool, bool, bool] = (False, False, False)
+    """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
+    damaged: bool = False
+    """Whether a part could not be decoded so far. It is left out, as players do."""
+
+    def frames(self, chosen: range = EVERY_FRAME) -> Iterator[Frame]:
+        """Yield frames in order, one in memory at a time.
+
+        Args:
+            chosen: their numbers; the range may end behind the video.
+
+        Raises:
+            InputError: an image cannot be read, or a frame is not as large as the first.
+        """
+        found = self._from_folder(chosen) if self.names else self._from_file(chosen)
+        for frame in islice(found, len(chosen)):
+            (width, height), known = _size(frame.image), self.size
+            if (width, height) != known:
+                raise InputError(f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}")
+            yield frame
+
+    def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
+        """Yield number and image of frames, the last one first.
+
+        A file is decoded in short runs, so that few frames are in memory.
+
+        Args:
+            chosen: their numbers in ascending order.
+
+        Raises:
+            InputError: as `frames`.
+        """
+        if self.names:
+            for number in reversed(chosen):
+                yield number, next(self.frames(range(number, number + 1))).image
+            return
+        ticks = [frame.pts for frame in islice(_decoded(self), chosen[-1] + 1)]
+        chosen = range(chosen.start, min(chosen.stop, len(ticks)), chosen.step)
+        at_once = min(max(HELD_BYTES // (3 * self.size[0] * self.size[1]), 4), 64)
+        for end in range(len(chosen), 0, -at_once):
+            held = self._held(chosen[max(end - at_once, 0) : end], ticks)
+            yield from reversed(held.items())
+
+    def _from_folder(self, chosen: range) -> Iterator[Frame]:
+        for number in range(chosen.start, min(chosen.stop, len(self.names)), chosen.step):
+            image = read_image(self.path / self.names[number])
+            name = Path(self.names[number]).stem
+            yield Frame(number, name, number / self.rate, 1 / self.rate, image)
+
+    def _from_file(self, chosen: range) -> Iterator[Frame]:
+        before = Fraction(-1)
+        for number, frame in enumerate(_decoded(self)):
+            seconds = _seconds(frame, number / self.rate + self.start) - self.start
+            if seconds <= before:  # a broken clock; encoders need times that grow
+                seconds = before + self.time_base
+            before = seconds
+            if number in chosen:
+                duration = frame.duration * (frame.time_base or self.time_base) or 1 / self.rate
+                yield Frame(number, f"{number:05d}", seconds, duration, self._upright(frame))
+
+    def _held(self, numbers: range, ticks: list[int | None]) -> dict[int, Image]:
+        """Decode some frames, from a little before them or else from the start; by number."""
+        by_tick = {ticks[number]: number for number in numbers}
+        for begin in (ticks[max(numbers[0] - REORDERED, 0)], None):
+            held: dict[int, Image] = {}
+            for place, frame in enumerate(_decoded(self, begin)):
+                number = place if begin is None else by_tick.get(frame.pts, -1)
+                if number in numbers:
+                    held[number] = self._upright(frame)
+                if number == numbers[-1]:
+                    break
+            if len(held) == len(numbers):
+                break
+        return held
+
+    def _upright(self, frame: av.VideoFrame) -> Image:
+        image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        swapped, flip_columns, flip_rows = self.turn
+        image = image.swapaxes(0, 1) if swapped else image
+        return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+
+
+def open_video(path: Path) -> VideoSource:
+    """Return what is known of a video before its frames are read.
+
+    Args:
+        path: a video file, or a folder of images.
+
+    Raises:
+        InputError: nothing there, no frame in it, or its first frame cannot be read.
+    """
+    if names := frame_names(path):
+        size = _size(read_image(path / names[0]))
+        return VideoSource(path, size, tuple(names), announced=len(names))
+    with open_file(path) as container:
+        stream = container.streams.video[0]
+        source = VideoSource(path, (0, 0), announced=stream.frames)
+        source.rate = stream.average_rate or stream.guessed_rate or FRAME_RATE
+        source.time_base = stream.time_base or source.time_base
+        source.has_sound = bool(container.streams.audio)
+        aspect = stream.sample_aspect_ratio
+    frame = next(_decoded(source), None)
+    if frame is None:
+        raise InputError(f"{path} is a video without a frame that can be decoded")
+    source.start, source.turn = _seconds(frame, Fraction(0)), _turn(frame)
+    source.size = (frame.height, frame.width) if source.turn[0] else (frame.width, frame.height)
+    if aspect:
+        source.pixel_aspect = 1 / aspect if source.turn[0] else aspect
+    return source
+
+
+def read_frames(source: Path) -> Iterator[Image]:
+    """Yield the frames of a video file or of a folder of images, one in memory at a time.
+
+    Frames are (H, W, 3) RGB uint8, upright; interlaced ones are made whole.
+
+    Raises:
+        InputError: nothing there, no frame in it, or a frame that cannot be read.
+    """
+    return (frame.image for frame in open_video(source).frames())
 
 
 def frame_names(source: Path) -> list[str] | None:
-    """Names of a folder's images, in the order of the numbers in them; None for a video file, whose frames have numbers.
+    """Return the names of a folder's images, in the order of the numbers in them.
+
+    Returns:
+        The names, or None for a video file, whose frames have numbers.
 
     Raises:
-        InputError: nothing there, or a folder without images.
+        InputError: nothing there, a folder without images, or two images of one frame.
     """
     if source.is_file():
         return None
     if not source.is_dir():
         raise InputError(f"there is no video or folder of frames at {source}")
-    names = sorted((path.name for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=_as_counted)
+    names = [path.name for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    names = sorted((name for name in names if not name.startswith(".")), key=_as_counted)
     if not names:
         raise InputError(f"folder {source} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    by_stem: dict[str, str] = {}
+    for name in names:
+        if (other := by_stem.setdefault(Path(name).stem, name)) != name:
+            raise InputError(f"{source} has {other} and {name} for one frame; keep one of them")
     return names
 
 
 def _as_counted(name: str) -> list[tuple[int, str]]:
-    """Sorts 2.jpg before 10.jpg."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+    """Return a key that sorts 2.jpg before 10.jpg."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def read_frames(source: Path) -> Iterator[Image]:
-    """Frames of a video file or of a folder of images, in order, (H, W, 3) RGB uint8, one in memory at a time.
+def open_file(path: Path) -> av.container.InputContainer:
+    """Open a video file; a playlist in it can name other files, but no address.
 
     Raises:
-        InputError: nothing there, no frame in it, or a frame that cannot be read.
+        InputError: FFmpeg cannot read it, or it has no pictures.
     """
-    names = frame_names(source)
-    if names is not None:
-        yield from (read_image(source / name) for name in names)
-        return
-    with _without_remark():
-        video = cv2.VideoCapture(str(source))
-        read, frame = video.read()
-    if not read:
-        raise InputError(f"{source} is no video that OpenCV can read; convert it, or give a folder of images")
     try:
-        while read:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)  # type: ignore[misc]
-            read, frame = video.read()
-    finally:
-        video.release()
+        container = av.open(str(path), container_options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise InputError(f"{path} is no video that FFmpeg can read; convert it, or give a folder of images") from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path} has no pictures, only sound")
+    return container
 
 
-def frame_rate(source: Path) -> float:
-    """Frames per second of a video file; `FRAME_RATE` for a folder, or a file that does not say."""
-    rate = _property(source, cv2.CAP_PROP_FPS)
-    return rate if 1 <= rate <= 240 else FRAME_RATE
+def _decoded(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a file from a key frame before tick `begin` on, or from the start."""
+    with open_file(source.path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        if begin is not None:
+            container.seek(begin, stream=stream)
+        whole: _WholeFrames | None = None
+        packets = container.demux(stream)
+        while True:
+            try:
+                frames = next(packets).decode()
+            except StopIteration:
+                break
+            except av.FFmpegError:
+                source.damaged = True
+                continue
+            for frame in frames:
+                if whole is None and frame.interlaced_frame:
+                    whole = _WholeFrames(stream)
+                yield from whole.push(frame) if whole else (frame,)
+        yield from whole.push(None) if whole else ()
 
 
-def announced_frames(source: Path) -> int:
-    """How many frames a video file says it has, which may be more than can be read; 0 for a folder, or a file that does not say."""
-    return max(int(_property(source, cv2.CAP_PROP_FRAME_COUNT)), 0)
+class _WholeFrames:
+    """FFmpeg's filter that turns the two half pictures of an interlaced frame into one picture."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._graph = Graph()
+        self._graph.link_nodes(
+            self._graph.add_buffer(template=stream),
+            self._graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+            self._graph.add("buffersink"),
+        ).configure()
+
+    def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """Yield the frames that are complete now; None stands for the end."""
+        self._graph.vpush(frame)
+        while True:
+            try:
+                yield self._graph.vpull()
+            except (av.BlockingIOError, av.EOFError):
+                return
 
 
-def _property(source: Path, which: int) -> float:
-    if not source.is_file():
-        return 0.0
-    with _without_remark():
-        video = cv2.VideoCapture(str(source))
-        value = video.get(which)
-        video.release()
-    return value
+def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Return how to get a frame upright, as phones store it beside each frame.
+
+    To be asked once: PyAV's `side_data` keeps its frame in memory until Python collects cycles.
+    """
+    if SideData.DISPLAYMATRIX not in frame.side_data:
+        return False, False, False
+    stored = bytes(frame.side_data[SideData.DISPLAYMATRIX])  # type: ignore[typeddict-item]
+    matrix = np.frombuffer(stored, np.int32)
+    right_x, right_y, _, down_x, down_y, *_ = matrix.tolist()
+    if abs(right_x) >= abs(right_y):
+        return False, right_x < 0, down_y < 0
+    return True, down_x < 0, right_y < 0
+
+
+def _seconds(frame: av.VideoFrame, otherwise: Fraction) -> Fraction:
+    known = frame.pts is not None and frame.time_base is not None
+    return Fraction(frame.pts * frame.time_base) if known else otherwise  # type: ignore[operator]
+
+
+def _size(image: Image) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
 
 
 def object_colour(number: int) -> tuple[int, int, int]:
-    """RGB of the object with this id, 1 and up; brighter than DAVIS's palette, which is hard to see on dark frames."""
+    """Return the RGB colour of an object id of 1 and up; brighter than DAVIS's palette."""
     return OBJECT_COLOURS[(number - 1) % len(OBJECT_COLOURS)]
 
 
 def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
-    """Objects (H, W) tinted and outlined over a frame."""
+    """Return a frame with its objects tinted and outlined.
+
+    Args:
+        frame: (H, W, 3) RGB.
+        ids: (H, W) object ids; 0 is background.
+        opacity: of the tint, 0 to 1.
+    """
     shown = frame.copy()
     for number in np.unique(ids[ids > 0]):
         colour, mask = object_colour(int(number)), ids == number
         shown[mask] = ((1 - opacity) * frame[mask] + opacity * np.array(colour)).astype(np.uint8)
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(shown, outlines, -1, colour, max(round(frame.shape[1] / 600), 1), cv2.LINE_AA)
+        width = max(round(frame.shape[1] / 600), 1)
+        cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA)
     return shown
-
-
-def write_clip(path: Path, frames: Iterable[Image], fps: float = FRAME_RATE, codec: str = "VP90") -> int:
-    """Write RGB frames as WebM, which OpenCV encodes itself and browsers play; returns how many.
-
-    Of an odd width or height the last column or row is left out.
-
-    Args:
-        path: of the clip.
-        frames: (H, W, 3) RGB uint8, of one size.
-        fps: frames per second.
-        codec: ``VP90`` makes small files, ``VP80`` twice as large ones in a third of the time.
-
-    Raises:
-        InputError: no frame, or this OpenCV lacks the encoder.
-    """
-    count = 0
-    with atomic_path(path) as temporary:
-        writer: cv2.VideoWriter | None = None
-        for frame in frames:
-            if writer is None:
-                with _without_remark():
-                    writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*codec), fps, frame.shape[1::-1])  # type: ignore[attr-defined]
-                if not writer.isOpened():
-                    raise InputError(f"cannot write {path}: this OpenCV has no {codec} encoder; install opencv-python from PyPI")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            count += 1
-        if writer is None:
-            raise InputError(f"cannot write {path}: there are no frames")
-        writer.release()
-    return count
-
-
-@contextmanager
-def _without_remark() -> Iterator[None]:
-    """FFmpeg remarks on standard error that WebM has no tag "VP90" (and writes the right one), or how a file is damaged."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import pandas as pd
 import torch
 import yaml
 from filelock import FileLock, Timeout
@@ -22,21 +22,23 @@ from tqdm import tqdm
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import load_backbone, save_model
+from e3sn_lib.model.weights import load_backbone, load_network, save_model
+from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes
 from e3sn_lib.training.provenance import environment, seed_everything
 from e3sn_lib.training.schedule import StagePlan, build_optimiser, learning_rate, parameter_groups, plan, set_trainable
 from e3sn_lib.training.state import (
+    CHECKPOINT,
     FINAL,
     LOCK,
     RunState,
     Watch,
-    deferred_interrupts,
+    copy_checkpoint,
     ignore_interrupts,
     read_checkpoint,
     tensorboard_writer,
@@ -95,7 +97,16 @@ class Trainer:
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
-        load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
+        if source := config.init_weights:
+            digest = content_hash(Path(source))
+            if config.init_sha256 not in ("", digest):
+                raise InputError(
+                    f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., not {config.init_sha256}"
+                )
+            self.profile = replace(profile, train=replace(config, init_sha256=digest))
+            load_network(self.model, Path(source))
+        else:
+            load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
         if self.processes > 1:
             processes.synchronise_batch_norm(self.model)
         self.network: nn.Module = self.model.to(self.device)
@@ -288,6 +299,8 @@ class Trainer:
         fusion = {f"w{level}": weight for level, weight in zip(self.profile.model.levels, weights, strict=True)}
         self.state.add_row(stage, self.profile.train.batch_size, rate, steps, elapsed, fusion)
         if processes.is_first():
+            import pandas as pd
+
             log = pd.DataFrame(self.state.rows)
             write_csv(self.run_dir / "log.csv", log)
             for watch in self.watchers:
@@ -304,8 +317,17 @@ class Trainer:
             "state": vars(self.state),
         }
         write_checkpoint(self.run_dir, self.profile, self._precision, content, self.state.step)
+        if self.backup:
+            copy_checkpoint(self.run_dir, self.backup)
+
+    @property
+    def backup(self) -> Path | None:
+        """The run's folder in ``train.backup``."""
+        return Path(self.profile.train.backup) / self.run_dir.name if self.profile.train.backup else None
 
     def _resume(self) -> None:
+        if self.backup and processes.is_first() and not (self.run_dir / CHECKPOINT).is_file():
+            copy_checkpoint(self.backup, self.run_dir)
         content = read_checkpoint(self.run_dir, self.profile, self._precision)
         if content is None:
             return

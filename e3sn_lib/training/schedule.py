@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig
+from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN
 
 WARMUP_START = 0.2
@@ -25,10 +26,20 @@ class StagePlan:
 
 
 def plan(profile: Profile) -> list[StagePlan]:
-    """How the run's pairs are divided into stages and steps."""
+    """Return the stages of a run with their steps.
+
+    Raises:
+        InputError: a stage has fewer pairs than a step.
+    """
     stages, first = [], 0
     for name, stage in profile.stages.items():
-        steps = max(round(profile.train.pairs * stage.share / profile.train.batch_size), 1)
+        pairs, batch = profile.train.pairs * stage.share, profile.train.batch_size
+        if pairs < batch:
+            raise InputError(
+                f"stage {name} has {pairs:g} pairs, fewer than a step (train.batch_size {batch}); "
+                "raise train.pairs or lower train.batch_size"
+            )
+        steps = round(pairs / batch)
         stages.append(StagePlan(name, stage, first, steps))
         first += steps
     return stages
@@ -37,7 +48,7 @@ def plan(profile: Profile) -> list[StagePlan]:
 def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig) -> float:
     """Logarithmic decay from the first to the last rate (paper 4.1), stepwise by epoch or, with ``epochs: 0``, continuous."""
     first, last = stage.lr or config.lr
-    share = stage.warmup if stage.warmup >= 0 else config.warmup
+    share = config.warmup if stage.warmup is None else stage.warmup
     length = config.epochs or steps
     place, warmup = step * length // steps, round(share * length)
     if place < warmup:

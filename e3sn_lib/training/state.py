@@ -1,25 +1,21 @@
-"""A run's state: its files, its last good checkpoint, its log, and interrupts.
+"""A run's state: its files, its last good checkpoint and its log.
 
 A run's last good state on disk: written whole or not at all, and never taken for another run's.
 What a training says of itself while it runs: counts, rows of its log, and who watches them.
-Ctrl-C and SIGTERM that wait until what is under way can be left.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
+import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from e3sn_lib.config import Profile
@@ -29,10 +25,13 @@ from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import profile_from_dict
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CHECKPOINT = "checkpoint.pt"
 FINAL = "model.safetensors"
 LOCK = "lock"
-Watch = Callable[[pd.DataFrame], None]
+Watch = Callable[["pd.DataFrame"], None]
 """Gets the log so far whenever a row is added."""
 MEASURED = ("loss", "cls", "loc", "mask", "mask_iou", "grad_backbone", "grad_location", "grad_mask", "grad_fusion")
 """What a row averages over its steps; NaN for what a stage does not train."""
@@ -53,6 +52,23 @@ def write_checkpoint(run_dir: Path, profile: Profile, precision: str, content: d
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         raise InputError(
             f"cannot write the checkpoint of step {step}, {path}; {kept}. Free some disk space and start again"
+        ) from error
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a run's checkpoint, whole or not at all, from one folder to another; nothing happens where there is none.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if not (source / CHECKPOINT).is_file():
+        return
+    try:
+        with atomic_path(target / CHECKPOINT) as temporary:
+            shutil.copyfile(source / CHECKPOINT, temporary)
+    except OSError as error:
+        raise InputError(
+            f"cannot copy {source / CHECKPOINT} to {target} ({error.strerror}); free some space there, or change train.backup"
         ) from error
 
 
@@ -147,30 +163,6 @@ def tensorboard_writer(folder: Path) -> Watch:
         writer.flush()
 
     return write
-
-
-@contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, Ctrl-C and SIGTERM only make the yielded function true; a second Ctrl-C interrupts at once.
-
-    Outside the main thread, where Python knows no signals, nothing is deferred.
-    """
-    noted: set[int] = set()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in noted:
-            raise KeyboardInterrupt
-        noted.add(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def ignore_interrupts(worker: int = 0) -> None:

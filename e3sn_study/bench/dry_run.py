@@ -109,10 +109,10 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
         return pd.DataFrame(), TrainSets(), [str(error)]
     problems = [
         f"training set {row.name} is {row.state}: {row.left_out}; {row.remedy}"
-        for row in table[table["state"] != "ok"].itertuples(index=False)
+        for row in table[table["state"] != "present"].itertuples(index=False)
         if (row.kind, row.state) != ("synthetic", "absent")  # a run makes it
     ]
-    there = tuple(each for each, state in zip(data.train, table["state"], strict=True) if state in ("ok", "partial"))
+    there = tuple(each for each, tracks in zip(data.train, table["tracks"], strict=True) if tracks)
     opened = open_train_sets(dataclasses.replace(data, train=there)) if there else TrainSets()
     return table[["name", "path", "state", "tracks", "images", "with_masks", "left_out"]], opened, problems
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.config import Precision, Profile, StageConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
 from e3sn_lib.model.windows import Cells
@@ -107,7 +107,12 @@ def contenders(profile: Profile) -> dict[str, Stepper]:
     same = {name: getattr(profile.model, name) for name in ("backbone", "block_layout", "channels")}
     baseline = load_profile("paper", "siammask")
     baseline = dataclasses.replace(
-        baseline, model=dataclasses.replace(baseline.model, **same), data=profile.data, augment=profile.augment, train=train
+        baseline,
+        model=dataclasses.replace(baseline.model, **same),
+        data=profile.data,
+        augment=profile.augment,
+        train=train,
+        stages={name: dataclasses.replace(stage, sets={}) for name, stage in baseline.stages.items()},
     )
     plain, two_stage = PlainE3SN(profile.model), PlainE3SN(baseline.model)
     plain.load_state_dict(ours.state_dict())
@@ -130,7 +135,7 @@ def _first_stage(profile: Profile) -> StageConfig:
     return next(iter(profile.stages.values()))
 
 
-def precision_profile(profile: Profile, precision: str, steps: int, batch_size: int) -> Profile:
+def precision_profile(profile: Profile, precision: Precision, steps: int, batch_size: int) -> Profile:
     """A short run of the same seed and schedule in one precision, with some fifty rows of log."""
     train = dataclasses.replace(
         profile.train, precision=precision, pairs=steps * batch_size, batch_size=batch_size, log_every=max(steps // 50, 1)

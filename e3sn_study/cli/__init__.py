@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import available_profiles, available_variants
-from e3sn_study.cli import bench, models, study
+from e3sn_study.cli import bench, models, study, track
 
 DATA_ACTIONS = (
-    "verify: only look, status 1 unless every set is complete; prepare: make what can be made, the indices too, and open some "
-    "frames of each set, status 1 unless what is there can be trained on; synthesize: make the procedural set in DATA/synthetic"
+    "verify: only look; status 1 unless every set is present. prepare: make what can be made, the indices too, and open some "
+    "frames of each set; status 1 if a set that is there cannot be used, or if none can be trained on. "
+    "synthesize: make the procedural set in DATA/synthetic. Wrong settings or no data folder: status 2"
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(track.one_word_boxes(sys.argv[1:] if arguments is None else arguments))
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -95,16 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--sequences", type=Path, help="list of sequences, one name a line or as DAVIS lists them")
     command.add_argument("--name", default="val", help="set name in the output files' names")
     command.add_argument("--out", type=Path, help="folder for the tables")
-    command = add("track", models.track)
-    command.add_argument("video", type=Path, help="video file or folder of frames")
-    command.add_argument(
-        "--box", type=_box, action="append", required=True, metavar="X,Y,W,H", help="object in the first frame; repeatable"
-    )
-    command.add_argument("--weights", type=Path, help="a trained model (default: models/e3sn.safetensors of this checkout)")
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="auto: half where the processor computes it natively"
-    )
+    track.add_arguments(add("track", track.track))
     command = add("ship", models.ship)
     command.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help="folder of a finished run")
     command.add_argument("--report", default="", help="folder of the results that it is on record in (default: reports/PROFILE)")
@@ -127,10 +118,3 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
     return int(text)
-
-
-def _box(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not x,y,width,height") from error

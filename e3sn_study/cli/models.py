@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile
-from e3sn_study.checkout import SHIPPED
 from e3sn_study.cli.study import data_root
 
 
@@ -80,31 +76,6 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     return scores, out, time.perf_counter() - started
 
 
-def track(options: argparse.Namespace) -> int:
-    """Masks of the boxed objects in one's own video."""
-    from e3sn_lib.model.weights import load_model
-    from e3sn_lib.tracking.own_video import track_video
-    from e3sn_lib.tracking.tracker import Tracker
-    from e3sn_lib.tracking.video import announced_frames
-
-    if not options.weights and not SHIPPED.is_file():
-        raise InputError(
-            f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; give --weights FILE, or train one: "
-            "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
-        )
-    model, profile = load_model(options.weights or SHIPPED)
-    with _all_or_nothing(options.out) as out:
-        tracker = Tracker(model, profile.track, precision=options.precision)
-        scores = track_video(tracker, options.video, options.box, out)
-    print(f"{len(scores)} frames, {len(options.box)} objects: {options.out / 'masks'}, {options.out / 'overlay.webm'}")
-    if (announced := announced_frames(options.video)) > len(scores) + 1:  # some containers only estimate it
-        print(f"the file announces {announced} frames; {announced - len(scores)} of them could not be read")
-    if older := len(list((options.out / "masks").iterdir())) - len(scores):
-        print(f"{older} other files were in {options.out / 'masks'} before and are still there")
-    print("lowest score per object (below 0.5 it was probably lost): " + ", ".join(f"{value:.2f}" for value in scores.min(axis=0)))
-    return 0
-
-
 def ship(options: argparse.Namespace) -> int:
     """Write a finished run's model as one half-precision file, with a model card from the files of record."""
     from e3sn_lib.model.weights import load_model
@@ -124,17 +95,3 @@ def convert(options: argparse.Namespace) -> int:
     convert_file(options.checkpoint, options.out)
     print(f"model: {options.out}")
     return 0
-
-
-@contextmanager
-def _all_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder to write to; what it holds moves to `out` at the end, and goes if something fails."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a new folder, or one for the results to be added to")
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as work:
-        yield Path(work)
-        for path in [path for path in Path(work).rglob("*") if path.is_file()]:
-            target = out / path.relative_to(work)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)

@@ -87,17 +87,17 @@ def data(options: argparse.Namespace) -> int:
     table = (prepare if options.action == "prepare" else verify)(profile.data)
     print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
     for row in table[table["left_out"] != ""].itertuples():
-        remedy = "" if row.state == "ok" else f"; {row.remedy}"
-        print(f"{'left out' if row.state == 'ok' else row.state}: {row.use} set {row.name}, {row.left_out}{remedy}")
-    complete, usable = table["state"] == "ok", table["state"].isin(["ok", "partial"])
+        remedy = "" if row.state == "present" else f"; {row.remedy}"
+        print(f"{'left out' if row.state == 'present' else row.state}: {row.use} set {row.name}, {row.left_out}{remedy}")
+    complete, usable = table["state"] == "present", table["tracks"] > 0
     print(f"{complete.sum()} of {len(table)} sets are complete")
     weights = _lacking_weights(profile)
     if weights:
         print(weights)
     if options.action == "verify":
         return 0 if complete.all() and not weights else 1
-    can_train = (usable & (table["use"] == "train")).any()
-    return 0 if can_train and not weights and table.loc[~usable, "state"].eq("absent").all() else 1
+    can_train = (usable & (table["use"] == "train")).any() and table.loc[~usable, "state"].eq("absent").all()
+    return 0 if can_train and not weights else 1
 
 
 def _lacking_weights(profile: Profile) -> str:

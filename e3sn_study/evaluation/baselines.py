@@ -10,28 +10,28 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import VOID, Sequence
+from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.geometry import Box, box_from_mask, box_xywh
-from e3sn_lib.tracking.tracker import Tracker, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import Tracker
 
-Baseline = Callable[[Sequence], Iterator[NDArray[np.uint8]]]
+Baseline = Callable[[Video], Iterator[NDArray[np.uint8]]]
 
 
-def first_box_held_still(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
+def first_box_held_still(sequence: Video) -> Iterator[NDArray[np.uint8]]:
     """The filled boxes of the first frame, in every frame."""
     first = sequence.mask(0)
     filled = fill_boxes(boxes_of(first, sequence.object_ids()), first.shape)
     return (filled for _ in range(len(sequence)))
 
 
-def first_mask_held_still(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
+def first_mask_held_still(sequence: Video) -> Iterator[NDArray[np.uint8]]:
     """The mask of the first frame, in every frame; its void is background."""
     first = sequence.mask(0)
     held = np.where(first < VOID, first, 0).astype(np.uint8)
     return (held for _ in range(len(sequence)))
 
 
-def true_box_filled(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
+def true_box_filled(sequence: Video) -> Iterator[NDArray[np.uint8]]:
     """The filled boxes of each frame's true masks: the bound of a tracker that gives boxes."""
     ids = sequence.object_ids()
     for index in range(len(sequence)):
@@ -39,7 +39,7 @@ def true_box_filled(sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
         yield fill_boxes(boxes_of(truth, ids), truth.shape)
 
 
-def mask_in_true_boxes(sequence: Sequence, tracker: Tracker) -> Iterator[NDArray[np.uint8]]:
+def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[NDArray[np.uint8]]:
     """The network's masks at each frame's true boxes: what would be left to lose if nothing were lost by localisation."""
     ids = sequence.object_ids()
     first_boxes = boxes_of(sequence.mask(0), ids)
@@ -54,7 +54,7 @@ def mask_in_true_boxes(sequence: Sequence, tracker: Tracker) -> Iterator[NDArray
             at_truth = targets.select([slot for slot, _, _ in seen]).moved_to([box for _, _, box in seen])
             _, result = tracker.step(sequence.frame(index), at_truth, move=False)
             order = np.array([0, *(number for _, number, _ in seen)], np.uint8)
-            labels = order[labels_from_soft_masks(result.soft_masks, tracker.config.mask_threshold)]
+            labels = order[result.ids]
         yield labels
 
 

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_csv, write_mask
 from e3sn_lib.geometry import Box, box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
-from e3sn_lib.tracking.tracker import Tracker, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation.baselines import BASELINES, boxes_of, fill_boxes, mask_in_true_boxes
 from e3sn_study.evaluation.opencv_baselines import MakeTracker, masks_from_boxes, tracked_boxes, true_boxes
 
@@ -35,7 +35,7 @@ THRESHOLDS = (0.3, 0.4, 0.6)
 
 def evaluate_tracker(
     tracker: Tracker,
-    sequences: list[Sequence],
+    sequences: list[Video],
     out: Path,
     *,
     extras: bool = True,
@@ -69,7 +69,7 @@ def evaluate_tracker(
 
 
 def write_masks(
-    tracker: Tracker, sequence: Sequence, out: Path, *, extras: bool = False, thresholds: tuple[float, ...] = ()
+    tracker: Tracker, sequence: Video, out: Path, *, extras: bool = False, thresholds: tuple[float, ...] = ()
 ) -> pd.DataFrame:
     """Track one sequence and write its masks as `evaluate_tracker` does, unless this tracker has; returns its timing, one row."""
     timing = out / "timing" / f"{sequence.name}.csv"
@@ -79,7 +79,7 @@ def write_masks(
     return pd.read_csv(timing).drop(columns="maker")
 
 
-def score_written(folder: Path, sequence: Sequence) -> pd.DataFrame:
+def score_written(folder: Path, sequence: Video) -> pd.DataFrame:
     """J and F per frame, as `score_sequence` gives them, of masks ``folder/SEQUENCE/FRAME.png``."""
     return score_sequence(_written(folder, sequence), sequence)
 
@@ -90,7 +90,7 @@ def at_threshold(threshold: float) -> str:
 
 
 def evaluate_baselines(
-    sequences: list[Sequence], trackers: Mapping[str, MakeTracker] | None = None, out: Path | None = None
+    sequences: list[Video], trackers: Mapping[str, MakeTracker] | None = None, out: Path | None = None
 ) -> pd.DataFrame:
     """Scores per object of everything that needs no network of this study.
 
@@ -100,7 +100,7 @@ def evaluate_baselines(
         out: where the scores of each finished sequence are kept, to go on with the next one after an interruption.
     """
 
-    def score(sequence: Sequence) -> pd.DataFrame:
+    def score(sequence: Video) -> pd.DataFrame:
         kept = out / f"{sequence.name}.csv" if out else None
         if kept is None or not kept.is_file():
             table = pd.concat([score_method(*method, sequence) for method in _baseline_masks(sequence, trackers or {})])
@@ -115,7 +115,7 @@ def evaluate_baselines(
     return scores.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
-def _baseline_masks(sequence: Sequence, trackers: Mapping[str, MakeTracker]) -> Iterator[tuple[str, Iterator[NDArray[np.uint8]]]]:
+def _baseline_masks(sequence: Video, trackers: Mapping[str, MakeTracker]) -> Iterator[tuple[str, Iterator[NDArray[np.uint8]]]]:
     for method, baseline in BASELINES.items():
         yield method, baseline(sequence)
     sources = {"true": true_boxes(sequence)} | {name: tracked_boxes(sequence, make) for name, make in trackers.items()}
@@ -125,14 +125,14 @@ def _baseline_masks(sequence: Sequence, trackers: Mapping[str, MakeTracker]) -> 
                 yield method, masks
 
 
-def score_method(method: str, masks: Iterable[NDArray[np.uint8]], sequence: Sequence) -> pd.DataFrame:
+def score_method(method: str, masks: Iterable[NDArray[np.uint8]], sequence: Video) -> pd.DataFrame:
     """Statistics per object of one method's masks of one sequence."""
     per_object, _ = summarise(score_sequence(masks, sequence))
     per_object.insert(0, "method", method)
     return per_object
 
 
-def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool, thresholds: tuple[float, ...]) -> pd.DataFrame:
+def _track(tracker: Tracker, sequence: Video, out: Path, extras: bool, thresholds: tuple[float, ...]) -> pd.DataFrame:
     """Write all masks of one sequence and return its timing, one row."""
     ids = sequence.object_ids()
     first = sequence.mask(0)
@@ -148,7 +148,7 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool, thresh
     for index, result in enumerate(results):
         begun = time.perf_counter()
         outputs = {MODEL: order[result.ids]}
-        outputs |= {at_threshold(each): order[labels_from_soft_masks(result.soft_masks, each)] for each in thresholds}
+        outputs |= {at_threshold(each): order[result.labels(each)] for each in thresholds}
         if extras:
             tracked: dict[int, Box | None] = dict(zip(known, map(tuple, result.boxes_frame_xyxy.tolist()), strict=True))
             outputs[BOX] = fill_boxes(tracked, first.shape)
@@ -174,16 +174,14 @@ def _track(tracker: Tracker, sequence: Sequence, out: Path, extras: bool, thresh
 
 def _fingerprint(tracker: Tracker, extras: bool, thresholds: tuple[float, ...]) -> str:
     """A digest of all that masks depend on beside the sequence, so that none are taken for another network's."""
-    digest = hashlib.sha256(f"{tracker.config} {tracker.dtype} {extras} {thresholds}".encode())
-    for name, value in tracker.model.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
+    text = f"{tracker.backend.identity} {tracker.config} {extras} {thresholds}"
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 class _TimedFrames:
     """The frames of a sequence, with the time that reading them takes."""
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: Video) -> None:
         self.sequence, self.seconds = sequence, 0.0
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -194,9 +192,9 @@ class _TimedFrames:
             yield frame
 
 
-def _mask_path(folder: Path, sequence: Sequence, index: int) -> Path:
+def _mask_path(folder: Path, sequence: Video, index: int) -> Path:
     return folder / sequence.name / f"{sequence.frame_paths[index].stem}.png"
 
 
-def _written(folder: Path, sequence: Sequence) -> Iterator[NDArray[np.uint8]]:
+def _written(folder: Path, sequence: Video) -> Iterator[NDArray[np.uint8]]:
     return (read_mask(_mask_path(folder, sequence, index)) for index in range(len(sequence)))

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from e3sn_lib.config import TrackConfig
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.identity import config_hash
 from e3sn_lib.tracking.tracker import Tracker
@@ -30,7 +30,7 @@ THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 def sweep(
     tracker: Tracker,
-    sequences: list[Sequence],
+    sequences: list[Video],
     out: Path,
     grid: Mapping[str, tuple[float, ...]] = GRID,
     thresholds: tuple[float, ...] = THRESHOLDS,
@@ -58,7 +58,7 @@ def sweep(
 
     def track(config: TrackConfig) -> None:
         if config not in passes:
-            passes[config] = _one_pass(Tracker(tracker.model, config), sequences, out, thresholds)
+            passes[config] = _one_pass(Tracker(tracker.backend, config), sequences, out, thresholds)
             best = best_choice(passes[config])
             show(f"{_text(best)}: J {100 * best['J-Mean']:.1f}, F {100 * best['F-Mean']:.1f}")
 
@@ -78,7 +78,7 @@ def overrides_of(scores: pd.DataFrame) -> list[str]:
     return [f"track.{name}={best[name]:g}" for name in CHOICE_SETTINGS]
 
 
-def _one_pass(tracker: Tracker, sequences: list[Sequence], out: Path, thresholds: tuple[float, ...]) -> pd.DataFrame:
+def _one_pass(tracker: Tracker, sequences: list[Video], out: Path, thresholds: tuple[float, ...]) -> pd.DataFrame:
     config = dataclasses.asdict(tracker.config)
     names = [[sequence.name, len(sequence)] for sequence in sequences]
     folder = out / config_hash({"track": config, "sequences": names, "thresholds": list(thresholds)})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from e3sn_lib.data.pairs import Pair
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, read_mask
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask, box_xywh, context_side
@@ -40,7 +40,7 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def level_answers(model: E3SN, video: Sequence, index: int, object_id: int = 1) -> Answers:
+def level_answers(model: E3SN, video: Video, index: int, object_id: int = 1) -> Answers:
     """Correlate the first frame's object with a later frame, level by level, searching where the object was one frame before.
 
     Raises:
@@ -58,7 +58,7 @@ def level_answers(model: E3SN, video: Sequence, index: int, object_id: int = 1) 
     return Answers(image, crop.box_to_crop(boxes[2]), maps | {"fused": _distance(fused)})
 
 
-def _box(video: Sequence, index: int, object_id: int) -> Box:
+def _box(video: Video, index: int, object_id: int) -> Box:
     box = box_from_mask(video.mask(index) == object_id)
     if box is None:
         raise InputError(f"sequence {video.name}: object {object_id} is not in frame {index}; choose another frame")
@@ -90,13 +90,13 @@ def predict_windows(model: E3SN, pair: Pair) -> NDArray[np.bool_]:
     return (model.segment(template, search, cells) > 0).cpu().numpy()
 
 
-def read_masks(folder: Path, video: Sequence, frames: Iterable[int] | None = None) -> Iterator[Image]:
+def read_masks(folder: Path, video: Video, frames: Iterable[int] | None = None) -> Iterator[Image]:
     """The masks (H, W) of ids that an evaluation wrote for some or all frames of a video."""
     chosen = range(len(video)) if frames is None else frames
     return (read_mask(folder / video.name / f"{video.frame_paths[index].stem}.png") for index in chosen)
 
 
-def frame_scores(folder: Path, video: Sequence) -> pd.DataFrame:
+def frame_scores(folder: Path, video: Video) -> pd.DataFrame:
     """J and F of every scored frame of a video."""
     return score_sequence(read_masks(folder, video), video)
 
@@ -109,7 +109,7 @@ def spread_by_score(scores: pd.DataFrame, count: int, method: str = "mask") -> l
 
 
 def slider_frames(
-    videos: Iterable[Sequence], masks: Path, boxes: Path, count: int = 16, width: int = 400
+    videos: Iterable[Video], masks: Path, boxes: Path, count: int = 16, width: int = 400
 ) -> list[dict[str, Any]]:
     """Return frames of some videos for the slider of the report page.
 
@@ -154,7 +154,7 @@ def _outline(mask: NDArray[np.bool_]) -> str:
     return "".join(f"M{' '.join(map(str, line))}Z" for line in lines if len(line) > 4)
 
 
-def overlaid(video: Sequence, folders: Mapping[str, Path]) -> Iterator[Image]:
+def overlaid(video: Video, folders: Mapping[str, Path]) -> Iterator[Image]:
     """Frames of a video with the masks of one or several methods, side by side, each named in its corner."""
     for index in range(len(video)):
         frame, views = video.frame(index), []

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.geometry import Box, box_xywh
 from e3sn_study.evaluation.baselines import boxes_of, fill_boxes, largest_first
 
@@ -64,13 +64,13 @@ def box_methods(name: str) -> tuple[str, str]:
     return f"{name} box filled", f"{name} box + GrabCut"
 
 
-def true_boxes(sequence: Sequence) -> Iterator[Boxes]:
+def true_boxes(sequence: Video) -> Iterator[Boxes]:
     """The boxes of each frame's true masks."""
     ids = sequence.object_ids()
     return (boxes_of(sequence.mask(index), ids) for index in range(len(sequence)))
 
 
-def tracked_boxes(sequence: Sequence, make: MakeTracker) -> Iterator[Boxes]:
+def tracked_boxes(sequence: Video, make: MakeTracker) -> Iterator[Boxes]:
     """The boxes of an OpenCV tracker that is given those of the first mask; where it gives up, the last one stays.
 
     An object that the first mask lacks has no box in any frame.
@@ -90,7 +90,7 @@ def tracked_boxes(sequence: Sequence, make: MakeTracker) -> Iterator[Boxes]:
         yield dict(boxes)
 
 
-def masks_from_boxes(name: str, sequence: Sequence, boxes: Iterator[Boxes]) -> Mapping[str, Iterator[NDArray[np.uint8]]]:
+def masks_from_boxes(name: str, sequence: Video, boxes: Iterator[Boxes]) -> Mapping[str, Iterator[NDArray[np.uint8]]]:
     """The two methods of a source of boxes, each with one (H, W) array of object ids per frame; the boxes are found once."""
     known, hw = list(boxes), sequence.mask(0).shape
     filled, cut = box_methods(name)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.sources import TrainSets
-from e3sn_lib.data.types import Sequence as Video
-from e3sn_lib.data.types import TrackFrame
+from e3sn_lib.data.types import TrackFrame, Video
 from e3sn_lib.files import read_image
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, box_from_mask
 from e3sn_lib.model.network import MARGIN

@@ -45,7 +45,7 @@ def _draw_best_anchors(axes: Axes, pair: Pair, iou: np.ndarray) -> None:
     axes.set_title("the best cell's five anchors")
     show_image(axes, pair.search)
     best, row, column = np.unravel_index(iou.argmax(), iou.shape)
-    boxes = anchors_xyxy()[:, row, column].numpy()
+    boxes = anchors_xyxy()[:, row, column]
     for number, anchor in enumerate(boxes):
         draw_box(axes, anchor, TARGET if number == best else "white", width=2.0 if number == best else 0.8)
     _below(axes, f"target box yellow; the best anchor reaches IoU {iou.max():.2f}")

@@ -14,7 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.sources import ORIGIN
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_text
 from e3sn_study.notebooks import remote_loads
@@ -34,7 +34,7 @@ from e3sn_study.records import (
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
 from e3sn_study.tables.cells import RECOMPUTED, to_markdown
-from e3sn_study.tables.deviations import TERMS, chosen, deviations, set_label
+from e3sn_study.tables.deviations import chosen, deviations, set_label
 from e3sn_study.tables.tables import TABLES, short_table1
 
 NOTEBOOKS = {
@@ -175,8 +175,7 @@ def _context(report: Path, profile: Profile, tables: dict[str, pd.DataFrame]) ->
         "networks": _networks(results),
         "set_label": set_label,
         "percent": percent,
-        "terms": TERMS,
-        "origin": ORIGIN,
+        "kinds": KINDS,
         "benchmarks": BENCHMARKS,
         "opened": sorted({(each["name"], each["tracks"]) for of in runs["data"] for each in of}),
         "missing": sorted({without_folders(each) for of in runs.get("absent", []) for each in of}),

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from e3sn_lib.config import Profile, TrackConfig
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_text
 from e3sn_lib.model.weights import load_model, save_model
@@ -34,7 +35,7 @@ from e3sn_study.report.page import MARKDOWN
 from e3sn_study.tables.attributes import ATTRIBUTES, read_attributes, with_and_without
 from e3sn_study.tables.cells import titled, to_markdown
 from e3sn_study.tables.costs import runs
-from e3sn_study.tables.deviations import TERMS, set_label
+from e3sn_study.tables.deviations import set_label
 from e3sn_study.tables.tables import OUTER
 
 WORST = 3
@@ -137,7 +138,7 @@ def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
             "Training set": set_label(each),
             "Share of pairs": percent(weight / sum(kept)) if weight else "absent",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
-            "Terms": TERMS.get(each.kind, "unknown"),
+            "Terms": KINDS[each.kind].terms,
         }
         for each, weight in zip(profile.data.train, kept, strict=True)
     ]

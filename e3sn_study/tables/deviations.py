@@ -15,26 +15,11 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from e3sn_lib.config import Profile, TrainSetConfig
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
 from e3sn_study.records import percent, reference
 from e3sn_study.tables.costs import PAPER_PAIRS
 
-KINDS = {
-    "davis": "DAVIS-{year} {split}",
-    "coco": "COCO",
-    "youtube_vos": "YouTube-VOS",
-    "imagenet_vid": "ImageNet-VID",
-    "mask_folder": "still images with masks",
-    "synthetic": "procedural clips",
-}
-TERMS = {
-    "davis": "CC BY-NC 4.0",
-    "coco": "annotations CC BY 4.0, images under their Flickr licences",
-    "youtube_vos": "annotations CC BY 4.0, non-commercial research",
-    "imagenet_vid": "non-commercial research and education",
-    "mask_folder": "research data, terms of the respective set",
-    "synthetic": "made by this study, MIT",
-}
 COLUMNS = {
     "item": "Item",
     "paper": "The paper says",
@@ -81,8 +66,8 @@ def profiles_of(profile: Profile) -> dict[str, Profile]:
 
 def set_label(config: TrainSetConfig) -> str:
     """Return the name of a training set: ``COCO (coco_mini)``."""
-    label = KINDS.get(config.kind, config.kind).format(year=config.year, split=config.split)
-    return f"{label} ({Path(config.path[0]).name})"
+    title = KINDS[config.kind].title.format(year=config.year, split=config.split)
+    return f"{title} ({Path(config.path[0]).name})"
 
 
 def _words(profile: Profile) -> dict[str, Any]:

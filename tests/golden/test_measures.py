@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.files import read_mask
 from e3sn_lib.metrics.scoring import score_folder, score_sequence, summarise, write_official_csvs
 
@@ -65,7 +65,7 @@ def test_the_result_says_that_ids_were_merged(per_frame) -> None:
 def test_a_stream_of_masks_scores_as_the_folder_does(per_frame, masks, annotations) -> None:
     paths = tuple(sorted((annotations / "car-shadow").glob("*.png")))
     stream = (read_mask(masks / "car-shadow" / path.name) for path in paths)
-    streamed = score_sequence(stream, Sequence("car-shadow", paths, paths, merge_ids=True))
+    streamed = score_sequence(stream, Video("car-shadow", paths, paths, merge_ids=True))
     expected = per_frame[per_frame["sequence"] == "car-shadow"].reset_index(drop=True)
     pd.testing.assert_frame_equal(streamed, expected, check_exact=True)
 

@@ -50,7 +50,9 @@ def take_step(expected: dict[str, NDArray[Any]], pair: list[NDArray[np.uint8]], 
     fill = tuple(first.reshape(-1, 3).mean(axis=0).tolist())
     template_image = crop_around(expected["template_pos"], expected["template_sz"], TEMPLATE_SIZE).image(first, fill)
     template = model.encode_template(torch.from_numpy(template_image).permute(2, 0, 1)[None])
-    before = Targets(template, expected["state_pos"][None], expected["state_sz"][None], fill)
+    tracker = Tracker(model, DAVIS_SETTINGS)
+    kept = tracker.backend.encode_template(template_image[None])
+    before = Targets(kept, expected["state_pos"][None], expected["state_sz"][None], fill)
     crop = crop_around(expected["state_pos"], expected["state_sz"], SEARCH_SIZE)
     search_image = crop.image(second, fill)
     search = model.encode_search(torch.from_numpy(search_image).permute(2, 0, 1)[None])
@@ -58,7 +60,7 @@ def take_step(expected: dict[str, NDArray[Any]], pair: list[NDArray[np.uint8]], 
     choice = choose(cls, loc, before.size_wh, DAVIS_SETTINGS)
     row, column = torch.from_numpy(choice.cells).T
     window_mask = model.segment(template, search, Cells(torch.zeros_like(row), row, column)).sigmoid()[0]
-    targets, result = Tracker(model, DAVIS_SETTINGS).step(second, before)
+    targets, result = tracker.step(second, before)
     return Step(expected, pair, template_image, search_image, crop, cls[0], loc[0], choice, window_mask, targets, result)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from recipe import Reference, largest_deviation
 
@@ -43,8 +42,8 @@ def test_anchors_and_the_window_of_tracking(expected, reference, record_deviatio
     ours = {
         "anchor_wh": anchor_sizes(),
         "base_corner": anchors_xyxy(centre=0.0, cells=1)[:, 0, 0],
-        "grid_corner": anchors_xyxy().permute(3, 0, 1, 2) - 0.5,
-        "grid_center": anchors_cxcywh().permute(3, 0, 1, 2) - torch.tensor([0.5, 0.5, 0, 0])[:, None, None, None],
+        "grid_corner": anchors_xyxy().transpose(3, 0, 1, 2) - 0.5,
+        "grid_center": anchors_cxcywh().transpose(3, 0, 1, 2) - np.array([0.5, 0.5, 0, 0])[:, None, None, None],
         "inference_anchors": ANCHORS,
         "window": WINDOW[:625].reshape(25, 25),
     }

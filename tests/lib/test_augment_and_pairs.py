@@ -23,6 +23,7 @@ from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.geometry import Box, anchors_xyxy, box_from_mask, context_side
+from e3sn_lib.sampling import anchor_iou, anchor_targets
 
 SIDE = 200
 PLAIN = ("augment.colour=0", "augment.blur=0", "augment.grey=0", "data.negative_pairs=0")
@@ -132,6 +133,29 @@ class TestGeometry:
             assert template is not None
             assert (template[0] + template[2]) / 2 == pytest.approx(63.5, abs=5)  # shift 4, and half a pixel at either edge
 
+    def test_a_rotated_box_reaches_beyond_the_crop_like_its_object(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        """A rectangle w x h that turns by t is w cos t + h sin t wide, wherever the crop ends."""
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[90:110, 10:190] = True
+        image, where = tmp_path / "bar.png", tmp_path / "bar-mask.png"
+        cv2.imwrite(str(image), np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
+        write_mask(where, mask.astype(np.uint8))
+        tracks = TrackSet("made", (Track("bar", (TrackFrame(image, PngMask(where)),)),))
+        fixed = ("augment.search_scale=0", "augment.search_shift=100", "augment.rotation=20")
+        scale = 127 / context_side(180, 20)
+        beyond = 0
+        for pair in islice(dataset(tiny_profile(*PLAIN, *fixed), tracks), 30):
+            x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float) / scale
+            sine = (y2 - y1 - 20) / 180  # to first order in the angle; solved below
+            for _ in range(50):
+                sine = (y2 - y1 - 20 * np.sqrt(1 - sine**2)) / 180
+            assert 0 <= sine <= np.sin(np.radians(20)) + 1e-6
+            assert x2 - x1 == pytest.approx(180 * np.sqrt(1 - sine**2) + 20 * sine, rel=1e-5)
+            beyond += x1 < 0 or x2 * scale > 255
+        assert beyond > 5
+
     def test_a_flip_is_of_both_images(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
         """The cut-off corner is on the same side of template and search."""
 
@@ -148,7 +172,7 @@ class TestGeometry:
     def test_targets_belong_to_the_box(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
         pair = dataset(tiny_profile(*PLAIN), TrackSet("made", (still(tmp_path, "one"),)))[0]
         x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float)
-        anchors = anchors_xyxy().numpy()
+        anchors = anchors_xyxy()
         positives = np.argwhere(pair.anchor_labels == 1)
         assert 0 < len(positives) <= 16
         assert (pair.anchor_labels >= 0).sum() == 64
@@ -213,6 +237,62 @@ class TestColours:
             assert np.array_equal(plain.box_crop_xyxy, moved.box_crop_xyxy)
             inside = cv2.erode((plain.mask == 1).astype(np.uint8), np.ones((7, 7))).astype(bool)
             assert moved.search[inside].min() >= 254
+
+
+class TestLookAlikes:
+    @pytest.fixture
+    def tracks(self, tmp_path: Path) -> TrackSet:
+        """Of two categories: bright ones and one dim one."""
+        bright_ones = [still(tmp_path, f"bright{n}", colour=255) for n in range(2)]
+        return TrackSet("made", (*bright_ones, still(tmp_path, "dim", colour=150)), categories=np.array([1, 1, 2]))
+
+    def test_a_second_object_is_seen_and_not_taught(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+        covered, seen = [], 0
+        for number in range(60):
+            plain = dataset(tiny_profile(*PLAIN), tracks)[number]
+            pair = dataset(tiny_profile(*PLAIN, "augment.distractor=1"), tracks)[number]
+            assert np.array_equal(pair.box_crop_xyxy, plain.box_crop_xyxy)
+            target, left = plain.mask == 1, pair.mask == 1
+            assert not (left & ~target).any()
+            inside = cv2.erode(left.astype(np.uint8), np.ones((7, 7))).astype(bool)
+            assert np.abs(pair.search[inside].astype(int) - plain.search[inside]).max(initial=0) <= 1
+            covered.append(1 - left.sum() / target.sum())
+            seen += np.count_nonzero((pair.search[..., 0] > 127) & ~target) > 200
+        assert seen > 20
+        assert 0 < max(covered) <= 0.4 + 1e-9
+        assert np.mean(np.array(covered) == 0) > 0.3
+
+    def test_anchors_on_it_are_negatives(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+        """Among 48 of some 3,000 anchors there is hardly one by chance."""
+        target, other = (90.0, 90.0, 150.0, 150.0), (160.0, 90.0, 220.0, 150.0)
+        config, rng = tiny_profile().sampler, np.random.default_rng(0)
+        on_other = anchor_iou(other) > config.high
+        plain, hard = (anchor_targets(anchor_iou(target), target, config, rng, alike_crop_xyxy=each) for each in ((), (other,)))
+        assert (plain.labels[on_other] == 0).sum() < 4
+        assert (hard.labels[on_other] == 0).sum() == min(16, on_other.sum())
+        assert [(targets.labels >= 0).sum() for targets in (plain, hard)] == [64, 64]
+
+    def test_negative_pairs_of_one_category(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+        profile = tiny_profile(*PLAIN, "data.negative_pairs=1", "augment.negative_alike=1")
+        pairs = list(islice(dataset(profile, tracks), 60))
+        assert {pair.negative for pair in pairs if pair.source == "dim"} == {False}  # it is the only one of its kind
+        others = [pair for pair in pairs if pair.negative]
+        assert len(others) > 10
+        for pair in others:
+            assert pair.search.max() == pair.template.max() == 255
+            on_it = anchor_iou(tuple(pair.box_crop_xyxy.tolist())) > profile.sampler.high
+            assert (pair.anchor_labels[on_it] == 0).sum() >= min(8, on_it.sum())
+            assert ((pair.anchor_labels == 0).sum(), (pair.anchor_labels == 1).sum()) == (16, 0)
+
+    def test_an_image_with_real_ones_keeps_its_background(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+        first = tracks.tracks[0]
+        frame = replace(first.frames[0], alike_frame_xyxy=((130.0, 70.0, 170.0, 130.0),))
+        real = replace(tracks, tracks=(replace(first, frames=(frame,)),), categories=None)
+        settings = (*PLAIN, "augment.distractor=1e-9", "augment.new_background=1")
+        kept, lost = (dataset(tiny_profile(*settings), each)[0] for each in (real, replace(real, tracks=(first,))))
+        plain = dataset(tiny_profile(*PLAIN), real)[0]
+        assert np.array_equal(kept.search, plain.search)
+        assert not np.array_equal(lost.search, plain.search)
 
 
 class TestOnlySeedAndNumber:

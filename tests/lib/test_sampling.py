@@ -143,7 +143,7 @@ class TestDraws:
         matrix[1, 1] = 0
         counts = np.zeros((4, 4))
         for seed in range(3000):
-            counts[tuple(self.draw(matrix, seed=seed, samples_per_image=1).cells[0])] += 1
+            counts[tuple(self.draw(matrix, seed=seed, samples_per_image=1, positives_per_image=1).cells[0])] += 1
         assert counts[1, 1] == 0
         expected = 3000 / 15
         assert ((counts[matrix == -1] - expected) ** 2 / expected).sum() < 36.1  # chi-square of 14 degrees, 0.1 %

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.davis import read_list
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
@@ -40,9 +41,9 @@ def save(folder: Path, masks: list[Ids], grey: bool = False) -> Path:
     return folder
 
 
-def sequence(folder: Path, merge_ids: bool = False) -> Sequence:
+def sequence(folder: Path, merge_ids: bool = False) -> Video:
     paths = tuple(sorted(folder.glob("*.png")))
-    return Sequence(folder.name, paths, paths, merge_ids)
+    return Video(folder.name, paths, paths, merge_ids)
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_a_truth_that_leaves_nothing_to_score_is_an_error(tmp_path: Path) -> Non
         score_sequence(clip({}), empty)
     paths = empty.frame_paths
     with pytest.raises(InputError, match="1 truth masks for 6 frames"):
-        score_sequence(clip({}), Sequence("sparse", paths, paths[:1]))
+        score_sequence(clip({}), Video("sparse", paths, paths[:1]))
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no folders in"):
         score_folder(tmp_path, tmp_path / "none")
@@ -262,3 +263,13 @@ def test_vos_benchmark_agrees_on_clips_of_several_objects(tmp_path: Path, seed: 
         number: pytest.approx((j[number], f[number]), abs=1e-9) for number in (1, 2, 3)
     }
     assert 20 < 100 * ours["J-Mean"].mean() < 95
+
+
+def test_cases(shared_path: Callable[[str], Path]) -> None:
+    cases = shared_path("cases")
+    double = score_folder(cases / "apple_double/masks", cases / "apple_double/truth")
+    assert double["J"].tolist() == [1]
+    listed = cases / "list_with_bom"
+    assert score_folder(listed / "masks", listed / "truth", read_list(listed / "val.txt"))["J"].tolist() == [1] * 3
+    soft = score_folder(cases / "soft_masks/masks", cases / "soft_masks/truth")
+    assert soft.attrs["notes"][1:] == ["s: 3 masks have other values than 0 and 255; all above 0 count as the object"]

@@ -197,7 +197,7 @@ class TestSeveralObjects:
 class TestUse:
     def test_the_network_is_put_into_evaluation_mode(self, tiny_model: E3SN) -> None:
         tiny_model.train()
-        assert not Tracker(tiny_model).model.training
+        assert not Tracker(tiny_model).backend.network.training
         assert not any(module.training for module in tiny_model.modules())
 
     def test_frames_are_read_one_at_a_time(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -29,6 +30,7 @@ from e3sn_lib.model.device import has_native_bf16, precision_of
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.model.windows import Cells
+from e3sn_lib.profiles.identity import config_hash, training_settings
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training.loop import Trainer, warmed_average
@@ -262,14 +264,14 @@ class TestPrecision:
 
 def test_one_clip_can_be_learnt_by_heart(tiny_profile: MakeProfile, source: Source, data_root: Path, tmp_path: Path) -> None:
     """The loss falls, the masks of the crops become right, and the tracker finds its object in the whole frames."""
-    clip = replace(source[0], tracks=tuple(track for track in source[0].tracks if track.name == "fish-pond-1"))
+    clip = replace(source[0], tracks=tuple(track for track in source[0].tracks if track.name == "fish-1"))
     assert len(clip.tracks) == 1
     profile = tiny_profile(
         "train.pairs=56", "train.lr=[4.0e-3, 1.0e-3]", "train.log_every=7", "data.negative_pairs=0", "augment.colour=0",
         "augment.blur=0", "augment.grey=0", "augment.flip=0", "augment.search_shift=16",
     )  # fmt: skip
     trainer = Trainer(profile, [(clip, source[1])], tmp_path / "run")
-    sequence = davis_sequences(data_root / "synthetic", 2016, "train", ["fish-pond-1"])
+    sequence = davis_sequences(data_root / "synthetic", 2016, "train", ["fish-1"])
 
     def tracked(name: str) -> float:
         scores, _ = evaluate_tracker(Tracker(trainer.model), sequence, tmp_path / name, extras=False, show=silent)
@@ -304,6 +306,62 @@ def interrupt_at(pair: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def files(folder: Path) -> set[str]:
     """But the lock, which tells by being locked, not by being there."""
     return {path.name for path in folder.iterdir()} - {LOCK}
+
+
+class TestLegs:
+    @pytest.fixture
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Steps that compute nothing."""
+        monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
+
+    def test_a_run_starts_from_a_whole_model(
+        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path, tiny_model_file: Path, tiny_model: E3SN
+    ) -> None:
+        trainer = Trainer(tiny_profile(f"train.init_weights={tiny_model_file}"), [source], tmp_path)
+        state = trainer.model.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in tiny_model.state_dict().items())
+
+    def test_its_name_depends_on_what_the_model_holds(
+        self, tiny_profile: MakeProfile, tmp_path: Path, tiny_model_file: Path
+    ) -> None:
+        copy, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
+        copy.write_bytes(tiny_model_file.read_bytes())
+        other.write_bytes(b"other")
+        one, same, another = (
+            config_hash(training_settings(tiny_profile(f"train.init_weights={path}"))) for path in (tiny_model_file, copy, other)
+        )
+        assert one == same
+        assert len({one, another, config_hash(training_settings(tiny_profile()))}) == 3
+
+    def test_a_model_that_does_not_fit_is_refused(
+        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path, tiny_model_file: Path
+    ) -> None:
+        start = f"train.init_weights={tiny_model_file}"
+        for settings, words in [
+            ((start, "model.channels=32"), "does not fit this network: .*misshapen"),
+            ((start, "train.init_sha256=abc"), "is another model: its SHA-256"),
+            ((f"train.init_weights={tmp_path / 'none'}",), "cannot read .*give the file of a trained model"),
+        ]:
+            with pytest.raises(InputError, match=words):
+                Trainer(tiny_profile(*settings), [source], tmp_path)
+
+    @pytest.mark.usefixtures("quick")
+    def test_a_run_whose_folder_is_gone_goes_on_from_its_backup(
+        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backup = tmp_path / "elsewhere"
+        profile = tiny_profile("train.pairs=12", "train.checkpoint_every=2", f"train.backup={backup}")
+        assert training_settings(profile) == training_settings(tiny_profile("train.pairs=12", "train.checkpoint_every=2"))
+        with monkeypatch.context() as broken:
+            interrupt_at(10, broken)
+            with pytest.raises(InterruptionError):
+                Trainer(profile, [source], tmp_path / "run").run(silent)
+        copies = [folder / CHECKPOINT for folder in (tmp_path / "run", backup / "run")]
+        assert copies[0].read_bytes() == copies[1].read_bytes()
+        shutil.rmtree(tmp_path / "run")
+        lines: list[str] = []
+        Trainer(profile, [source], tmp_path / "run").run(lines.append)
+        assert "from step 4" in lines[0]
 
 
 class TestResume:

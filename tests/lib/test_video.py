@@ -1,99 +1,54 @@
-"""Videos in and out."""
+"""Videos in: frames of files and folders, upright, whole and at their times; objects on frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from made_videos import bar, bars_seen, still, write_video
 
-from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_mask
-from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking.own_video import track_video
-from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.tracking.video import (
     FRAME_RATE,
-    announced_frames,
     frame_names,
-    frame_rate,
     object_colour,
+    open_video,
     overlay,
     read_frames,
-    write_clip,
 )
 
 
-def still(red: int, green: int, blue: int, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
-    return np.full((height, width, 3), (red, green, blue), np.uint8)
-
-
-def bar(number: int) -> NDArray[np.uint8]:
-    """A grey frame with a bright bar whose place says which frame it is."""
-    frame = still(60, 60, 60)
-    frame[:, 10 * number : 10 * number + 8] = 220
-    return frame
-
-
-class TestClips:
-    def test_what_is_written_is_read(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        path = tmp_path / "deep" / "clip.webm"
-        assert write_clip(path, (bar(number) for number in range(8))) == 8
-        frames = list(read_frames(path))
-        assert [frame.shape for frame in frames] == [(64, 96, 3)] * 8
-        for number, frame in enumerate(frames):
-            assert frame.dtype == np.uint8
-            assert int(frame[..., 0].mean(axis=0).argmax()) in range(10 * number, 10 * number + 8)
-        assert path.read_bytes()[:4] == b"\x1aE\xdf\xa3"  # the mark of Matroska and WebM
-        assert [each.name for each in path.parent.iterdir()] == ["clip.webm"]
-        assert capfd.readouterr() == ("", "")
-
-    def test_colours_keep_their_order(self, tmp_path: Path) -> None:
-        write_clip(tmp_path / "clip.webm", [still(200, 60, 30)] * 2)
-        red, green, blue = next(read_frames(tmp_path / "clip.webm")).mean(axis=(0, 1))
-        assert (red, green, blue) == pytest.approx((200, 60, 30), abs=12)
-
-    def test_odd_sizes_lose_their_last_row_and_column(self, tmp_path: Path) -> None:
-        write_clip(tmp_path / "clip.webm", [still(100, 100, 100, 97, 65)] * 2)
-        assert next(read_frames(tmp_path / "clip.webm")).shape == (64, 96, 3)
-
-    def test_the_frame_rate_is_kept(self, tmp_path: Path) -> None:
-        write_clip(tmp_path / "clip.webm", [bar(0)] * 3, fps=12.5)
-        assert frame_rate(tmp_path / "clip.webm") == pytest.approx(12.5, abs=0.1)
-        assert frame_rate(tmp_path) == FRAME_RATE
-        assert (announced_frames(tmp_path / "clip.webm"), announced_frames(tmp_path)) == (3, 0)
-
-    def test_an_error_in_the_middle_leaves_nothing(self, tmp_path: Path) -> None:
-        def frames() -> Iterator[NDArray[np.uint8]]:
-            yield from (bar(0), bar(1))
-            raise InputError("no more")
-
-        with pytest.raises(InputError, match="no more"):
-            write_clip(tmp_path / "clip.webm", frames())
-        assert list(tmp_path.iterdir()) == []
-
-    def test_no_frames_are_no_clip(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="there are no frames"):
-            write_clip(tmp_path / "clip.webm", [])
-        assert list(tmp_path.iterdir()) == []
-
-
-class TestReading:
+class TestFolders:
     def test_a_folder_in_the_order_of_names(self, tmp_path: Path) -> None:
         for number in (10, 2, 1):
             cv2.imwrite(str(tmp_path / f"{number:05d}.png"), still(0, 0, number)[..., ::-1])
         (tmp_path / "notes.txt").write_text("no image")
+        (tmp_path / "._00001.png").write_text("macOS puts such files beside images")
         assert frame_names(tmp_path) == ["00001.png", "00002.png", "00010.png"]
         assert [int(frame[0, 0, 2]) for frame in read_frames(tmp_path)] == [1, 2, 10]
+        source = open_video(tmp_path)
+        assert (source.rate, source.announced, source.size) == (FRAME_RATE, 3, (96, 64))
+        frames = [(frame.name, float(frame.seconds)) for frame in source.frames()]
+        assert frames == [("00001", 0), ("00002", 1 / 24), ("00010", 2 / 24)]
 
     def test_numbers_count_whatever_their_digits(self, tmp_path: Path) -> None:
         for name in ("frame10.jpg", "frame9.jpg", "a.jpg", "frame100.JPG", "b².jpg"):
             (tmp_path / name).touch()
-        assert frame_names(tmp_path) == ["a.jpg", "b².jpg", "frame9.jpg", "frame10.jpg", "frame100.JPG"]
+        in_order = ["a.jpg", "b².jpg", "frame9.jpg", "frame10.jpg", "frame100.JPG"]
+        assert frame_names(tmp_path) == in_order
+
+    def test_two_images_of_one_frame(self, tmp_path: Path) -> None:
+        for name in ("1.jpg", "1.png", "2.jpg"):
+            (tmp_path / name).touch()
+        with pytest.raises(InputError, match=r"has 1\.jpg and 1\.png for one frame; keep one"):
+            frame_names(tmp_path)
 
     def test_frames_are_read_when_they_are_needed(self, tmp_path: Path) -> None:
         for number in range(2):
@@ -104,10 +59,12 @@ class TestReading:
         with pytest.raises(InputError, match=r"2\.jpg is cut short"):
             next(frames)
 
+
+class TestFiles:
     @pytest.mark.parametrize("content", [b"", b"no video\n", b"\x1aE\xdf\xa3" + bytes(200)])
     def test_what_is_no_video_is_named_in_one_line(self, tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "some.mp4").write_bytes(content)
-        with pytest.raises(InputError, match=r"some\.mp4 is no video that OpenCV can read"):
+        with pytest.raises(InputError, match=r"some\.mp4 is no video that FFmpeg can read"):
             next(read_frames(tmp_path / "some.mp4"))
         assert capfd.readouterr() == ("", "")
 
@@ -116,6 +73,144 @@ class TestReading:
             next(read_frames(tmp_path / "absent"))
         with pytest.raises(InputError, match="has no images"):
             next(read_frames(tmp_path))
+
+    def test_sound_alone_is_no_video(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "song.wav"), "w") as container:
+            track = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+            silence.rate = 8000
+            container.mux(track.encode(silence))
+        with pytest.raises(InputError, match="has no pictures, only sound"):
+            open_video(tmp_path / "song.wav")
+
+    def test_frames_keep_uneven_times(self, tmp_path: Path) -> None:
+        """As phones record them: 0.1 s, 0.2 s, 0.03 s and 0.67 s long."""
+        write_video(tmp_path / "v.mp4", [bar(n) for n in range(4)], ticks=[50, 60, 80, 83])
+        source = open_video(tmp_path / "v.mp4")
+        frames = list(source.frames())
+        assert [frame.seconds for frame in frames] == [
+            0,
+            Fraction(1, 10),
+            Fraction(3, 10),
+            Fraction(33, 100),
+        ]
+        assert [frame.number for frame in frames] == [0, 1, 2, 3]
+        assert [frame.name for frame in frames] == ["00000", "00001", "00002", "00003"]
+        assert bars_seen(frame.image for frame in frames) == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize("name", ["slow_and_fast_video/half_a_frame_per_second.mp4"])
+    def test_a_frame_every_two_seconds(self, shared_path: Callable[[str], Path], name: str) -> None:
+        frames = list(open_video(shared_path(f"cases/{name}")).frames())
+        assert [(frame.seconds, frame.duration) for frame in frames] == [(0, 2), (2, 2), (4, 2)]
+
+    def test_interlaced_frames_are_made_whole(self, shared_path: Callable[[str], Path]) -> None:
+        """FFmpeg's own frames have the disc in both fields; half a picture would have a comb."""
+        path = shared_path("cases/interlaced_video/interlaced.mp4")
+        frames = list(read_frames(path))
+        assert [frame.shape for frame in frames] == [(64, 96, 3)] * 3
+        for frame in frames:
+            rows = frame[..., 0].astype(float)
+            assert np.abs(rows[:-2] - 2 * rows[1:-1] + rows[2:]).mean() < 5  # 6.5 in half pictures
+        again = list(read_frames(path))
+        assert all(np.array_equal(one, two) for one, two in zip(frames, again, strict=True))
+
+    @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+    @pytest.mark.parametrize("mirrored", [False, True])
+    def test_a_phone_held_upright(self, tmp_path: Path, degrees: int, mirrored: bool) -> None:
+        """The turn is written by PyAV and must be undone as numpy turns and mirrors."""
+        frame = still(40, 40, 40)
+        frame[:32, :32] = (220, 30, 30)
+        write_video(
+            tmp_path / "v.mp4",
+            [frame] * 2,
+            turn=lambda stream: stream.set_display_rotation(degrees, hflip=mirrored),
+            aspect=Fraction(4, 3),
+        )
+        expected = np.rot90(frame, degrees // 90)
+        expected = expected[:, ::-1] if mirrored else expected
+        source = open_video(tmp_path / "v.mp4")
+        seen = next(source.frames()).image
+        assert seen.shape == expected.shape
+        assert source.size == seen.shape[1::-1]
+        assert np.abs(seen.astype(int) - expected).mean() < 6
+        assert source.pixel_aspect == (Fraction(3, 4) if degrees in (90, 270) else Fraction(4, 3))
+
+    def test_frames_do_not_stay_in_memory(self, tmp_path: Path) -> None:
+        """Also before Python looks for cycles, which it does after hundreds of frames."""
+        write_video(tmp_path / "v.mp4", [bar(number) for number in range(40)])
+        gc.collect()
+        gc.disable()
+        try:
+            frames = iter(open_video(tmp_path / "v.mp4").frames())
+            assert [next(frames).number for _ in range(35)][-1] == 34
+            alive = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+        finally:
+            gc.enable()
+        assert alive < 10  # some wait in the decoder's threads
+
+    def test_a_frame_of_another_size(self, tmp_path: Path) -> None:
+        for number, width in enumerate((96, 96, 80)):
+            cv2.imwrite(str(tmp_path / f"{number}.png"), still(9, 9, 9, width))
+        frames = open_video(tmp_path).frames()
+        next(frames), next(frames)
+        with pytest.raises(InputError, match="frame 2 is 80x64, the first one 96x64"):
+            next(frames)
+
+    def test_a_file_that_ends_too_early_gives_what_is_there(self, tmp_path: Path) -> None:
+        """As a player does; `announced` says that more was meant."""
+        rng = np.random.default_rng(0)
+        noise = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(20)]
+        write_video(tmp_path / "whole.mp4", noise, options={"movflags": "faststart"})
+        content = (tmp_path / "whole.mp4").read_bytes()
+        (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+        source = open_video(tmp_path / "cut.mp4")
+        assert 5 <= len(list(source.frames())) <= 12
+        assert source.announced == 20
+
+    def test_a_name_in_no_encoding(self, shared_path: Callable[[str], Path], tmp_path: Path) -> None:
+        path = tmp_path / "vid\udce9o.mp4"
+        shutil.copyfile(shared_path("cases/name_not_utf8/clip.mp4"), path)
+        assert len(list(read_frames(path))) == 2
+
+    def test_a_playlist_opens_no_address(self, tmp_path: Path) -> None:
+        (tmp_path / "v.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+        with pytest.raises(InputError, match=r"v\.m3u8 is no video|v\.m3u8 has no pictures"):
+            open_video(tmp_path / "v.m3u8")
+
+
+@pytest.fixture(scope="module", params=["v.mp4", "v.mkv", "v.ts", "folder"])
+def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty frames; every frame has a bar that tells its number."""
+    path: Path = tmp_path_factory.mktemp("video") / request.param
+    frames = [bar(number) for number in range(40)]
+    if request.param == "folder":
+        path.mkdir()
+        for number, frame in enumerate(frames):
+            cv2.imwrite(str(path / f"{number}.png"), frame)
+    else:
+        write_video(path, frames, options={"bf": "3", "g": "7"})
+    return path
+
+
+class TestChoice:
+    """Some frames, forward and backward."""
+
+    @pytest.mark.parametrize("chosen", [range(40), range(3, 31, 4), range(38, 99), range(5, 6)])
+    def test_frames_forward(self, video: Path, chosen: range) -> None:
+        expected = [number for number in chosen if number < 40]
+        frames = list(open_video(video).frames(chosen))
+        assert [frame.number for frame in frames] == expected
+        assert bars_seen(frame.image for frame in frames) == [number % 9 for number in expected]
+
+    @pytest.mark.parametrize("held", [1, 10**9])
+    @pytest.mark.parametrize("chosen", [range(40), range(3, 31, 4), range(5, 6)])
+    def test_the_same_frames_backwards(self, video: Path, chosen: range, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("e3sn_lib.tracking.video.HELD_BYTES", held)
+        source = open_video(video)
+        forward = {frame.number: frame.image for frame in source.frames(chosen)}
+        backwards = list(source.backwards(chosen))
+        assert [number for number, _ in backwards] == list(reversed(chosen))
+        assert all(np.array_equal(image, forward[number]) for number, image in backwards)
 
 
 class TestOverlay:
@@ -135,21 +230,9 @@ class TestOverlay:
     def test_inside_frame_and_colour_are_mixed(self) -> None:
         frame, ids = still(100, 100, 100), np.full((64, 96), 1, np.uint8)
         middle = overlay(frame, ids, opacity=0.25)[32, 48]
-        assert middle.tolist() == pytest.approx([0.75 * 100 + 0.25 * value for value in object_colour(1)], abs=1)
+        expected = [0.75 * 100 + 0.25 * value for value in object_colour(1)]
+        assert middle.tolist() == pytest.approx(expected, abs=1)
 
     def test_objects_differ(self) -> None:
         assert len({object_colour(number) for number in range(1, 7)}) == 6
         assert object_colour(255)
-
-
-def test_a_video_is_followed_as_its_frames_are(tiny_model: E3SN, data_root: Path, tmp_path: Path) -> None:
-    """Masks on the disk are those that the tracker gives frame by frame, under the frames' names."""
-    video = davis_sequences(data_root / "synthetic", 2016, "val")[0]
-    box = [20.0, 20.0, 60.0, 50.0]
-    tracker = Tracker(tiny_model)
-    scores = track_video(tracker, video.frame_paths[0].parent, [box], tmp_path)
-    expected = list(tracker.run((video.frame(index) for index in range(len(video))), [box]))
-    assert scores.tolist() == [result.scores.tolist() for result in expected]
-    for path, result in zip(video.frame_paths, expected, strict=True):
-        assert np.array_equal(read_mask(tmp_path / "masks" / f"{path.stem}.png"), result.ids)
-    assert len(list(read_frames(tmp_path / "overlay.webm"))) == len(video)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from e3sn_lib.data.synthetic import synthesise
+from e3sn_lib.data.synthetic import VERSION, synthesise
 from e3sn_study.notebooks import NotebookRun, run_notebook, to_html
 from e3sn_study.records import reference
 
@@ -81,7 +81,7 @@ def test_every_notebook_of_the_study_is_run_here() -> None:
 
 def test_what_was_inspected(studied: Studied) -> None:
     record = studied.record("01_data_inspection")
-    assert record["training sets"] == ["synthetic-train"]
+    assert record["training sets"] == [f"synthetic-v{VERSION}-train"]
     assert record["objects to train on"] == 3
     assert record["sets absent"] == []
     assert 0 < record["negative pairs"] < record["pairs looked at"]

@@ -9,7 +9,7 @@ import pytest
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation import choices
@@ -59,11 +59,11 @@ def test_a_choice_is_by_the_mean_of_both_measures_over_objects() -> None:
 
 
 @pytest.fixture
-def sequences(data_root: Path) -> list[Sequence]:
+def sequences(data_root: Path) -> list[Video]:
     return davis_sequences(data_root / "synthetic", 2017, "train")[:1]
 
 
-def test_one_pass_gives_what_each_threshold_would(tiny_model: E3SN, sequences: list[Sequence], tmp_path: Path) -> None:
+def test_one_pass_gives_what_each_threshold_would(tiny_model: E3SN, sequences: list[Video], tmp_path: Path) -> None:
     scores = sweep(Tracker(tiny_model), sequences, tmp_path / "sweep", {}, (0.1, 0.3), show=silent)
     assert sorted(scores["mask_threshold"].unique()) == [0.1, 0.3, 0.5]
     for threshold, rows in scores.groupby("mask_threshold"):
@@ -73,7 +73,7 @@ def test_one_pass_gives_what_each_threshold_would(tiny_model: E3SN, sequences: l
 
 
 def test_finished_passes_are_not_made_again(
-    tiny_model: E3SN, sequences: list[Sequence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: E3SN, sequences: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = sweep(Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent)
     assert len(list(tmp_path.iterdir())) == 2  # the scores of each pass, and no masks

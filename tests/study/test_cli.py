@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from e3sn_lib.model.weights import save_model
 from e3sn_lib.tracking import tracker
 from e3sn_lib.tracking.video import read_frames
 from e3sn_study.checkout import REPORTS
-from e3sn_study.cli import main, models
+from e3sn_study.cli import main, track
 
 BOX = "60,40,50,50"
 
@@ -96,6 +97,20 @@ def first_val_mask(root: Path) -> Path:
     return root / "synthetic" / "Annotations" / "480p" / name / "00000.png"
 
 
+def first_clip(root: Path) -> str:
+    """The clip that the fixture `frames` copies."""
+    return next((root / "synthetic" / "JPEGImages" / "480p").iterdir()).name
+
+
+def read_mask_size(frames: Path) -> tuple[int, ...]:
+    return cv2.imread(str(frames / "00000.jpg")).shape[:2]
+
+
+def names_file(folder: Path) -> Path:
+    (folder / "names.txt").write_text("truth\n")
+    return folder / "names.txt"
+
+
 def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".tmp" in path.name]
 
@@ -108,12 +123,12 @@ class TestTrack:
         assert (ended.status, ended.err) == (0, "")
         assert "5 frames, 2 objects" in ended.out
         out = tmp_path / "out" / "deep"
-        assert sorted(path.name for path in out.iterdir()) == ["masks", "overlay.webm"]
+        assert sorted(path.name for path in out.iterdir()) == ["masks", "overlay.mp4", "tracks.csv"]
         masks = sorted((out / "masks").iterdir())
         assert [path.name for path in masks] == [f"{number:05d}.png" for number in range(5)]
         shape = cv2.imread(str(frames / "00000.jpg")).shape
         assert all(read_mask(path).shape == shape[:2] and read_mask(path).max() <= 2 for path in masks)
-        assert [frame.shape for frame in read_frames(out / "overlay.webm")] == [shape] * 5
+        assert [frame.shape for frame in read_frames(out / "overlay.mp4")] == [shape] * 5
         assert leftovers(tmp_path) == []
 
     def test_frames_of_a_video_file_have_numbers_and_other_results_stay(
@@ -123,12 +138,93 @@ class TestTrack:
         (tmp_path / "second" / "masks").mkdir(parents=True)
         (tmp_path / "second" / "masks" / "00117.png").write_text("of a longer video")
         (tmp_path / "second" / "notes.txt").write_text("mine")
-        ended = run("track", "first/overlay.webm", "--box", BOX, "--weights", tiny_model_file, "--out", "second")
+        ended = run("track", "first/overlay.mp4", "--box", BOX, "--weights", tiny_model_file, "--out", "second")
         assert ended.status == 0
         assert "1 other files were in second/masks before" in ended.out
         assert len(list((tmp_path / "second" / "masks").iterdir())) == 6
         assert (tmp_path / "second" / "notes.txt").read_text() == "mine"
         assert leftovers(tmp_path) == []
+
+    def test_every_option_at_once(self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        size = read_mask_size(frames)
+        ids = np.zeros(size, np.uint8)
+        ids[20:60, 30:80] = 4
+        write_mask(tmp_path / "first.png", ids)
+        boxes = ("--mask", "first.png", "--box", "2:10,10,30,40", "--box", "3:4=60,40,50,50", "--box", "10", "60", "30", "40")
+        kinds = "masks,table,coco,matte,cutout,cutout-png"
+        options = ("--from", "1", "--to", "3", "--backward", "--clean", "--threads", "1", "--save", kinds, "--precision", "fp32")
+        ended = run("track", *boxes, frames, *options, "--weights", tiny_model_file, "--out", "out")
+        assert (ended.status, ended.err) == (0, "")
+        assert "3 frames, 3 objects" in ended.out
+        rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
+        assert rows[["frame", "object"]].to_numpy().tolist() == [[frame, each] for frame in (1, 2, 3) for each in (4, 5, 6)]
+        assert rows.loc[6, ["x", "y", "width", "height"]].tolist() == [60, 40, 50, 50]
+
+    def test_masks_are_evaluated_as_they_are(
+        self, run: Run, data_root: Path, frames: Path, tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        truth = data_root / "synthetic" / "Annotations" / "480p" / first_clip(data_root)
+        merged = tmp_path / "truth"
+        for path in truth.glob("*.png"):
+            write_mask(merged / path.name, (read_mask(path) > 0).astype(np.uint8))
+        run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        ended = run("evaluate", "--masks", "out/masks", "--annotations", merged, "--out", "scores")
+        assert (ended.status, ended.err) == (0, "")
+        shutil.copytree(tmp_path / "out" / "masks", tmp_path / "all" / "truth")
+        again = run("evaluate", "--masks", "all", "--annotations", merged.parent, "--sequences", names_file(tmp_path), "--out", "2")
+        assert again.out.splitlines()[:-1] == ended.out.splitlines()[:-1]
+
+    @pytest.mark.parametrize("box", [["335", "59", "170", "372"], ["-5,57,128,157"], ["-5", "57", "128", "157"]])
+    def test_wordings_of_a_box(self, refused, frames: Path, tiny_model_file: Path, box: list[str]) -> None:
+        line = refused("track", frames, "--box", *box, "--weights", tiny_model_file, "--out", "out")
+        assert f"box 1 ({','.join(box)}) reaches outside the frame" in line
+
+    def test_a_box_that_is_outside_by_rounding_alone(self, run: Run, frames: Path, tiny_model_file: Path) -> None:
+        width = 0.21 * 320, 0.79 * 320 + 1e-9
+        box = f"{width[0]!r},10,{width[1]!r},20"
+        assert run("track", frames, "--box", box, "--to", "1", "--weights", tiny_model_file, "--out", "out").status == 0
+
+    def test_more_objects_than_a_mask_can_hold(self, refused, shared_path: Callable[[str], Path], tiny_model_file: Path) -> None:
+        case = shared_path("cases/more_than_255_objects")
+        boxes = (case / "boxes.txt").read_text().split()
+        line = refused("track", case / "frames", *boxes, "--weights", tiny_model_file, "--out", "out")
+        assert "object 255 has no room: masks hold objects 1 to 254" in line
+
+    def test_outputs_on_an_input(self, refused, frames: Path, tiny_model_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "out" / "masks").mkdir(parents=True)
+        shutil.copyfile(frames / "00000.jpg", tmp_path / "out" / "masks" / "first.png")
+        boxes, out = ("--box", BOX, "--weights", tiny_model_file), ("--out", "out")
+        given = ("--mask", "out/masks/first.png")
+        assert "would lie on or in" in refused("track", "out/masks", *boxes, *out)
+        write_mask(tmp_path / "out" / "masks" / "first.png", np.ones(read_mask_size(frames), np.uint8))
+        assert "out/masks would lie on or in out/masks/first.png" in refused("track", frames, *given, *boxes, *out)
+
+    def test_drawing_needs_a_screen(self, refused, frames: Path, tiny_model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+            monkeypatch.delenv(name, raising=False)
+        line = refused("track", frames, "--draw", "--weights", tiny_model_file, "--out", "out")
+        assert line == "e3sn track: --draw needs a screen; give --box x,y,width,height instead\n"
+
+    def test_what_is_drawn_is_followed(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DISPLAY", ":0")
+        monkeypatch.setattr(track, "WINDOW_SIDE", 160)  # half the width of the frames
+        monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+        monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: np.array([[30, 20, 25, 25], [5, 5, 15, 20]]))
+        assert run("track", frames, "--draw", "--weights", tiny_model_file, "--out", "out").status == 0
+        rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
+        assert rows.loc[:1, ["x", "y", "width", "height"]].to_numpy().tolist() == [[60, 40, 50, 50], [10, 10, 30, 40]]
+
+    def test_progress_is_lines_where_no_terminal_is(
+        self, run: Run, frames: Path, tiny_model_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(track, "SECONDS_PER_LINE", 1e-9)
+        ended = run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        lines = ended.err.splitlines()
+        assert [line.split(", ")[0] for line in lines[:4]] == [f"{number} of 5 frames" for number in (1, 2, 3, 4)]
+        assert all("frames/s, " in line and line.endswith(" left") for line in lines)
+        assert "\r" not in ended.err
 
     def test_a_truncated_frame(self, refused, frames: Path, tiny_model_file: Path) -> None:
         path = frames / "00003.jpg"
@@ -148,6 +244,22 @@ class TestTrack:
         line = refused("track", frames, f"--box={box}", "--weights", tiny_model_file, "--out", "out")
         assert f"box 1 ({box})" in line
         assert words in line
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--from", "3", "--to", "2"], "--to 2 lies before --from 3"),
+            (["--stride", "0"], "--stride must be at least 1"),
+            (["--from", "9"], "frame 9 has a box, but the last frame is 4"),
+            (["--box", "7:60,40,50,50"], "frame 7 has a box, but the last frame is 4"),
+            (["--box", "2:3=60,40,50,50"], "no object 3 before frame 2"),
+            (["--save", "gif"], "cannot save 'gif'; choose from masks"),
+            (["--mask", "absent.png"], "cannot read mask absent.png"),
+            (["--threads", "-1"], "not a whole number"),
+        ],
+    )
+    def test_options_that_cannot_be(self, refused, frames: Path, tiny_model_file: Path, options: list[str], words: str) -> None:
+        assert words in refused("track", frames, "--box", BOX, *options, "--weights", tiny_model_file, "--out", "out")
 
     def test_what_is_no_video(self, refused, tiny_model_file: Path, tmp_path: Path) -> None:
         (tmp_path / "notes.mp4").write_text("no video")
@@ -176,18 +288,35 @@ class TestTrack:
         (tmp_path / "out").write_text("mine")
         assert "--out out is a file" in refused("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
 
-    def test_interrupted_it_leaves_nothing(
-        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_interrupted_it_keeps_the_frames_that_are_done(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
         step, taken = tracker.Tracker.step, []
 
         def interrupt_at_third(*arguments: object, **settings: bool) -> object:
-            if len(taken) == 2:
-                raise KeyboardInterrupt
             taken.append(1)
+            if len(taken) == 3:
+                signal.raise_signal(number)
             return step(*arguments, **settings)  # type: ignore[arg-type]
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_at_third)
+        ended = run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
+        assert ended.status == 130
+        assert ended.err.strip() == "e3sn track: stopped after 3 frames, which are complete"
+        assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
+        assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == 3
+        assert leftovers(tmp_path) == []
+
+    def test_interrupted_twice_it_leaves_nothing(
+        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt_twice(*arguments: object, **settings: bool) -> object:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError
+
+        monkeypatch.setattr(tracker.Tracker, "step", interrupt_twice)
         ended = run("track", frames, "--box", BOX, "--weights", tiny_model_file, "--out", "out")
         assert ended.status == 130
         assert ended.err.strip() == "e3sn track: interrupted"
@@ -196,11 +325,11 @@ class TestTrack:
     def test_the_shipped_model_is_the_default(
         self, run: Run, refused, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(models, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
+        monkeypatch.setattr(track, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
         line = refused("track", frames, "--box", BOX, "--out", "out")
         assert "there is no models/e3sn.safetensors; give --weights FILE, or train one: e3sn train" in line
         (tmp_path / "models").mkdir()
-        shutil.copyfile(tiny_model_file, models.SHIPPED)
+        shutil.copyfile(tiny_model_file, track.SHIPPED)
         assert run("track", frames, "--box", BOX, "--out", "out").status == 0
         assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
 
@@ -274,13 +403,13 @@ class TestDryRun:
         self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path
     ) -> None:
         settings = [word for text in (*tiny_settings, "model.backbone=resnet18") for word in ("--set", text)]
-        ended = run("train", "--dry-run", "--profile", "cpu", "--data", data_root, *settings)
+        ended = run("train", "--dry-run", "--profile", "long", "--data", data_root, *settings)
         assert ended.status == 2
         assert "ESTIMATE" in ended.out
-        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:4]] == [
-            " training set coco", " training set mask_folder", " training set mask_folder", " training set davis"
+        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:6]] == [
+            " training set coco", *[" training set mask_folder"] * 4, " training set davis"
         ]  # fmt: skip
-        assert "backbone weights" in ended.err.splitlines()[4]
+        assert "backbone weights" in ended.err.splitlines()[6]
         assert list(tmp_path.iterdir()) == []
 
 
@@ -411,11 +540,11 @@ class TestData:
         assert "; it is made on the spot at first use, in " in ended.out
 
     def test_what_is_missing_is_named_with_its_origin(self, run: Run, data_root: Path) -> None:
-        ended = run("data", "verify", "--profile", "cpu", "--data", data_root)
+        ended = run("data", "verify", "--profile", "long", "--data", data_root)
         assert ended.status == 1
-        assert "0 of 6 sets are complete" in ended.out
+        assert "0 of 8 sets are complete" in ended.out
         lines = [line for line in ended.out.splitlines() if line.startswith("absent:")]
-        assert len(lines) == 6
+        assert len(lines) == 8
         assert all("get it from" in line and "put it in" in line for line in lines)
         assert "put them there, or take torchvision's, whose blocks are laid out otherwise: --set" in ended.out
 
@@ -430,9 +559,9 @@ class TestData:
         ended = run("data", "prepare", "--data", own_data)
         assert ended.status == 1
         assert "1 of 3 sets are complete" in ended.out
-        assert "broken: evaluation set davis2016, no frames of" in ended.out
-        ended = run("data", "prepare", "--profile", "cpu", "--data", own_data)
-        assert (ended.status, ended.out.count("absent:")) == (1, 6)
+        assert "partial: evaluation set davis2016, no frames of" in ended.out
+        ended = run("data", "prepare", "--profile", "long", "--data", own_data)
+        assert (ended.status, ended.out.count("absent:")) == (1, 8)
 
     def test_a_folder_that_is_none(self, refused) -> None:
         assert "data folder absent does not exist" in refused("data", "verify", "--profile", "cpu", "--data", "absent")

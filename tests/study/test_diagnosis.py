@@ -6,19 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import Planted
 from torch import Tensor
 
-from e3sn_lib.config import Profile
+from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import open_held_out, open_held_out_tracks, open_train_sets
+from e3sn_lib.data.sources import open_held_out, open_held_out_stills, open_held_out_tracks, open_train_sets
+from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
 from e3sn_lib.losses import mask_windows
 from e3sn_lib.model.windows import Cells
-from e3sn_study.evaluation.diagnosis import crop_quality, size_slope
+from e3sn_lib.profiles.loading import load_profile
+from e3sn_study.evaluation.diagnosis import changing_over, crop_quality, size_slope
 
 
 class Oracle:
@@ -40,7 +45,7 @@ class Oracle:
     def locate(self, _: None, pair: Pair) -> tuple[Tensor, Tensor]:
         x1, y1, x2, y2 = pair.box_crop_xyxy.tolist()
         true = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, self.growth * (x2 - x1), self.growth * (y2 - y1)])
-        offsets = encode_boxes(true.double(), anchors_cxcywh()).permute(3, 0, 1, 2)[None]
+        offsets = torch.from_numpy(encode_boxes(true.double().numpy(), anchors_cxcywh())).permute(3, 0, 1, 2)[None]
         cls = torch.zeros(1, 2, 5, 25, 25)
         cls[0, 1, 3, 20, 2] = 5.0
         return cls, torch.where(cls[:, 1:] > 0, offsets, 0.0)
@@ -62,6 +67,36 @@ def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(tiny_profile: Ca
     assert rows["mask_iou"].to_numpy() == pytest.approx(1)
     assert rows["box_iou"].to_numpy() == pytest.approx(1 / growth**2, abs=1e-5)
     assert (rows["predicted_size"] / rows["size"]).to_numpy() == pytest.approx(growth, abs=1e-5)
+
+
+def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
+    """A network that always answers at one place: on the target, on the neighbour, or on neither."""
+    image = tmp_path / "two.png"
+    cv2.imwrite(str(image), np.full((300, 400, 3), 90, np.uint8))
+    boxes = [(140.0, 120.0, 200.0, 180.0), (220.0, 120.0, 280.0, 180.0)]  # 60 px squares: 63.5 px in a crop
+    frames = [TrackFrame(image, None, boxes[n], (boxes[1 - n],)) for n in range(2)]
+    alone = TrackFrame(image, None, boxes[0])
+    tracks = TrackSet("two", tuple(Track(str(n), (frame,)) for n, frame in enumerate((*frames, alone))))
+    # the neighbour's middle lies 80 frame pixels, 85 crop pixels (10.6 cells), to the right of object 0 and to the left of object 1
+    for column, expected in ((12, {"0": False, "1": False}), (22, {"0": True, "1": False}), (2, {"0": False, "1": True})):
+        model = Planted(column=column)
+        model.device = torch.device("cpu")
+        rows = changing_over(model, tracks, TrackConfig(window_influence=0.0), scenes=10)  # type: ignore[arg-type]
+        assert dict(zip(rows["track"], rows["raw_over"], strict=True)) == expected
+        assert rows["penalised_over"].equals(rows["raw_over"])
+        assert rows["others"].tolist() == [1, 1]
+    with pytest.raises(InputError, match="no image shows two objects of one category"):
+        changing_over(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
+
+
+def test_held_out_stills_are_the_images_that_training_lacks(shared_path: Callable[[str], Path]) -> None:
+    root = shared_path("data/coco_mini").parent
+    data = load_profile("long", data_root=root).data
+    held = {track.frames[0].image for track in open_held_out_stills(data).tracks}
+    [coco] = [tracks for tracks, config in open_train_sets(data).opened if config.kind == "coco"]
+    trained = {track.frames[0].image for track in coco.tracks}
+    assert not held & trained
+    assert len(held) / (len(held) + len(trained)) == pytest.approx(0.15, abs=0.03)
 
 
 def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:

@@ -16,7 +16,7 @@ from planted import Planted
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.metrics.scoring import score_sequence
@@ -42,7 +42,7 @@ def silent(_: str) -> None:
     pass
 
 
-def write_sequence(root: Path, truth: Iterable[Ids], name: str = "made") -> Sequence:
+def write_sequence(root: Path, truth: Iterable[Ids], name: str = "made") -> Video:
     frames, masks = [], []
     for number, ids in enumerate(truth):
         frames.append(root / "JPEGImages" / name / f"{number:05d}.png")
@@ -50,7 +50,7 @@ def write_sequence(root: Path, truth: Iterable[Ids], name: str = "made") -> Sequ
         cv2.imwrite(str(frames[-1]), np.repeat(ids[..., None], 3, axis=2) * 60)
         masks.append(root / "Annotations" / name / f"{number:05d}.png")
         write_mask(masks[-1], ids)
-    return Sequence(name, tuple(frames), tuple(masks))
+    return Video(name, tuple(frames), tuple(masks))
 
 
 def square(left: int, number: int = 1, top: int = 30, side: int = SIDE) -> Ids:
@@ -60,23 +60,23 @@ def square(left: int, number: int = 1, top: int = 30, side: int = SIDE) -> Ids:
 
 
 @pytest.fixture
-def moving_square(tmp_path: Path) -> Sequence:
+def moving_square(tmp_path: Path) -> Video:
     """Ten pixels to the right in every frame."""
     return write_sequence(tmp_path, [square(10 + STEP * number) for number in range(6)])
 
 
-def region(masks: Iterable[Ids], sequence: Sequence) -> list[float]:
+def region(masks: Iterable[Ids], sequence: Video) -> list[float]:
     return score_sequence(masks, sequence)["J"].tolist()
 
 
 class TestBaselines:
-    def test_held_still_a_square_loses_what_it_moved(self, moving_square: Sequence) -> None:
+    def test_held_still_a_square_loses_what_it_moved(self, moving_square: Video) -> None:
         """Two squares of side s, d apart: s - d over s + d. The first and the last frame are not scored."""
         expected = [max(SIDE - STEP * n, 0) / (SIDE + STEP * n) if n < 4 else 0 for n in range(1, 5)]
         assert region(first_box_held_still(moving_square), moving_square) == pytest.approx(expected)
         assert region(first_mask_held_still(moving_square), moving_square) == pytest.approx(expected)
 
-    def test_the_true_box_of_a_square_is_the_square(self, moving_square: Sequence) -> None:
+    def test_the_true_box_of_a_square_is_the_square(self, moving_square: Video) -> None:
         assert region(true_box_filled(moving_square), moving_square) == [1, 1, 1, 1]
 
     def test_the_true_box_of_a_half_is_half_right(self, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ class TestBaselines:
         assert region(first_box_held_still(sequence), sequence) == [0.5, 0.5]
         assert region(first_mask_held_still(sequence), sequence) == [1, 1]
 
-    def test_masks_at_the_true_boxes_follow_them(self, moving_square: Sequence) -> None:
+    def test_masks_at_the_true_boxes_follow_them(self, moving_square: Video) -> None:
         """A network that fills half of each window, and would lose the object if it had to find it."""
         tracker = Tracker(Planted(row=0, column=0, side=63.5), TrackConfig())
         masks = list(mask_in_true_boxes(moving_square, tracker))
@@ -121,7 +121,7 @@ class TestBaselines:
     def test_boxes_of_a_mask(self) -> None:
         assert boxes_of(square(10) | square(100, 3), [1, 2, 3]) == {1: (10, 30, 50, 70), 2: None, 3: (100, 30, 140, 70)}
 
-    def test_table(self, moving_square: Sequence) -> None:
+    def test_table(self, moving_square: Video) -> None:
         scores = evaluate_baselines([moving_square])
         assert scores.set_index("method")["J-Mean"].to_dict() == pytest.approx(
             {
@@ -132,7 +132,7 @@ class TestBaselines:
             }
         )
 
-    def test_finished_sequences_are_not_scored_again(self, moving_square: Sequence, tmp_path: Path) -> None:
+    def test_finished_sequences_are_not_scored_again(self, moving_square: Video, tmp_path: Path) -> None:
         first = evaluate_baselines([moving_square], out=tmp_path / "kept")
         for path in moving_square.mask_paths:
             path.unlink()
@@ -140,14 +140,14 @@ class TestBaselines:
 
 
 @pytest.fixture
-def two_objects(data_root: Path) -> list[Sequence]:
+def two_objects(data_root: Path) -> list[Video]:
     """One procedural clip with two objects, one with one."""
     return davis_sequences(data_root / "synthetic", 2017, "val")
 
 
 class TestEvaluation:
     def test_masks_are_palette_pngs_and_the_first_is_the_truth(
-        self, two_objects: list[Sequence], tiny_model: E3SN, tmp_path: Path
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
     ) -> None:
         lines: list[str] = []
         scores, speed = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, show=lines.append)
@@ -171,7 +171,7 @@ class TestEvaluation:
         assert (speed[["seconds_reading", "seconds_tracking"]] > 0).all(axis=None)
         assert [line.split(":")[0] for line in lines] == [f"{n}/2 {s.name}" for n, s in enumerate(two_objects, 1)]
 
-    def test_what_is_scored_is_what_is_written(self, two_objects: list[Sequence], tiny_model: E3SN, tmp_path: Path) -> None:
+    def test_what_is_scored_is_what_is_written(self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path) -> None:
         sequence = two_objects[0]
         scores, _ = evaluate_tracker(Tracker(tiny_model), [sequence], tmp_path, extras=False, show=silent)
         written = [read_mask(path) for path in sorted((tmp_path / MODEL / sequence.name).iterdir())]
@@ -180,14 +180,14 @@ class TestEvaluation:
         assert {path.name for path in tmp_path.iterdir()} == {MODEL, "timing"}
 
     def test_finished_sequences_are_not_tracked_again(
-        self, two_objects: list[Sequence], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = evaluate_tracker(Tracker(tiny_model), two_objects[:1], tmp_path, extras=False, show=silent)
         times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
         tracked: list[str] = []
         track = benchmark._track
 
-        def noted(tracker: Tracker, sequence: Sequence, *arguments: Any) -> pd.DataFrame:
+        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
             tracked.append(sequence.name)
             return track(tracker, sequence, *arguments)
 
@@ -198,7 +198,7 @@ class TestEvaluation:
         pd.testing.assert_frame_equal(again[0].head(2), first[0])
 
     def test_an_interrupted_sequence_is_tracked_again(
-        self, two_objects: list[Sequence], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sequence, tracker = two_objects[1], Tracker(tiny_model)
         write, written = benchmark.write_mask, []
@@ -216,13 +216,13 @@ class TestEvaluation:
         evaluate_tracker(tracker, [sequence], tmp_path, extras=False, show=silent)
         assert len(list((tmp_path / MODEL / sequence.name).iterdir())) == len(sequence)
 
-    def test_a_mask_of_another_size_than_its_frame(self, moving_square: Sequence, tmp_path: Path) -> None:
+    def test_a_mask_of_another_size_than_its_frame(self, moving_square: Video, tmp_path: Path) -> None:
         write_mask(moving_square.mask_paths[0], square(10)[:, :-1])
         with pytest.raises(InputError, match=r"00000\.png is 159x100, its frame 160x100$"):
             evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)
         assert not (tmp_path / "out").exists()
 
-    def test_a_first_mask_without_object(self, moving_square: Sequence, tmp_path: Path) -> None:
+    def test_a_first_mask_without_object(self, moving_square: Video, tmp_path: Path) -> None:
         write_mask(moving_square.mask_paths[0], np.zeros((HEIGHT, WIDTH), np.uint8))
         with pytest.raises(InputError, match=r"the first mask .*00000\.png shows no object"):
             evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)

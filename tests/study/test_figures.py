@@ -19,7 +19,8 @@ from PIL import Image
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import open_evaluation, open_train_sets
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.synthetic import VERSION
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.geometry import box_from_mask
@@ -52,7 +53,7 @@ def pair(pairs: list[Pair]) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def videos(profile: Profile) -> list[Sequence]:
+def videos(profile: Profile) -> list[Video]:
     return open_evaluation(profile.data, "davis2017")
 
 
@@ -283,18 +284,18 @@ def test_a_pair_is_shown_with_its_box_beside_its_template(pairs: list[Pair]) -> 
 
 def test_every_training_set_has_its_row(profile: Profile) -> None:
     figure = figures.training_examples(open_train_sets(profile.data), columns=5)
-    assert "synthetic-train: 3 objects" in texts(figure)
+    assert f"synthetic-v{VERSION}-train: 3 objects" in texts(figure)
     assert [len(boxes(axes)) for axes in figure.axes] == [1, 1, 1, 0, 0]
 
 
-def test_the_benchmark_is_shown_with_the_boxes_the_tracker_gets(videos: list[Sequence]) -> None:
+def test_the_benchmark_is_shown_with_the_boxes_the_tracker_gets(videos: list[Video]) -> None:
     figure = figures.benchmark_overview(videos)
     for axes, video in zip(figure.axes, videos, strict=False):
         first = video.mask(0)
         assert boxes(axes) == [pytest.approx(box_from_mask(first == number)) for number in video.object_ids()]
 
 
-def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Sequence], tmp_path: Path) -> None:
+def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Video], tmp_path: Path) -> None:
     video = videos[0]
     for index, path in enumerate(video.frame_paths):
         write_mask(tmp_path / video.name / f"{path.stem}.png", video.mask(index))

@@ -18,7 +18,7 @@ from PIL import Image
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import PairDataset
 from e3sn_lib.data.sources import open_evaluation, open_train_sets
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.metrics.measures import region_similarity
@@ -41,18 +41,18 @@ def profile(tiny_profile: Callable[..., Profile]) -> Profile:
 
 
 @pytest.fixture(scope="module")
-def video(profile: Profile) -> Sequence:
+def video(profile: Profile) -> Video:
     return open_evaluation(profile.data, "davis2016")[0]
 
 
 @pytest.fixture
-def truth(video: Sequence, tmp_path: Path) -> Path:
+def truth(video: Video, tmp_path: Path) -> Path:
     for index, path in enumerate(video.frame_paths):
         write_mask(tmp_path / video.name / f"{path.stem}.png", video.mask(index))
     return tmp_path
 
 
-def test_masks_are_read_back_and_perfect_ones_score_1(video: Sequence, truth: Path) -> None:
+def test_masks_are_read_back_and_perfect_ones_score_1(video: Video, truth: Path) -> None:
     assert all(np.array_equal(mask, video.mask(index)) for index, mask in enumerate(read_masks(truth, video)))
     assert np.array_equal(next(read_masks(truth, video, [3])), video.mask(3))
     scores = frame_scores(truth, video)
@@ -60,7 +60,7 @@ def test_masks_are_read_back_and_perfect_ones_score_1(video: Sequence, truth: Pa
     assert (scores[["J", "F"]] == 1).all(axis=None)
 
 
-def test_overlaid_methods_stand_side_by_side(video: Sequence, truth: Path) -> None:
+def test_overlaid_methods_stand_side_by_side(video: Video, truth: Path) -> None:
     views = list(overlaid(video, {"E3SN": truth, "other": truth}))
     height, width = video.frame(0).shape[:2]
     assert [view.shape for view in views] == [(height, 2 * width, 3)] * len(video)
@@ -77,7 +77,7 @@ def test_sequences_are_spread_from_best_to_worst(count: int, expected: list[str]
     assert spread_by_score(pd.DataFrame(rows, columns=["sequence", "method", "J-Mean"]), count) == expected
 
 
-def test_level_answers_show_the_target_where_it_is(video: Sequence, tiny_model: E3SN) -> None:
+def test_level_answers_show_the_target_where_it_is(video: Video, tiny_model: E3SN) -> None:
     search, box, maps = level_answers(tiny_model, video, 2)
     assert search.shape == (255, 255, 3)
     assert {name: answer.shape for name, answer in maps.items()} == {

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.files import write_mask
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_study.evaluation import opencv_baselines
@@ -100,7 +100,7 @@ class Steps:
 
 
 @pytest.fixture
-def sequence(tmp_path: Path) -> Sequence:
+def sequence(tmp_path: Path) -> Video:
     frames, masks = [], []
     for index in range(4):
         ids = np.where(disc(centre=(80 + 5 * index, 60)), 2, 0).astype(np.uint8)
@@ -109,16 +109,16 @@ def sequence(tmp_path: Path) -> Sequence:
         frames[-1].parent.mkdir(exist_ok=True)
         cv2.imwrite(str(frames[-1]), painted(ids > 0)[..., ::-1])
         write_mask(masks[-1], ids)
-    return Sequence("made", tuple(frames), tuple(masks))
+    return Video("made", tuple(frames), tuple(masks))
 
 
 class TestTrackers:
-    def test_boxes_follow_and_stay_where_the_tracker_gives_up(self, sequence: Sequence) -> None:
+    def test_boxes_follow_and_stay_where_the_tracker_gives_up(self, sequence: Video) -> None:
         boxes = list(tracked_boxes(sequence, Steps))
         assert [each[1] for each in boxes] == [None] * 4
         assert [each[2] for each in boxes] == [(51 + shift, 31, 110 + shift, 90) for shift in (0, 1, 1, 3)]
 
-    def test_a_source_of_boxes_makes_two_methods(self, sequence: Sequence) -> None:
+    def test_a_source_of_boxes_makes_two_methods(self, sequence: Video) -> None:
         methods = {name: list(masks) for name, masks in masks_from_boxes("true", sequence, true_boxes(sequence)).items()}
         assert list(methods) == ["true box filled", "true box + GrabCut"]
         for index in range(4):
@@ -126,7 +126,7 @@ class TestTrackers:
             assert (methods["true box filled"][index] == 2).sum() == 59 * 59
             assert region_similarity(methods["true box + GrabCut"][index] == 2, truth) > 0.97
 
-    def test_opencvs_own_follows_a_disc(self, sequence: Sequence, tmp_path: Path) -> None:
+    def test_opencvs_own_follows_a_disc(self, sequence: Video, tmp_path: Path) -> None:
         found, _ = opencv_trackers(tmp_path)
         if "MIL" not in found:
             pytest.skip("this OpenCV has no TrackerMIL")
@@ -163,6 +163,6 @@ class TestTrackers:
 def test_the_colours_of_real_video(shared_path: Callable[[str], Path]) -> None:
     """A black and white dog on grass, in its true boxes: far better than the boxes, which cover 50 %."""
     (dog,) = davis_sequences(shared_path("data/DAVIS_mini"), 2016, "val", ["dog"])
-    some = Sequence(dog.name, dog.frame_paths[::20], dog.mask_paths[::20], merge_ids=True)
+    some = Video(dog.name, dog.frame_paths[::20], dog.mask_paths[::20], merge_ids=True)
     masks = masks_from_boxes("true", some, true_boxes(some))["true box + GrabCut"]
     assert np.mean([region_similarity(ids > 0, some.mask(index) > 0) for index, ids in enumerate(masks)]) > 0.75

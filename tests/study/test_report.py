@@ -19,7 +19,7 @@ from PIL import Image
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
-from e3sn_lib.tracking.video import write_clip
+from e3sn_lib.tracking.clip import write_clip
 from e3sn_study.bench.variant_costs import network_sizes
 from e3sn_study.notebooks import remote_loads
 from e3sn_study.records import NOT_RUN, reference
@@ -203,19 +203,19 @@ def test_figures_are_numbered_through_the_page_beside_what_they_belong_to(report
 
 def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
     draw(report / "figures" / "a.png")
-    (report / "figures" / "clip.webm").write_bytes(b"clip")
+    (report / "figures" / "clip.mp4").write_bytes(b"clip")
     page = build_report(report, smoke).read_text()
-    assert 'src="data:video/webm;base64,Y2xpcA=="' in page
-    assert 'href="figures/clip.webm"' in page
+    assert 'src="data:video/mp4;base64,Y2xpcA=="' in page
+    assert 'href="figures/clip.mp4"' in page
 
 
 def test_of_a_large_clip_the_page_has_the_first_frame(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = report / "figures" / "clip.webm"
+    clip = report / "figures" / "clip.mp4"
     write_clip(clip, [np.full((40, 60, 3), 200, np.uint8)] * 3, 12)
     monkeypatch.setattr(page_pieces, "LARGEST_CLIP", 10)
     shown = picture(clip, "a clip")
-    assert (shown["pixels"], shown["link"]) == ((60, 40), "figures/clip.webm")
-    assert shown["files"] == [("Clip, 0.0 MB", "figures/clip.webm")]
+    assert (shown["pixels"], shown["link"]) == ((60, 40), "figures/clip.mp4")
+    assert shown["files"] == [("Clip, 0.0 MB", "figures/clip.mp4")]
     image = Image.open(BytesIO(base64.b64decode(shown["source"].partition(",")[2])))
     assert np.abs(np.asarray(image.convert("RGB"), int) - 200).max() < 8
 

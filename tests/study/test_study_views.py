@@ -14,7 +14,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.types import Sequence
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_json, write_text
 from e3sn_study import runs as study_module
@@ -152,7 +152,7 @@ def test_baselines_are_scored_once_for_their_settings(
 ) -> None:
     calls = []
 
-    def evaluate(sequences: list[Sequence], trackers: dict[str, object], out: Path) -> pd.DataFrame:
+    def evaluate(sequences: list[Video], trackers: dict[str, object], out: Path) -> pd.DataFrame:
         calls.append(sorted(trackers))
         return pd.DataFrame({"method": ["first box held still"], "J-Mean": [0.5]})
 

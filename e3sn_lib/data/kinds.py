@@ -1,0 +1,103 @@
+"""The kinds of data sets: where each can be had, on what terms, what it needs, how it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from e3sn_lib.config import TrainSetConfig
+from e3sn_lib.data.coco import coco_tracks
+from e3sn_lib.data.davis import DAVIS_SITE, davis_list, davis_tracks
+from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
+from e3sn_lib.data.mask_folder import image_and_mask_folder, mask_folder_tracks
+from e3sn_lib.data.synthetic import MARKER, VERSION
+from e3sn_lib.data.types import TrackSet
+from e3sn_lib.data.youtube_vos import youtube_vos_tracks
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of data set; ``{year}`` and ``{split}`` in its texts stand for the settings."""
+
+    title: str
+    origin: str
+    """Where it can be had."""
+    terms: str
+    """On what terms it may be used."""
+    needs: Callable[[Path, Any], list[Path]]
+    """Files and folders without which a folder does not hold a set of these settings."""
+    tracks: Callable[[Path, TrainSetConfig], TrackSet]
+    """Opens a folder for training."""
+    has_videos: bool = False
+    """True: its sequences can be evaluated on, and held out of training."""
+
+
+def _davis_needs(folder: Path, config: Any) -> list[Path]:
+    listed = davis_list(folder, config.year, config.split)
+    return [listed or folder / "ImageSets" / str(config.year) / f"{config.split}.txt"]
+
+
+def _davis(folder: Path, config: TrainSetConfig) -> TrackSet:
+    return davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
+
+
+def _synthetic(folder: Path, config: TrainSetConfig) -> TrackSet:
+    """Put the version of the pictures into the name, and so into the names of runs."""
+    return replace(_davis(folder, config), name=f"synthetic-v{VERSION}-{config.split}")
+
+
+def _coco(folder: Path, config: TrainSetConfig) -> TrackSet:
+    images, annotations = folder / config.images, folder / config.annotations
+    return coco_tracks(images, annotations, config.min_area, config.hold_out_share)
+
+
+KINDS = {
+    "davis": Kind(
+        "DAVIS-{year} {split}",
+        DAVIS_SITE,
+        "CC BY-NC 4.0",
+        _davis_needs,
+        _davis,
+        has_videos=True,
+    ),
+    "coco": Kind(
+        "COCO",
+        "https://cocodataset.org/#download (2017 images and annotations; for a subset see the README)",
+        "annotations CC BY 4.0, images under their Flickr licences",
+        lambda folder, config: [folder / config.annotations, folder / config.images],
+        _coco,
+    ),
+    "youtube_vos": Kind(
+        "YouTube-VOS",
+        "https://youtube-vos.org/dataset/vos (2018 training set)",
+        "annotations CC BY 4.0, non-commercial research",
+        lambda folder, config: [folder / config.split / "meta.json"],
+        lambda folder, config: youtube_vos_tracks(folder, config.split, config.min_area),
+    ),
+    "imagenet_vid": Kind(
+        "ImageNet-VID",
+        "https://image-net.org/challenges/LSVRC/2015/2015-downloads.php (VID; needs an account)",
+        "non-commercial research and education",
+        lambda folder, config: [folder / "Annotations" / "VID" / config.split],
+        lambda folder, config: imagenet_vid_tracks(folder, config.split),
+    ),
+    "mask_folder": Kind(
+        "still images with masks",
+        "any images with masks, such as ECSSD "
+        "(https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) or DUTS-TR "
+        "(http://saliencydetection.net/duts)",
+        "research data, terms of the respective set",
+        lambda folder, config: [*image_and_mask_folder(folder, config)],
+        mask_folder_tracks,
+    ),
+    "synthetic": Kind(
+        "procedural clips",
+        "it is made on the spot at first use",
+        "made by this study, MIT",
+        lambda folder, config: [folder / MARKER],
+        _synthetic,
+        has_videos=True,
+    ),
+}

@@ -1,0 +1,213 @@
+"""Between tracker and network: the protocol, and exported graphs, which need no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from e3sn_lib.config import TrackConfig
+from e3sn_lib.data.reading import read_json
+from e3sn_lib.errors import InputError
+
+FORMAT = 1
+"""Version of the export folder; other versions are refused."""
+MANIFEST = "export.json"
+TEMPLATE, SEARCH, MASK = GRAPHS = ("template.onnx", "search.onnx", "mask.onnx")
+PACKAGED = Path(__file__).parent / "shipped"
+"""The export that comes with the package."""
+VARIABLE = "E3SN_WEIGHTS"
+"""Environment variable that names another export folder."""
+Floats = NDArray[np.float32]
+
+
+class Templates(Protocol):
+    """What a backend keeps of N objects."""
+
+    def select(self, objects: Sequence[int]) -> Any:
+        """Return some of the objects."""
+
+
+class Backend(Protocol):
+    """A network in numpy's terms. Only the backend itself can read its templates and features."""
+
+    @property
+    def identity(self) -> str:
+        """Return a digest of all that masks depend on."""
+
+    def encode_template(self, crops: NDArray[np.uint8]) -> Any:
+        """Return the `Templates` of RGB crops (N, 127, 127, 3)."""
+
+    def search(self, crops: NDArray[np.uint8], template: Any) -> tuple[Floats, Floats, Any]:
+        """Look for N objects in their RGB crops (N, 255, 255, 3).
+
+        Returns:
+            Class logits (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); and
+            features for `segment`.
+        """
+
+    def segment(self, template: Any, features: Any, cells: NDArray[np.int64]) -> Floats:
+        """Return mask logits (N, 127, 127) at one cell of each object, row and column (N, 2)."""
+
+
+class _Filters(list[dict[str, Floats]]):
+    """For each object, its filters by name."""
+
+    def select(self, objects: Sequence[int]) -> _Filters:
+        return _Filters(self[index] for index in objects)
+
+
+class OnnxBackend:
+    """Exported graphs in ONNX Runtime. Objects are computed side by side, each by the same graphs.
+
+    Args:
+        folder: what ``e3sn export`` wrote.
+        threads: at work at a time; None: `default_threads`.
+
+    Raises:
+        InputError: the folder is no export, its files do not belong together, or its version is
+            unknown.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.manifest = read_manifest(folder)
+        self.config = TrackConfig(**self.manifest["track"])
+        threads = threads or default_threads()
+        self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
+        self._pool = ThreadPoolExecutor(threads)
+
+    @property
+    def identity(self) -> str:
+        """Return a digest of the files."""
+        files = sorted(self.manifest["files"].items())
+        return hashlib.sha256(repr(files).encode()).hexdigest()
+
+    def encode_template(self, crops: NDArray[np.uint8]) -> _Filters:
+        """See `Backend`."""
+        return _Filters(self._run(TEMPLATE, [{"crop": crop[None]} for crop in crops]))
+
+    def search(self, crops: NDArray[np.uint8], template: _Filters) -> tuple[Floats, Floats, list[dict[str, Floats]]]:
+        """See `Backend`."""
+        pairs = zip(crops, template, strict=True)
+        found = self._run(SEARCH, [{"crop": crop[None], **filters} for crop, filters in pairs])
+        cls, loc = (np.concatenate([each[name] for each in found]) for name in ("cls", "loc"))
+        return cls, loc, found
+
+    def segment(self, template: _Filters, features: list[dict[str, Floats]], cells: NDArray[np.int64]) -> Floats:
+        """See `Backend`."""
+        given = []
+        for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
+            windows = self.manifest["windows"].items()
+            cut = {name: cut_window(maps[name], *cell, **window) for name, window in windows}
+            given.append(filters | cut)
+        return np.concatenate([each["logits"] for each in self._run(MASK, given)])
+
+    def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Floats]]:
+        """Run a graph once for each object."""
+        session = self._sessions[name]
+        inputs, outputs = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
+
+        def run(values: Mapping[str, Any]) -> dict[str, Floats]:
+            found = session.run(outputs, {each: values[each] for each in inputs})
+            return dict(zip(outputs, found, strict=True))
+
+        return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
+
+
+def cut_window(maps: Floats, row: int, column: int, *, size: int, step: int, first: int) -> Floats:
+    """Cut the window of a cell out of feature maps.
+
+    Args:
+        maps: (1, C, H, W).
+        row, column: of the cell.
+        size: rows and columns of a window.
+        step: by how many rows or columns windows of neighbouring cells lie apart.
+        first: where the first window begins; below 0 it begins outside the maps.
+
+    Returns:
+        (1, C, size, size), zero outside the maps.
+    """
+    height, width = maps.shape[2:]
+    top, left = first + step * row, first + step * column
+    y1, y2, x1, x2 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
+    window = np.zeros((*maps.shape[:2], size, size), np.float32)
+    window[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]
+    return window
+
+
+def load_export(folder: str | Path | None = None, threads: int | None = None) -> OnnxBackend:
+    """Open an exported model, such as ``Tracker(load_export())``.
+
+    Args:
+        folder: what ``e3sn export`` wrote; None: the folder that the environment variable
+            E3SN_WEIGHTS names, else the one that comes with the package.
+        threads: see `OnnxBackend`.
+
+    Raises:
+        InputError: there is none, or as `OnnxBackend`.
+    """
+    if folder is None:
+        named = os.environ.get(VARIABLE)
+        if not named and not has_packaged():
+            raise InputError(
+                f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; make one with e3sn export MODEL FOLDER"
+            )
+        folder = named or PACKAGED
+    return OnnxBackend(Path(folder), threads)
+
+
+def has_packaged() -> bool:
+    """Say whether an exported model comes with the package or is named by E3SN_WEIGHTS."""
+    return bool(os.environ.get(VARIABLE)) or (PACKAGED / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read ``export.json`` and check that the folder holds the files it lists.
+
+    Raises:
+        InputError: as `OnnxBackend`.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; make one with e3sn export MODEL FOLDER")
+    manifest = read_json(path)
+    if manifest.get("format") != FORMAT:
+        found = manifest.get("format")
+        raise InputError(f"{path} has format {found!r}, but this version reads {FORMAT}; export the model again")
+    for key in ("files", "windows", "track"):
+        if not isinstance(manifest.get(key), dict):
+            raise InputError(f"{path} has no '{key}'; export the model again")
+    for name in {*GRAPHS, *manifest["files"]}:
+        file = folder / name
+        if not file.is_file():
+            raise InputError(f"there is no {file}; copy the whole folder, or export the model again")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != manifest["files"].get(name):
+            raise InputError(f"{file} does not belong to {MANIFEST}; copy the whole folder, or export the model again")
+    return manifest
+
+
+def default_threads() -> int:
+    """Return the number of cores that this process may use, at most 4: more help little."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), 4)
+    return min(os.cpu_count() or 1, 4)
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait keep the cores from decoding and from other programs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no class of their own
+        reason = " ".join(str(error).split())
+        raise InputError(f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {reason}") from error

@@ -1,0 +1,242 @@
+"""Write a trained network as ONNX graphs, which run without torch and without this package.
+
+Each of the three graphs is for one object: a template crop to filters; a search crop to scores,
+boxes and features; the windows of one cell to a mask. They share one file of weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx.external_data_helper import set_external_data
+from torch import Tensor, nn
+
+from e3sn_lib.config import Profile
+from e3sn_lib.files import write_json, write_text
+from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
+from e3sn_lib.model import refine
+from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
+from e3sn_lib.tracking.backends import (
+    FORMAT,
+    GRAPHS,
+    MANIFEST,
+    MASK,
+    SEARCH,
+    TEMPLATE,
+    cut_window,
+)
+from e3sn_lib.tracking.quantise import BLANK, Sample, quantise
+
+OPSET = 17
+WEIGHTS = "weights.bin"
+WINDOWS = {
+    name: {"size": size, "step": STRIDE // stride, "first": -WINDOW_MARGIN // stride}
+    for name, (size, stride) in refine.WINDOWS.items()
+} | {"neck": {"size": 7, "step": 1, "first": 0}}
+"""Windows of each feature map, see `cut_window`."""
+Arrays = dict[str, NDArray[Any]]
+
+
+class _Graph(nn.Module):
+    """A part of the network with named inputs and outputs."""
+
+    def __init__(self, network: E3SN) -> None:
+        super().__init__()
+        self.network = network
+        levels = [f"level{level}_filter" for level in network.mask.names]
+        ends = {
+            TemplateGraph: (["crop"], ["cls_filter", "loc_filter", *levels]),
+            SearchGraph: (["crop", "cls_filter", "loc_filter"], ["cls", "loc", *WINDOWS]),
+            MaskGraph: ([*levels, *WINDOWS], ["logits"]),
+        }
+        self.inputs, self.outputs = ends[type(self)]
+
+
+class TemplateGraph(_Graph):
+    """A template crop (1, 127, 127, 3) to the filters of each branch."""
+
+    def forward(self, crop: Tensor) -> tuple[Tensor, ...]:
+        template = self.network.encode_template(crop.permute(0, 3, 1, 2))
+        return template.cls, template.loc, *template.levels
+
+
+class SearchGraph(_Graph):
+    """A search crop (1, 255, 255, 3) and two filters to class logits, box offsets and features."""
+
+    def forward(self, crop: Tensor, cls_filter: Tensor, loc_filter: Tensor) -> tuple[Tensor, ...]:
+        search = self.network.encode_search(crop.permute(0, 3, 1, 2))
+        cls, loc = self.network.locate(Template(cls_filter, loc_filter, ()), search)
+        return cls, loc, *search.features[:3], search.neck
+
+
+class MaskGraph(_Graph):
+    """A filter of each level and the windows of one cell to mask logits (1, 127, 127)."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+        *filters, p0, p1, p2, neck = inputs
+        windows = {2: centre_of(p1, 15), 3: centre_of(p2, 7), 4: neck}
+        correlation = self.network.mask
+        levels = correlation.at_windows(filters, [windows[level] for level in correlation.names])
+        return (self.network.refine(correlation.fusion(levels), p0, p1, p2),)
+
+
+class Graphs:
+    """The three graphs of a network in torch."""
+
+    def __init__(self, model: E3SN) -> None:
+        network = fold_batchnorm(model).cpu()
+        self.modules: dict[str, _Graph] = {
+            TEMPLATE: TemplateGraph(network),
+            SEARCH: SearchGraph(network),
+            MASK: MaskGraph(network),
+        }
+
+    @torch.inference_mode()
+    def inputs(self, name: str, sample: Sample) -> Arrays:
+        """Return the inputs of a graph, computed by the graphs before it."""
+        known: Arrays = {"crop": sample.template[None]}
+        for each, module in self.modules.items():
+            given = {key: known[key] for key in module.inputs}
+            if each == name:
+                return given
+            outputs = module(*map(torch.from_numpy, given.values()))
+            known |= {key: value.numpy() for key, value in zip(module.outputs, outputs, strict=True)}
+            if each == TEMPLATE:
+                known["crop"] = sample.search[None]
+            else:
+                for key, window in WINDOWS.items():
+                    known[key] = cut_window(known[key], *sample.cell, **window)
+        raise KeyError(name)
+
+
+def export_model(
+    model: E3SN,
+    profile: Profile,
+    out: Path,
+    samples: Sequence[Sample] = (),
+    origin: Mapping[str, Any] | None = None,
+    accuracy: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Write the graphs, their weights, ``export.json`` and ``README.md`` to a folder.
+
+    Args:
+        model: a trained network.
+        profile: that it came with; its settings of inference go along.
+        out: a folder; files of these names in it are replaced.
+        samples: to calibrate int8 on, see `calibration_samples`; none: fp32.
+        origin: what is known of the model, such as its file's name and digest.
+        accuracy: scores of these graphs, for the record.
+
+    Returns:
+        The largest difference from torch in fp32 of each output that is a logit or an offset.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".export.", suffix=".tmp") as name:
+        work, graphs = Path(name), Graphs(model)
+        for graph, module in graphs.modules.items():
+            _write_graph(work / graph, module, graphs.inputs(graph, BLANK))
+            if samples:
+                quantise(work / graph, samples, partial(graphs.inputs, graph))
+        _share_weights(work)
+        names = (*GRAPHS, WEIGHTS)
+        digests = {each: hashlib.sha256((work / each).read_bytes()).hexdigest() for each in names}
+        differences = _differences(graphs, work, samples[0] if samples else _noise())
+        (out / MANIFEST).unlink(missing_ok=True)  # a mixture of two exports is no export
+        for each in names:
+            (work / each).replace(out / each)
+    readme = Path(__file__).with_name("export_readme.md")
+    write_text(out / "README.md", readme.read_text(encoding="utf-8"))
+    manifest = {
+        "format": FORMAT,
+        "precision": "int8" if samples else "fp32",
+        "model": {"variant": profile.variant, **(origin or {})},
+        "sizes": {"template": TEMPLATE_SIZE, "search": 255, "cells": CELLS, "stride": STRIDE},
+        "context": CONTEXT,
+        "anchors_wh": anchor_sizes().tolist(),
+        "windows": WINDOWS,
+        "track": asdict(profile.track),
+        "files": digests,
+        "accuracy": dict(accuracy or {}),
+    }
+    write_json(out / MANIFEST, manifest)
+    return differences
+
+
+def _noise() -> Sample:
+    rng = np.random.default_rng(0)
+    template, search = (rng.integers(0, 256, (size, size, 3), np.uint8) for size in (127, 255))
+    return Sample(template, search, BLANK.cell)
+
+
+def _differences(graphs: Graphs, folder: Path, sample: Sample) -> dict[str, float]:
+    """Compare each graph with torch on the same inputs."""
+    found = {}
+    for name, module in graphs.modules.items():
+        given = graphs.inputs(name, sample)
+        session = onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+        with torch.inference_mode():
+            expected = module(*map(torch.from_numpy, given.values()))
+        for key, ours, theirs in zip(module.outputs, session.run(module.outputs, given), expected, strict=True):
+            if key in ("cls", "loc", "logits"):
+                found[key] = float(np.abs(ours - theirs.numpy()).max())
+    return found
+
+
+def _write_graph(path: Path, module: _Graph, inputs: Arrays) -> None:
+    """Trace a graph and compute what is constant in it."""
+    traced = path.with_suffix(".traced")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants, as they should
+        torch.onnx.export(
+            module.eval(),
+            tuple(map(torch.from_numpy, inputs.values())),
+            traced,
+            input_names=module.inputs,
+            output_names=module.outputs,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(traced, options, providers=["CPUExecutionProvider"])
+    traced.unlink()
+    model = onnx.load(path)
+    used = {node.domain for node in model.graph.node}
+    domains = [each for each in model.opset_import if each.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(domains)
+    onnx.save(model, path)
+
+
+def _share_weights(folder: Path) -> None:
+    """Move weights to one file; what graphs have in common, most of the backbone, is there once."""
+    places: dict[bytes, int] = {}
+    with (folder / WEIGHTS).open("wb") as file:
+        for name in GRAPHS:
+            model = onnx.load(folder / name)
+            for tensor in model.graph.initializer:
+                values = onnx.numpy_helper.to_array(tensor).tobytes()
+                if len(values) < 1024:
+                    continue
+                if values not in places:
+                    file.write(bytes(-file.tell() % 64))
+                    places[values] = file.tell()
+                    file.write(values)
+                tensor.ClearField("float_data")
+                tensor.raw_data = values
+                set_external_data(tensor, WEIGHTS, places[values], len(values))
+                tensor.ClearField("raw_data")
+            onnx.save(model, folder / name)

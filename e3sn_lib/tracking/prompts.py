@@ -1,0 +1,116 @@
+"""Boxes that say which objects to follow: from text, from a mask, ordered by frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from e3sn_lib.data.types import VOID
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_mask
+from e3sn_lib.geometry import box_from_mask, box_xywh
+from e3sn_lib.tracking.session import check_number
+from e3sn_lib.tracking.tracker import check_box
+from e3sn_lib.tracking.video import VideoSource
+
+
+class Prompt(NamedTuple):
+    """A box around an object."""
+
+    box_frame_xywh: Sequence[float]
+    """In pixels of the frame."""
+    frame: int | None = None
+    """Number of the frame; None: the first that is tracked."""
+    number: int | None = None
+    """Of the object; None: a new one, which gets the next number."""
+    corrects: bool = False
+    """Whether the object is known from an earlier frame."""
+
+
+def prompt_from_text(text: str) -> Prompt:
+    """Read ``x,y,w,h``, ``FRAME:x,y,w,h`` (a new object) or ``FRAME:ID=x,y,w,h`` (a correction).
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = re.fullmatch(r"(?:(\d+):(?:(\d+)=)?)?([^:=]*)", text.strip())
+    if not found:
+        raise ValueError(text)
+    frame, number = (int(part) if part else None for part in found.groups()[:2])
+    box = [float(part) for part in re.split(r"[,\s]+", found[3].strip())]
+    return Prompt(box, frame, number, corrects=number is not None)
+
+
+def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
+    """Return a box for each object in a mask of the first frame; its ids are the objects' numbers.
+
+    A mask of only 0 and 255, as in DAVIS-2016, shows object 1; beside other ids 255 is no object.
+
+    Args:
+        path: a palette or grey PNG.
+        size_wh: of the video's frames.
+
+    Raises:
+        InputError: it cannot be read, has another size, or shows no object.
+    """
+    ids, (width, height) = read_mask(path), size_wh
+    if ids.shape != (height, width):
+        found = f"{ids.shape[1]}x{ids.shape[0]}"
+        raise InputError(f"mask {path} is {found}, but the frames are {width}x{height}")
+    if set(np.unique(ids)) <= {0, VOID}:
+        ids = (ids > 0).astype(np.uint8)
+    numbers = [int(number) for number in np.unique(ids) if 0 < number < VOID]
+    boxes = {number: box_from_mask(ids == number) for number in numbers}
+    if not boxes:
+        raise InputError(f"mask {path} shows no object")
+    return [Prompt(box_xywh(box), number=number) for number, box in boxes.items() if box]
+
+
+@dataclass
+class Plan:
+    """Which boxes are given in which frame.
+
+    Args:
+        prompts: at least one.
+        source: the video.
+        frames: numbers of the frames that are tracked.
+
+    Raises:
+        InputError: a box cannot be used, or its frame or object is none of those tracked.
+    """
+
+    prompts: Sequence[Prompt]
+    source: VideoSource
+    frames: range
+    boxes: dict[int, dict[int, Sequence[float]]] = field(default_factory=dict)
+    """By frame, then by object: x, y, width and height."""
+    begins: dict[int, int] = field(default_factory=dict)
+    """By object: the frame of its first box."""
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise InputError("no box is given, so there is nothing to follow")
+        for prompt in sorted(self.prompts, key=lambda prompt: prompt.corrects):
+            self._place(prompt)
+
+    def _place(self, prompt: Prompt) -> None:
+        frame = self.frames.start if prompt.frame is None else prompt.frame
+        number = prompt.number or max(self.begins, default=0) + 1
+        width, height = self.source.size
+        check_number(number)
+        check_box(prompt.box_frame_xywh, (height, width), number)
+        if frame not in self.frames:
+            raise InputError(f"frame {frame} has a box, but it is none of the frames to be tracked")
+        if 0 < self.source.announced <= frame:
+            raise InputError(f"frame {frame} has a box, but the last frame is {self.source.announced - 1}")
+        if prompt.corrects and self.begins.get(number, frame) >= frame:
+            raise InputError(f"there is no object {number} before frame {frame} to be corrected")
+        if number in self.boxes.setdefault(frame, {}):
+            raise InputError(f"object {number} has two boxes in frame {frame}; give one")
+        self.boxes[frame][number] = prompt.box_frame_xywh
+        self.begins.setdefault(number, frame)

@@ -1,0 +1,130 @@
+"""Make int8 graphs: static quantisation, calibrated on crops of training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+from e3sn_lib.config import AugmentConfig, Profile, StageConfig, TrainSetConfig
+from e3sn_lib.data.pairs import PairDataset
+from e3sn_lib.data.types import TrackSet
+from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import CELLS
+from e3sn_lib.tracking.backends import MASK, SEARCH, TEMPLATE
+
+COUNT = 50
+PART = 5
+"""Samples that the calibrator sees at once. It keeps every activation: 190 need more than 24 GB."""
+AUGMENT = AugmentConfig(
+    template_shift=0,
+    template_scale=0,
+    search_shift=24,
+    search_scale=0.1,
+    blur=0,
+    grey=0,
+    flip=0,
+    colour=0,
+)
+"""Crops as tracking sees them: natural colours, a true template, a search crop from a last box that
+is a little wrong."""
+FLOAT = {
+    TEMPLATE: ("/backbone/conv1/",),
+    SEARCH: (
+        "/backbone/conv1/",
+        "/rpn/cls_head/",
+        "/rpn/loc_head/",
+        "/rpn/cls/Conv",
+        "/rpn/loc/Conv",
+    ),
+    MASK: ("/refine/post1/", "/refine/v0/", "/refine/h0/", "/refine/post2/"),
+}
+"""Layers that stay in float, by the start of their names: on training sequences that were held out,
+boxes and masks depended on these most, and they take little time."""
+
+
+class Sample(NamedTuple):
+    """What a tracker sees of one object."""
+
+    template: NDArray[np.uint8]
+    """(127, 127, 3) RGB."""
+    search: NDArray[np.uint8]
+    """(255, 255, 3) RGB."""
+    cell: tuple[int, int]
+    """Row and column where the object is."""
+
+
+BLANK = Sample(np.zeros((127, 127, 3), np.uint8), np.zeros((255, 255, 3), np.uint8), (CELLS // 2, CELLS // 2))
+"""A sample for what depends on shapes alone."""
+
+
+def calibration_samples(profile: Profile, sources: Sequence[tuple[TrackSet, TrainSetConfig]]) -> list[Sample]:
+    """Draw crops of training images as tracking sees them.
+
+    Raises:
+        InputError: there are no training sets, or an image of theirs cannot be read.
+    """
+    if not sources:
+        raise InputError("int8 is calibrated on training images; give --data or --calibration")
+    settings = replace(profile, augment=AUGMENT, seed=0)
+    pairs = PairDataset(list(sources), settings, StageConfig(negative_pairs=0.0), COUNT)
+    samples = []
+    for number in range(COUNT):
+        pair = pairs[number]
+        if pair.problems:
+            raise InputError(f"calibration: {pair.problems[0]}")
+        row, column = pair.cells[0].tolist()
+        samples.append(Sample(pair.template, pair.search, (row, column)))
+    return samples
+
+
+def quantise(path: Path, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]) -> None:
+    """Replace a float graph by its int8 version.
+
+    Weights are scaled per channel, activations per tensor by their extremes over the samples.
+
+    Args:
+        path: of the graph; its name decides which layers stay in float.
+        samples: a multiple of `PART`.
+        inputs: of the graph, for a sample.
+    """
+    model = onnx.load(path)
+    add_pre_process_metadata(model)  # else the quantiser warns
+    onnx.save(model, path)
+    names = [node.name for node in model.graph.node]
+    quantize_static(
+        path,
+        path,
+        _Reader(samples, inputs),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[name for name in names if name.startswith(FLOAT[path.name])],
+        extra_options={"CalibStridedMinMax": PART},
+    )
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Inputs for the calibrator, computed when it asks for them."""
+
+    def __init__(self, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]) -> None:
+        self.samples, self.inputs = samples, inputs
+        self.remaining: Iterator[Sample] = iter(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.remaining = iter(self.samples[start_index:end_index])
+
+    def get_next(self) -> Mapping[str, Any] | None:
+        sample = next(self.remaining, None)
+        return self.inputs(sample) if sample else None

@@ -1,0 +1,218 @@
+"""The command that follows objects through one's own video."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from e3sn_lib.config import PRECISIONS
+from e3sn_lib.errors import InputError, deferred_interrupts
+from e3sn_lib.tracking.outputs import DEFAULT_SAVE, FILES
+from e3sn_lib.tracking.prompts import Prompt, prompt_from_text, prompts_from_mask
+from e3sn_lib.tracking.video import VideoSource, open_video
+from e3sn_study.checkout import SHIPPED
+
+if TYPE_CHECKING:
+    from e3sn_lib.tracking.tracker import Tracker
+
+SECONDS_PER_LINE = 10
+"""Between lines of progress where no terminal is."""
+WINDOW_SIDE = 1000
+"""Largest side in pixels of the picture that boxes are drawn on."""
+BOX_HELP = (
+    "an object: its box in the first frame; FRAME:X,Y,W,H for an object that appears later; "
+    "FRAME:ID=X,Y,W,H corrects object ID from that frame on; repeatable. Frames are counted from "
+    "0, objects are numbered 1, 2, ... in the order given"
+)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn track``."""
+    add = command.add_argument
+    add("video", type=Path, help="video file or folder of frames")
+    add("--box", type=_prompt, action="append", default=[], metavar="X,Y,W,H", help=BOX_HELP)
+    add("--mask", type=Path, help="PNG of object ids in the first frame; each gets a box")
+    add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
+    add("--backward", action="store_true", help="also follow objects back from their first box")
+    add("--from", dest="first", type=_count, default=0, metavar="FRAME", help="first frame")
+    add("--to", dest="last", type=_count, metavar="FRAME", help="last frame")
+    add("--stride", type=_count, default=1, metavar="N", help="track every Nth frame")
+    saved = f"of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
+    add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
+    add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
+    add("--out", type=Path, required=True, help="folder for the results")
+    shipped = "a trained model (default: models/e3sn.safetensors of this checkout)"
+    add("--weights", type=Path, help=shipped)
+    native = "auto: half where the processor computes it natively"
+    add("--precision", choices=PRECISIONS, default="auto", help=native)
+    add("--threads", type=_count, help="of the processor (default: as many as are idle)")
+
+
+def track(options: argparse.Namespace) -> int:
+    """Masks of the boxed objects in one's own video."""
+    from e3sn_lib.tracking.own_video import check_out, track_video
+
+    started = time.perf_counter()
+    prompts = _prompts(options)
+    given = [options.video, options.mask, options.weights]
+    check_out(options.out, options.save.split(","), [path for path in given if path])
+    tracker = _tracker(options)
+    with deferred_interrupts() as stopped, _progress() as bar:
+
+        def watch(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        tracked = track_video(
+            tracker,
+            options.video,
+            [],
+            options.out,
+            prompts=prompts,
+            save=options.save.split(","),
+            first=options.first,
+            last=options.last,
+            stride=options.stride,
+            backward=options.backward,
+            clean=options.clean,
+            watch=watch,
+            stopped=stopped,
+        )
+    seconds = time.perf_counter() - started
+    done = f"{tracked.frames} frames, {tracked.objects} objects, {seconds:.1f} s"
+    _say(f"{done}: {', '.join(map(str, tracked.files)) or 'nothing is written'}")
+    for note in tracked.notes:
+        _say(note)
+    if tracked.stopped:
+        raise KeyboardInterrupt(f"stopped after {tracked.frames} frames, which are complete")
+    return 0
+
+
+def one_word_boxes(arguments: Iterable[str]) -> list[str]:
+    """Turn ``--box 5 6 7 8`` and ``--box -5,6,7,8`` into the ``--box=...`` that argparse reads."""
+    rest, words = list(arguments), []
+    while rest:
+        word = rest.pop(0)
+        if word == "--box":
+            parts = list(takewhile(re.compile(r"(\d+:(\d+=)?)?-?[\d.]+").fullmatch, rest[:4]))
+            parts = parts or [part for part in rest[:1] if not part.startswith("--")]
+            del rest[: len(parts)]
+            word = f"--box={','.join(parts)}" if parts else word
+        words.append(word)
+    return words
+
+
+def _prompts(options: argparse.Namespace) -> list[Prompt]:
+    if not (options.box or options.mask or options.draw):
+        raise InputError("one of these is required: --box, --mask, --draw")
+    if options.last is not None and options.last < options.first:
+        raise InputError(f"--to {options.last} lies before --from {options.first}")
+    if options.stride == 0:
+        raise InputError("--stride must be at least 1")
+    prompts: list[Prompt] = options.box
+    if options.mask:
+        prompts = prompts_from_mask(options.mask, open_video(options.video).size) + prompts
+    if options.draw:
+        prompts = prompts + _drawn(open_video(options.video), options.first)
+    return prompts
+
+
+def _drawn(source: VideoSource, first: int) -> list[Prompt]:
+    """Let the user draw boxes in a window.
+
+    Raises:
+        InputError: there is no screen, or no box was drawn.
+    """
+    no_screen = "--draw needs a screen; give --box x,y,width,height instead"
+    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+        raise InputError(no_screen)
+    frame = next(source.frames(range(first, first + 1)), None)
+    if frame is None:
+        raise InputError(f"{source.path} has no frame {first}")
+    scale = min(WINDOW_SIDE / max(source.size), 1.0)
+    picture = cv2.resize(frame.image[..., ::-1], None, fx=scale, fy=scale)
+    title = "Drag a box, press Enter; again for the next object; Escape when done"
+    try:
+        boxes = cv2.selectROIs(title, picture, showCrosshair=False, printNotice=False)
+        cv2.destroyAllWindows()
+    except cv2.error as error:
+        raise InputError(no_screen) from error
+    if len(boxes) == 0:
+        raise InputError("no box was drawn, so there is nothing to follow")
+    return [Prompt([side / scale for side in box]) for box in np.array(boxes).tolist()]
+
+
+def _tracker(options: argparse.Namespace) -> Tracker:
+    import torch
+
+    from e3sn_lib.model.weights import load_model
+    from e3sn_lib.tracking.tracker import Tracker
+
+    if not options.weights and not SHIPPED.is_file():
+        raise InputError(
+            f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; give --weights FILE, or train one: "
+            "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
+        )
+    torch.set_num_threads(options.threads or idle_threads())
+    model, profile = load_model(options.weights or SHIPPED)
+    return Tracker(model, profile.track, precision=options.precision)
+
+
+def idle_threads() -> int:
+    """Return how many of this process's processors nobody used in the last minute, at least 1.
+
+    Networks wait for their slowest thread, so one thread too many costs more than one too few.
+    """
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(min(usable, round((os.cpu_count() or 1) - busy)), 1)
+
+
+class _Lines:
+    """Stands in for a terminal: each state of the bar becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            print(text, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _progress() -> tqdm:
+    """Return a bar with frames/s and the time left; lines where no terminal is."""
+    if sys.stderr.isatty():
+        return tqdm(unit=" frames", dynamic_ncols=True, leave=False)
+    line = "{n_fmt} of {total_fmt} frames, {rate_fmt}, {remaining} left"
+    wait = SECONDS_PER_LINE
+    return tqdm(file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait)
+
+
+def _say(text: str) -> None:
+    """Print a line; names of files in it need not be text in any encoding."""
+    print(text.encode(errors="surrogateescape").decode(errors="backslashreplace"))
+
+
+def _prompt(text: str) -> Prompt:
+    try:
+        return prompt_from_text(text)
+    except ValueError as error:
+        wordings = "x,y,width,height, FRAME:x,y,width,height or FRAME:ID=x,y,width,height"
+        raise argparse.ArgumentTypeError(f"'{text}' is not {wordings}") from error
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 0")
+    return int(text)

@@ -1,0 +1,144 @@
+"""Clips out: decoded again they have the right frames, times, shape of pixels and sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from made_videos import Image, bar, bars_seen, pitch, still, write_video
+
+from e3sn_lib.errors import InputError
+from e3sn_lib.tracking.clip import ClipWriter, write_clip
+from e3sn_lib.tracking.video import open_video, read_frames
+
+
+def copied(video: Path, clip: Path, chosen: range = range(99), sound: bool = False) -> ClipWriter:
+    """Write some frames of a video as a clip."""
+    source = open_video(video)
+    writer = ClipWriter(clip, source, sound)
+    for frame in source.frames(chosen):
+        writer.write(frame.image, frame.seconds, frame.duration)
+    writer.close()
+    return writer
+
+
+class TestFrames:
+    def test_what_is_written_is_read(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "deep" / "clip.mp4"
+        assert write_clip(path, (bar(number) for number in range(8))) == 8
+        frames = list(read_frames(path))
+        assert [frame.shape for frame in frames] == [(64, 96, 3)] * 8
+        assert bars_seen(frames) == list(range(8))
+        assert [each.name for each in path.parent.iterdir()] == ["clip.mp4"]
+        assert capfd.readouterr() == ("", "")
+
+    def test_browsers_can_play_it(self, tmp_path: Path) -> None:
+        """H.264 in yuv420p; the index comes before the pictures, so that it plays at once."""
+        write_clip(tmp_path / "clip.mp4", [bar(0)] * 3)
+        with av.open(str(tmp_path / "clip.mp4")) as container:
+            context = container.streams.video[0].codec_context
+            assert (context.name, context.pix_fmt, context.profile) == ("h264", "yuv420p", "High")
+        content = (tmp_path / "clip.mp4").read_bytes()
+        assert content[4:8] == b"ftyp"
+        assert content.index(b"moov") < content.index(b"mdat")
+
+    def test_colours_keep_their_order(self, tmp_path: Path) -> None:
+        write_clip(tmp_path / "clip.mp4", [still(200, 60, 30)] * 2)
+        red, green, blue = next(read_frames(tmp_path / "clip.mp4")).mean(axis=(0, 1))
+        assert (red, green, blue) == pytest.approx((200, 60, 30), abs=4)
+
+    @pytest.mark.parametrize(("size", "kept"), [((97, 65), (96, 64)), ((1, 1), (2, 2)), ((20, 1), (20, 2))])
+    def test_odd_sizes_lose_their_last_row_and_column(self, tmp_path: Path, size: tuple[int, int], kept: tuple[int, int]) -> None:
+        write_clip(tmp_path / "clip.mp4", [still(100, 100, 100, *size)] * 2)
+        frame = next(read_frames(tmp_path / "clip.mp4"))
+        assert frame.shape == (kept[1], kept[0], 3)
+        assert np.abs(frame.astype(int) - 100).max() < 4
+
+    @pytest.mark.parametrize("fps", [12.5, 0.5, 24, 480, 30000 / 1001])
+    def test_the_frame_rate_is_kept(self, tmp_path: Path, fps: float) -> None:
+        write_clip(tmp_path / "clip.mp4", [bar(0)] * 3, fps)
+        source = open_video(tmp_path / "clip.mp4")
+        assert float(source.rate) == pytest.approx(fps, rel=1e-3)
+        assert source.announced == 3
+        with av.open(str(tmp_path / "clip.mp4")) as container:
+            assert container.duration == pytest.approx(3e6 / fps, rel=2e-3)
+
+    def test_uneven_times_and_shape_of_pixels_are_kept(self, tmp_path: Path) -> None:
+        ticks = [50, 60, 80, 83]
+        frames = [bar(number) for number in range(4)]
+        write_video(tmp_path / "v.mp4", frames, ticks, aspect=Fraction(4, 3))
+        copied(tmp_path / "v.mp4", tmp_path / "clip.mp4")
+        with av.open(str(tmp_path / "clip.mp4")) as container:
+            stream = container.streams.video[0]
+            assert stream.sample_aspect_ratio == Fraction(4, 3)
+            times = [frame.pts * frame.time_base for frame in container.decode(stream)]
+        assert times == [Fraction(tick - 50, 100) for tick in ticks]
+
+    def test_an_error_in_the_middle_leaves_nothing(self, tmp_path: Path) -> None:
+        def frames() -> Iterator[Image]:
+            yield from (bar(0), bar(1))
+            raise InputError("no more")
+
+        with pytest.raises(InputError, match="no more"):
+            write_clip(tmp_path / "clip.mp4", frames())
+        assert list(tmp_path.iterdir()) == []
+
+    def test_no_frames_are_no_clip(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="there are no frames"):
+            write_clip(tmp_path / "clip.mp4", [])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_cut_out_has_an_alpha_channel(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "v.mp4", [bar(0)] * 3)
+        source = open_video(tmp_path / "v.mp4")
+        writer = ClipWriter(tmp_path / "clip.mov", source)
+        alpha = np.zeros((64, 96, 1), np.uint8)
+        alpha[:, 40:] = 255
+        for frame in source.frames():
+            writer.write(np.dstack([still(200, 60, 30), alpha]), frame.seconds, frame.duration)
+        writer.close()
+        with av.open(str(tmp_path / "clip.mov")) as container:
+            assert container.streams.video[0].codec_context.name == "prores"
+            frames = [frame.to_ndarray(format="rgba") for frame in container.decode(video=0)]
+        assert len(frames) == 3
+        assert np.abs(frames[1][..., 3].astype(int) - alpha[..., 0]).max() <= 2
+        assert np.abs(frames[1][:, 50:, :3].astype(int) - (200, 60, 30)).max() <= 4
+
+
+class TestSound:
+    @pytest.mark.parametrize(
+        ("name", "codec", "written"),
+        [
+            ("v.mp4", "aac", "aac"),
+            ("v.ts", "aac", "aac"),
+            ("v.mkv", "libmp3lame", "mp3float"),
+            ("v.mkv", "libopus", "aac"),
+            ("v.mov", "pcm_s16le", "aac"),
+        ],
+    )
+    @pytest.mark.parametrize("chosen", [range(50), range(20, 45)])
+    def test_a_tone_is_heard_as_long_as_the_pictures_last(
+        self, tmp_path: Path, name: str, codec: str, written: str, chosen: range
+    ) -> None:
+        write_video(tmp_path / name, [bar(number) for number in range(50)], tone=codec)
+        writer = copied(tmp_path / name, tmp_path / "clip.mp4", chosen, sound=True)
+        assert writer.sound is not None
+        assert not writer.sound.damaged
+        with av.open(str(tmp_path / "clip.mp4")) as container:
+            assert container.streams.audio[0].codec_context.name == written
+            assert container.duration == pytest.approx(4e4 * len(chosen), abs=5e4)
+        seconds, hertz = pitch(tmp_path / "clip.mp4")
+        assert seconds == pytest.approx(len(chosen) / 25, abs=0.06)
+        assert hertz == pytest.approx(440, abs=2)
+
+    def test_without_sound_there_is_none(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "v.mp4", [bar(0)] * 3)
+        assert copied(tmp_path / "v.mp4", tmp_path / "clip.mp4", sound=True).sound is None
+        write_video(tmp_path / "v.mp4", [bar(0)] * 3, tone="aac")
+        copied(tmp_path / "v.mp4", tmp_path / "clip.mp4")
+        with av.open(str(tmp_path / "clip.mp4")) as container:
+            assert len(container.streams.audio) == 0

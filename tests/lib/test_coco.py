@@ -1,0 +1,161 @@
+"""Annotations of COCO that cannot be used are left out, counted and named; nothing else suffers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as run_lengths
+from test_readers import COMPRESSED, write_image
+
+from e3sn_lib.config import DataConfig, TrainSetConfig
+from e3sn_lib.data import coco
+from e3sn_lib.data.coco import coco_tracks
+from e3sn_lib.data.index import Findings
+from e3sn_lib.data.sources import open_train_sets, prepare, verify
+from e3sn_lib.geometry import box_from_mask
+
+SharedPath = Callable[[str], Path]
+SQUARE = {"segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]], "area": 200, "bbox": [10, 10, 20, 10], "category_id": 1}
+RUNS = {"size": [48, 64], "counts": [485, 20, 28, 20, 28, 20, 2471]}
+BROKEN = {
+    "with damaged run lengths (the first: annotation 7 of 10,000,485 pixels in 64x48)": {
+        "segmentation": RUNS | {"counts": [485, 10_000_000]}
+    },
+    "with damaged run lengths (the first: annotation 7 that are cut short)": {"segmentation": RUNS | {"counts": COMPRESSED[:-1]}},
+    "with damaged run lengths (the first: annotation 7 of no known form)": {"segmentation": RUNS | {"counts": "~~~~"}},
+    "with run lengths of another size than the image (the first: annotation 7 of 48x64 in 64x48)": {
+        "segmentation": RUNS | {"size": [64, 48]}
+    },
+    "without segmentation (the first: annotation 7)": {"segmentation": None},
+    "far outside the image (the first: annotation 7 in 64x48)": {"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]},
+    "damaged annotation (the first: annotation 7, ValueError [nan, 0, 1, 0, 1, 1]": {
+        "segmentation": [[float("nan"), 0, 1, 0, 1, 1]]
+    },
+    "damaged annotation (the first: annotation 7, ValueError ['1', 2, 3, 4]": {"bbox": ["1", 2, 3, 4]},
+    "damaged annotation (the first: annotation 7, ValueError [nan, 2, 3, 4]": {"bbox": [float("nan"), 2, 3, 4]},
+    "damaged annotation (the first: annotation 7, KeyError 'area')": {"area": ...},
+    "damaged annotation (the first: annotation 7, KeyError 'bbox')": {"bbox": ...},
+    "damaged annotation (the first: annotation 7, ValueError many are no": {"area": "many"},
+    "of an image outside the folder of images (the first: annotation 7 in ../2.jpg)": {"file_name": "../2.jpg"},
+    "of an image outside the folder of images (the first: annotation 7 in /etc/2.jpg)": {"file_name": "/etc/2.jpg"},
+    "of an image of impossible size (the first: annotation 7 in 2.jpg, 100000x100000)": {"width": 100_000, "height": 100_000},
+    "of an image of impossible size (the first: annotation 7 in 2.jpg, 64xNone)": {"height": None},
+}
+"""What is left out, and why: changes of an annotation or of its image."""
+
+
+OF_IMAGE = ("file_name", "height", "width")
+
+
+def write_coco(root: Path, *changes: dict[str, object]) -> tuple[Path, Path]:
+    """A whole annotation 1 of image 1, and an annotation from 7 on of an image from 2 on for each set of changes."""
+    entries = [{"id": 1, "file_name": "1.jpg", "height": 48, "width": 64}]
+    annotations: list[dict[str, object]] = [SQUARE | {"id": 1, "image_id": 1}]
+    for number, change in enumerate(changes, start=2):
+        entry = {"id": number, "file_name": f"{number}.jpg", "height": 48, "width": 64}
+        entries.append(entry | {key: value for key, value in change.items() if key in OF_IMAGE})
+        whole = (
+            SQUARE | {"id": number + 5, "image_id": number} | {key: value for key, value in change.items() if key not in OF_IMAGE}
+        )
+        annotations.append({key: value for key, value in whole.items() if value is not ...})
+    for number in range(1, len(changes) + 2):
+        write_image(root / "images" / f"{number}.jpg")
+    (root / "a.json").write_text(json.dumps({"images": entries, "annotations": annotations}))
+    return root / "images", root / "a.json"
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_an_annotation_that_cannot_be_used_is_left_out_alone(tmp_path: Path, reason: str) -> None:
+    tracks = coco_tracks(*write_coco(tmp_path, BROKEN[reason], BROKEN[reason]))
+    assert [track.name for track in tracks.tracks] == ["1/1"]
+    assert list(tracks.left_out.values()) == [2]
+    assert tracks.reasons().startswith(f"2 {reason}")
+    config = TrainSetConfig("coco", ("",), images="images", annotations="a.json", min_area=0)
+    (row,) = verify(DataConfig(root=str(tmp_path), train=(config,))).itertuples()
+    assert (row.state, row.tracks) == ("partial", 1)
+    assert row.left_out == tracks.reasons()
+
+
+def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:
+    images, annotations = write_coco(tmp_path)
+    write_image(images / "train" / "deep" / "2.jpg")
+    content = json.loads(annotations.read_text())
+    content["images"].append({"id": 2, "file_name": "train/deep/2.jpg", "height": 48, "width": 64})
+    content["annotations"].append(SQUARE | {"id": 2, "image_id": 2})
+    annotations.write_text(json.dumps(content))
+    assert [track.frames[0].read()[0].shape for track in coco_tracks(images, annotations).tracks] == [(48, 64, 3)] * 2
+    (images / "train" / "deep" / "2.jpg").unlink()
+    assert coco_tracks(images, annotations).missing == ("train/deep/2.jpg",)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=200), st.integers(1, 12))
+def test_run_lengths_are_those_of_pycocotools(pixels: list[bool], width: int) -> None:
+    pixels = pixels * width
+    mask = np.array(pixels, np.uint8).reshape(-1, width)
+    text = run_lengths.encode(np.asfortranarray(mask))["counts"]
+    ends = np.flatnonzero(np.diff(mask.T.ravel(), prepend=0)).tolist()
+    assert coco._decompressed(text) == np.diff([0, *ends, mask.size]).tolist()
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+KEYS = ("id", "image_id", "category_id", "area", "iscrowd", *OF_IMAGE)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever one annotation holds, the other is read, and so is every mask that is not left out."""
+    numbers = st.integers(-70, 130) | st.floats(-1e12, 1e12) | anything
+    polygons = st.lists(st.lists(numbers, max_size=12), max_size=3)
+    runs = st.lists(st.integers(0, 4000), max_size=6) | st.text(st.characters(min_codepoint=40, max_codepoint=115), max_size=9)
+    packed = st.fixed_dictionaries({"counts": runs | anything, "size": st.just([48, 64]) | anything})
+    values: dict[str, st.SearchStrategy[object]] = dict.fromkeys(KEYS, anything)
+    values |= {"segmentation": polygons | packed | anything, "bbox": st.lists(numbers, min_size=4, max_size=4)}
+    images, annotations = write_coco(tmp_path, data.draw(st.fixed_dictionaries({}, optional=values)))
+    findings = Findings()
+    records = [json.loads(json.dumps(each)) for each in coco._parse(images, annotations, 0, 0, False, findings)]
+    masks = [coco._track(images, each).frames[0].mask for each in records]
+    assert [mask.read().shape for mask in masks if mask] == [(48, 64)] * len(records)
+    assert len(records) + findings.left_out.total() == 2
+    assert records[0][:2] == ["1.jpg", 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "objects", "reason"),
+    [
+        ("coco_rle_broken", 0, "1 with damaged run lengths (the first: annotation 1 of 10,000,100 pixels in 96x64)"),
+        (
+            "coco_rle_of_another_size",
+            0,
+            "1 with run lengths of another size than the image (the first: annotation 1 of 64x48 in 96x64)",
+        ),
+        ("coco_one_without_mask", 1, "1 without segmentation (the first: annotation 2)"),
+        ("coco_folder_in_file_name", 1, ""),
+        ("coco_exif_orientation", 1, ""),
+    ],
+)
+def test_cases(shared_path: SharedPath, name: str, objects: int, reason: str) -> None:
+    root = shared_path(f"cases/{name}")
+    config = TrainSetConfig("coco", ("set",), annotations="a.json", min_area=0)
+    for look in (verify, prepare):
+        (row,) = look(DataConfig(root=str(root), train=(config,))).itertuples()
+        assert (row.state, row.tracks) == ("partial" if reason else "present", objects)
+        assert row.left_out.endswith(reason)
+    if objects:
+        ((tracks, _),) = open_train_sets(DataConfig(root=str(root), train=(config,))).opened
+        image, mask = tracks.tracks[0].frames[0].read()
+        assert mask is not None
+        assert box_from_mask(mask) == (10, 10, 60, 50)
+        assert np.array_equal(image, np.asarray(Image.open(tracks.tracks[0].frames[0].image)))

@@ -1,0 +1,138 @@
+"""The doors in: images, masks and texts are read whole and by their content, or refused in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from e3sn_lib import files
+from e3sn_lib.data.davis import read_list
+from e3sn_lib.data.reading import files_by_stem, read_json
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import file_names, read_image, read_mask, read_text
+
+SharedPath = Callable[[str], Path]
+PHOTO = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2)
+READERS = (read_image, read_mask, read_list, read_json)
+
+
+def refusal(read: Callable[[Path], object], path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jpg", ".tif"])
+@pytest.mark.parametrize("called", [".jpg", ".png"])
+def test_the_content_decides_not_the_suffix(tmp_path: Path, suffix: str, called: str) -> None:
+    path = tmp_path / f"a{called}"
+    path.write_bytes(cv2.imencode(suffix, PHOTO[..., ::-1])[1].tobytes())
+    seen = np.asarray(Image.open(path).convert("RGB"))
+    assert np.abs(read_image(path).astype(int) - seen).max() <= (1 if suffix in (".jpg", ".webp") else 0)
+    if suffix not in (".jpg", ".webp"):
+        assert np.array_equal(read_image(path), PHOTO)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_only_regular_files_are_opened(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path, Path("/dev/zero")):
+        assert "a folder, a pipe or a device" in refusal(read, path)
+    assert "No such file" in refusal(read, tmp_path / "absent.png")
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.truncate(files.LARGEST_IMAGE + 1)  # a hole, which takes no room on the disk
+    for read in (read_image, read_mask):
+        assert "268,435,457 bytes; at most 268,435,456 are read" in refusal(read, path)
+    Image.fromarray(PHOTO).save(path)
+    monkeypatch.setattr(files, "LARGEST_SIZE", 48 * 64 - 1)
+    assert "too large; at most 3,071 pixels" in refusal(read_image, path)
+
+
+def test_a_bomb_of_pixels_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    for read in (read_image, read_mask):
+        assert "too large" in refusal(read, path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_an_image_that_is_cut_short_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    whole = cv2.imencode(suffix, PHOTO)[1].tobytes()
+    for share in (0, 0.02, 0.5, 0.9, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert "copy or download it again" in refusal(read_image, path)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ppm"]))
+def test_damaged_bytes_give_an_image_or_one_line(tmp_path: Path, data: st.DataObject, suffix: str) -> None:
+    content = bytearray(cv2.imencode(suffix, PHOTO)[1].tobytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "a.jpg").write_bytes(content)
+    for read in (read_image, read_mask):
+        reason = ""
+        try:
+            assert read(tmp_path / "a.jpg").dtype == np.uint8
+        except InputError as error:
+            reason = str(error)
+        assert "\n" not in reason
+
+
+def test_hidden_files_are_no_data(tmp_path: Path) -> None:
+    for name in ("b.png", "._b.png", ".c.jpg", "a.JPG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert file_names(tmp_path) == ["a.JPG", "b.png"]
+    assert [*files_by_stem(tmp_path, (".png",))] == ["b"]
+    assert file_names(tmp_path / "absent") == []
+
+
+def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfbear\r\ncamel\r\n")
+    assert read_list(path) == ["bear", "camel"]
+    path.write_bytes(b"\xef\xbb\xbf{}")
+    assert read_json(path) == {}
+    path.write_bytes("bär".encode("latin-1"))
+    assert "no text in UTF-8" in refusal(read_text, path)
+    path.write_text("[" * 100_000)
+    assert "damaged or no JSON" in refusal(read_json, path)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/../x.jpg"])
+def test_a_list_names_no_folder_outside(tmp_path: Path, name: str) -> None:
+    (tmp_path / "val.txt").write_text(f"bear\n{name}\n")
+    assert "which is no sequence" in refusal(read_list, tmp_path / "val.txt")
+
+
+def test_cases_of_images(shared_path: SharedPath) -> None:
+    cases = shared_path("cases")
+    assert read_image(cases / "jpeg_with_trailer/frames/0.jpg").shape == (64, 96, 3)
+    assert [read_image(cases / f"png_named_jpg/frames/{n}.jpg").shape for n in (0, 1)] == [(64, 96, 3)] * 2
+    assert read_image(cases / "damaged_jpeg/frames/0.jpg").shape == (120, 160, 3)
+    assert "is damaged" in refusal(read_image, cases / "damaged_jpeg/frames/1.jpg")
+    turned = cases / "coco_exif_orientation/set/images/1.jpg"
+    assert np.array_equal(read_image(turned), np.asarray(Image.open(turned)))  # Pillow leaves pixels as stored
+
+
+def test_cases_of_names(shared_path: SharedPath) -> None:
+    cases = shared_path("cases")
+    with pytest.raises(InputError, match=r"has 00000\.jpg and 00000\.png for one frame"):
+        files_by_stem(cases / "two_suffixes_one_stem/frames")
+    assert file_names(cases / "apple_double/frames") == ["00000.jpg", "00001.jpg", "00002.jpg"]
+    assert read_list(cases / "list_with_bom/val.txt") == ["s"]

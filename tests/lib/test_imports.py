@@ -1,0 +1,40 @@
+"""What an import of the library brings with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import e3sn_lib
+
+STUDY_ONLY = {"papermill", "nbconvert", "matplotlib", "pandas"}
+EVERY_MODULE = (
+    "import pkgutil, importlib, e3sn_lib;"
+    "[importlib.import_module(each.name) for each in pkgutil.walk_packages(e3sn_lib.__path__, 'e3sn_lib.')]"
+)
+
+
+def loaded(code: str) -> set[str]:
+    """Top-level packages that are loaded after `code`, in a process of its own."""
+    code += "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_no_module_of_the_library_brings_what_only_the_study_needs() -> None:
+    packages = loaded(EVERY_MODULE)
+    assert {"torch", "cv2", "pycocotools"} <= packages  # every module was imported
+    assert not packages & {*STUDY_ONLY, "e3sn_study"}
+
+
+def test_the_package_itself_brings_nothing() -> None:
+    assert not loaded("import e3sn_lib; dir(e3sn_lib)") & {*STUDY_ONLY, "torch", "numpy", "cv2"}
+
+
+def test_public_names_are_there_and_no_others() -> None:
+    for name in e3sn_lib.__all__:
+        assert getattr(e3sn_lib, name).__name__ == name
+    assert set(e3sn_lib.__all__) <= set(dir(e3sn_lib))
+    with pytest.raises(AttributeError, match="has no attribute 'track'"):
+        e3sn_lib.track  # noqa: B018

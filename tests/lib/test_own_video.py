@@ -1,0 +1,334 @@
+"""From boxes to files: each output is opened by something else than what wrote it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from made_videos import Image, bar, bars_seen, pitch, still, write_video
+from PIL import Image as PillowImage
+from planted import Planted
+from pycocotools.coco import COCO
+
+from e3sn_lib.config import TrackConfig
+from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_mask
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking.outputs import FILES
+from e3sn_lib.tracking.own_video import track_video
+from e3sn_lib.tracking.prompts import Prompt
+from e3sn_lib.tracking.session import Seen
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.video import read_frames
+
+BOX, OTHER = (20.0, 16.0, 20.0, 20.0), (60.0, 30.0, 16.0, 20.0)
+
+
+@pytest.fixture
+def planted() -> Tracker:
+    """Sees each object where it was, as a square of 10 to 20 pixels."""
+    return Tracker(Planted(side=64), TrackConfig(penalty_k=0, window_influence=0))
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Twelve frames of uneven length, with sound and pixels that are wider than high."""
+    ticks = [0, 10, 12, 20, 30, 34, 40, 50, 60, 62, 70, 80]
+    frames = [bar(number) for number in range(12)]
+    write_video(tmp_path / "v.mp4", frames, ticks, aspect=Fraction(4, 3), tone="aac")
+    return tmp_path / "v.mp4"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def masks(out: Path) -> list[Image]:
+    return [np.array(PillowImage.open(path)) for path in sorted((out / "masks").iterdir())]
+
+
+def test_a_video_is_followed_as_its_frames_are(tiny_model: E3SN, data_root: Path, tmp_path: Path) -> None:
+    """Masks on the disk are those that the tracker gives, under the frames' names."""
+    video = davis_sequences(data_root / "synthetic", 2016, "val")[0]
+    box = [20.0, 20.0, 60.0, 50.0]
+    tracker = Tracker(tiny_model)
+    tracked = track_video(tracker, video.frame_paths[0].parent, [box], tmp_path)
+    expected = list(tracker.run((video.frame(index) for index in range(len(video))), [box]))
+    rows = table(tmp_path / "tracks.csv")
+    assert [float(row["score"]) for row in rows] == [round(each.scores[0], 4) for each in expected]
+    for path, result in zip(video.frame_paths, expected, strict=True):
+        assert np.array_equal(read_mask(tmp_path / "masks" / f"{path.stem}.png"), result.ids)
+    assert len(list(read_frames(tmp_path / "overlay.mp4"))) == len(video) == tracked.frames
+    assert (tracked.objects, tracked.stopped, tracked.notes) == (1, False, ())
+
+
+class TestOutputs:
+    @pytest.fixture
+    def out(self, planted: Tracker, video: Path, tmp_path: Path) -> Path:
+        tracked = track_video(planted, video, [BOX, OTHER], tmp_path / "out", save=list(FILES))
+        assert tracked.files == tuple(tmp_path / "out" / name for name in FILES.values())
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES.values())
+        return tmp_path / "out"
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+    def test_everything_says_the_same(self, out: Path, video: Path) -> None:
+        ids = masks(out)
+        frames = list(read_frames(video))
+        self.check_table(table(out / "tracks.csv"), ids)
+        self.check_coco(COCO(str(out / "coco.json")), ids)
+        self.check_clips(out, ids, frames)
+        for path, each, frame in zip(sorted((out / "cutout").iterdir()), ids, frames, strict=True):
+            image = np.array(PillowImage.open(path))
+            assert np.array_equal(image[..., 3] > 0, each > 0)
+            assert np.array_equal(image[each > 0][:, :3], frame[each > 0])
+            assert image[:2].max() == 0
+
+    @staticmethod
+    def check_table(rows: list[dict[str, str]], ids: list[Image]) -> None:
+        assert [(int(row["frame"]), int(row["object"])) for row in rows] == [
+            (frame, number) for frame in range(12) for number in (1, 2)
+        ]
+        assert [float(row["seconds"]) for row in rows[6:10:2]] == [0.2, 0.3]
+        for row in rows:
+            mask = ids[int(row["frame"])] == int(row["object"])
+            assert int(row["mask_area"]) == mask.sum()
+            assert mask.sum() > 50
+        sides = [float(rows[0][side]) for side in ("x", "y", "width", "height")]
+        assert (rows[0]["name"], rows[0]["score"], sides) == ("00000", "1.0", list(BOX))
+
+    @staticmethod
+    def check_coco(coco: COCO, ids: list[Image]) -> None:
+        assert [image["file_name"] for image in coco.loadImgs([0, 11])] == [
+            "frame_000000.png",
+            "frame_000011.png",
+        ]
+        assert len(coco.anns) == 24
+        for each in coco.anns.values():
+            mask = ids[each["image_id"]] == each["track_id"]
+            assert np.array_equal(coco.annToMask(each), mask)
+            rows, columns = np.nonzero(mask)
+            assert each["bbox"][:2] == [columns.min(), rows.min()]
+            assert each["area"] == mask.sum()
+            assert each["attributes"] == {"track_id": each["track_id"]}
+
+    @staticmethod
+    def check_clips(out: Path, ids: list[Image], frames: list[Image]) -> None:
+        seen = np.array(masks(out)) > 0
+        shown: dict[str, Any] = {}
+        for name in ("overlay.mp4", "matte.mp4", "cutout.mov"):
+            with av.open(str(out / name)) as container:
+                stream = container.streams.video[0]
+                decoded = list(container.decode(stream))
+                assert stream.sample_aspect_ratio == Fraction(4, 3)
+            ticks = [frame.pts * frame.time_base * 100 for frame in decoded]
+            assert ticks == [0, 10, 12, 20, 30, 34, 40, 50, 60, 62, 70, 80]
+            shown[name] = np.array([frame.to_ndarray(format="rgba") for frame in decoded])
+        assert ((shown["matte.mp4"][..., 1] > 127) == seen).mean() > 0.99
+        assert np.array_equal(shown["cutout.mov"][..., 3] > 127, seen)
+        far = np.abs(shown["overlay.mp4"][..., :3].astype(int) - frames)
+        assert far[~seen].mean() < 8 < far[seen].mean()
+        assert bars_seen(shown["overlay.mp4"][..., :3]) == [number % 9 for number in range(12)]
+        assert pitch(out / "overlay.mp4") == pytest.approx((0.84, 440), rel=0.06)
+
+    def test_a_folder_keeps_its_names(self, planted: Tracker, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        for number in (2, 10, 1):
+            cv2.imwrite(str(tmp_path / "in" / f"f{number}.jpg"), bar(number))
+        track_video(planted, tmp_path / "in", [BOX], tmp_path / "out", save=["masks", "coco", "table"])
+        names = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
+        assert names == ["f1.png", "f10.png", "f2.png"]
+        assert [row["name"] for row in table(tmp_path / "out" / "tracks.csv")] == [
+            "f1",
+            "f2",
+            "f10",
+        ]
+        images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+        assert [image["file_name"] for image in images] == ["f1.jpg", "f2.jpg", "f10.jpg"]
+
+    def test_clean_masks(self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def speckled(self: object, frame: Image) -> Seen:
+            ids = np.zeros(frame.shape[:2], np.uint8)
+            ids[5:30, 5:30], ids[10:15, 10:15], ids[50:52, 50:52] = 1, 0, 1
+            return Seen((1,), ids, np.ones(1), np.zeros((1, 4)))
+
+        monkeypatch.setattr("e3sn_lib.tracking.session.Session.step", speckled)
+        track_video(planted, video, [BOX], tmp_path / "out", clean=True, save=["masks"])
+        assert [int((mask == 1).sum()) for mask in masks(tmp_path / "out")] == [625] * 12
+
+
+class TestPrompts:
+    def test_objects_that_come_and_are_corrected(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        given = [Prompt(BOX, 4), Prompt((70, 4, 20, 20), 8, 1, True)]
+        track_video(planted, video, [OTHER], tmp_path, prompts=[given[0], given[1]], save=["table"])
+        rows = table(tmp_path / "tracks.csv")
+        assert [int(row["frame"]) for row in rows if row["object"] == "2"] == list(range(4, 12))
+        first = [row for row in rows if row["object"] == "1"]
+        assert [int(row["frame"]) for row in first] == list(range(12))
+        assert [float(first[8][side]) for side in ("x", "y", "width", "height")] == [70, 4, 20, 20]
+        assert float(first[7]["x"]) < 65 < float(first[9]["x"])
+
+    def test_some_of_the_frames(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        track_video(planted, video, [BOX], tmp_path, first=2, last=9, stride=3)
+        assert [row["frame"] for row in table(tmp_path / "tracks.csv")] == ["2", "5", "8"]
+        names = [path.name for path in sorted((tmp_path / "masks").iterdir())]
+        assert names == ["00002.png", "00005.png", "00008.png"]
+        with av.open(str(tmp_path / "overlay.mp4")) as container:
+            times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+        assert times == [0, Fraction(22, 100), Fraction(48, 100)]
+
+    def test_backward_is_forward_through_the_reversed_video(self, tiny_model: E3SN, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        frames = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(8)]
+        for name, order in (("in", frames), ("reversed", frames[4::-1])):
+            (tmp_path / name).mkdir()
+            for number, frame in enumerate(order):
+                cv2.imwrite(str(tmp_path / name / f"{number}.png"), frame)
+        tracker, saved = Tracker(tiny_model), ["masks", "table"]
+        there, back, plain = tmp_path / "there", tmp_path / "back", tmp_path / "plain"
+        prompts = [Prompt(OTHER, 4)]
+        track_video(tracker, tmp_path / "reversed", [OTHER], there, save=saved)
+        track_video(tracker, tmp_path / "in", [], back, prompts=prompts, backward=True, save=saved)
+        track_video(tracker, tmp_path / "in", [], plain, prompts=prompts, save=saved)
+        assert all(map(np.array_equal, masks(back)[4::-1], masks(there)))
+        assert all(map(np.array_equal, masks(back)[4:], masks(plain)[4:]))
+        assert max(mask.max() for mask in masks(plain)[:4]) == 0
+        sides = ("x", "y", "width", "height", "score")
+        ways = [table(out / "tracks.csv") for out in (back, there)]
+        boxes = [[[row[side] for side in sides] for row in rows] for rows in ways]
+        assert boxes[0][4::-1] == boxes[1]
+        assert [row["frame"] for row in ways[0]] == [str(number) for number in range(8)]
+
+    def test_a_frame_that_is_not_there(self, planted: Tracker, tmp_path: Path) -> None:
+        write_video(tmp_path / "v.mkv", [bar(0)] * 5)  # does not say how many it has
+        with pytest.raises(InputError, match="ends before frame 7, which has a box"):
+            track_video(planted, tmp_path / "v.mkv", [BOX], tmp_path / "out", prompts=[Prompt(BOX, 7)])
+        with pytest.raises(InputError, match="ends before frame 9"):
+            track_video(planted, tmp_path / "v.mkv", [BOX], tmp_path / "out", first=9)
+        assert [path.name for path in tmp_path.iterdir()] == ["v.mkv"]
+
+
+class TestEnds:
+    def test_stopped_it_keeps_the_frames_that_are_done(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        steps: list[tuple[int, int]] = []
+        tracked = track_video(
+            planted,
+            video,
+            [BOX],
+            tmp_path / "out",
+            save=list(FILES),
+            watch=lambda done, total: steps.append((done, total)),
+            stopped=lambda: len(steps) == 5,
+        )
+        assert (tracked.frames, tracked.stopped, tracked.notes) == (5, True, ())
+        assert steps == [(number, 12) for number in range(1, 6)]
+        assert len(masks(tmp_path / "out")) == 5
+        assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == 5
+        assert len(table(tmp_path / "out" / "tracks.csv")) == 5
+        assert len(COCO(str(tmp_path / "out" / "coco.json")).imgs) == 5
+
+    def test_stopped_on_the_way_back_it_writes_nothing(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        given = [Prompt(BOX, 6)]
+        out = tmp_path / "out"
+        tracked = track_video(planted, video, [], out, prompts=given, backward=True, stopped=lambda: True)
+        assert (tracked.frames, tracked.files, tracked.stopped) == (0, (), True)
+        assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+    @pytest.mark.parametrize("fails", ["write_mask", "ClipWriter.write", "ClipWriter.close"])
+    def test_a_full_disk_keeps_what_is_complete(
+        self,
+        planted: Tracker,
+        video: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        fails: str,
+    ) -> None:
+        calls: list[int] = []
+
+        def full(*arguments: object, **named: object) -> None:
+            calls.append(1)
+            if len(calls) > 4 or fails == "ClipWriter.close":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(*arguments, **named)
+
+        from e3sn_lib import outputs
+
+        owner, name = (outputs.ClipWriter, fails[11:]) if "." in fails else (outputs, fails)
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, full)
+        out = tmp_path / "out"
+        with pytest.raises(OSError, match=r"the disk is full; kept: .*tracks.csv .* and .*masks") as caught:
+            track_video(planted, video, [BOX], out)
+        count = {"write_mask": 4, "ClipWriter.write": 5, "ClipWriter.close": 12}[fails]
+        assert f"masks ({count} frames)" in str(caught.value)
+        assert sorted(path.name for path in out.iterdir()) == ["masks", "tracks.csv"]
+        assert len(masks(out)) == len(table(out / "tracks.csv")) == count
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "v.mp4"]
+
+    def test_what_was_there_before_is_replaced_or_named(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        track_video(planted, video, [BOX], out, save=["masks", "matte", "table"])
+        tracked = track_video(planted, video, [BOX], out, last=3)
+        assert tracked.notes == (
+            f"8 other files were in {out / 'masks'} before and are still there",
+            f"of an earlier call, and still there: {out / 'matte.mp4'}",
+        )
+        assert len(table(out / "tracks.csv")) == 4
+
+    def test_frames_that_cannot_be_read_are_said(self, planted: Tracker, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        noise = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(20)]
+        write_video(tmp_path / "whole.mp4", noise, options={"movflags": "faststart"})
+        content = (tmp_path / "whole.mp4").read_bytes()
+        (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+        tracked = track_video(planted, tmp_path / "cut.mp4", [BOX], tmp_path / "out")
+        lost = 20 - tracked.frames
+        assert f"the file announces 20 frames; {lost} of those wanted could not be read" in tracked.notes
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("video", "out"),
+        [("in", "in"), ("in", "in/deep"), ("o/masks", "o"), ("o/overlay.mp4", "o")],
+    )
+    def test_outputs_on_or_in_the_input(self, planted: Tracker, tmp_path: Path, video: str, out: str) -> None:
+        path = tmp_path / video
+        path.parent.mkdir(exist_ok=True)
+        if path.suffix:
+            write_video(path, [bar(0)] * 2)
+        else:
+            path.mkdir()
+            cv2.imwrite(str(path / "0.png"), bar(0))
+        before = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")}
+        with pytest.raises(InputError, match="would lie on or in"):
+            track_video(planted, path, [BOX], tmp_path / out)
+        assert {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")} == before
+
+    def test_frames_too_wide_for_a_clip(self, planted: Tracker, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        cv2.imwrite(str(tmp_path / "in" / "0.png"), still(9, 9, 9, 20000, 20))
+        box, out = (100, 0, 20, 20), tmp_path / "out"
+        with pytest.raises(InputError, match=r"are 20000x20, but clips end at 16384.*leave out overlay"):
+            track_video(planted, tmp_path / "in", [box], out)
+        assert not out.exists()
+        track_video(planted, tmp_path / "in", [box], out, save=["masks", "table"])
+        assert masks(out)[0].shape == (20, 20000)
+
+    def test_an_unknown_output(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="cannot save 'gif'; choose from masks, cutout-png, table"):
+            track_video(planted, video, [BOX], tmp_path / "out", save=["masks", "gif"])
+
+    def test_what_is_in_the_way(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "masks").write_text("mine")
+        with pytest.raises(InputError, match="masks is in the way"):
+            track_video(planted, video, [BOX], tmp_path / "out")

@@ -1,0 +1,196 @@
+"""Objects that come, are corrected and stay apart; the order of boxes; clean masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from planted import Planted
+from scipy import ndimage
+
+from e3sn_lib.config import TrackConfig
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_mask
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking.prompts import Plan, Prompt, prompt_from_text, prompts_from_mask
+from e3sn_lib.tracking.session import Seen, Session, cleaned
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.video import VideoSource
+
+ONE, TWO, THREE = (20.0, 30.0, 60.0, 25.0), (140.0, 90.0, 40.0, 40.0), (200.0, 100.0, 30.0, 90.0)
+
+
+def noise(count: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(count)]
+
+
+class TestSession:
+    def test_objects_from_the_start_are_those_of_the_tracker(self, tiny_model: E3SN) -> None:
+        tracker, frames = Tracker(tiny_model), noise(3)
+        session = Session(tracker)
+        assert [session.add(ONE), session.add(TWO)] == [1, 2]
+        for frame, result in zip(frames, tracker.run(frames, [ONE, TWO]), strict=True):
+            seen = session.step(frame)
+            assert seen.numbers == (1, 2)
+            assert np.array_equal(seen.ids, result.ids)
+            assert np.array_equal(seen.scores, result.scores)
+            assert np.array_equal(seen.boxes_frame_xyxy, result.boxes_frame_xyxy)
+
+    def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
+        tracker, frames = Tracker(tiny_model), noise(4)
+        session = Session(tracker)
+        assert session.step(frames[0]).ids.max() == 0
+        session.add(TWO, 7)
+        session.step(frames[1])
+        assert session.add(ONE) == 8
+        seen = [session.step(frame) for frame in frames[2:]]
+        alone = list(tracker.run(frames[2:], [ONE]))
+        for each, result in zip(seen, alone, strict=True):
+            assert each.numbers == (7, 8)
+            assert np.array_equal(each.boxes_frame_xyxy[1], result.boxes_frame_xyxy[0])
+            assert set(np.unique(each.ids)) <= {0, 7, 8}
+
+    def test_a_corrected_object_starts_anew_and_leaves_the_others_alone(self, tiny_model: E3SN) -> None:
+        tracker, frames = Tracker(tiny_model), noise(5)
+        session, plain = Session(tracker), Session(tracker)
+        for each in (session, plain):
+            each.add(ONE), each.add(TWO), each.add(THREE)
+            each.step(frames[0]), each.step(frames[1])
+        session.correct(2, THREE)
+        fresh = tracker.run(frames[2:], [THREE])
+        for frame, result in zip(frames[2:], fresh, strict=True):
+            seen, other = session.step(frame), plain.step(frame)
+            assert seen.numbers == (1, 2, 3)
+            assert np.array_equal(seen.boxes_frame_xyxy[1], result.boxes_frame_xyxy[0])
+            np.testing.assert_allclose(seen.boxes_frame_xyxy[[0, 2]], other.boxes_frame_xyxy[[0, 2]], atol=1e-2)
+
+    def test_of_two_objects_that_are_equally_probable_the_first_is_seen(self) -> None:
+        session = Session(Tracker(Planted(side=32), TrackConfig(penalty_k=0, window_influence=0)))
+        frame = np.zeros((240, 320, 3), np.uint8)
+        session.add(TWO, 3)
+        session.step(frame)
+        session.add(TWO, 9)
+        assert set(np.unique(session.step(frame).ids)) == {0, 3}
+
+    def test_numbers_that_cannot_be(self) -> None:
+        session = Session(Tracker(Planted()))
+        with pytest.raises(InputError, match="there is no object 1"):
+            session.correct(1, ONE)
+        session.add(ONE, 254)
+        with pytest.raises(InputError, match="there is an object 254 already"):
+            session.add(TWO, 254)
+        with pytest.raises(InputError, match="object 255 has no room: masks hold objects 1 to 254"):
+            session.add(TWO)
+
+    def test_a_box_outside_is_named_by_its_object(self) -> None:
+        session = Session(Tracker(Planted()))
+        session.add(ONE), session.add((300, 0, 30, 30))
+        with pytest.raises(InputError, match=r"^box 2 \(300,0,30,30\) reaches outside the frame"):
+            session.step(np.zeros((240, 320, 3), np.uint8))
+
+    def test_two_ways_joined(self) -> None:
+        boxes = np.arange(8.0).reshape(2, 4)
+        one = Seen((2,), np.array([[0, 2, 2, 0]], np.uint8), np.array([0.5]), boxes[:1] + 90)
+        other = Seen((1, 2), np.array([[1, 1, 0, 2]], np.uint8), np.array([0.1, 0.2]), boxes)
+        joined = one.joined(other)
+        assert joined.numbers == (1, 2)
+        assert joined.ids.tolist() == [[1, 2, 2, 0]]
+        assert joined.scores.tolist() == [0.1, 0.5]
+        assert joined.boxes_frame_xyxy.tolist() == [[0, 1, 2, 3], [90, 91, 92, 93]]
+
+
+class TestWording:
+    @pytest.mark.parametrize(
+        ("text", "prompt"),
+        [
+            ("1,2,3,4.5", ([1, 2, 3, 4.5], None, None, False)),
+            ("-1, 2,3,4", ([-1, 2, 3, 4], None, None, False)),
+            ("335 59 170 372", ([335, 59, 170, 372], None, None, False)),
+            ("40:1,2,3,4", ([1, 2, 3, 4], 40, None, False)),
+            ("40:2=1,2,3,4", ([1, 2, 3, 4], 40, 2, True)),
+        ],
+    )
+    def test_boxes_in_words(self, text: str, prompt: tuple[object, ...]) -> None:
+        assert prompt_from_text(text) == prompt
+
+    @pytest.mark.parametrize("text", ["", "1,2,x,4", "2=1,2,3,4", "4:1:1,2,3,4", "-4:1,2,3,4"])
+    def test_what_is_no_box(self, text: str) -> None:
+        with pytest.raises(ValueError):
+            prompt_from_text(text)
+
+
+class TestMask:
+    def test_each_id_gets_the_box_around_it(self, tmp_path: Path) -> None:
+        ids = np.zeros((64, 96), np.uint8)
+        ids[5:15, 10:30], ids[40:60, 50:55], ids[0, 0] = 3, 7, 255
+        write_mask(tmp_path / "m.png", ids)
+        prompts = prompts_from_mask(tmp_path / "m.png", (96, 64))
+        assert [(each.number, each.box_frame_xywh) for each in prompts] == [
+            (3, (10, 5, 20, 10)),
+            (7, (50, 40, 5, 20)),
+        ]
+
+    def test_a_mask_of_davis_2016_shows_one_object(self, tmp_path: Path) -> None:
+        ids = np.zeros((64, 96), np.uint8)
+        ids[5:15, 10:30] = 255
+        cv2.imwrite(str(tmp_path / "m.png"), ids)
+        (prompt,) = prompts_from_mask(tmp_path / "m.png", (96, 64))
+        assert (prompt.number, prompt.box_frame_xywh) == (1, (10, 5, 20, 10))
+
+    def test_masks_that_cannot_be(self, tmp_path: Path) -> None:
+        write_mask(tmp_path / "m.png", np.zeros((64, 96), np.uint8))
+        with pytest.raises(InputError, match="shows no object"):
+            prompts_from_mask(tmp_path / "m.png", (96, 64))
+        with pytest.raises(InputError, match="is 96x64, but the frames are 96x60"):
+            prompts_from_mask(tmp_path / "m.png", (96, 60))
+
+
+class TestPlan:
+    source = VideoSource(Path("v.mp4"), (320, 240), announced=100)
+
+    def test_new_objects_are_numbered_as_they_are_given(self) -> None:
+        given = [Prompt(ONE, 30), Prompt(TWO, 40, 1, True), Prompt(THREE), Prompt(TWO, number=9)]
+        plan = Plan([*given, Prompt(ONE)], self.source, range(10, 100, 10))
+        assert plan.boxes == {30: {1: ONE}, 40: {1: TWO}, 10: {2: THREE, 9: TWO, 10: ONE}}
+        assert plan.begins == {1: 30, 2: 10, 9: 10, 10: 10}
+
+    @pytest.mark.parametrize(
+        ("prompts", "words"),
+        [
+            ([], "no box is given"),
+            ([Prompt((0, 0, 330, 9))], r"box 1 .* reaches outside"),
+            ([Prompt(ONE), Prompt((0, 0, 0, 9), 30)], r"box 2 .* has no area"),
+            ([Prompt(ONE, 5)], "frame 5 has a box, but it is none of the frames to be tracked"),
+            ([Prompt(ONE, 15)], "frame 15 has a box, but it is none"),
+            ([Prompt(ONE, 110)], "frame 110 has a box, but the last frame is 99"),
+            ([Prompt(ONE), Prompt(ONE, 20, 2, True)], "no object 2 before frame 20"),
+            ([Prompt(ONE, 40), Prompt(ONE, 20, 1, True)], "no object 1 before frame 20"),
+            ([Prompt(ONE), *2 * [Prompt(TWO, 20, 1, True)]], "object 1 has two boxes in frame 20"),
+            ([Prompt(ONE)] * 255, "object 255 has no room"),
+        ],
+    )
+    def test_boxes_that_cannot_be(self, prompts: list[Prompt], words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            Plan(prompts, self.source, range(10, 200, 10))
+
+
+def test_clean_masks_are_what_scipy_makes_of_them() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        blobs = ndimage.gaussian_filter(rng.normal(size=(60, 80)), 3)
+        ids = np.digitize(blobs, [0.02, 0.08]).astype(np.uint8)
+        expected = {}
+        for number in (1, 2):
+            parts, count = ndimage.label(ids == number, np.ones((3, 3)))
+            areas = ndimage.sum_labels(np.ones_like(ids), parts, range(1, count + 1))
+            expected[number] = parts == 1 + np.argmax(areas)
+        found = cleaned(ids)
+        for number, largest in expected.items():
+            other = expected[3 - number]
+            holes = ndimage.binary_fill_holes(largest) & ~largest & ~other
+            assert np.array_equal((found == number) & ~other & ~largest, holes)
+            assert (found[largest] == number).all()
