@@ -48,7 +48,7 @@ class Active(HTMLParser):
 def fill(report: Path, name: str) -> tuple[Profile, str]:
     """Write a report's records with this name wherever a name can come from; return the profile and the run."""
     results, file_name = report / "results", name.replace("/", "|")
-    settings = load_profile("cpu").to_dict() | {"name": name, "title": name}
+    settings = load_profile("cpu").to_dict() | {"name": file_name, "title": name}
     settings["data"]["train"][0] |= {"path": [name], "hold_out": [name]}
     run = f"made-{name}-seed0"
     record = {"precision": name, "packages": {name: name}, "absent": [name]}

@@ -110,7 +110,7 @@ def test_windows_are_predicted_for_every_sample_of_a_pair(profile: Profile, tiny
     assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)
 
 
-def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(video: Sequence, truth: Path) -> None:
+def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(video: Video, truth: Path) -> None:
     box = np.zeros_like(video.mask(0))
     box[10:30, 20:60] = 1
     for path in video.frame_paths:
