@@ -70,7 +70,7 @@ def view(table: pd.DataFrame, mark: Callable[[Row], str] = lambda row: "") -> di
     Returns:
         ``heads``, pairs of kind and name; ``rows`` and ``not_run``, which have ``mark`` and
         ``cells``, pairs of kind and text. The kind is "n" for numbers, "t" for text and "t long"
-        for text that is wrapped. Half of a row of ``not_run`` or more is "not run".
+        for text that is wrapped. Two thirds of a row of ``not_run`` or more are "not run".
     """
     right = numeric_columns(table)
     wide = [table[name].astype(str).str.len().max() > LONG for name in table.columns]
@@ -79,7 +79,7 @@ def view(table: pd.DataFrame, mark: Callable[[Row], str] = lambda row: "") -> di
     shown |= {"rows": [], "not_run": []}
     for row in table.to_dict("records"):
         cells = list(row.values())
-        group = "not_run" if 2 * cells.count(NOT_RUN) >= len(cells) else "rows"
+        group = "not_run" if 3 * cells.count(NOT_RUN) >= 2 * len(cells) else "rows"
         shown[group].append({"mark": mark(row), "cells": list(zip(kinds, cells, strict=True))})
     return shown
 
