@@ -69,7 +69,7 @@ class OnnxBackend:
 
     Args:
         folder: what ``e3sn export`` wrote.
-        threads: at work at a time; None: `default_threads`.
+        threads: at work at a time; None: `idle_threads`.
 
     Raises:
         InputError: the folder is no export, its files do not belong together, or its version is
@@ -78,8 +78,12 @@ class OnnxBackend:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
-        self.config = TrackConfig(**self.manifest["track"])
-        threads = threads or default_threads()
+        try:
+            self.config = TrackConfig(**self.manifest["track"])
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{folder / MANIFEST}: 'track' is not valid: {reason}") from error
+        threads = threads or idle_threads()
         self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
         self._pool = ThreadPoolExecutor(threads)
 
@@ -155,7 +159,7 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     """
     if folder is None:
         named = os.environ.get(VARIABLE)
-        if not named and not has_packaged():
+        if not has_shipped():
             raise InputError(
                 f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; make one with e3sn export MODEL FOLDER"
             )
@@ -163,8 +167,8 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     return OnnxBackend(Path(folder), threads)
 
 
-def has_packaged() -> bool:
-    """Say whether an exported model comes with the package or is named by E3SN_WEIGHTS."""
+def has_shipped() -> bool:
+    """Say whether `load_export` finds a folder by itself."""
     return bool(os.environ.get(VARIABLE)) or (PACKAGED / MANIFEST).is_file()
 
 
@@ -193,11 +197,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def default_threads() -> int:
-    """Return the number of cores that this process may use, at most 4: more help little."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), 4)
-    return min(os.cpu_count() or 1, 4)
+def idle_threads() -> int:
+    """Return how many of this process's processors nobody used in the last minute, 1 to 4.
+
+    Networks wait for their slowest thread, so one thread too many costs more than one too few. More
+    than 4 help a single crop little.
+    """
+    known = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(min(usable, round((os.cpu_count() or 1) - busy), 4), 1)
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -326,10 +326,14 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
         opacity: of the tint, 0 to 1.
     """
     shown = frame.copy()
+    left, top, columns, rows = cv2.boundingRect(ids)  # of the objects; the rest stays as it is
+    place = slice(top, top + rows), slice(left, left + columns)
+    part, ids = frame[place], ids[place]
     for number in np.unique(ids[ids > 0]):
         colour, mask = object_colour(int(number)), ids == number
-        shown[mask] = ((1 - opacity) * frame[mask] + opacity * np.array(colour)).astype(np.uint8)
+        tinted = (1 - opacity) * part[mask] + opacity * np.array(colour)
+        shown[place][mask] = tinted.astype(np.uint8)
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         width = max(round(frame.shape[1] / 600), 1)
-        cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA)
+        cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA, offset=(left, top))
     return shown

@@ -14,11 +14,11 @@ from e3sn_lib.data.sources import TrainSets, open_train_sets, verify
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.model.network import build_model, count_parameters
-from e3sn_lib.profiles.identity import run_name
 from e3sn_lib.training.state import CHECKPOINT, FINAL
 from e3sn_study.bench.planning import GPUS, PhaseCost, StepCost, count_step, gpu_estimate, phases, state_bytes, step_seconds
 from e3sn_study.bench.sampling_cost import LARGEST_SHARE, free_memory_mb
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone
+from e3sn_study.records.entries import files_of, run_folder
 
 SMALL = 8
 """Pairs of a step up to which the faster of two is taken."""
@@ -96,7 +96,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         f"{torch.get_num_threads()} threads, pairs prepared by {profile.data.workers or 'the same'} process(es); memory: peak "
         f"{peak_memory_bytes() / 1e9:.2g} GB in the steps timed here, {free_memory_mb() / 1e3:.3g} GB still free"
     )
-    folder = runs / run_name(profile, opened)
+    folder = run_folder(runs, profile, opened, files_of(profile, opened))
     return DryRun(sets, problems, notes, table, _gpu_table(costs, batch), _files(folder, profile, count_parameters(model), held))
 
 

@@ -13,14 +13,13 @@ import torchvision
 from torch import nn
 
 from e3sn_lib.config import Profile, StageConfig
-from e3sn_lib.data.pairs import Batch, PairDataset, collate
+from e3sn_lib.data.pairs import Batch, PairDataset, Source, collate
 from e3sn_lib.errors import InputError
 from e3sn_lib.losses import compute_losses
 from e3sn_lib.model.device import autocast, best_device, precision_of
 from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.training.loop import Source
 from e3sn_lib.training.schedule import build_optimiser, parameter_groups, set_trainable
 
 RATE = 1e-8

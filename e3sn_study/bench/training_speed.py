@@ -12,11 +12,12 @@ import pandas as pd
 from torch import Tensor
 
 from e3sn_lib.config import Precision, Profile, StageConfig
+from e3sn_lib.data.pairs import Source
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.profiles.loading import load_profile
-from e3sn_lib.training.loop import Source, Trainer
+from e3sn_lib.training.loop import Trainer
 from e3sn_study.bench.planning import phases
 from e3sn_study.bench.steps import Stepper, StepTime, first_batch, initialise_backbone
 

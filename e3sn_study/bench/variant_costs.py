@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
+from e3sn_lib.data.pairs import Source
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.training.loop import Source
 from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.planning import phases
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone

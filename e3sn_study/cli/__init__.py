@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import available_profiles, available_variants
-from e3sn_study.cli import bench, models, study, track
+from e3sn_study.cli import bench, export, models, study, track
 
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the indices too, and open some "
@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options)
     except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
         print(f"e3sn {options.command}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
+            raise
+        print(f"e3sn {options.command}: this needs {error.name}; pip install 'e3sn-study[study]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"\ne3sn {options.command}: {str(stop) or 'interrupted'}", file=sys.stderr)
@@ -88,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     add_profile(command)
     command.set_defaults(profile="")  # a model's own
     command.add_argument("--run", dest="run_folder", type=Path, metavar="RUN", help="folder of a finished run")
-    command.add_argument("--model", type=Path, help="a trained model (model.safetensors)")
+    command.add_argument("--model", type=Path, help="a trained model (model.safetensors), or an exported folder")
+    track.add_backend(command)
     command.add_argument("--benchmark", default="davis2016")
     command.add_argument("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     command.add_argument("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
@@ -100,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help="folder of a finished run")
     command.add_argument("--report", default="", help="folder of the results that it is on record in (default: reports/PROFILE)")
     command.add_argument("--out", type=Path, default=Path("models"), help="folder for model and card (default: models)")
+    export.add_arguments(add("export", export.export))
     command = add("convert", models.convert)
     command.add_argument("layout", choices=["siammask"])
     command.add_argument("checkpoint", type=Path)

@@ -6,14 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from e3sn_lib.config import Profile
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.cli.study import data_root
 
 if TYPE_CHECKING:
-    from e3sn_lib.training.loop import Source
+    from e3sn_lib.data.pairs import Source
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -29,7 +27,7 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
     from e3sn_lib.files import write_csv
     from e3sn_lib.training.provenance import environment
     from e3sn_study.bench.training_speed import bench_training
-    from e3sn_study.records import TRAINING_SPEED
+    from e3sn_study.records.store import write_record
 
     table = bench_training(profile, sources, options.batch, options.steps or 4)
     shown = table.assign(
@@ -43,11 +41,14 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
     if options.out:
         write_csv(options.out, table)
     if options.report:
-        write_csv(options.report / "results" / TRAINING_SPEED, table.assign(batch=options.batch, machine=environment()["machine"]))
+        table = table.assign(batch=options.batch, machine=environment()["machine"])
+        write_record(options.report / "results" / "training_speed.csv", table)
     return 0
 
 
 def _bench_precision(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
+    import pandas as pd
+
     from e3sn_lib.files import write_csv
     from e3sn_study.bench.training_speed import expected_seconds, precision_difference, precision_profile, train_precisions
     from e3sn_study.figures import precision_curves, save_figure

@@ -6,16 +6,21 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile
+from e3sn_study.checkout import open_tracker
 from e3sn_study.cli.study import data_root
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score anyone's PNG masks, or a run's or a model's own on a benchmark."""
+    import pandas as pd
+
     from e3sn_lib.metrics.scoring import summarise, write_official_csvs
 
     scores, out, seconds = _given_masks(options) if options.masks else _model_masks(options)
@@ -52,27 +57,32 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
 def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
     """As `_given_masks`, of masks that are made first."""
+    import pandas as pd
+
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.files import write_csv
-    from e3sn_lib.model.weights import load_model
-    from e3sn_lib.tracking.tracker import Tracker
+    from e3sn_lib.model.weights import load_profile_of
     from e3sn_lib.training.state import FINAL
-    from e3sn_study.evaluation.benchmark import MODEL, score_written, write_masks
+    from e3sn_study.evaluation.benchmark import frame_scores, write_masks
+    from e3sn_study.records.schema import MODEL
 
     if bool(options.run_folder) == bool(options.model):
         raise InputError("give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with --annotations DIR")
-    model, own = load_model(options.run_folder / FINAL if options.run_folder else options.model)
-    profile = load_profile(options.profile) if options.profile else own
+    path = options.run_folder / FINAL if options.run_folder else options.model
+    tracker = open_tracker(path, options.backend, "fp32", options.threads)
+    named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
+    profile = load_profile(named) if named else load_profile_of(path)
     root = data_root(options) or profile.data.root
     sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
-    tracker, timed = Tracker(model, own.track), []
-    for number, sequence in enumerate(sequences, start=1):
-        timed.append(write_masks(tracker, sequence, out))
-        print(f"{number}/{len(sequences)} {sequence.name}: {timed[-1]['seconds_tracking'].sum():.1f} s of tracking")
+    timed = []
+    for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
+        timed.append(timing)
+        name, seconds = timing[["sequence", "seconds_tracking"]].iloc[0]
+        print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
     write_csv(out / "speed.csv", pd.concat(timed))
     started = time.perf_counter()
-    scores = pd.concat([score_written(out / MODEL, sequence) for sequence in sequences], ignore_index=True)
+    scores = pd.concat([frame_scores(out / MODEL, sequence) for sequence in sequences], ignore_index=True)
     return scores, out, time.perf_counter() - started
 
 

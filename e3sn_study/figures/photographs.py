@@ -20,7 +20,8 @@ from e3sn_lib.files import read_image
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, box_from_mask
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.tracking.video import object_colour, overlay
-from e3sn_study.evaluation.inspection import Answers, read_masks
+from e3sn_study.evaluation.benchmark import read_masks
+from e3sn_study.evaluation.inspection import Answers
 from e3sn_study.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled, wrapped
 
 Image = NDArray[np.uint8]

@@ -16,8 +16,7 @@ from PIL import Image
 
 from e3sn_lib.files import as_webp
 from e3sn_lib.tracking.video import read_frames
-from e3sn_study.records import NOT_RUN
-from e3sn_study.tables.cells import numeric_columns, plain_markdown
+from e3sn_study.tables.cells import NOT_RUN, numeric_columns, plain_markdown
 
 Row = dict[str, Any]
 SCALE = 0.74
@@ -135,4 +134,4 @@ HTML = Environment(
     lstrip_blocks=True,
 )
 HTML.filters |= {"prose": prose, "parts": parts}
-MARKDOWN = HTML.overlay(autoescape=False, finalize=plain_markdown)
+MARKDOWN = HTML.overlay(autoescape=False, finalize=plain_markdown, keep_trailing_newline=True)

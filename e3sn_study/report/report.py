@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,20 +19,16 @@ from e3sn_lib.files import write_csv, write_text
 from e3sn_study.notebooks import remote_loads
 from e3sn_study.records import (
     BENCHMARKS,
-    NOT_RUN,
     REFERENCE,
     VARIANTS,
-    is_synthetic,
-    main_runs,
-    percent,
-    read_runs,
+    Records,
     reference,
-    scope,
     without_folders,
 )
+from e3sn_study.records.schema import NETWORKS
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
-from e3sn_study.tables.cells import RECOMPUTED, to_markdown
+from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown
 from e3sn_study.tables.deviations import chosen, deviations, set_label
 from e3sn_study.tables.tables import TABLES, short_table1
 
@@ -61,10 +56,12 @@ def build_report(report: Path, profile: Profile) -> Path:
     Raises:
         InputError: a file of record is broken, or the page would load something from elsewhere.
     """
-    tables = {name: make(report / "results") for name, make in TABLES.items()}
+    records = Records(report / "results")
+    tables = {name: make(records) for name, make in TABLES.items()}
     tables["deviations"] = deviations(profile)
-    _write_tables(report, tables, profile)
-    page = HTML.get_template("page.html.j2").render(_context(report, profile, tables))
+    _write_tables(report, records.synthetic, tables, profile)
+    context = _context(report, records, profile, tables)
+    page = HTML.get_template("page.html.j2").render(context)
     if loads := remote_loads(page):
         raise InputError(f"the report page would load {loads[0]} when it is read; embed it instead")
     write_text(report / "index.html", page)
@@ -76,19 +73,18 @@ def readme_report(reports: Path) -> Path | None:
     scored = [
         reports / name
         for name in ("paper", "cpu", "smoke")
-        if scope(reports / name / "results", "davis2016")
+        if Records(reports / name / "results").scope("davis2016")
     ]
     return scored[0] if scored else None
 
 
 def readme_table(readme: Path, report: Path) -> str:
     """Return what stands between the README's marks: a short Table 1 and where the rest is."""
-    results = report / "results"
-    table, runs = short_table1(results), read_runs(results)
-    main = runs[runs["run"].isin(main_runs(runs, "e3sn"))]
-    saw = len(main) and not is_synthetic(results)
+    records = Records(report / "results")
+    table, main = short_table1(records), records.rows(records.main_runs("e3sn"))
+    saw = len(main) and not records.synthetic
     sets = [f"{each['name']} ({each['tracks']:,})" for each in main["data"].iloc[0]] if saw else []
-    return MARKDOWN.get_template("readme.md.j2").render(
+    content = MARKDOWN.get_template("readme.md.j2").render(
         title=table.attrs["title"],
         table=to_markdown(table),
         notes=table.attrs["notes"],
@@ -96,6 +92,7 @@ def readme_table(readme: Path, report: Path) -> str:
         sets=", ".join(sets),
         page=Path(os.path.relpath(report / "index.html", readme.parent)).as_posix(),
     )
+    return content.rstrip()
 
 
 def update_readme(readme: Path, report: Path) -> bool:
@@ -119,10 +116,11 @@ def update_readme(readme: Path, report: Path) -> bool:
     return updated != content
 
 
-def _write_tables(report: Path, tables: dict[str, pd.DataFrame], profile: Profile) -> None:
+def _write_tables(
+    report: Path, synthetic: bool, tables: dict[str, pd.DataFrame], profile: Profile
+) -> None:
     """Write each table as Markdown and CSV, under names that say if the results are synthetic."""
-    synthetic, folder = is_synthetic(report / "results"), report / "tables"
-    pages = sorted((report / "notebooks").glob("*.html"))
+    folder, pages = report / "tables", sorted((report / "notebooks").glob("*.html"))
     for name, table in tables.items():
         stem = f"{name}_synthetic" if synthetic and name not in ABOUT_NO_SCORES else name
         for other in {name, f"{name}_synthetic"} - {stem}:
@@ -148,59 +146,49 @@ def _command(table: str, profile: str, notebooks: list[str]) -> str:
     return f"make reproduce PROFILE={profile}{only}"
 
 
-def _context(report: Path, profile: Profile, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def _context(
+    report: Path, records: Records, profile: Profile, tables: dict[str, pd.DataFrame]
+) -> dict[str, Any]:
     """Return everything that the template of the page names."""
-    results, failures = report / "results", report / "what_did_not_work.md"
-    runs, words = read_runs(results), sections.in_words(results)
-    packages = runs.get("packages", pd.Series(dtype=object)).dropna()
-    own_texts = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
+    runs, words, claims = records.runs, sections.in_words(records), tables["claims"]
+    packages = runs["packages"].dropna()
+    failures = report / "what_did_not_work.md"
+    own_text = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
+    networks = records.table("networks", NETWORKS).replace({"variant": VARIANTS})
     return {
         "profile": profile,
         "settings": profile.to_dict(),
-        "synthetic": is_synthetic(results),
+        "synthetic": records.synthetic,
         "style": Markup((REFERENCE / "report.css").read_text()),  # noqa: S704 our own file
         "drawing": Markup((REFERENCE / "network.svg").read_text()),  # noqa: S704 our own file
-        "failures": Markup(own_texts),  # noqa: S704 mistune escapes
+        "failures": Markup(own_text),  # noqa: S704 mistune escapes
         "texts": {
             key: [each["text"] for each in chosen(entries, profile)]
             for key, entries in reference("report").items()
         },
-        **sections.answer(tables["claims"]),
-        "tiles": sections.tiles(tables["table1"], scope(results, "davis2016"), tables["claims"]),
+        **sections.answer(claims),
+        "tiles": sections.tiles(tables["table1"], records.scope("davis2016"), claims),
         "tables": {name: _shown(table, words) for name, table in tables.items()},
         "words": words,
-        "figures": sections.figures(report),
+        "figures": sections.figures(report, records.synthetic),
         "next_figure": itertools.count(1).__next__,
-        "slider": _json(results / "slider.json"),
-        "networks": _networks(results),
+        "slider": records.slider,
+        "networks": networks.to_dict("records"),
         "set_label": set_label,
         "percent": percent,
         "kinds": KINDS,
         "benchmarks": BENCHMARKS,
         "opened": sorted({(each["name"], each["tracks"]) for of in runs["data"] for each in of}),
-        "missing": sorted({without_folders(each) for of in runs.get("absent", []) for each in of}),
-        "notebooks": _notebooks(report),
+        "missing": sorted({without_folders(each) for of in runs["absent"] for each in of}),
+        "notebooks": _notebooks(report, records),
         "versions": packages.iloc[-1] if len(packages) else {},
-        "last_run": max(runs.get("date", []), default="")[:10] or NOT_RUN,
+        "last_run": max(runs["date"], default="")[:10] or NOT_RUN,
     }
 
 
-def _json(path: Path) -> Any:
-    """Return a file's content, None where there is no file."""
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _networks(results: Path) -> list[Row]:
-    """Return the rows of ``networks.csv``, with the variants as the paper calls them."""
-    path = results / "networks.csv"
-    rows = pd.read_csv(path, dtype={"levels": str}) if path.is_file() else pd.DataFrame()
-    return rows.replace({"variant": VARIANTS}).to_dict("records")
-
-
-def _notebooks(report: Path) -> list[Row]:
+def _notebooks(report: Path, records: Records) -> list[Row]:
     """Return the notebooks by name: status, seconds, and the executed page where there is one."""
-    ended = (_json(report / "results" / "manifest.json") or {"notebooks": []})["notebooks"]
-    found = {each["name"]: each for each in ended}
+    found = {each["name"]: each for each in records.notebooks}
     pages = {page.stem: f"notebooks/{page.name}" for page in (report / "notebooks").glob("*.html")}
     unknown = {"status": "not on record", "seconds": None}
     return [

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
-from e3sn_study.records import MEANS, NOT_RUN, VARIANTS, is_synthetic, read_runs, reference
+from e3sn_study.records import MEANS, VARIANTS, Records, reference
 from e3sn_study.report.page import CLIPS, parts, picture
-from e3sn_study.tables.cells import PAPER_GPU
+from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU
 from e3sn_study.tables.costs import PAPER_PAIRS
 
 VERDICTS = {
@@ -61,14 +61,13 @@ def tiles(table1: pd.DataFrame, extent: str, claims: pd.DataFrame) -> list[tuple
     ]
 
 
-def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
+def figures(report: Path, synthetic: bool) -> dict[str, list[dict[str, Any]]]:
     """Return figures and clips by the table or section they belong to, as ``figures.yaml`` says."""
     known = reference("figures")
     order = {name: place for place, name in enumerate(known)}
     files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", *CLIPS)]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
     files.sort(key=lambda path: (order.get(names[path], len(order)), path.name))
-    synthetic = is_synthetic(report / "results")
     found: dict[str, list[dict[str, Any]]] = {}
     for path in files:
         entry = known.get(names[path], {"beside": "pictures", "caption": names[path]})
@@ -79,7 +78,7 @@ def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def in_words(results: Path) -> Callable[[str], str]:
+def in_words(records: Records) -> Callable[[str], str]:
     """Return a function that puts names of runs and settings within a text into words."""
     phrases, known = dict(reference("words")["phrases"]), reference("words")["settings"]
 
@@ -95,7 +94,7 @@ def in_words(results: Path) -> Callable[[str], str]:
         text = re.sub(rf"({_SETTING}) (?={_SETTING})", r"\1, ", text)
         return re.sub(_SETTING, setting, text)
 
-    for run in read_runs(results).to_dict("records"):
+    for run in records.runs.to_dict("records"):
         changed = dict.fromkeys([f"train.pairs={run['pairs']}", *run["settings"].split()])
         label = VARIANTS.get(run["variant"], run["variant"])
         phrases[run["run"]] = f"{label}, {words(' '.join(changed))}, seed {run['seed']}"

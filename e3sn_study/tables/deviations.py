@@ -17,7 +17,8 @@ from jinja2 import Environment, StrictUndefined
 from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
-from e3sn_study.records import percent, reference
+from e3sn_study.records import reference
+from e3sn_study.tables.cells import percent
 from e3sn_study.tables.costs import PAPER_PAIRS
 
 COLUMNS = {

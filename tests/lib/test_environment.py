@@ -150,6 +150,30 @@ def test_native_bf16_is_a_cpu_flag(monkeypatch, cpuinfo, native):
     assert device.has_native_bf16() is native
 
 
+@pytest.mark.parametrize(("native", "faster", "name"), [(1, 1, "bfloat16"), (1, 0, "float32"), (0, 1, "float32")])
+def test_auto_is_bf16_where_it_is_native_and_faster(monkeypatch, native, faster, name):
+    monkeypatch.setattr(device, "has_native_bf16", lambda kind: bool(native))
+    monkeypatch.setattr(device, "bf16_is_faster", lambda: bool(faster))
+    assert device.precision_of("auto", torch.device("cpu")) == getattr(torch, name)
+
+
+def test_the_faster_type_is_measured_once_and_not_drawn(monkeypatch):
+    """With a clock that gives the turns of one type ten times the seconds of the other."""
+    for slow in (torch.float32, torch.bfloat16):
+        now = [0.0]
+
+        def convolve(features, kernel, padding, slow=slow, now=now):
+            now[0] += 10.0 if features.dtype == slow else 1.0
+
+        monkeypatch.setattr(device.time, "perf_counter", lambda now=now: now[0])
+        monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
+        before = torch.get_rng_state()
+        device.bf16_is_faster.cache_clear()
+        assert device.bf16_is_faster() is (slow == torch.float32)
+        assert torch.equal(before, torch.get_rng_state())
+    device.bf16_is_faster.cache_clear()
+
+
 def test_peak_memory_grows_with_what_is_held():
     code = (
         "import numpy; from e3sn_lib.model.device import peak_memory_bytes as peak;"

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,9 @@ from e3sn_lib.config import Profile
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.model.network import build_model
 from e3sn_lib.model.weights import save_model
-from e3sn_lib.tracking import tracker
+from e3sn_lib.tracking import backends, tracker
 from e3sn_lib.tracking.video import read_frames
+from e3sn_study import checkout
 from e3sn_study.checkout import REPORTS
 from e3sn_study.cli import main, track
 
@@ -297,7 +299,8 @@ class TestTrack:
         def interrupt_at_third(*arguments: object, **settings: bool) -> object:
             taken.append(1)
             if len(taken) == 3:
-                signal.raise_signal(number)
+                os.kill(os.getpid(), number)
+                time.sleep(0.2)  # this thread is not the main one, which has to notice
             return step(*arguments, **settings)  # type: ignore[arg-type]
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_at_third)
@@ -312,8 +315,9 @@ class TestTrack:
         self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupt_twice(*arguments: object, **settings: bool) -> object:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
             raise AssertionError
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_twice)
@@ -325,11 +329,12 @@ class TestTrack:
     def test_the_shipped_model_is_the_default(
         self, run: Run, refused, frames: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(track, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
+        monkeypatch.setattr(checkout, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
+        monkeypatch.setattr(backends, "PACKAGED", tmp_path / "none")
         line = refused("track", frames, "--box", BOX, "--out", "out")
         assert "there is no models/e3sn.safetensors; give --weights FILE, or train one: e3sn train" in line
         (tmp_path / "models").mkdir()
-        shutil.copyfile(tiny_model_file, track.SHIPPED)
+        shutil.copyfile(tiny_model_file, checkout.SHIPPED)
         assert run("track", frames, "--box", BOX, "--out", "out").status == 0
         assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from e3sn_lib.config import Profile
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
+from e3sn_study.records import Records
 from e3sn_study.report.report import build_report, readme_table
 from e3sn_study.report.shipping import model_card
 
@@ -50,7 +51,7 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     results, file_name = report / "results", name.replace("/", "|")
     settings = load_profile("cpu").to_dict() | {"name": file_name, "title": name}
     settings["data"]["train"][0] |= {"path": [name], "hold_out": [name]}
-    run = f"made-{name}-seed0"
+    run = f"made-{file_name}-seed0"
     record = {"precision": name, "packages": {name: name}, "absent": [name]}
     written = add_run(results, overrides=[f"{name}={name}"], machine=name, data=name, title=name, **record)
     other = add_run(results, variant=file_name, machine=name, data=name, title=name, **record)
@@ -58,9 +59,10 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     content = json.loads(path.read_text()) | {"run": run, "profile": name}
     content["environment"] |= {"commit": name, "date": name}
     path.write_text(json.dumps(content))
+    path.rename(path.with_name(f"{run}.json"))
     add_scores(results, other, 0.5, sequences=[name, *VAL])
     add_scores(results, "", 0.2, method=name, sequences=[name, *VAL])
-    add_speed(results, other, 10)
+    add_speed(results, other, 10, sequences=[name, *VAL])
     (results / "davis2017").mkdir()
     (results / "davis2017" / "not_run.txt").write_text(name)
     lacking = pd.DataFrame([{"method": name, "reason": name}])
@@ -68,7 +70,7 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     labels = pd.DataFrame([{"sequence": VAL[0], "attributes": name.replace(" ", "")}])
     labels.to_csv(results / "davis2016" / "attributes.csv", index=False)
     (results / "crops").mkdir()
-    crops = {"set": name, "mask_iou": [0.1, 0.2], "box_iou": 0.5, "size": [1.0, 2], "predicted_size": [1.0, 2]}
+    crops = {"set": name, "pair": [0, 1], "mask_iou": [0.1, 0.2], "box_iou": 0.5, "size": [1.0, 2], "predicted_size": [1.0, 2]}
     pd.DataFrame(crops).to_csv(results / "crops" / f"{file_name}.csv", index=False)
     check = pd.DataFrame([[name, name, 0.1, 0.2, 3]], columns=["check", "source", "largest", "tolerance", "cases"])
     check.to_csv(results / "checks.csv", index=False)
@@ -76,7 +78,7 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     columns = ["variant", "backbone", "levels", "stages", "parameters", "multiply_adds"]
     network.set_axis(columns, axis=1).to_csv(results / "networks.csv", index=False)
     frame = {"number": 0, "j": None, "image": "", "box": [0, 0, 0, 0], "mask": "", "truth": ""}
-    (results / "slider.json").write_text(json.dumps([{"name": file_name, "size": [2, 2], "frames": [frame]}]))
+    (results / "slider.json").write_text(json.dumps({"videos": [{"name": file_name, "size": [2, 2], "frames": [frame]}]}))
     notebook = {"name": name, "status": name, "seconds": 1.0}
     (results / "manifest.json").write_text(json.dumps({"notebooks": [notebook]}))
     (report / "notebooks").mkdir()
@@ -95,7 +97,7 @@ def pages(report: Path, name: str) -> dict[str, Counter[str]]:
     file = report / f"{name.replace('/', '|')}.safetensors"
     file.touch()
     written = {path.stem: path.read_text() for path in (report / "tables").glob("*.md")}
-    written["card"] = model_card(report / "results", run, profile, file)
+    written["card"] = model_card(Records(report / "results"), run, profile, file)
     written["readme"] = readme_table(report / "README.md", report)
     shown = {key: str(mistune.html(text)) for key, text in written.items()} | {"page": (report / "index.html").read_text()}
     assert name.split()[0].strip("`")[:4] in written["card"].replace("&lt;", "<")

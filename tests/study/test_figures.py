@@ -31,7 +31,7 @@ from e3sn_lib.tracking.video import OBJECT_COLOURS
 from e3sn_study import figures
 from e3sn_study.evaluation.inspection import Answers
 from e3sn_study.figures.style import LEVEL_COLOURS, VARIANT_COLOURS
-from e3sn_study.records import reference
+from e3sn_study.records import Records, reference
 
 J = {name: 0.3 + index / 40 for index, name in enumerate(VAL)}
 
@@ -177,7 +177,7 @@ def test_sampling_cost_tells_measured_from_estimated() -> None:
 
 
 def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: Path) -> None:
-    figure = figures.ladder(results)
+    figure = figures.ladder(Records(results))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     widths = dict(zip(names, (right for _, _, right, _ in boxes(figure.axes[0])), strict=True))
     mean = 100 * np.mean(list(J.values()))
@@ -190,11 +190,11 @@ def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: 
 
 def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), J, sequences=VAL[:4])
-    assert "paper" not in texts(figures.ladder(tmp_path))
+    assert "paper" not in texts(figures.ladder(Records(tmp_path)))
 
 
 def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
-    figure = figures.per_sequence(results)
+    figure = figures.per_sequence(Records(results))
     axes = figure.axes[0]
     order = [label.get_text() for label in axes.get_yticklabels()]
     assert order == sorted(J, key=lambda name: -J[name])
@@ -205,7 +205,7 @@ def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
 
 
 def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
-    j, f = figures.thresholds(results).axes[0].lines[:2]
+    j, f = figures.thresholds(Records(results)).axes[0].lines[:2]
     mean = 100 * np.mean(list(J.values()))
     assert list(j.get_xdata()) == [0.3, 0.5, 0.6]
     assert list(j.get_ydata()) == pytest.approx([mean + 3, mean + 2, mean - 5])
@@ -213,16 +213,16 @@ def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
 
 
 def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
-    figure = figures.gains(results, "e3sn", "e3sn-s")
+    figure = figures.gains(Records(results), "e3sn", "e3sn-s")
     bars = [box for box in boxes(figure.axes[0]) if box[3] - box[1] == pytest.approx(0.66)]
     assert [right for _, _, right, _ in bars] == pytest.approx([2.0] * len(VAL))
     assert "J: +2.0 (+2.0 to +2.0)" in texts(figure)
 
 
 @pytest.mark.parametrize("draw", [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains])
-def test_without_scores_a_figure_says_what_to_do(draw: Callable[[Path], Figure], tmp_path: Path) -> None:
+def test_without_scores_a_figure_says_what_to_do(draw: Callable[[Records], Figure], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run of e3sn has been scored on davis2016"):
-        draw(tmp_path)
+        draw(Records(tmp_path))
 
 
 def test_j_over_time_starts_at_the_first_scored_frame() -> None:

@@ -24,12 +24,11 @@ from e3sn_lib.files import write_mask
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.windows import Cells
+from e3sn_study.evaluation.benchmark import frame_scores, read_masks
 from e3sn_study.evaluation.inspection import (
-    frame_scores,
     level_answers,
     overlaid,
     predict_windows,
-    read_masks,
     slider_frames,
     spread_by_score,
 )

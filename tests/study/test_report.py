@@ -22,11 +22,12 @@ from e3sn_lib.profiles.loading import load_profile, profile_from_dict
 from e3sn_lib.tracking.clip import write_clip
 from e3sn_study.bench.variant_costs import network_sizes
 from e3sn_study.notebooks import remote_loads
-from e3sn_study.records import NOT_RUN, reference
+from e3sn_study.records import Records, reference
 from e3sn_study.report import page as page_pieces
 from e3sn_study.report.page import HTML, picture, prose, view
 from e3sn_study.report.report import MARKS, build_report, readme_report, readme_table, update_readme
 from e3sn_study.report.sections import in_words
+from e3sn_study.tables.cells import NOT_RUN
 from e3sn_study.tables.deviations import deviations, profiles_of
 from e3sn_study.tables.tables import TABLES, table1
 
@@ -255,7 +256,7 @@ def test_rows_that_were_not_run_are_folded() -> None:
 def test_names_of_runs_and_settings_are_put_into_words(tmp_path: Path) -> None:
     plain = add_run(tmp_path)
     changed = add_run(tmp_path, "e3sn-s", 1, pairs=2000, overrides=["train.pairs=2000", "model.levels=[3,4]"])
-    words = in_words(tmp_path)
+    words = in_words(Records(tmp_path))
     assert words(f"{plain}: best") == "E3SN, 12,000 pairs, seed 0: best"
     assert words(changed) == "E3SN only S, 2,000 pairs, levels 3,4, seed 1"
     assert words("runs with train.pairs=2000 train.unfreeze_at=1: short") == "runs with 2,000 pairs, backbone frozen: short"
@@ -265,7 +266,7 @@ def test_names_of_runs_and_settings_are_put_into_words(tmp_path: Path) -> None:
 def test_the_page_carries_the_frames_of_the_slider(report: Path, smoke: Profile) -> None:
     frame = {"number": 3, "j": 61.2, "image": "UklGRg==", "box": [1, 2, 3, 4], "mask": "M0 0 1 1 2 0Z", "truth": ""}
     videos = [{"name": "</script>", "size": [8, 6], "frames": [frame]}]
-    (report / "results" / "slider.json").write_text(json.dumps(videos))
+    (report / "results" / "slider.json").write_text(json.dumps({"videos": videos}))
     page = build_report(report, smoke).read_text()
     content = page[page.index('id="frames">') + 12 :]
     assert json.loads(content[: content.index("</script>")]) == videos
@@ -328,7 +329,7 @@ def test_pieces_of_the_page() -> None:
     assert MACROS.verdict("partly (one seed)") == '<span class="v partly">partly</span><small>one seed</small>'
     assert MACROS.verdict("not reproduced") == '<span class="v not">not reproduced</span>'
     assert MACROS.verdict("not testable here (not run)").startswith('<span class="v untested">')
-    row = MACROS.grid(view(table1(Path("nowhere")).head(1)[["Method", "J-Mean"]], lambda _: "ours"))
+    row = MACROS.grid(view(table1(Records(Path("nowhere"))).head(1)[["Method", "J-Mean"]], lambda _: "ours"))
     assert '<tr class="ours"><td class="t">OnAVOS</td><td class="n">86.1</td></tr>' in row
 
 

@@ -79,16 +79,15 @@ def test_shipping_again_gives_the_same_bytes(finished: tuple[Path, Path], tmp_pa
     assert ((tmp_path / "again" / path.name).read_bytes(), (tmp_path / "again" / card.name).read_bytes()) == before
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])
-def test_weights_that_are_not_finite_do_not_ship(
-    tiny_model: E3SN, tiny_profile: Callable[..., Profile], finished: tuple[Path, Path], tmp_path: Path, value: float
+def test_weights_beyond_half_precision_do_not_ship(
+    tiny_model: E3SN, tiny_profile: Callable[..., Profile], finished: tuple[Path, Path], tmp_path: Path
 ) -> None:
     model = deepcopy(tiny_model)
     weight = next(weight for weight in model.parameters() if weight.dim() > 1)
     with torch.no_grad():
-        weight[(0,) * weight.dim()] = value  # 1e5 is beyond half precision
+        weight[(0,) * weight.dim()] = 1e5
     save_model(finished[0] / "model.safetensors", model, tiny_profile())
-    with pytest.raises(InputError, match="is not finite in half precision"):
+    with pytest.raises(InputError, match=r"are not finite: backbone\.conv1\.weight"):
         ship(*finished, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
