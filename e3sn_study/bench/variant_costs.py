@@ -9,16 +9,46 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Batch, Source
-from e3sn_lib.model.network import build_model
+from e3sn_lib.model.network import build_model, count_parameters
+from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
 
 COLUMNS = ("variant", "part", "stage", "backbone", "share", "seconds")
+
+
+def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
+    """Count parameters and work of each network.
+
+    Args:
+        profiles: of each variant.
+
+    Returns:
+        One row per variant: variant, backbone, levels (of the mask), stages (of training), parameters,
+        and multiply_adds for one object in one frame: search features, location and one mask.
+    """
+    rows = []
+    for variant, profile in profiles.items():
+        model = build_model(profile.model).eval()
+        centre = Cells(*(torch.tensor([index]) for index in (0, 12, 12)))
+        with torch.inference_mode():
+            template = model.encode_template(torch.zeros(1, 3, 127, 127))
+            with FlopCounterMode(display=False) as counter:
+                search = model.encode_search(torch.zeros(1, 3, 255, 255))
+                model.locate(template, search)
+                model.segment(template, search, centre)
+        levels = ", ".join(map(str, profile.model.levels))
+        counts = (count_parameters(model), counter.get_total_flops() // 2)
+        rows.append((variant, profile.model.backbone, levels, ", ".join(profile.stages), *counts))
+    columns = ["variant", "backbone", "levels", "stages", "parameters", "multiply_adds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def variant_costs(

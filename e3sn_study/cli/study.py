@@ -29,8 +29,11 @@ def add_reproduce(command: argparse.ArgumentParser) -> None:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
+    from e3sn_lib.files import write_csv
+    from e3sn_study.bench.variant_costs import network_sizes
     from e3sn_study.notebooks import run_all, to_html
     from e3sn_study.runs import Study
+    from e3sn_study.tables.deviations import profiles_of
 
     study = Study.open(
         options.profile, data_root(options), options.runs, options.report, options.seed, options.set
@@ -38,6 +41,7 @@ def reproduce(options: argparse.Namespace) -> int:
     profile = study.load()
     sources = _notebooks(options.only)
     study.train_sets()
+    write_csv(study.results / "networks.csv", network_sizes(profiles_of(profile)))
     if outdated := study.set_aside_outdated():
         print(
             f"{len(outdated)} runs on record are of other settings or data; their records are "
