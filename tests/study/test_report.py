@@ -20,12 +20,9 @@ from remote_loads import remote_loads
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
-<<<<<<< HEAD
 from e3sn_lib.tracking.clip import write_clip
 from e3sn_study.bench.variant_costs import network_sizes
-=======
 from e3sn_study.checkout import REPORTS
->>>>>>> bench
 from e3sn_study.records import Records, reference
 from e3sn_study.report import page as page_pieces
 from e3sn_study.report.page import HTML, picture, prose, view
