@@ -1,4 +1,7 @@
-"""The three losses of equation 3. Functions of tensors; they know neither network nor training loop."""
+"""The three losses of equation 3, as functions of tensors.
+
+The losses know the network's outputs. They do not know how it is trained.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3sn_lib.config import Profile, StageConfig
-from e3sn_lib.geometry import TEMPLATE_SIZE
+from e3sn_lib.geometry import TEMPLATE_SIZE, window_corner
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.model.windows import Cells, gather_windows
 
@@ -18,21 +21,31 @@ if TYPE_CHECKING:
 
 
 class Counts(NamedTuple):
-    """Over how many each loss is a mean; of a whole batch where its parts are computed apart: their losses then add up to its."""
+    """The denominators of the losses, each a tensor of one number.
+
+    A batch that is computed in parts has counts of the whole batch. The losses of its parts then
+    add up to the loss of the batch.
+    """
 
     positives: Tensor
-    """Anchors."""
+    """Anchors with label 1."""
     negatives: Tensor
-    """Anchors."""
+    """Anchors with label 0."""
     images: Tensor
     windows: Tensor
-    """Samples that the mask loss counts."""
+    """Candidate windows that the mask loss counts."""
     masks: Tensor
-    """Positive samples."""
+    """Positive candidate windows."""
 
 
 def count_targets(anchor_labels: Tensor, sample_labels: Tensor, negatives: str = "zero") -> Counts:
-    """What there is to learn from labels (B, 5, n, n) of anchors and (N,) of samples; `negatives` as in `mask_loss`."""
+    """Count what the losses are means over.
+
+    Args:
+        anchor_labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
+        sample_labels: (N,) labels of the candidate windows, +1, -1 or 0.
+        negatives: as in `mask_loss`.
+    """
     masks = (sample_labels > 0).sum()
     windows = (sample_labels != 0).sum() if negatives == "background" else masks
     images = torch.tensor(len(anchor_labels), device=anchor_labels.device)
@@ -40,30 +53,44 @@ def count_targets(anchor_labels: Tensor, sample_labels: Tensor, negatives: str =
 
 
 def classification_loss(logits: Tensor, labels: Tensor, counts: Counts | None = None) -> Tensor:
-    """Cross-entropy, half from positives and half from negatives (SiamRPN); a kind that is absent contributes 0.
+    """Return the cross-entropy, half from positives and half from negatives (SiamRPN).
+
+    A kind of anchor that is absent adds 0.
 
     Args:
         logits: (B, 2, 5, n, n), background first.
         labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
-        counts: of the whole batch, if this is a part of one.
+        counts: of the whole batch, if this is a part of it.
     """
     log_probability = logits.log_softmax(dim=1)
     positive, negative = labels == 1, labels == 0
-    over = (counts.positives, counts.negatives) if counts else (positive.sum().clamp(min=1), negative.sum().clamp(min=1))
-    return -0.5 * (log_probability[:, 1][positive].sum() / over[0] + log_probability[:, 0][negative].sum() / over[1])
+    if counts:
+        positives, negatives = counts.positives, counts.negatives
+    else:
+        positives, negatives = positive.sum().clamp(min=1), negative.sum().clamp(min=1)
+    object_loss = log_probability[:, 1][positive].sum() / positives
+    background_loss = log_probability[:, 0][negative].sum() / negatives
+    return -0.5 * (object_loss + background_loss)
 
 
 def regression_loss(
-    prediction: Tensor, target: Tensor, labels: Tensor, kind: str = "smooth_l1", beta: float = 1.0, counts: Counts | None = None
+    prediction: Tensor,
+    target: Tensor,
+    labels: Tensor,
+    kind: str = "smooth_l1",
+    beta: float = 1.0,
+    counts: Counts | None = None,
 ) -> Tensor:
-    """Distance of box offsets at positive anchors: summed over the 4 offsets, mean over an image's positives, mean over images.
+    """Return the distance of box offsets at positive anchors.
+
+    It is summed over the 4 offsets, then averaged over the positives of an image, then over images.
 
     Args:
         prediction, target: (B, 4, 5, n, n).
         labels: (B, 5, n, n), 1 at positives.
         kind: ``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code).
-        beta: where smooth L1 turns linear.
-        counts: of the whole batch, if this is a part of one.
+        beta: distance from which smooth L1 is linear.
+        counts: of the whole batch, if this is a part of it.
     """
     if kind == "l1":
         distance = (prediction - target).abs().sum(dim=1)
@@ -75,67 +102,111 @@ def regression_loss(
 
 
 def mask_loss(
-    logits: Tensor, pixel_labels: Tensor, sample_labels: Tensor, negatives: str = "zero", counts: Counts | None = None
+    logits: Tensor,
+    pixel_labels: Tensor,
+    sample_labels: Tensor,
+    negatives: str = "zero",
+    counts: Counts | None = None,
 ) -> Tensor:
-    """Eq. 4: logistic loss per pixel, weighted by (1 + y) / 2, as a mean over the counting samples and their pixels.
+    """Return the logistic loss per pixel, weighted by (1 + y) / 2 (eq. 4).
 
-    The mean (SiamMask) in place of the paper's sum over n keeps the weight 32 meaningful at any batch size. Pixels beyond the
-    search crop have label 0: they add the constant log 2 and no gradient.
+    It is a mean over the counted windows and over their pixels, as in SiamMask. The paper's sum
+    over n would change the meaning of the weight 32 with the batch size. Pixels beyond the search
+    crop have label 0: they add the constant log 2 and no gradient.
 
     Args:
-        logits: (N, S, S); smaller ones (the 63 px base head) are brought bilinearly to the labels' size.
+        logits: (N, S, S). Smaller ones (63 px, from the base head) are resized to the labels.
         pixel_labels: (N, 127, 127) m of eq. 4: +1 object, -1 background, 0 beyond the crop.
-        sample_labels: (N,) y of eq. 4: +1, -1, or 0 for fill-ins.
-        negatives: ``zero`` is eq. 4 literally; ``background`` teaches that a negative window holds no object.
-        counts: of the whole batch, if this is a part of one.
+        sample_labels: (N,) y of eq. 4: +1, -1, or 0 for a window that teaches nothing.
+        negatives: ``zero`` is eq. 4 as printed: negative windows have weight 0. With
+            ``background`` they teach that the window holds no object.
+        counts: of the whole batch, if this is a part of it.
     """
-    if logits.shape[-1] != pixel_labels.shape[-1]:
-        logits = F.interpolate(logits[:, None], size=pixel_labels.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+    logits = _resized_to(logits, pixel_labels)
     weight = (sample_labels > 0).to(logits.dtype)
     if negatives == "background":
         negative = (sample_labels < 0)[:, None, None]
         pixel_labels = torch.where(negative, -pixel_labels.abs(), pixel_labels)
         weight = (sample_labels != 0).to(logits.dtype)
-    per_sample = F.softplus(-pixel_labels * logits).mean(dim=(1, 2))
-    return (per_sample * weight).sum() / (counts.windows if counts else weight.sum().clamp(min=1))
+    per_window = F.softplus(-pixel_labels * logits).mean(dim=(1, 2))
+    return (per_window * weight).sum() / (counts.windows if counts else weight.sum().clamp(min=1))
 
 
 def mask_windows(masks: Tensor, cells: Cells, margin: int) -> Tensor:
-    """The candidate windows of search masks: (B, S, S) with +1 and -1 to (N, 127, 127), 0 beyond the crop.
+    """Cut the candidate windows out of search masks.
 
-    `margin` is how far the first window reaches beyond the crop (32 px for 255 px search crops).
+    Args:
+        masks: (B, S, S), +1 object and -1 background.
+        cells: N cells.
+        margin: pixels that the first window reaches beyond the crop (32 for 255 px crops).
+
+    Returns:
+        (N, 127, 127), 0 beyond the crop.
     """
-    top, left = 8 * cells.row - margin, 8 * cells.column - margin
+    top, left = window_corner(cells.row, margin), window_corner(cells.column, margin)
     return gather_windows(masks[:, None], cells.image, top, left, TEMPLATE_SIZE)[:, 0]
 
 
 def mask_iou(logits: Tensor, pixel_labels: Tensor, threshold: float = 0.0) -> Tensor:
-    """(N,) intersection over union of predicted (logit above threshold) and true masks; 1 where both are empty."""
-    if logits.shape[-1] != pixel_labels.shape[-1]:
-        logits = F.interpolate(logits[:, None], size=pixel_labels.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+    """Return the intersection over union of predicted and true masks.
+
+    Args:
+        logits: (N, S, S), resized as in `mask_loss`. Above `threshold` a pixel is of the object.
+        pixel_labels: (N, 127, 127), as in `mask_loss`.
+        threshold: a logit.
+
+    Returns:
+        (N,) values from 0 to 1; 1 where both masks are empty.
+    """
+    logits = _resized_to(logits, pixel_labels)
     predicted, true = (logits > threshold) & (pixel_labels != 0), pixel_labels > 0
     union = (predicted | true).sum(dim=(1, 2))
-    return torch.where(union > 0, (predicted & true).sum(dim=(1, 2)) / union.clamp(min=1), 1.0)
+    overlap = (predicted & true).sum(dim=(1, 2))
+    return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
+
+
+def _resized_to(logits: Tensor, pixel_labels: Tensor) -> Tensor:
+    """Resize logits (N, S, S) to the size of the labels, bilinearly."""
+    size = pixel_labels.shape[-2:]
+    if logits.shape[-1] == size[-1]:
+        return logits
+    return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
 
 
 def compute_losses(
-    model: nn.Module, batch: Batch, profile: Profile, stage: StageConfig, counts: Counts | None = None
+    model: nn.Module,
+    batch: Batch,
+    profile: Profile,
+    stage: StageConfig,
+    counts: Counts | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of eq. 3 and its parts, with the mean mask IoU of the positive samples.
+    """Return the weighted sum of eq. 3, and its parts.
 
-    Of several parts of a batch the results add up to those of the batch, given its `counts`.
+    Args:
+        model: the network, or a wrapper that is called like it.
+        batch: on the network's device.
+        profile: its ``loss`` section holds the weights of the sum and the kinds of losses.
+        stage: which head is trained, and whether the location is.
+        counts: of the whole batch, if this is a part of it.
+
+    Returns:
+        The sum, and its parts ``mask``, ``cls`` and ``loc``. ``mask_iou`` is the mean over the
+        positive windows; it is NaN if there is none.
     """
     config = profile.loss
     output = model(batch.template, batch.search, batch.cells, stage.mask)
+    labels = batch.sample_labels
     pixel_labels = mask_windows(batch.mask.float(), batch.cells, MARGIN[stage.search_size])
-    parts = {"mask": mask_loss(output.mask_logits, pixel_labels, batch.sample_labels, config.negatives, counts)}
-    total = config.mask_weight * parts["mask"]
+    mask = mask_loss(output.mask_logits, pixel_labels, labels, config.negatives, counts)
+    parts, total = {"mask": mask}, config.mask_weight * mask
     if stage.train_location:
-        parts["cls"] = classification_loss(output.cls, batch.anchor_labels, counts)
-        parts["loc"] = regression_loss(output.loc, batch.offsets, batch.anchor_labels, config.loc, config.loc_beta, counts)
-        total = total + config.cls_weight * parts["cls"] + config.loc_weight * parts["loc"]
+        anchors = batch.anchor_labels
+        cls = classification_loss(output.cls, anchors, counts)
+        loc = regression_loss(output.loc, batch.offsets, anchors, config.loc, config.loc_beta, counts)
+        parts |= {"cls": cls, "loc": loc}
+        total = total + config.cls_weight * cls + config.loc_weight * loc
     with torch.no_grad():
-        positive = batch.sample_labels > 0
+        positive = labels > 0
         iou = mask_iou(output.mask_logits[positive], pixel_labels[positive])
         parts["mask_iou"] = iou.sum() / (counts.masks if counts else len(iou))
     return total, parts

@@ -1,6 +1,7 @@
-"""What a training pair teaches where: the anchors' targets (SiamRPN) and the paper's supervised sampling of windows (3.3).
+"""What a training pair teaches: the targets of the anchors, and the sampled candidate windows.
 
-Both run in the data workers, on one image pair at a time, with the pair's own random generator.
+The targets of the anchors are SiamRPN's. The supervised sampling is the paper's (3.3). Both run in
+the data workers, on one pair at a time, with the pair's own random generator.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from e3sn_lib.config import SamplerConfig
 from e3sn_lib.geometry import CELLS, Box, anchors_cxcywh, anchors_xyxy, encode_boxes
 
 NEGATIVE_PAIR_REACH = 3
-"""A negative pair teaches "not here" in the central 7 x 7 cells, where the target would be (SiamMask)."""
+"""A negative pair teaches "not here" in the central 7 x 7 cells: the target would be there
+(SiamMask)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class AnchorTargets:
     labels: NDArray[np.int8]
     """(5, n, n): 1 positive, 0 negative, -1 not used."""
     offsets: NDArray[np.float32]
-    """(4, 5, n, n): `encode_boxes` of the target, meaningful at positives."""
+    """(4, 5, n, n): `encode_boxes` of the target. Only those at positives mean something."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,14 @@ class Samples:
     cells: NDArray[np.int64]
     """(K, 2) row and column."""
     labels: NDArray[np.int8]
-    """(K,): the y of eq. 4, +1 positive, -1 negative; 0 fills up and never counts."""
+    """(K,) y of eq. 4: +1 positive, -1 negative. 0 fills up to K and teaches nothing."""
 
 
 def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> NDArray[np.float64]:
-    """(5, cells, cells) intersection over union of each anchor with the target."""
+    """Return (5, cells, cells), the intersection over union of each anchor with the target."""
     anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
-    corner, far_corner = np.maximum(anchors[..., :2], target[:2]), np.minimum(anchors[..., 2:], target[2:])
+    corner = np.maximum(anchors[..., :2], target[:2])
+    far_corner = np.minimum(anchors[..., 2:], target[2:])
     common = np.maximum(far_corner - corner, 0).prod(axis=-1)
     areas = (anchors[..., 2:] - anchors[..., :2]).prod(axis=-1) + (target[2:] - target[:2]).prod()
     return np.asarray(common / (areas - common))
@@ -56,23 +59,32 @@ def anchor_targets(
     centre: float = 127.5,
     alike_crop_xyxy: Sequence[Box] = (),
 ) -> AnchorTargets:
-    """Positives above the high threshold, negatives below the low one, thinned out to 16 and 64 in all (SiamMask).
+    """Choose positives above the high threshold and negatives below the low one.
 
-    Where look-alikes of the target are known, up to 16 of the negatives are anchors that lie on them: of 48 drawn from all
-    3,000, hardly one would (ours).
+    At most 16 positives and 64 anchors in all are drawn (SiamMask). Where look-alikes of the target
+    are known, up to 16 of the negatives are anchors that lie on them (ours): a random choice of
+    about 48 out of 3,000 would hardly meet one.
+
+    Args:
+        iou: (5, n, n) from `anchor_iou`.
+        box_crop_xyxy: the target in the search crop.
+        config: thresholds and numbers.
+        rng: of the pair.
+        centre: middle of the search crop in pixels.
+        alike_crop_xyxy: the look-alikes in the search crop.
     """
+    cells = iou.shape[-1]
     positive, negative = np.flatnonzero(iou > config.high), np.flatnonzero(iou < config.low)
     positive = rng.permutation(positive)[: config.anchor_positives]
     negative = rng.permutation(negative)
     if alike_crop_xyxy:
-        on_each = [anchor_iou(box, iou.shape[-1], centre) for box in alike_crop_xyxy]
+        on_each = [anchor_iou(box, cells, centre) for box in alike_crop_xyxy]
         on_them = np.max(on_each, axis=0).ravel()[negative]
         hard = np.flatnonzero(on_them > config.high)[: config.anchor_positives]
         negative = np.concatenate([negative[hard], np.delete(negative, hard)])
     negative = negative[: config.anchor_total - len(positive)]
     labels = np.full(iou.size, -1, np.int8)
     labels[positive], labels[negative] = 1, 0
-    cells = iou.shape[-1]
     x1, y1, x2, y2 = box_crop_xyxy
     target = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
     offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).transpose(3, 0, 1, 2)
@@ -80,56 +92,76 @@ def anchor_targets(
 
 
 def negative_pair_targets(
-    config: SamplerConfig, rng: Generator, cells: int = CELLS, iou: NDArray[np.float64] | None = None
+    config: SamplerConfig,
+    rng: Generator,
+    cells: int = CELLS,
+    iou: NDArray[np.float64] | None = None,
 ) -> AnchorTargets:
-    """Search and template show different objects: a few central anchors are negatives, nothing else is taught (SiamMask).
+    """Choose the targets of a pair whose search crop shows another object than the template.
 
-    With `iou`, that of the anchors with the object that is shown, half of them are anchors that lie on it (ours).
+    A few central anchors are negatives, and nothing else is taught (SiamMask). With `iou`, that of
+    the anchors with the object in the search crop, half of them lie on this object (ours).
     """
     labels = np.full((5, cells, cells), -1, np.int8)
     middle = slice(cells // 2 - NEGATIVE_PAIR_REACH, cells // 2 + NEGATIVE_PAIR_REACH + 1)
     central = np.zeros_like(labels, dtype=bool)
     central[:, middle, middle] = True
-    on_it = np.empty(0, np.int64)
+    on_object = np.empty(0, np.int64)
     if iou is not None:
-        on_it = rng.permutation(np.flatnonzero(iou > config.high))[: config.anchor_positives // 2]
-        central.ravel()[on_it] = False
-    chosen = rng.permutation(np.flatnonzero(central))[: config.anchor_positives - len(on_it)]
-    chosen = np.concatenate([on_it, chosen])
-    labels.ravel()[chosen] = 0
+        on_object = np.flatnonzero(iou > config.high)
+        on_object = rng.permutation(on_object)[: config.anchor_positives // 2]
+        central.ravel()[on_object] = False
+    count = config.anchor_positives - len(on_object)
+    chosen = rng.permutation(np.flatnonzero(central))[:count]
+    labels.ravel()[np.concatenate([on_object, chosen])] = 0
     return AnchorTargets(labels, np.zeros((4, 5, cells, cells), np.float32))
 
 
 def distribution_matrix(iou: NDArray[np.float64], high: float = 0.6, low: float = 0.3) -> NDArray[np.int8]:
-    """The paper's sample distribution matrix, (n, n) from anchor IoU (5, n, n).
+    """Return the paper's sample distribution matrix, (n, n) from anchor IoU (5, n, n).
 
-    +1 where any anchor of the cell has IoU above `high`, -1 where all have IoU below `low`, else 0. The paper says "the
-    corresponding window"; the 127 px window itself never reaches 0.6, so its anchors stand for it (inferred).
+    A cell is +1 if any of its anchors has an IoU above `high`, -1 if all have an IoU below `low`,
+    else 0. The paper says "the corresponding window". The 127 px window itself never reaches 0.6,
+    so its anchors are used instead (inferred).
     """
     best = iou.max(axis=0)
     return (best > high).astype(np.int8) - (best < low).astype(np.int8)
 
 
 def draw_samples(
-    matrix: NDArray[np.int8], anchor_labels: NDArray[np.int8], has_mask: bool, config: SamplerConfig, rng: Generator
+    matrix: NDArray[np.int8],
+    anchor_labels: NDArray[np.int8],
+    has_mask: bool,
+    config: SamplerConfig,
+    rng: Generator,
 ) -> Samples:
-    """Choose the windows of one image by the configured policy.
+    """Choose the candidate windows of one image by ``sampler.policy``.
 
-    ``supervised``: `positives_per_image` positives and negatives up to `samples_per_image`, uniformly without replacement. With
-    fewer positives all are taken and negatives fill up. ``all_positive``: every cell with a drawn positive anchor (SiamMask).
+    ``supervised`` draws `positives_per_image` positives and fills up to `samples_per_image` with
+    negatives, uniformly and without replacement. If there are fewer positives, all are taken.
+    ``all_positive`` takes every cell with a drawn positive anchor (SiamMask).
 
-    Without a mask (a set with boxes only, or a negative pair) every label is 0: shape stays, nothing is taught.
+    Args:
+        matrix: (n, n) from `distribution_matrix`.
+        anchor_labels: (5, n, n) of `AnchorTargets`.
+        has_mask: False for a set with boxes only and for a negative pair. All labels are then 0:
+            the number of windows stays the same, but they teach nothing.
+        config: policy and numbers.
+        rng: of the pair.
     """
     if config.policy == "all_positive":
-        count, positive, negative = config.anchor_positives, np.flatnonzero((anchor_labels == 1).any(axis=0)), np.empty(0, np.int64)
+        count = config.anchor_positives
+        positive = np.flatnonzero((anchor_labels == 1).any(axis=0))
+        negative = np.empty(0, np.int64)
     else:
         count = config.samples_per_image
         positive = rng.permutation(np.flatnonzero(matrix == 1))[: config.positives_per_image]
         negative = rng.permutation(np.flatnonzero(matrix == -1))[: count - len(positive)]
     chosen = np.concatenate([positive, negative])[:count]
-    filler = np.full(count - len(chosen), matrix.size // 2)
-    labels = np.concatenate([np.ones(len(positive)), -np.ones(len(negative))])[:count]
-    labels = np.concatenate([labels, np.zeros(len(filler))]).astype(np.int8)
-    flat = np.concatenate([chosen, filler]).astype(np.int64)
-    cells = np.stack([flat // matrix.shape[1], flat % matrix.shape[1]], axis=1)
-    return Samples(cells, labels if has_mask else np.zeros_like(labels))
+    flat = np.full(count, matrix.size // 2)  # the middle cell fills up
+    flat[: len(chosen)] = chosen
+    labels = np.zeros(count, np.int8)
+    if has_mask:
+        labels[: len(chosen)] = -1
+        labels[: len(positive)] = 1
+    return Samples(np.stack(np.divmod(flat, matrix.shape[1]), axis=1), labels)

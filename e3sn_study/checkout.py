@@ -1,14 +1,79 @@
-"""Where things lie in a checkout of this repository."""
+"""Where things lie in a checkout of this repository, and the model that comes with it."""
 
+from __future__ import annotations
+
+import importlib.util
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    from e3sn_lib.tracking.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 SHIPPED = ROOT / "models" / "e3sn.safetensors"
 """The trained model that comes with the repository."""
+BACKENDS = ("auto", "torch", "onnx")
 
 
 def from_checkout(path: str | Path) -> Path:
-    """A path relative to the working directory or, in ``notebooks/``, where a notebook starts, to the repository."""
+    """Return a path relative to the working directory.
+
+    In ``notebooks/``, where a notebook starts, it is relative to the repository.
+    """
     return (ROOT if Path.cwd() == NOTEBOOKS else Path()) / path
+
+
+def open_tracker(
+    weights: Path | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Tracker:
+    """Return a tracker on a model file, or on an exported folder, which needs no torch.
+
+    Args:
+        weights: a file or a folder; None: the shipped model.
+        backend: ``torch`` for a file, ``onnx`` for an exported folder. ``auto``: what `weights` is.
+            Of the shipped model it takes the export, or torch where a GPU is.
+        precision: of torch, see `precision_of`; with other values than ``auto``, ``auto`` is torch.
+        threads: of the processor; None: `idle_threads`.
+
+    Raises:
+        InputError: there is no such model, or the backend cannot use it.
+    """
+    from e3sn_lib.tracking.backends import has_shipped, idle_threads, load_export
+    from e3sn_lib.tracking.tracker import Tracker
+
+    exported = weights.is_dir() if weights else has_shipped()
+    if backend == "auto":
+        best = exported if weights else exported and precision == "auto" and not _has_gpu()
+        backend = "onnx" if best else "torch"
+    if backend == "onnx":
+        if weights and not exported:
+            raise InputError(
+                f"{weights} is no exported folder; make one: e3sn export {weights} OUT"
+            )
+        return Tracker(load_export(weights, threads))
+    if weights and exported:
+        raise InputError(f"{weights} is an exported folder, which torch cannot use; give the model")
+    if not weights and not SHIPPED.is_file():
+        raise InputError(
+            f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; give --weights FILE, or train one: "
+            "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
+        )
+    import torch
+
+    from e3sn_lib.model.weights import load_model
+
+    torch.set_num_threads(threads or idle_threads())
+    return Tracker(load_model(weights or SHIPPED), precision=precision)
+
+
+def _has_gpu() -> bool:
+    """Say whether torch and an NVIDIA driver are there, without the seconds that torch takes."""
+    return bool(shutil.which("nvidia-smi") and importlib.util.find_spec("torch"))

@@ -1,1 +1,1 @@
-"""The DAVIS measures, and scores of masks by them."""
+"""The DAVIS measures, and the scoring of masks by them."""

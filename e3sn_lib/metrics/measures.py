@@ -1,7 +1,8 @@
-"""The DAVIS measures: region similarity J, boundary accuracy F and their statistics over a video.
+"""The DAVIS measures: region similarity J, contour accuracy F, and their statistics over a video.
 
-Re-implemented from the definitions of Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
-Segmentation" (CVPR 2016), and of the DAVIS evaluation code. Stands alone: numpy and OpenCV only.
+They follow the definitions of Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for
+Video Object Segmentation" (CVPR 2016), and the DAVIS evaluation code. This module needs only numpy
+and OpenCV.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 
 class Statistics(NamedTuple):
-    """What DAVIS reports of one object's values over a video."""
+    """What DAVIS reports of one object over a video."""
 
     mean: float
     recall: float
@@ -28,13 +29,14 @@ class Statistics(NamedTuple):
 
 
 def region_similarity(prediction: NDArray[Any], truth: NDArray[Any]) -> float:
-    """J, the Jaccard index of two masks of one object; 1 if both are empty.
+    """Return J, the Jaccard index of two masks of one object; 1 if both are empty.
 
     Args:
         prediction, truth: (H, W) bool, or integers of which all but 0 are the object.
 
     Raises:
-        ValueError: the masks differ in size, are not two-dimensional, hold no pixels or are not bool or integer.
+        ValueError: the masks differ in size, are not two-dimensional, hold no pixels, or are not
+            bool or integer.
     """
     prediction, truth = _checked(prediction, truth)
     union = np.count_nonzero(prediction | truth)
@@ -42,53 +44,69 @@ def region_similarity(prediction: NDArray[Any], truth: NDArray[Any]) -> float:
 
 
 def boundary_accuracy(prediction: NDArray[Any], truth: NDArray[Any], tolerance: float = 0.008) -> float:
-    """F, the harmonic mean of boundary precision and recall; 1 if neither mask has a boundary, 0 if only one has.
+    """Return F, the harmonic mean of the precision and the recall of the boundary.
+
+    It is 1 if neither mask has a boundary, and 0 if only one has.
 
     Args:
         prediction, truth: (H, W) bool, or integers of which all but 0 are the object.
-        tolerance: how far two boundaries may lie apart and still match, as a share of the frame's diagonal (rounded up
-            to whole pixels), or in pixels from 1 on.
+        tolerance: largest distance of two boundaries that match. Below 1 it is a share of the
+            frame's diagonal, rounded up to whole pixels. From 1 on it is in pixels.
 
     Raises:
         ValueError: as `region_similarity`, or a negative tolerance.
     """
     prediction, truth = _checked(prediction, truth)
     disk = _disk(boundary_radius(truth.shape, tolerance))
-    window = bounding_window(prediction | truth)
-    boundaries = boundary_map(prediction[window]), boundary_map(truth[window])
-    found, wanted = (np.count_nonzero(boundary) for boundary in boundaries)
-    if not found or not wanted:
-        return float(found == wanted)
-    near_prediction, near_truth = (cv2.dilate(boundary.view(np.uint8), disk) for boundary in boundaries)
-    precision = np.count_nonzero(boundaries[0] & near_truth.view(bool)) / found
-    recall = np.count_nonzero(boundaries[1] & near_prediction.view(bool)) / wanted
+    box = box_slices(prediction | truth)
+    found, wanted = boundary_map(prediction[box]), boundary_map(truth[box])
+    found_pixels, wanted_pixels = np.count_nonzero(found), np.count_nonzero(wanted)
+    if not found_pixels or not wanted_pixels:
+        return float(found_pixels == wanted_pixels)
+    near_found = cv2.dilate(found.view(np.uint8), disk).view(bool)
+    near_wanted = cv2.dilate(wanted.view(np.uint8), disk).view(bool)
+    precision = np.count_nonzero(found & near_wanted) / found_pixels
+    recall = np.count_nonzero(wanted & near_found) / wanted_pixels
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
 def boundary_radius(shape: tuple[int, ...], tolerance: float = 0.008) -> float:
-    """The `tolerance` of `boundary_accuracy` in pixels, for a frame of `shape` (height, width)."""
+    """Return the `tolerance` of `boundary_accuracy` in pixels.
+
+    Args:
+        shape: (height, width) of the frame.
+        tolerance: as in `boundary_accuracy`.
+
+    Raises:
+        ValueError: a negative tolerance.
+    """
     if not tolerance >= 0:
         raise ValueError(f"the boundary tolerance must be 0 or more, got {tolerance}")
     return float(tolerance if tolerance >= 1 else np.ceil(tolerance * np.linalg.norm(shape)))
 
 
-def bounding_window(mask: NDArray[Any]) -> tuple[slice, slice]:
-    """The part of a frame outside which nothing matters to the measures: the mask's bounding rectangle and one pixel around it.
+def box_slices(mask: NDArray[Any]) -> tuple[slice, slice]:
+    """Return the part of a frame that the measures depend on: a mask's box and one pixel around it.
 
-    Boundaries lie on the object or one pixel left of or above it; the pixel right of and below it keeps the object off the
-    window's last column and row, where boundaries count differently, unless the frame itself ends there.
+    Boundaries lie on the object, or one pixel left of it or above it. The pixel right of it and
+    below it keeps the object off the last column and row: boundaries count differently there, which
+    must be so only where the frame itself ends.
 
     Args:
         mask: (H, W) bool or uint8, contiguous.
+
+    Returns:
+        Rows and columns.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def boundary_map(mask: Mask) -> Mask:
-    """The one pixel wide boundary of a mask: pixels that differ from their right, lower or lower right neighbour.
+    """Return the boundary of a mask, one pixel wide.
 
-    The image border is no boundary: the last row has no lower neighbours, the last column no right ones.
+    It holds the pixels that differ from their right, lower or lower right neighbour. The image
+    border is no boundary: the last row has no lower neighbours, and the last column no right ones.
 
     Args:
         mask: (H, W) bool.
@@ -104,10 +122,14 @@ def boundary_map(mask: Mask) -> Mask:
 
 
 def statistics(values: Sequence[float] | NDArray[np.floating[Any]]) -> Statistics:
-    """Mean, recall and decay of one object's J or F over its evaluated frames, in order of time; NaN is left out.
+    """Return mean, recall and decay of one object's J or F.
 
-    Decay compares quarters of the video that include both their end frames. It is right for any number of frames
-    (the DAVIS Python code holds the ends in 8 bits and fails from 256 frames on).
+    Decay compares the first and the last quarter of the video; each includes both its end frames.
+    It is right for any number of frames. The DAVIS Python code holds the ends in 8 bits and fails
+    from 256 frames on.
+
+    Args:
+        values: of the evaluated frames, in order of time. NaN is left out.
 
     Raises:
         ValueError: there is no value at all.

@@ -1,10 +1,17 @@
-"""Scoring masks against the truth by the rules of the DAVIS semi-supervised evaluation, per object and frame.
+"""Score masks against the truth, by the rules of the DAVIS semi-supervised evaluation.
 
-The rules, as in the official evaluator: the first and the last frame are left out; the objects are the ids 1..K, where K
-is the highest id of the first truth mask; an id below K that this mask lacks is an object too (and scores 1 while truth and
-prediction both lack it); an id above K that appears later is background, and so is void (255). Where it ends the program
-(a missing mask, a predicted id above K), this module raises InputError; where it says nothing, the result's notes do.
-A truth of 0 and 255 alone is DAVIS-2016, which the official DAVIS-2017 code would read as empty: one object, ids merged.
+The rules are those of the official evaluator:
+
+- The first and the last frame are left out.
+- The objects are the ids 1..K. K is the highest id of the first truth mask. An id below K that this
+  mask lacks is an object too; it scores 1 while both truth and prediction lack it.
+- An id above K that appears later in the truth is background, and so is void (255).
+
+Where the evaluator ends with an error (a missing mask, a predicted id above K), this module raises
+InputError. Where it says nothing, the notes of the result say what happened.
+
+A truth of 0 and 255 only is DAVIS-2016: one object, and the predicted ids are merged. The official
+DAVIS-2017 code would take this truth for empty.
 """
 
 from __future__ import annotations
@@ -23,7 +30,13 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import file_names, read_mask, write_csv
-from e3sn_lib.metrics.measures import boundary_accuracy, boundary_radius, bounding_window, region_similarity, statistics
+from e3sn_lib.metrics.measures import (
+    boundary_accuracy,
+    boundary_radius,
+    box_slices,
+    region_similarity,
+    statistics,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,22 +44,26 @@ if TYPE_CHECKING:
 MANY_IDS = 32
 """No video has as many objects; larger values below 255 are grey levels."""
 FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
+LAYOUT = "annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p"
 SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
 
 
 def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
-    """J and F of every object in every evaluated frame of one video; holds one pair of masks at a time.
+    """Return J and F of every object in every evaluated frame of one video.
+
+    Only one pair of masks is in memory at a time.
 
     Args:
-        masks: one (H, W) array of object ids per frame of the sequence, in order, first and last included.
+        masks: one (H, W) array of object ids per frame, in order, first and last included.
         sequence: the truth. With `merge_ids`, the predicted ids above 0 are merged too.
 
     Returns:
-        Columns sequence, object, frame (file name without suffix), J, F. ``attrs["notes"]`` lists in plain words what
-        was merged or left out.
+        Columns sequence, object, frame (file name without suffix), J, F. ``attrs["notes"]`` says
+        what was merged or left out.
 
     Raises:
-        InputError: too few or too many masks, another size than the truth, an id above K, no frame to evaluate.
+        InputError: too few or too many masks, another size than the truth, an id above K, or no
+            frame to evaluate.
     """
     truth = _open(sequence)
     scores, given = [], 0
@@ -55,26 +72,30 @@ def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFra
         if given > len(sequence):
             raise InputError(f"sequence {sequence.name}: there are more masks than its {len(sequence)} frames; give one per frame")
         if index in truth.evaluated:
-            scores.append(truth.score(index, ids, f"sequence {sequence.name}, frame {truth.frame(index)}"))
+            source = f"sequence {sequence.name}, frame {truth.frame(index)}"
+            scores.append(truth.score(index, ids, source))
     if given < len(sequence):
         raise InputError(f"sequence {sequence.name}: no mask for frame {truth.frame(given)}; give one per frame")
     return _table(scores, truth.notes(scores))
 
 
 def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merge: bool | None = None) -> pd.DataFrame:
-    """J and F of anyone's PNG masks ``masks/SEQUENCE/FRAME.png`` against ``annotations/SEQUENCE/FRAME.png``.
+    """Return J and F of masks from any method that are saved as PNG files.
 
     Args:
-        masks, annotations: folders of sequences; palette or grey PNGs of object ids. Masks of first and last frames are not needed.
-            For one sequence, each may be its folder itself: ``masks/FRAME.png``.
-        names: the sequences to score; without any, all folders in `annotations`.
-        merge: True: the ids above 0 are one object; False: every id is one; None: merged where the truth is 0/255 (DAVIS-2016).
+        masks, annotations: folders with SEQUENCE/FRAME.png, palette or grey images of object ids.
+            Masks of first and last frames are not needed. For one sequence, each may be its folder
+            itself: ``masks/FRAME.png``.
+        names: the sequences to score; empty: all folders in `annotations`.
+        merge: True: the ids above 0 are one object. False: every id is one. None: they are merged
+            where the truth is 0/255 (DAVIS-2016).
 
     Returns:
-        As `score_sequence`, sequence after sequence.
+        As `score_sequence`, one sequence after the other.
 
     Raises:
-        InputError: as `score_sequence`, or a folder, a sequence or a mask is missing or cannot be read.
+        InputError: as `score_sequence`, or a folder, a sequence or a mask is missing or cannot be
+            read.
     """
     for role, folder in (("masks", masks), ("annotations", annotations)):
         if not folder.is_dir():
@@ -83,7 +104,7 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     if not names and any(annotations.glob("*.png")):  # the folder of one sequence, not of several
         annotations, names = annotations.resolve().parent, [annotations.resolve().name]
     if not names:
-        raise InputError(f"there are no folders in {annotations}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
+        raise InputError(f"there are no folders in {annotations}; {LAYOUT}")
     truths = [_open(_sequence(annotations / name, merge)) for name in names]
     folders = [masks / name for name in names]
     if len(names) == 1 and any(masks.glob("*.png")):
@@ -97,31 +118,36 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
     if merged and merge is None:
         which = "the truth" if len(merged) == len(truths) else f"the truth of {', '.join(merged)}"
-        notes.insert(0, f"{which} is 0/255 as in DAVIS-2016: one object per sequence, predicted ids above 0 merged into it")
-    if surplus := sorted(set(_folders(masks)) - set(names)):
-        notes.append(f"folders of {masks} that are none of the sequences, not scored: {', '.join(surplus)}")
+        notes.insert(
+            0,
+            f"{which} is 0/255 as in DAVIS-2016: one object per sequence, predicted ids above 0 merged into it",
+        )
+    if surplus := ", ".join(sorted(set(_folders(masks)) - set(names))):
+        notes.append(f"folders of {masks} that are none of the sequences, not scored: {surplus}")
     if surplus_masks:
         notes.append(f"masks in {masks} of frames without truth, not scored: {surplus_masks}")
     return _table(scores, notes)
 
 
 def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Series:
-    """J&F-Mean and the mean, recall and decay of J and F of one video, averaged over its objects.
+    """Return J&F-Mean and the mean, recall and decay of J and F, averaged over a video's objects.
 
-    Args and errors as `score_sequence`.
+    Arguments and errors are those of `score_sequence`.
     """
     return summarise(score_sequence(masks, sequence))[1]
 
 
 def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Statistics of each object over its frames, and their plain mean over objects (not over videos or frames).
+    """Return the statistics of each object over its frames, and their mean over all objects.
+
+    Every object counts the same, however many frames its video has.
 
     Args:
         per_frame: rows of `score_sequence` or `score_folder`, of one or more sequences.
 
     Returns:
         Per object: sequence, object, J-Mean, J-Recall, J-Decay, F-Mean, F-Recall, F-Decay, frames.
-        Overall: J&F-Mean and those six.
+        Of all: J&F-Mean and those six.
 
     Raises:
         InputError: there are no rows.
@@ -131,7 +157,12 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     if per_frame.empty:
         raise InputError("there are no scores to summarise; score at least one frame")
     rows = [
-        (*key, *statistics(frames["J"].to_numpy()), *statistics(frames["F"].to_numpy()), len(frames))
+        (
+            *key,
+            *statistics(frames["J"].to_numpy()),
+            *statistics(frames["F"].to_numpy()),
+            len(frames),
+        )
         for key, frames in per_frame.groupby(["sequence", "object"], sort=False)
     ]
     per_object = pd.DataFrame(rows, columns=["sequence", "object", *SUMMARY_COLUMNS, "frames"])
@@ -141,16 +172,17 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
-    """Write the official evaluator's ``global_results-SET.csv`` and ``per-sequence_results-SET.csv``, to six decimals."""
+    """Write the files of the official evaluator, with six decimals.
+
+    They are ``global_results-SET.csv`` and ``per-sequence_results-SET.csv``.
+    """
     import pandas as pd
 
     per_object, overall = summarise(per_frame)
-    names = [f"{sequence}_{number}" for sequence, number in zip(per_object["sequence"], per_object["object"], strict=True)]
+    names = per_object["sequence"] + "_" + per_object["object"].astype(str)
+    means = {"Sequence": names, "J-Mean": per_object["J-Mean"], "F-Mean": per_object["F-Mean"]}
     write_csv(out / f"global_results-{set_name}.csv", overall.to_frame().T)
-    write_csv(
-        out / f"per-sequence_results-{set_name}.csv",
-        pd.DataFrame({"Sequence": names, "J-Mean": per_object["J-Mean"], "F-Mean": per_object["F-Mean"]}),
-    )
+    write_csv(out / f"per-sequence_results-{set_name}.csv", pd.DataFrame(means))
 
 
 class _Score(NamedTuple):
@@ -163,7 +195,7 @@ class _Score(NamedTuple):
 
 @dataclass(frozen=True)
 class _Truth:
-    """A sequence as the official evaluator sees it."""
+    """A sequence with the objects that the official evaluator scores."""
 
     sequence: Video
     objects: range
@@ -180,12 +212,13 @@ class _Truth:
     def score(self, index: int, ids: NDArray[Any], source: str) -> _Score:
         truth = self.sequence.mask(index)
         if ids.shape != truth.shape:
-            raise InputError(f"{source} is {_size(ids)} pixels, but its truth {self.sequence.mask_paths[index]} is {_size(truth)}")
+            path = self.sequence.mask_paths[index]
+            raise InputError(f"{source} is {_size(ids)} pixels, but its truth {path} is {_size(truth)}")
         highest, count = int(ids.max()), len(self.objects)
         if highest > count and not self.sequence.merge_ids:
             raise InputError(f"{source} has id {highest}, but the ids of the first truth mask end at {count}; use the truth's ids")
-        window, radius = bounding_window((ids > 0) | (truth > 0)), boundary_radius(truth.shape)
-        ids, truth = ids[window], truth[window]
+        radius, box = boundary_radius(truth.shape), box_slices((ids > 0) | (truth > 0))
+        ids, truth = ids[box], truth[box]
         soft = False
         if self.sequence.merge_ids:
             soft = bool(((ids > MANY_IDS) & (ids < VOID)).any())
@@ -193,7 +226,8 @@ class _Truth:
         rows = []
         for number in self.objects:
             pair = ids == number, truth == number
-            rows.append((self.sequence.name, number, self.frame(index), region_similarity(*pair), boundary_accuracy(*pair, radius)))
+            j, f = region_similarity(*pair), boundary_accuracy(*pair, radius)
+            rows.append((self.sequence.name, number, self.frame(index), j, f))
         return _Score(rows, set(np.unique(truth[truth > count]).tolist()), soft)
 
     def score_file(self, index: int, folder: Path) -> _Score:
@@ -201,7 +235,11 @@ class _Truth:
         return self.score(index, read_mask(path), f"mask {path}")
 
     def check_complete(self, folder: Path) -> int:
-        """How many of the masks have no truth; InputError if one is missing."""
+        """Return how many of the masks have no truth.
+
+        Raises:
+            InputError: the mask of an evaluated frame is missing.
+        """
         if not folder.is_dir():
             raise InputError(
                 f"there are no masks for sequence {self.sequence.name} (no folder {folder}); add them or name fewer sequences"
@@ -217,11 +255,14 @@ class _Truth:
         scores = list(scores)
         name, ignored = self.sequence.name, set[int]().union(*(score.ignored for score in scores))
         soft = sum(score.soft for score in scores)
-        values = [f"{name}: {soft} masks have other values than 0 and 255; all above 0 count as the object"] if soft else []
-        absent = [f"{name}: object {number} is missing in the first truth mask, but scored" for number in self.absent]
-        late = [f"{name}: object {number} is not in the first truth mask, so not scored" for number in sorted(ignored - {VOID})]
-        void = [f"{name}: void (255) in the truth is scored as background"] if VOID in ignored else []
-        return absent + late + void + values
+        notes = [f"object {n} is missing in the first truth mask, but scored" for n in self.absent]
+        late = sorted(ignored - {VOID})
+        notes += [f"object {n} is not in the first truth mask, so not scored" for n in late]
+        if VOID in ignored:
+            notes.append("void (255) in the truth is scored as background")
+        if soft:
+            notes.append(f"{soft} masks have other values than 0 and 255; all above 0 count as the object")
+        return [f"{name}: {note}" for note in notes]
 
 
 def _open(sequence: Video) -> _Truth:
@@ -235,9 +276,9 @@ def _open(sequence: Video) -> _Truth:
     first = sequence.mask(0)
     ids = set(np.unique(first).tolist()) - {0, VOID}
     if not ids:
-        reason = (
-            "has only 0 and 255, so score it with its ids merged" if first.any() else "shows no object, so leave the sequence out"
-        )
+        reason = "shows no object, so leave the sequence out"
+        if first.any():
+            reason = "has only 0 and 255, so score it with its ids merged"
         raise InputError(f"sequence {name}: the first truth mask {sequence.mask_paths[0]} {reason}")
     objects = range(1, max(ids) + 1)
     return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
@@ -246,7 +287,7 @@ def _open(sequence: Video) -> _Truth:
 def _sequence(folder: Path, merge: bool | None) -> Video:
     paths = tuple(folder / name for name in file_names(folder, (".png",)))
     if not paths:
-        raise InputError(f"there are no PNG masks in {folder}; annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p")
+        raise InputError(f"there are no PNG masks in {folder}; {LAYOUT}")
     if merge is None:
         merge = set(np.unique(read_mask(paths[0])).tolist()) == {0, VOID}
     return Video(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)

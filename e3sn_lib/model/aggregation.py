@@ -1,4 +1,4 @@
-"""Multilevel feature aggregation (paper 3.4): one fused feature from the correlations of several backbone levels."""
+"""Multilevel feature aggregation (paper 3.4): one feature from the correlations of all levels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class LevelFusion(nn.Module):
-    """Eq. 5: a weighted sum of the levels, with weights trained together with the network.
+    """Eq. 5: a weighted sum of the levels, with weights that are trained with the network.
 
     Args:
         levels: how many.
-        mode: ``softmax`` of scalars that start at 1 (inferred from SiamRPN++), ``raw`` scalars that start at 1 / levels,
-            or ``fixed`` weights 1 / levels. All three start as the same function.
+        mode: ``softmax`` of scalars that start at 1 (inferred from SiamRPN++), ``raw`` scalars that
+            start at 1 / levels, or ``fixed`` weights 1 / levels. All start as the same function.
     """
 
     def __init__(self, levels: int, mode: str = "softmax") -> None:
@@ -25,9 +25,9 @@ class LevelFusion(nn.Module):
             self.scalars = nn.Parameter(start)
 
     def weights(self) -> Tensor:
-        """(levels,) the w of eq. 5, shallowest level first."""
+        """Return the w of eq. 5, (levels,), shallowest level first."""
         return self.scalars.softmax(dim=0) if self.mode == "softmax" else self.scalars
 
     def forward(self, correlations: list[Tensor]) -> Tensor:
-        """Tensors of one shape, one per level, to their weighted sum."""
+        """Return the weighted sum of tensors of one shape, one per level."""
         return torch.stack([w * g for w, g in zip(self.weights(), correlations, strict=True)]).sum(dim=0)

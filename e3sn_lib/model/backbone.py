@@ -1,4 +1,7 @@
-"""torchvision's ResNet up to conv4, in SiamMask's geometry: total stride 8, no padding where it would shift the grid."""
+"""torchvision's ResNet up to conv4, in SiamMask's geometry.
+
+Its total stride is 8. It has no padding where padding would shift the grid of features.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,13 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-STAGES = ("stem", "layer1", "layer2", "layer3")
-
 
 class Features(NamedTuple):
-    """Outputs of the four stages, shallow to deep. Spatial sizes for 127 / 143 / 255 px input:
+    """Outputs of the four stages, shallow to deep.
 
-    p0 61 / 69 / 125 (stride 2), p1 31 / 35 / 63 (stride 4), p2 and p3 15 / 17 / 31 (stride 8).
-    Index k of p0, p1, p2 and p3 is centred on input pixel 2k+3, 4k+3, 8k+7, 8k+7.
+    Rows and columns for an input of 127 / 143 / 255 pixels are 61 / 69 / 125 in p0 (stride 2),
+    31 / 35 / 63 in p1 (stride 4), and 15 / 17 / 31 in p2 and p3 (stride 8). Index k of p0, p1, p2
+    and p3 is centred on input pixel 2k+3, 4k+3, 8k+7 and 8k+7.
     """
 
     p0: Tensor
@@ -27,53 +29,69 @@ class Features(NamedTuple):
 
 
 class Shortcut(nn.Conv2d):
-    """A 3x3 shortcut that is computed as 1x1 while only the centre of its kernel is used, as with ImageNet weights.
+    """A 3x3 shortcut that is computed as 1x1 while all but the centre of its kernel is zero.
 
-    The result is the same; layer3's shortcut alone is a third of the backbone's multiplications otherwise.
+    So it is with ImageNet weights. The result is the same. Computed as 3x3, layer3's shortcut alone
+    would be a third of the backbone's multiplications.
     """
 
     centre_only = False
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the shortcut's output for features (B, C, H, W)."""
         if not self.centre_only:
             return super().forward(features)
         stride = self.stride[0]
-        rows = slice(1, -1, 2) if stride == 2 else slice(None)  # where unpadded 3x3 kernels of stride 2 are centred
+        # an unpadded 3x3 kernel of stride 2 is centred on the odd rows and columns
+        rows = slice(1, -1, 2) if stride == 2 else slice(None)
         return F.conv2d(features[..., rows, rows], self.weight[:, :, 1:2, 1:2], self.bias)
 
 
 class Backbone(nn.Module):
     """ResNet-50 or ResNet-18 to conv4; parameter names are torchvision's.
 
-    Differences from torchvision: stem and first 3x3 of layer2 without padding, 3x3 shortcuts in layer2 and layer3, layer3 with
-    stride 1 and dilation 2. With ``block_layout="v1"`` layer2.0 and layer3.0 dilate their 3x3 as well, which is what weights
-    trained with the stride in the first 1x1 expect.
+    It differs from torchvision: the stem and the first 3x3 of layer2 have no padding, the shortcuts
+    of layer2 and layer3 are 3x3, and layer3 has stride 1 and dilation 2. With ``block_layout="v1"``
+    the first 3x3 of layer2 and of layer3 are dilated too, for weights that were trained with the
+    stride in the first 1x1.
+
+    Args:
+        name: ``resnet50`` or ``resnet18``.
+        block_layout: ``v1.5`` (torchvision's weights) or ``v1``.
     """
 
     def __init__(self, name: str = "resnet50", block_layout: str = "v1.5") -> None:
         super().__init__()
         resnet = getattr(torchvision.models, name)(weights=None)
         resnet.conv1.padding = (0, 0)
-        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.conv1, self.bn1, self.relu, self.maxpool = (
+            resnet.conv1,
+            resnet.bn1,
+            resnet.relu,
+            resnet.maxpool,
+        )
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
         self.channels = (64, *(_width(layer) for layer in (self.layer1, self.layer2, self.layer3)))
 
         for layer, stride in ((self.layer2, 2), (self.layer3, 1)):
             first = layer[0]
-            strided = first.conv2 if hasattr(first, "conv3") else first.conv1  # bottleneck or basic block
+            is_bottleneck = hasattr(first, "conv3")
+            strided = first.conv2 if is_bottleneck else first.conv1
             old = first.downsample[0]
             first.downsample[0] = Shortcut(old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False)
             strided.stride, strided.padding = (stride, stride), (2 - stride, 2 - stride)
             if block_layout == "v1":
                 strided.dilation, strided.padding = (2, 2), (3 - stride, 3 - stride)
         for block in self.layer3[1:]:
-            for conv in (m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
-                conv.dilation, conv.padding = (2, 2), (2, 2)
-        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            for module in block.modules():
+                if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                    module.dilation, module.padding = (2, 2), (2, 2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Features:
-        """Features of normalised RGB images (B, 3, S, S)."""
+        """Return the features of normalised RGB images (B, 3, S, S)."""
         p0 = self.relu(self.bn1(self.conv1(image)))
         p1 = self.layer1(self.maxpool(p0))
         p2 = self.layer2(p1)
@@ -81,12 +99,16 @@ class Backbone(nn.Module):
 
     @property
     def shortcuts(self) -> list[Shortcut]:
+        """The shortcuts of layer2 and layer3."""
         return [module for module in self.modules() if isinstance(module, Shortcut)]
 
     def skip_zero_taps(self) -> bool:
-        """Compute shortcuts as 1x1 where all but the centre of their kernels is zero; says whether that holds for all.
+        """Compute shortcuts as 1x1 where all but the centre of their kernels is zero.
 
-        Whoever changes a shortcut's weights afterwards has to call it again.
+        It must be called again after a change of their weights.
+
+        Returns:
+            Whether all shortcuts are computed as 1x1.
         """
         for shortcut in self.shortcuts:
             around = shortcut.weight.detach().clone()
@@ -95,7 +117,7 @@ class Backbone(nn.Module):
         return all(shortcut.centre_only for shortcut in self.shortcuts)
 
     def stage(self, name: str) -> list[nn.Module]:
-        """The modules of "stem", "layer1", "layer2" or "layer3"."""
+        """Return the modules of ``stem``, ``layer1``, ``layer2`` or ``layer3``."""
         return [self.conv1, self.bn1] if name == "stem" else [getattr(self, name)]
 
 
@@ -105,9 +127,10 @@ def _width(layer: nn.Sequential) -> int:
 
 
 def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:
-    """ImageNet weights in torchvision's names for `backbone`: 1x1 shortcuts go to the centre of the 3x3 ones.
+    """Return ImageNet weights, in torchvision's names, for `backbone`.
 
-    Without padding, kernel centres of main path and shortcut stay on the same pixels. Layers after conv4 are dropped.
+    The 1x1 shortcuts go to the centre of the 3x3 ones. As there is no padding, main path and
+    shortcut are centred on the same pixels. Layers after conv4 are dropped.
     """
     wanted = backbone.state_dict()
     adapted = {key: value.float() if value.is_floating_point() else value for key, value in weights.items() if key in wanted}
@@ -116,7 +139,7 @@ def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) ->
             centred = torch.zeros_like(wanted[key])
             centred[:, :, 1:2, 1:2] = value
             adapted[key] = centred
-    for key, value in wanted.items():  # counters of seen batches are not stored by every tool
+    for key, value in wanted.items():  # not every tool saves these counters
         if key.endswith("num_batches_tracked"):
             adapted.setdefault(key, torch.zeros_like(value))
     return adapted

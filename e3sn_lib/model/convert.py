@@ -1,7 +1,8 @@
-"""Published SiamMask weights into ours and back: other names for the same tensors, and other units for the input.
+"""Convert published SiamMask weights: the same tensors under other names, for another input.
 
-SiamMask reads BGR from 0 to 255; this network reads RGB and normalises it. As the first convolution is not padded, the difference
-goes exactly into its weights and into the running mean of the batch-norm after it.
+SiamMask reads BGR from 0 to 255. This network reads RGB and normalises it. The first convolution is
+not padded, so its weights and the running mean of the batch-norm after it can hold this difference
+exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from e3sn_lib.profiles.loading import load_profile
 DAVIS_SETTINGS = TrackConfig(penalty_k=0.04, window_influence=0.40, size_lr=1.0, mask_threshold=0.35, crop="siammask")
 """Inference as in SiamMask's own DAVIS evaluation."""
 
-PREFIXES = (  # ours, SiamMask's public code, PySOT; the first that fits counts
+PREFIXES = (  # ours, SiamMask's public code, PySOT; the first match counts
     ("backbone.", "features.features.", "backbone."),
     ("neck.", "features.downsample.downsample.", "neck.downsample.downsample."),
     ("rpn.cls_head.", "rpn_model.cls.head.", "rpn_head.cls.head."),
@@ -38,31 +39,34 @@ CONV, MEAN = "backbone.conv1.weight", "backbone.bn1.running_mean"
 
 
 def siammask_profile() -> Profile:
-    """SiamMask's network with the settings of its DAVIS evaluation."""
+    """Return SiamMask's network with the settings of its DAVIS evaluation."""
     return dataclasses.replace(load_profile("paper", "siammask"), track=DAVIS_SETTINGS)
 
 
 def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict[str, Tensor]:
-    """SiamMask's tensors for the ``siammask`` variant of this network.
+    """Convert SiamMask's tensors for the ``siammask`` variant of this network.
 
     Args:
-        state: tensors in the names of SiamMask's public code or of PySOT, as such or under ``state_dict``, with or without a
-            ``module.`` prefix and ``num_batches_tracked``.
+        state: tensors in the names of SiamMask's public code or of PySOT. They may lie under
+            ``state_dict``; the prefix ``module.`` and ``num_batches_tracked`` may be there or not.
         what: names the source in errors.
 
     Raises:
-        InputError: naming missing, surplus and misshapen keys; or these are the base network's, which has no refinement.
+        InputError: keys are missing, surplus or misshapen; it names them. Or these are weights of
+            the base network, which has no refinement.
     """
     found = {str(key).removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
     for key, value in found.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{what} does not fit this network: {key} is of type {type(value).__name__}, not a tensor")
-    names = _public_names(PYSOT if any(key.startswith("backbone.") for key in found) else SIAMMASK)
-    wanted = {names[key]: value for key, value in _shapes().items()}
+    is_pysot = any(key.startswith("backbone.") for key in found)
+    names = public_names(PYSOT if is_pysot else SIAMMASK)
+    wanted = {names[key]: value for key, value in shapes().items()}
     for key, value in wanted.items():
         if key.endswith(".num_batches_tracked"):  # unknown to torch 0.4, whose files these may be
             found.setdefault(key, torch.zeros_like(value, device="cpu"))
-    if wanted.keys() - found.keys() == {theirs for ours, theirs in names.items() if ours.startswith("refine.")}:
+    refinement = {theirs for ours, theirs in names.items() if ours.startswith("refine.")}
+    if wanted.keys() - found.keys() == refinement:
         raise InputError(
             f"{what} holds SiamMask's base network, without refinement; give a refined one, such as SiamMask_DAVIS.pth"
         )
@@ -70,27 +74,13 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
 
     converted = {ours: found[theirs].clone() for ours, theirs in names.items()}
     weight = converted[CONV].double().flip(1)  # BGR to RGB
-    converted[MEAN] = (converted[MEAN].double() - _response_to_mean(weight)).float()
+    converted[MEAN] = (converted[MEAN].double() - response_to_mean(weight)).float()
     converted[CONV] = (weight * RGB_STD.double()[:, None, None]).float()
     return converted
 
 
-def to_siammask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `convert_siammask`, in the names of SiamMask's public code.
-
-    Raises:
-        InputError: these are not tensors of the ``siammask`` variant.
-    """
-    check_keys(_shapes(), state, "the model")
-    public = {theirs: state[ours].clone() for ours, theirs in _public_names(SIAMMASK).items()}
-    weight = state[CONV].double() / RGB_STD.double()[:, None, None]
-    public["features.features.bn1.running_mean"] = (state[MEAN].double() + _response_to_mean(weight)).float()
-    public["features.features.conv1.weight"] = weight.flip(1).float()
-    return public
-
-
 def convert_file(checkpoint: Path, out: Path) -> None:
-    """Convert a SiamMask or PySOT checkpoint to a model that `load_model` and the tracker use.
+    """Convert a checkpoint of SiamMask or PySOT to a model for `load_model` and the tracker.
 
     Raises:
         InputError: the file is missing, holds more than tensors, or does not fit.
@@ -105,28 +95,29 @@ def convert_file(checkpoint: Path, out: Path) -> None:
         ) from error
     what = f"checkpoint {checkpoint}"
     if not isinstance(content, Mapping):
-        raise InputError(f"{what} holds a {type(content).__name__}; it must be a dictionary of tensors")
+        kind = type(content).__name__
+        raise InputError(f"{what} holds a {kind}; it must be a dictionary of tensors")
     profile = siammask_profile()
     model = build_model(profile.model)
     strict_load(model, convert_siammask(content, what), what)
     save_model(out, model, profile, notes={"source": checkpoint.name})
 
 
-def _response_to_mean(weight: Tensor) -> Tensor:
-    """What the first convolution, for unnormalised RGB, answers to the mean colour, (64,)."""
+def response_to_mean(weight: Tensor) -> Tensor:
+    """Return what a first convolution for RGB from 0 to 255 gives on the mean colour, (64,)."""
     return (weight * RGB_MEAN.double()[:, None, None]).sum(dim=(1, 2, 3))
 
 
-def _shapes() -> dict[str, Tensor]:
-    """The keys of the ``siammask`` variant, with tensors that hold nothing but a shape."""
+def shapes() -> dict[str, Tensor]:
+    """Return the keys of the ``siammask`` variant, with tensors that have a shape but no values."""
     with torch.device("meta"):
         return build_model(siammask_profile().model).state_dict()
 
 
-def _public_names(layout: int) -> dict[str, str]:
-    """What each of our keys is called elsewhere."""
+def public_names(layout: int) -> dict[str, str]:
+    """Return the name of each of our keys in another project: `SIAMMASK` or `PYSOT`."""
     names = {}
-    for key in _shapes():
-        row = next(row for row in PREFIXES if key.startswith(row[0]))
-        names[key] = row[layout] + key.removeprefix(row[0])
+    for key in shapes():
+        prefixes = next(row for row in PREFIXES if key.startswith(row[0]))
+        names[key] = prefixes[layout] + key.removeprefix(prefixes[0])
     return names

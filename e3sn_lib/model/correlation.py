@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, relu: bool = True) -> nn.Sequential:
-    """Convolution without padding or bias, batch-norm, and a ReLU if wanted."""
-    layers: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, kernel, bias=False), nn.BatchNorm2d(out_channels)]
+    """Return a convolution without padding and bias, batch-norm, and a ReLU if wanted."""
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, bias=False)
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(out_channels)]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
 
 def head(channels: int, out_channels: int) -> nn.Sequential:
-    """Two 1x1 convolutions on a correlation map."""
+    """Return two 1x1 convolutions for a correlation map."""
     return nn.Sequential(*conv_bn(channels, channels, 1), nn.Conv2d(channels, out_channels, 1))
 
 
@@ -32,12 +33,17 @@ class DepthwiseCorrelation(nn.Module):
         self.conv_search = conv_bn(channels, channels, 3)
 
     def kernel(self, template: Tensor) -> Tensor:
-        """Template features (B, C, k+2, k+2) to filters (B, C, k, k)."""
+        """Turn template features (B, C, k+2, k+2) into filters (B, C, k, k)."""
         kernel: Tensor = self.conv_kernel(template)
-        return kernel / (kernel.shape[-1] * kernel.shape[-2]) if self.scale == "mean" else kernel
+        area = kernel.shape[-1] * kernel.shape[-2]
+        return kernel / area if self.scale == "mean" else kernel
 
     def forward(self, kernel: Tensor, search: Tensor) -> Tensor:
-        """Filters (B, C, k, k) over search features (B, C, s, s): (B, C, s-k-1, s-k-1)."""
+        """Correlate filters (B, C, k, k) with search features (B, C, s, s).
+
+        Returns:
+            (B, C, s-k-1, s-k-1).
+        """
         features = self.conv_search(search)
         b, c, height, width = features.shape
         flat = features.reshape(1, b * c, height, width)
@@ -45,5 +51,9 @@ class DepthwiseCorrelation(nn.Module):
         return correlated.reshape(b, c, *correlated.shape[2:])
 
     def at_windows(self, kernel: Tensor, windows: Tensor) -> Tensor:
-        """One value per channel for windows of the filters' own extent: (N, C, k, k) and (N, C, k+2, k+2) to (N, C)."""
+        """Correlate filters (N, C, k, k) with one window each, (N, C, k+2, k+2).
+
+        Returns:
+            (N, C): the map of `forward` has one position here.
+        """
         return (self.conv_search(windows) * kernel).sum(dim=(2, 3))

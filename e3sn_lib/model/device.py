@@ -1,11 +1,16 @@
-"""Where, and in what type, training and tracking are computed."""
+"""The hardware: where training and tracking are computed, in which number type, and its limits."""
 
 from __future__ import annotations
 
+import math
+import os
+import platform
 import re
 import resource
 import sys
+import time
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +20,69 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def best_device() -> torch.device:
-    """A GPU if there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """``fp32``, ``bf16``, ``fp16``, or ``auto``: half precision only where the hardware multiplies it natively."""
+    """Return the number type of ``fp32``, ``bf16``, ``fp16`` or ``auto``.
+
+    ``auto`` is bfloat16 where the hardware multiplies it natively, and on a CPU only if it is also
+    faster there (see `bf16_is_faster`). Else it is float16 on a GPU, and float32 on a CPU.
+    """
     if name != "auto":
         return _TYPES[name]
-    if device.type in ("cpu", "cuda") and has_native_bf16(device.type):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if has_native_bf16("cuda") else torch.float16
+    faster = device.type == "cpu" and has_native_bf16("cpu") and bf16_is_faster()
+    return torch.bfloat16 if faster else torch.float32
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in `dtype` where that is safe; float32 leaves everything as it is."""
+    """Compute in `dtype` where that is safe. float32 changes nothing."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def has_native_bf16(device: str = "cpu") -> bool:
-    """Whether `device` multiplies in bfloat16 by itself; elsewhere it is emulated and slower than float32."""
+    """Return whether `device` has instructions that multiply bfloat16.
+
+    Without them bfloat16 is emulated, and slower than float32.
+    """
     if device.startswith("cuda"):
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = (cpuinfo("flags") or cpuinfo("Features")).split()
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
-def peak_memory_bytes() -> int:
-    """The largest memory so far: allocated on the GPU if this process used it, else resident in main memory.
+@cache
+def bf16_is_faster() -> bool:
+    """Return whether this CPU convolves faster in bfloat16 than in float32.
 
-    Linux keeps the parent's peak in getrusage when a process is started, so the kernel's own figure is preferred where it exists.
+    The instructions alone do not tell: with avx512_bf16 a training step takes half the time on some
+    CPUs (AMD EPYC), and half as long again on others (Xeons without amx in virtual machines). So a
+    3x3 convolution of the backbone's size is timed in both types, in turns. This takes less than a
+    tenth of a second, once per process. The best time counts: other programs can only make a turn
+    slower.
+    """
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    features = torch.ones(1, 128, 31, 31).contiguous(memory_format=torch.channels_last)
+    kernel = torch.ones(128, 128, 3, 3)
+    with torch.no_grad():
+        for _ in range(4):  # the first turn also sets the library up
+            for dtype in seconds:
+                inputs = features.to(dtype), kernel.to(dtype)
+                begun = time.perf_counter()
+                torch.nn.functional.conv2d(*inputs, padding=1)
+                seconds[dtype] = min(seconds[dtype], time.perf_counter() - begun)
+    return seconds[torch.bfloat16] < seconds[torch.float32]
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest memory so far of this process.
+
+    That is what was allocated on the GPU if this process used it, else what was resident in main
+    memory. Linux hands the peak of a parent process down in getrusage. So the figure in ``/proc``
+    is preferred where it exists.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return int(torch.cuda.max_memory_allocated())
@@ -54,7 +92,34 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def cpuinfo(key: str) -> str:
+def machine() -> dict[str, Any]:
+    """Describe this machine in JSON's types. ``machine`` is what computes; ``memory`` is in bytes.
+
+    What cannot be found out is "unknown".
+    """
+    cpu, gpu = _cpuinfo("model name") or platform.processor() or "unknown", None
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+    return {
+        "machine": gpu or cpu,
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu or "none",
+        "gpus": torch.cuda.device_count(),
+        "bf16": has_native_bf16("cuda" if gpu else "cpu"),
+        "memory": _memory_bytes(),
+    }
+
+
+def _memory_bytes() -> int | str:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return "unknown"
+
+
+def _cpuinfo(key: str) -> str:
     match = re.search(rf"^{key}\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
     return match[1] if match else ""
 

@@ -6,11 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WINDOWS = {"p0": (61, 2), "p1": (31, 4), "p2": (15, 8)}
-"""For each skip connection: rows and columns of a candidate window, and its stride in search pixels."""
+"""For each skip connection: rows and columns of a candidate window, and stride in search pixels."""
 
 
 class Refinement(nn.Module):
-    """From the fused correlation of one candidate window to its 127 x 127 mask, with skips from the search image's features.
+    """From the fused correlation of a candidate window to its mask of 127 x 127 pixels.
+
+    On the way, features of the search crop are added (skip connections).
 
     Args:
         channels: of the correlation.
@@ -29,14 +31,16 @@ class Refinement(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, correlation: Tensor, p0: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
-        """Logits (N, 127, 127) of N windows.
+        """Return the mask logits of N windows, (N, 127, 127).
 
         Args:
             correlation: (N, C).
-            p0, p1, p2: the search image's features in each window, (N, 64, 61, 61), (N, 256, 31, 31), (N, 512, 15, 15).
+            p0, p1, p2: features of the search crop in each window, with ResNet-50
+                (N, 64, 61, 61), (N, 256, 31, 31) and (N, 512, 15, 15).
         """
+        # the deconvolution of a 1x1 input is a matrix product
         deconv = self.deconv.weight.to(correlation.dtype)
-        start = (correlation @ deconv.flatten(1)).reshape(-1, *deconv.shape[1:])  # its input is 1x1: a matrix product
+        start = (correlation @ deconv.flatten(1)).reshape(-1, *deconv.shape[1:])
         assert self.deconv.bias is not None
         x = start + self.deconv.bias.to(start.dtype)[:, None, None]
         x = self.post0(F.interpolate(self.h2(x) + self.v2(p2), size=31))
@@ -50,4 +54,5 @@ def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _double(in_channels: int, middle: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(_conv(in_channels, middle), nn.ReLU(inplace=True), _conv(middle, out_channels), nn.ReLU(inplace=True))
+    first, second = _conv(in_channels, middle), _conv(middle, out_channels)
+    return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))

@@ -1,4 +1,4 @@
-"""Weights in and out: ImageNet backbones, and models as safetensors files that carry their own configuration."""
+"""Weights in and out: ImageNet backbones, and models as safetensors files with their settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from e3sn_lib.config import ModelConfig, Profile
@@ -26,41 +26,55 @@ def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_roo
     """Fill a backbone with ImageNet weights.
 
     Args:
-        backbone: to be filled.
-        source: ``torchvision`` (downloaded once by torchvision), ``none``, or a safetensors file in torchvision's names, absolute,
-            relative to the working directory, to `data_root`, or to a folder ``weights`` beside or in it.
+        backbone: is filled.
+        source: ``none``, ``torchvision`` (torchvision downloads them once), or a safetensors file
+            in torchvision's names; see `backbone_file` for where it is searched.
         config: which ResNet.
-        data_root: where data lie.
+        data_root: folder of the data sets.
 
     Raises:
-        InputError: no such file, or it does not fit.
+        InputError: there is no such file, or it does not fit.
     """
     if source == "none":
         return
     if source == "torchvision":
-        weights = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"].get_state_dict(
-            progress=True, check_hash=True
-        )
+        published = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"]
+        weights = published.get_state_dict(progress=True, check_hash=True)
     else:
         weights = read_safetensors(backbone_file(source, data_root))
-    strict_load(backbone, adapt_imagenet_weights(weights, backbone), f"backbone weights {source}")
+    adapted = adapt_imagenet_weights(weights, backbone)
+    strict_load(backbone, adapted, f"backbone weights {source}")
 
 
 def backbone_file(source: str, data_root: Path) -> Path:
-    """Where a file of backbone weights lies, see `load_backbone`; raises InputError if it does not."""
-    places = [Path(source), data_root / source, data_root / "weights" / source, data_root.parent / "weights" / source]
+    """Find a file of backbone weights.
+
+    It is searched as it is, then in `data_root`, then in a folder ``weights`` in or beside it.
+
+    Raises:
+        InputError: it is in none of these places.
+    """
+    folders = [Path(), data_root, data_root / "weights", data_root.parent / "weights"]
+    places = [folder / source for folder in folders]
     for place in places:
         if place.is_file():
             return place
+    searched = ", ".join(str(place.parent) for place in places)
     raise InputError(
-        f"backbone weights {source} are in none of {', '.join(str(place.parent) for place in places)}; put them there, or take "
-        "torchvision's, whose blocks are laid out otherwise: --set train.weights=torchvision --set model.block_layout=v1.5"
+        f"backbone weights {source} are in none of {searched}; put them there, or take "
+        "torchvision's, whose blocks are laid out otherwise: "
+        "--set train.weights=torchvision --set model.block_layout=v1.5"
     )
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load every key or none; raises InputError as `check_keys` does."""
+    """Load all keys of a module.
+
+    Raises:
+        InputError: keys or shapes do not fit, or a value is not finite; nothing is loaded then.
+    """
     check_keys(module.state_dict(), state, what)
+    check_finite(state, what)
     module.load_state_dict(dict(state))
 
 
@@ -68,68 +82,142 @@ def check_keys(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: 
     """Compare keys and shapes.
 
     Raises:
-        InputError: naming missing, surplus and misshapen keys.
+        InputError: it names keys that are missing, surplus or misshapen.
     """
-    missing, surplus = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
-    faults = {"missing": missing, "surplus": surplus, "misshapen": shapes}
-    if any(faults.values()):
-        text = "; ".join(
-            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in faults.items() if keys
+    faults = {
+        "missing": sorted(wanted.keys() - state.keys()),
+        "surplus": sorted(state.keys() - wanted.keys()),
+        "misshapen": shapes,
+    }
+    texts = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in faults.items() if keys]
+    if texts:
+        raise InputError(f"{what} does not fit this network: {'; '.join(texts)}")
+
+
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Check that no weight is infinite or NaN.
+
+    Raises:
+        InputError: it names the keys that hold such values.
+    """
+    if bad := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise InputError(
+            f"weights of {what} are not finite: {_first(bad)}; train again with a lower train.lr, or take another file"
         )
-        raise InputError(f"{what} does not fit this network: {text}")
 
 
-def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
-    """Write a model with the profile it was trained by; `half` stores weights in half precision, batch-norm statistics aside."""
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def save_model(
+    path: Path,
+    model: E3SN,
+    profile: Profile,
+    half: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model with the settings it was trained with; the same model gives the same bytes.
+
+    Args:
+        path: of a safetensors file.
+        model: on any device.
+        profile: goes into the file's metadata.
+        half: store weights in half precision, except vectors such as batch-norm statistics.
+        notes: more metadata.
+
+    Raises:
+        InputError: a weight is not finite, as it is or in half precision.
+    """
     state = {}
     for key, value in model.state_dict().items():
         shrink = half and value.dim() > 1
         state[key] = (value.half() if shrink else value).contiguous().cpu()
+    check_finite(state, f"the model to be saved as {path}")
     metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+        temporary.write_bytes(_ordered(save(state, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """Return a safetensors file with sorted metadata, which the library writes in random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(written).to_bytes(8, "little") + written + content[end:]
 
 
 def load_network(model: E3SN, path: Path) -> None:
     """Fill a whole network with the weights of a model of this project.
 
     Raises:
-        InputError: no such file, or keys or shapes that do not fit.
+        InputError: there is no such file, or it does not fit.
     """
     strict_load(model, _floats(read_safetensors(path)), f"model {path}")
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
-    """A trained model in evaluation mode, on `device` or on a GPU if there is one, and the profile it was trained by.
+    """Load a trained model.
+
+    Args:
+        path: of a model of this project.
+        device: where to; None: a GPU if there is one.
+
+    Returns:
+        The network in evaluation mode, and the settings it was trained with.
 
     Raises:
-        InputError: no such file, not a model of this project, or keys that do not fit.
+        InputError: there is no such file, or it is no model of this project, or it does not fit.
     """
     path = Path(path)
     state = read_safetensors(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("format") != "e3sn":
-        raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
-    profile = profile_from_dict(json.loads(metadata["profile"]))
+    profile = load_profile_of(path)
     model = build_model(profile.model)
     strict_load(model, _floats(state), f"model {path}")
     return model.to(device or best_device()).eval(), profile
 
 
+def load_profile_of(path: Path) -> Profile:
+    """Return the profile that a model was trained by; raises InputError as `read_metadata`."""
+    return profile_from_dict(json.loads(read_metadata(path)["profile"]))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a model's file says of it: ``profile`` as JSON, perhaps ``run`` and ``commit``.
+
+    Raises:
+        InputError: no such file, or not a model of this project.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error
+    if metadata.get("format") != "e3sn":
+        raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
+    return metadata
+
+
 def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return single precision for half."""
+    """Return half precision as single precision."""
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """All tensors of a safetensors file; raises InputError if it is missing or damaged."""
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:

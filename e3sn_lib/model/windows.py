@@ -1,4 +1,7 @@
-"""Candidate windows of feature maps: the paper's "unfold ... then select", without ever unfolding."""
+"""Candidate windows of feature maps: the paper's "unfold ... then select".
+
+Only the selected windows are cut out. Nothing is unfolded.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from torch import Tensor
 
 
 class Cells(NamedTuple):
-    """N positions in the correlation maps of a batch, each (N,) int64."""
+    """N cells of the correlation maps of a batch, each field (N,) int64."""
 
     image: Tensor
     row: Tensor
@@ -17,15 +20,15 @@ class Cells(NamedTuple):
 
 
 def gather_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Cut N square windows out of a batch of maps; what lies outside a map is zero.
+    """Cut N square windows out of a batch of maps.
 
     Args:
         maps: (B, C, H, W).
-        image, top, left: (N,) int64, which map and where; may lie partly outside.
+        image, top, left: (N,) int64, which map, and the window's first row and column.
         size: rows and columns of a window.
 
     Returns:
-        (N, C, size, size).
+        (N, C, size, size); zero where a window reaches beyond its map.
     """
     if maps.is_cuda:
         return index_windows(maps, image, top, left, size)
@@ -33,17 +36,29 @@ def gather_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size:
 
 
 def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """`gather_windows` by one indexing operation: a GPU is slow at many small copies, a CPU at indices."""
+    """Do what `gather_windows` does, by one indexing operation.
+
+    This is fast on a GPU, where many small copies are slow. On a CPU it is the other way round.
+    """
     height, width = maps.shape[-2:]
     steps = torch.arange(size, device=maps.device)
     rows, columns = (start.to(maps.device)[:, None] + steps for start in (top, left))
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
-    places = image.to(maps.device)[:, None, None], rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]
-    return torch.where(inside[..., None], maps.permute(0, 2, 3, 1)[places], 0).permute(0, 3, 1, 2)
+    row_inside, column_inside = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    inside = row_inside[:, :, None] & column_inside[:, None]
+    places = (
+        image.to(maps.device)[:, None, None],
+        rows.clamp(0, height - 1)[:, :, None],
+        columns.clamp(0, width - 1)[:, None],
+    )
+    values = maps.permute(0, 2, 3, 1)[places]
+    return torch.where(inside[..., None], values, 0).permute(0, 3, 1, 2)
 
 
 class _Windows(torch.autograd.Function):
-    """Slicing in a loop would make autograd fill one full-size zero map per window; this fills one in all."""
+    """Slices in a loop, with a gradient of its own.
+
+    For plain slices autograd would fill a whole map of zeros per window. This fills one for all.
+    """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:
@@ -65,10 +80,14 @@ class _Windows(torch.autograd.Function):
 
 
 def _overlaps(places: list[tuple[int, int, int]], size: int, shape: torch.Size) -> list[tuple[int, Any, Any]]:
-    """For each window its map, the part of the map it covers, and where that part lies in the window."""
+    """Return for each window: its map, the part of the map that it covers, and this part's place in
+    the window."""
     height, width = shape[-2:]
     result = []
     for image, top, left in places:
-        y1, y2, x1, x2 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
-        result.append((image, (slice(y1, y2), slice(x1, x2)), (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left))))
+        y1, y2 = max(top, 0), min(top + size, height)
+        x1, x2 = max(left, 0), min(left + size, width)
+        in_map = slice(y1, y2), slice(x1, x2)
+        in_window = slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)
+        result.append((image, in_map, in_window))
     return result

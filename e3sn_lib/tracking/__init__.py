@@ -1,0 +1,13 @@
+"""Follow objects through videos. This file names what can be saved of one; it imports nothing."""
+
+FILES = {
+    "masks": "masks",
+    "cutout-png": "cutout",
+    "table": "tracks.csv",
+    "coco": "coco.json",
+    "overlay": "overlay.mp4",
+    "matte": "matte.mp4",
+    "cutout": "cutout.mov",
+}
+"""Kinds of output, with their file or folder; clips come last, as a full disk ends them first."""
+DEFAULT_SAVE = ("masks", "overlay", "table")

@@ -7,15 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.reading import read_json
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FORMAT = 1
 """Version of the export folder; other versions are refused."""
@@ -69,7 +71,7 @@ class OnnxBackend:
 
     Args:
         folder: what ``e3sn export`` wrote.
-        threads: at work at a time; None: `default_threads`.
+        threads: at work at a time; None: `idle_threads`.
 
     Raises:
         InputError: the folder is no export, its files do not belong together, or its version is
@@ -78,8 +80,12 @@ class OnnxBackend:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
-        self.config = TrackConfig(**self.manifest["track"])
-        threads = threads or default_threads()
+        try:
+            self.config = TrackConfig(**self.manifest["track"])
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{folder / MANIFEST}: 'track' is not valid: {reason}") from error
+        threads = threads or idle_threads()
         self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
         self._pool = ThreadPoolExecutor(threads)
 
@@ -155,7 +161,7 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     """
     if folder is None:
         named = os.environ.get(VARIABLE)
-        if not named and not has_packaged():
+        if not has_shipped():
             raise InputError(
                 f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; make one with e3sn export MODEL FOLDER"
             )
@@ -163,8 +169,8 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     return OnnxBackend(Path(folder), threads)
 
 
-def has_packaged() -> bool:
-    """Say whether an exported model comes with the package or is named by E3SN_WEIGHTS."""
+def has_shipped() -> bool:
+    """Say whether `load_export` finds a folder by itself."""
     return bool(os.environ.get(VARIABLE)) or (PACKAGED / MANIFEST).is_file()
 
 
@@ -193,14 +199,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def default_threads() -> int:
-    """Return the number of cores that this process may use, at most 4: more help little."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), 4)
-    return min(os.cpu_count() or 1, 4)
+def idle_threads() -> int:
+    """Return how many of this process's processors nobody used in the last minute, 1 to 4.
+
+    Networks wait for their slowest thread, so one thread too many costs more than one too few. More
+    than 4 help a single crop little.
+    """
+    known = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(min(usable, round((os.cpu_count() or 1) - busy), 4), 1)
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime  # not needed for a network in torch, nor for --help
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that spin while they wait keep the cores from decoding and from other programs.

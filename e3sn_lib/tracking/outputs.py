@@ -19,21 +19,11 @@ from pycocotools import mask as coco_mask
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, write_mask
+from e3sn_lib.tracking import FILES
 from e3sn_lib.tracking.clip import LARGEST_SIDE, ClipWriter
 from e3sn_lib.tracking.session import Seen
 from e3sn_lib.tracking.video import Frame, Image, VideoSource, overlay
 
-FILES = {
-    "masks": "masks",
-    "cutout-png": "cutout",
-    "table": "tracks.csv",
-    "coco": "coco.json",
-    "overlay": "overlay.mp4",
-    "matte": "matte.mp4",
-    "cutout": "cutout.mov",
-}
-"""Kinds of output, with their file or folder; clips come last, as a full disk ends them first."""
-DEFAULT_SAVE = ("masks", "overlay", "table")
 FRINGE = 9
 """Pixels around an object that keep their colour in a cut-out: scaled, it gets no dark rim."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.tracking.outputs import DEFAULT_SAVE, FILES, Clip, Output, open_outputs
+from e3sn_lib.tracking import DEFAULT_SAVE, FILES
+from e3sn_lib.tracking.outputs import Clip, Output, open_outputs
+from e3sn_lib.tracking.pipeline import prefetch
 from e3sn_lib.tracking.prompts import Plan, Prompt
 from e3sn_lib.tracking.session import Seen, Session, cleaned
 from e3sn_lib.tracking.tracker import Tracker
@@ -60,7 +63,7 @@ def track_video(
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
         out: a folder, made if there is none; files of the same names are replaced.
         prompts: further boxes, in other frames or with given ids.
-        save: what to write, keys of `outputs.FILES`.
+        save: what to write, keys of `FILES`.
         first, last: numbers of the first and last frame; None: the last of the video.
         stride: 2 for every second frame.
         backward: also follow each object from its first box back to the first frame.
@@ -86,10 +89,11 @@ def track_video(
         try:
             if backward:
                 follower.backward(scratch)
-            for frame, seen in follower.forward(scratch):
-                seen = replace(seen, ids=cleaned(seen.ids)) if clean else seen
-                for output in outputs:
-                    output.write(frame, seen)
+            with closing(prefetch(follower.forward(scratch))) as steps:
+                for frame, seen in steps:  # written while the next frame is followed
+                    seen = replace(seen, ids=cleaned(seen.ids)) if clean else seen
+                    for output in outputs:
+                        output.write(frame, seen)
             for output in outputs if follower.done else ():
                 output.close()
         except OSError as error:
@@ -153,22 +157,25 @@ class _Follower:
 
     def forward(self, folder: Path) -> Iterator[tuple[Frame, Seen]]:
         """Yield frames in order with their objects, those that `backward` found included."""
+        if self.stopped:
+            return
         session, last = Session(self.tracker), -1
-        for frame in self.plan.source.frames(self.plan.frames) if not self.stopped else ():
-            for number, box in self.plan.boxes.get(frame.number, {}).items():
-                if number in session.numbers:
-                    session.correct(number, box)
-                else:
-                    session.add(box, number)
-            seen, last = session.step(frame.image), frame.number
-            if (earlier := folder / f"{frame.number}.npz").is_file():
-                with np.load(earlier) as found:
-                    seen = seen.joined(Seen(**found))
-            yield frame, seen
-            self.done += 1
-            if self._stops(self.back):
-                return
-        if not self.stopped and last < max(self.plan.boxes):
+        with closing(prefetch(self.plan.source.frames(self.plan.frames))) as frames:
+            for frame in frames:
+                for number, box in self.plan.boxes.get(frame.number, {}).items():
+                    if number in session.numbers:
+                        session.correct(number, box)
+                    else:
+                        session.add(box, number)
+                seen, last = session.step(frame.image), frame.number
+                if (earlier := folder / f"{frame.number}.npz").is_file():
+                    with np.load(earlier) as found:
+                        seen = seen.joined(Seen(**found))
+                yield frame, seen
+                self.done += 1
+                if self._stops(self.back):
+                    return
+        if last < max(self.plan.boxes):
             latest = max(self.plan.boxes)
             raise InputError(f"{self.plan.source.path} ends before frame {latest}, which has a box")
 

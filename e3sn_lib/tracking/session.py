@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.tracking.tracker import Targets, Tracker, check_box, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import Targets, Tracker, check_box, labels_from_patches
 
 MOST_OBJECTS = 254
 """Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
@@ -126,8 +126,9 @@ class Session:
         order = np.argsort([each for group, _ in self._groups for each in group])
         labels = results[0].ids
         if len(results) > 1:
-            soft = np.concatenate([result.soft_masks for result in results])[order]
-            labels = labels_from_soft_masks(soft, self._tracker.config.mask_threshold)
+            patches = [patch for result in results for patch in result.patches]
+            threshold = self._tracker.config.mask_threshold
+            labels = labels_from_patches([patches[k] for k in order], frame.shape[:2], threshold)
         return Seen(
             self.numbers,
             np.array([0, *self.numbers], np.uint8)[labels],

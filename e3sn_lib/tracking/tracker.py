@@ -115,7 +115,7 @@ class Tracker:
             network, profile = network
             config = config or profile.track
         if not hasattr(network, "search"):  # a torch network, which no import may need
-            from e3sn_lib.tracking.torch_backend import TorchBackend
+            from e3sn_lib.model.torch_backend import TorchBackend
 
             network = TorchBackend(network, precision, device)
         self.backend: Backend = network

@@ -1,10 +1,14 @@
-"""The training loop: one or several stages, a schedule, checkpoints from which a run goes on exactly where it was."""
+"""The training loop: one or several stages, with checkpoints.
+
+A run that was stopped or killed goes on from its last checkpoint and ends with the same weights as
+a run that was never stopped, bit for bit on a CPU.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
-from e3sn_lib.data.pairs import Batch, PairDataset, collate
-from e3sn_lib.data.types import TrackSet
+from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
@@ -30,8 +33,17 @@ from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import load_backbone, load_network, save_model
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes
+from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
-from e3sn_lib.training.schedule import StagePlan, build_optimiser, learning_rate, parameter_groups, plan, set_trainable
+from e3sn_lib.training.schedule import (
+    StagePlan,
+    build_optimiser,
+    learning_rate,
+    parameter_groups,
+    plan,
+    set_trainable,
+    warmed_average,
+)
 from e3sn_lib.training.state import (
     CHECKPOINT,
     FINAL,
@@ -39,7 +51,6 @@ from e3sn_lib.training.state import (
     RunState,
     Watch,
     copy_checkpoint,
-    ignore_interrupts,
     read_checkpoint,
     tensorboard_writer,
     write_checkpoint,
@@ -48,157 +59,176 @@ from e3sn_lib.training.state import (
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = tuple[TrackSet, TrainSetConfig]
 LARGEST_BAD_SHARE = 0.01
-"""Pairs that needed a replacement for a damaged file; more stop the run."""
+"""Share of pairs that met a damaged file and were replaced; more stop the run."""
 BAD_STEPS_IN_A_ROW = 5
-"""Steps whose loss or gradient is not finite; so many in a row stop the run."""
-
-
-def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential moving average for `AveragedModel` whose memory grows with the steps, up to `decay`.
-
-    With a fixed decay the untrained weights of the first step would make up much of the average of a short run or stage.
-    """
-
-    def update(averages: Any, currents: Any, steps: Tensor) -> None:
-        warmed = (1 + float(steps)) / (10 + float(steps))
-        get_ema_multi_avg_fn(min(decay, warmed))(averages, currents, steps)  # type: ignore[no-untyped-call]
-
-    return update
+"""Steps in a row with a loss or gradient that is not finite; so many stop the run."""
 
 
 class Trainer:
-    """One run in one folder: ``config.yaml``, ``env.json``, ``log.csv``, ``checkpoint.pt`` and at the end ``model.safetensors``.
+    """Train one run in one folder.
 
-    The final weights are in half precision, so that what is evaluated is what can be passed on.
+    The folder gets ``config.yaml``, ``env.json``, ``log.csv``, ``checkpoint.pt``, and at the end
+    ``summary.json`` and ``model.safetensors``. The final weights are in half precision, so that the
+    evaluated model is the one that can be passed on.
 
-    Within `processes.process_group` each process trains on its part of every batch, and the first one writes. The pairs of a step
-    and, but for rounding, the result are those of a single process.
+    Within `processes.process_group` each process trains on its part of every batch, and the first
+    one writes. The pairs of a step are those of a single process. The result differs by rounding.
 
     Args:
-        profile: everything that determines the run.
-        sources: the opened track sets.
+        profile: all settings of the run.
+        sources: the opened track sets, each with its settings.
         run_dir: the run's folder.
-        data_root: where local backbone weights are looked for.
+        data_root: where files of backbone weights are searched.
         device: where to compute; None: a GPU if there is one.
+
+    Raises:
+        InputError: the batch cannot be divided, or there are no weights that fit.
     """
 
     def __init__(
-        self, profile: Profile, sources: list[Source], run_dir: Path, data_root: Path = Path(), device: torch.device | None = None
+        self,
+        profile: Profile,
+        sources: list[Source],
+        run_dir: Path,
+        data_root: Path = Path(),
+        device: torch.device | None = None,
     ) -> None:
         self.profile, self.sources, self.run_dir = profile, sources, run_dir
         config, self.processes = profile.train, processes.world()
         if config.batch_size % (self.processes * config.accumulate):
             raise InputError(
-                f"train.batch_size is {config.batch_size}; it must be a multiple of {self.processes} (processes) "
-                f"x {config.accumulate} (train.accumulate)"
+                f"train.batch_size is {config.batch_size}; it must be a multiple of "
+                f"{self.processes} (processes) x {config.accumulate} (train.accumulate)"
             )
         self.device = device or best_device()
-        self.dtype = precision_of(profile.train.precision, self.device)
+        self._compute_in(processes.of_first(precision_of(config.precision, self.device)))
         self.stages = plan(profile)
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
-        if source := config.init_weights:
-            digest = content_hash(Path(source))
-            if config.init_sha256 not in ("", digest):
-                raise InputError(
-                    f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., not {config.init_sha256}"
-                )
-            self.profile = replace(profile, train=replace(config, init_sha256=digest))
-            load_network(self.model, Path(source))
-        else:
-            load_backbone(self.model.backbone, profile.train.weights, profile.model, data_root)
+        self._load_first_weights(data_root)
         if self.processes > 1:
-            processes.synchronise_batch_norm(self.model)
+            processes.synchronise_batch_norm(self.model, self.device)
         self.network: nn.Module = self.model.to(self.device)
         self.average = None
-        if decay := profile.train.average:
-            self.average = AveragedModel(self.model, multi_avg_fn=warmed_average(decay), use_buffers=True)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        if config.average:
+            update = warmed_average(config.average)
+            self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
+        self.watchers: list[Watch] = []
+
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+
+    def _load_first_weights(self, data_root: Path) -> None:
+        config = self.profile.train
+        if not config.init_weights:
+            load_backbone(self.model.backbone, config.weights, self.profile.model, data_root)
+            return
+        source = Path(config.init_weights)
+        digest = content_hash(source)
+        if config.init_sha256 not in ("", digest):
+            raise InputError(f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., not {config.init_sha256}")
+        self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
+        load_network(self.model, source)
 
     def run(self, show: Callable[[str], None] = print, watch: Watch | None = None) -> Path:
-        """Train to the end, from the last checkpoint if there is one, and return the final model's path.
+        """Train to the end, from the last checkpoint if there is one.
 
         Args:
-            show: gets the line that says what is about to be done.
+            show: gets the line that says what will be trained.
             watch: gets the log so far whenever a row is added.
 
+        Returns:
+            Path of the final model.
+
         Raises:
-            InputError: too many damaged files, a loss that stays not finite, a checkpoint of other settings, a full disk, or
-                another process that trains in this folder.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step under way is done and saved.
+            InputError: too many damaged files, a loss that stays not finite, a checkpoint of other
+                settings, a full disk, or another process that trains in this folder.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current step is done and saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.run_dir / LOCK, timeout=0)
         try:
-            with FileLock(self.run_dir / LOCK, timeout=0) if processes.is_first() else nullcontext():
+            with lock if processes.is_first() else nullcontext():
                 return self._run(show, watch)
         except Timeout as error:
             raise InputError(f"{self.run_dir} is in use by another training; wait for its end, or choose another folder") from error
 
     def _run(self, show: Callable[[str], None], watch: Watch | None) -> Path:
+        # go on from the last checkpoint, if there is one
         self._resume()
         self.watchers = [watch] if watch else []
-        if self.profile.train.tensorboard and processes.is_first():
-            self.watchers.append(tensorboard_writer(self.run_dir))
-        path = self.run_dir / FINAL
         if processes.is_first():
-            self._prepare(show)
+            if self.profile.train.tensorboard:
+                self.watchers.append(tensorboard_writer(self.run_dir))
+            self._write_settings(show)
+
+        # train the stages that are not finished
         with deferred_interrupts() as interrupted:
             for stage in self.stages:
                 if self.state.step < stage.first_step + stage.steps:
                     self._run_stage(stage, interrupted)
+
+        # write the model last: a folder that holds it is a finished run
+        path = self.run_dir / FINAL
         if processes.is_first():
-            # the model comes last: where it is, the other files are
             self._write_log()
             write_json(self.run_dir / "summary.json", self._summary())
-            save_model(path, cast(E3SN, self.average.module) if self.average else self.model, self.profile, half=True)
+            final = cast(E3SN, self.average.module) if self.average else self.model
+            save_model(path, final, self.profile, half=True)
         return path
 
-    def _prepare(self, show: Callable[[str], None]) -> None:
-        write_text(self.run_dir / "config.yaml", yaml.safe_dump(self.profile.to_dict(), sort_keys=False))
+    def _write_settings(self, show: Callable[[str], None]) -> None:
+        config = self.profile.train
+        settings = yaml.safe_dump(self.profile.to_dict(), sort_keys=False)
+        write_text(self.run_dir / "config.yaml", settings)
         write_json(self.run_dir / "env.json", environment())
+        kept = " as it began" if self.state.step and config.precision == "auto" else ""
         show(
-            f"{self.run_dir.name}: {self.profile.train.pairs} pairs in {self.steps} steps of {self.profile.train.batch_size}, "
-            f"{self._precision} on {self.device.type}, from step {self.state.step}"
+            f"{self.run_dir.name}: {config.pairs} pairs in {self.steps} steps of "
+            f"{config.batch_size}, {self._precision}{kept} on {self.device.type}, "
+            f"from step {self.state.step}"
         )
 
     def _run_stage(self, stage: StagePlan, interrupted: Callable[[], bool]) -> None:
-        config = self.profile.train
-        groups = parameter_groups(self.model, config, stage.config.train_location)
-        optimiser = build_optimiser(groups, config)
-        if self.optimiser_state is not None:
-            optimiser.load_state_dict(self.optimiser_state)
-            self.optimiser_state = None
-        done = self.state.step - stage.first_step
-        if self.average and done == 0:
-            self.average.n_averaged.zero_()  # what earlier stages did not train has no history worth keeping
-        log: dict[str, list[float]] = {}
-        started, bad_steps, trained = time.perf_counter(), 0, None
-        silent = self.steps < 200 or not processes.is_first()
-        bar = tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=30, disable=silent)
-        for batches in self._batches(stage, done):
-            begun = time.perf_counter()
-            progress = (self.state.step - stage.first_step) / stage.steps
-            if trained != (trained := progress >= config.unfreeze_at):
-                set_trainable(self.model, optimiser.param_groups, config, train_backbone=trained)
+        config, end = self.profile.train, stage.first_step + stage.steps
+        optimiser = self._start_stage(stage)
+        measured: list[dict[str, float]] = []  # of the steps since the last row of the log
+        row_begun, bad_steps = time.perf_counter(), 0
+        backbone_trained: bool | None = None
+        bar = self._progress_bar(stage)
+        done, pin_memory = self.state.step - stage.first_step, self.device.type == "cuda"
+        for batches in step_batches(self.sources, self.profile, stage, done, pin_memory):
+            step_begun = time.perf_counter()
+            step = self.state.step - stage.first_step
+            rate = learning_rate(step, stage.steps, config, stage.config)
+
+            # choose what is trained: at the stage's first step, and when the backbone's time comes
+            train_backbone = step / stage.steps >= config.unfreeze_at
+            if train_backbone != backbone_trained:
+                backbone_trained = train_backbone
+                set_trainable(self.model, optimiser.param_groups, config, train_backbone)
                 self._distribute()
-            rate = learning_rate(self.state.step - stage.first_step, stage.steps, config, stage.config)
-            parts = self._step(batches, optimiser, rate, stage.config)
-            bad_steps = 0 if math.isfinite(parts["loss"]) else bad_steps + 1
+
+            # train one step, and count what went wrong
+            result = self._step(batches, optimiser, rate, stage.config)
+            bad_steps = 0 if math.isfinite(result["loss"]) else bad_steps + 1
             self._count(batches, bad_steps)
-            log.setdefault("compute", []).append(time.perf_counter() - begun)
-            for key, value in parts.items():
-                log.setdefault(key, []).append(value)
+            measured.append(result | {"compute": time.perf_counter() - step_begun})
             self.state.step += 1
             bar.update()
-            last, stop = self.state.step == stage.first_step + stage.steps, self._sum(interrupted()) > 0
+
+            # log
+            last, stop = self.state.step == end, self._sum(interrupted()) > 0
             if self.state.step % config.log_every == 0 or last or stop:
-                self._log(stage.name, rate, log, time.perf_counter() - started)
-                log, started = {}, time.perf_counter()
+                self._log(stage.name, rate, measured, time.perf_counter() - row_begun)
+                measured, row_begun = [], time.perf_counter()
+
+            # save, and stop if asked to; the end of a stage is saved below, without its optimiser
             if (self.state.step % config.checkpoint_every == 0 or stop) and not last:
                 self._save(optimiser)
             if stop and not last:
@@ -208,76 +238,96 @@ class Trainer:
         bar.close()
         self._save(None)
 
+    def _start_stage(self, stage: StagePlan) -> Optimizer:
+        config = self.profile.train
+        groups = parameter_groups(self.model, config, stage.config.train_location)
+        optimiser = build_optimiser(groups, config)
+        if self.optimiser_state is not None:
+            optimiser.load_state_dict(self.optimiser_state)
+            self.optimiser_state = None
+        if self.average and self.state.step == stage.first_step:
+            self.average.n_averaged.zero_()  # earlier weights of what was not trained do not count
+        return optimiser
+
+    def _progress_bar(self, stage: StagePlan) -> Any:
+        done, silent = self.state.step - stage.first_step, self.steps < 200
+        return tqdm(
+            total=stage.steps,
+            initial=done,
+            desc=stage.name,
+            mininterval=30,
+            disable=silent or not processes.is_first(),
+        )
+
     def _distribute(self) -> None:
-        """Which parameters have gradients to exchange is fixed when the network is wrapped."""
+        """Wrap the network anew: the wrapper exchanges gradients of what is trainable now."""
         if self.processes > 1:
             devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.model, devices, broadcast_buffers=False, find_unused_parameters=True)
 
-    def _step(self, batches: list[Batch], optimiser: torch.optim.Optimizer, rate: float, stage: StageConfig) -> dict[str, float]:
+    def _step(self, batches: list[Batch], optimiser: Optimizer, rate: float, stage: StageConfig) -> dict[str, float]:
+        """Train one step; return its losses and gradient norms.
+
+        The ``loss`` is NaN if the step was skipped, because its loss or gradient was not finite.
+        """
+        # set the learning rate of each group
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
+
+        # compute losses and gradients
         optimiser.zero_grad(set_to_none=True)
-        counts, statistics = self._count_targets(batches), [buffer.clone() for buffer in self.model.buffers()]
-        values: dict[str, Any] = {}
-        for number, batch in enumerate(batches, 1):
-            exchange = number == len(batches) or not isinstance(self.network, DistributedDataParallel)
-            with nullcontext() if exchange else cast(DistributedDataParallel, self.network).no_sync():
-                with autocast(self.dtype, self.device):
-                    loss, parts = compute_losses(self.network, batch.to(self.device), self.profile, stage, counts)
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            for key, value in {"loss": loss, **parts}.items():
-                values[key] = values.get(key, 0.0) + value.detach()
-        means = processes.total(torch.stack([value.float() for value in values.values()])) / self.processes
-        values = dict(zip(values, means.tolist(), strict=True))
-        finite = math.isfinite(values["loss"])
-        if finite:
+        buffers_before = [buffer.clone() for buffer in self.model.buffers()]
+        losses = self._backward(batches, stage)
+
+        # clip the gradient of each group
+        norms: dict[str, float] = {}
+        if math.isfinite(losses["loss"]):
             self.scaler.unscale_(optimiser)
-            groups = {f"grad_{group['name']}": group["params"] for group in optimiser.param_groups}
-            norms = {name: float(nn.utils.clip_grad_norm_(each, self.profile.train.clip)) for name, each in groups.items()}
-            values |= norms
-            # to a scaler an infinite gradient is an everyday thing: it skips the step itself and scales less from then on
-            finite = self.scaler.is_enabled() or all(map(math.isfinite, norms.values()))
-        if not finite:
-            for buffer, kept in zip(self.model.buffers(), statistics, strict=True):
-                buffer.copy_(kept)
-            return values | {"loss": math.nan}
+            for group in optimiser.param_groups:
+                norm = nn.utils.clip_grad_norm_(group["params"], self.profile.train.clip)
+                norms[f"grad_{group['name']}"] = float(norm)
+
+        # skip the step if something is not finite, and restore the batch-norm statistics
+        # (an infinite gradient is normal for a gradient scaler, which skips the step itself)
+        gradients_usable = self.scaler.is_enabled() or all(map(math.isfinite, norms.values()))
+        if not (math.isfinite(losses["loss"]) and gradients_usable):
+            for buffer, before in zip(self.model.buffers(), buffers_before, strict=True):
+                buffer.copy_(before)
+            return losses | norms | {"loss": math.nan}
+
+        # step the optimiser, and update the average
         self.scaler.step(optimiser)
         self.scaler.update()
         if self.average:
             self.average.update_parameters(self.model)
-        return values
+        return losses | norms
+
+    def _backward(self, batches: list[Batch], stage: StageConfig) -> dict[str, float]:
+        """Add up the gradients of a batch's parts; return the losses of the whole batch."""
+        counts = self._count_targets(batches)
+        sums: dict[str, Any] = {}
+        for number, batch in enumerate(batches, 1):
+            # processes exchange their gradients once, with the last part
+            wait = number < len(batches) and isinstance(self.network, DistributedDataParallel)
+            with cast(DistributedDataParallel, self.network).no_sync() if wait else nullcontext():
+                with autocast(self.dtype, self.device):
+                    loss, parts = compute_losses(self.network, batch.to(self.device), self.profile, stage, counts)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": loss, **parts}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach()
+        means = processes.total(torch.stack([value.float() for value in sums.values()]))
+        return dict(zip(sums, (means / self.processes).tolist(), strict=True))
 
     def _count_targets(self, batches: list[Batch]) -> Counts:
-        """Of all processes, divided by their number: gradients are averaged over the processes."""
+        """Return the counts of the whole batch, divided by the number of processes.
+
+        The division makes up for the gradients, which are averaged over the processes.
+        """
         negatives = self.profile.loss.negatives
         each = [torch.stack(count_targets(batch.anchor_labels, batch.sample_labels, negatives)) for batch in batches]
         sums = processes.total(torch.stack(each).sum(dim=0).float().to(self.device))
-        sums[:-1].clamp_(min=1)  # the last only averages the mask IoU, which is unknown of no mask
+        sums[:-1].clamp_(min=1)  # the last stays 0: without masks the mean mask IoU is NaN
         return Counts(*(sums / self.processes))
-
-    def _batches(self, stage: StagePlan, done: int) -> Iterator[list[Batch]]:
-        """This process's part of each step's pairs, in ``train.accumulate`` batches."""
-        size, parts = self.profile.train.batch_size, self.profile.train.accumulate
-        dataset = PairDataset(self.sources, self.profile, stage.config, stage.steps * size, first=stage.first_step * size)
-        share = size // self.processes
-        first = processes.rank() * share
-        loader = DataLoader(
-            dataset,
-            batch_size=share // parts,
-            sampler=(step * size + first + i for step in range(done, stage.steps) for i in range(share)),
-            num_workers=self.profile.data.workers,
-            collate_fn=collate,
-            prefetch_factor=4 if self.profile.data.workers else None,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupts,
-        )
-        try:
-            batches = iter(loader)
-            for _ in range(done, stage.steps):
-                yield [next(batches) for _ in range(parts)]
-        except InputError as error:  # from a worker it comes with the worker's traceback before the message
-            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from error
 
     def _sum(self, value: float) -> float:
         return float(processes.total(torch.tensor(float(value), device=self.device)))
@@ -299,10 +349,12 @@ class Trainer:
                 f"the loss or its gradient was not finite {bad_steps} steps in a row at step {self.state.step}; lower train.lr"
             )
 
-    def _log(self, stage: str, rate: float, steps: dict[str, list[float]], elapsed: float) -> None:
+    def _log(self, stage: str, rate: float, measured: list[dict[str, float]], elapsed: float) -> None:
         weights = self.model.mask.fusion.weights().detach().tolist()
-        fusion = {f"w{level}": weight for level, weight in zip(self.profile.model.levels, weights, strict=True)}
-        self.state.add_row(stage, self.profile.train.batch_size, rate, steps, elapsed, fusion)
+        levels = self.profile.model.levels
+        fusion = {f"w{level}": weight for level, weight in zip(levels, weights, strict=True)}
+        batch_size = self.profile.train.batch_size
+        self.state.add_row(stage, batch_size, rate, measured, elapsed, fusion)
         if processes.is_first():
             log = self._write_log()
             for watch in self.watchers:
@@ -315,7 +367,7 @@ class Trainer:
         write_csv(self.run_dir / "log.csv", log)
         return log
 
-    def _save(self, optimiser: torch.optim.Optimizer | None) -> None:
+    def _save(self, optimiser: Optimizer | None) -> None:
         if not processes.is_first():
             return
         content = {
@@ -332,18 +384,21 @@ class Trainer:
     @property
     def backup(self) -> Path | None:
         """The run's folder in ``train.backup``."""
-        return Path(self.profile.train.backup) / self.run_dir.name if self.profile.train.backup else None
+        root = self.profile.train.backup
+        return Path(root) / self.run_dir.name if root else None
 
     def _resume(self) -> None:
         if self.backup and processes.is_first() and not (self.run_dir / CHECKPOINT).is_file():
             copy_checkpoint(self.backup, self.run_dir)
-        content = read_checkpoint(self.run_dir, self.profile, self._precision)
+        content = read_checkpoint(self.run_dir, self.profile)
         if content is None:
             return
         self.model.load_state_dict(content["model"])
         if self.average:
             self.average.load_state_dict(content["average"])
         self.optimiser_state = content["optimiser"]
+        # ``auto`` may choose another number type on this machine: go on in the run's own
+        self._compute_in(getattr(torch, content["precision"]))
         self.scaler.load_state_dict(content["scaler"])
         self.state = RunState(**content["state"])
 

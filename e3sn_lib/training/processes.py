@@ -1,4 +1,4 @@
-"""Several processes started by torchrun: what they are to each other. One process is the case of a world of one."""
+"""Training in several processes that torchrun started. A single process is a world of one."""
 
 from __future__ import annotations
 
@@ -16,40 +16,45 @@ from torch import Tensor, nn
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; only the first of them prints.
+    """Join the processes that torchrun started, if it did. Only the first of them prints.
 
-    On GPUs they talk by NCCL, each on its own, else by gloo.
+    With GPUs each process has its own, and they talk by NCCL. Without, they talk by gloo.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=30))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
-        with Path(os.devnull).open("w") as nowhere, nullcontext() if is_first() else redirect_stdout(nowhere):
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            nullcontext() if is_first() else redirect_stdout(nowhere),
+        ):
             yield
     finally:
         dist.destroy_process_group()
 
 
 def world() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Return whether this process is the one that writes files and prints."""
     return rank() == 0
 
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process does it while the others wait, and then they do: what it leaves on the disk, they find."""
+    """Run the block in the first process, then in the others, which find what it wrote."""
     if not is_first():
         dist.barrier()
     yield
@@ -58,22 +63,40 @@ def first_alone() -> Iterator[None]:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
+    """Return the sum of a tensor over all processes."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)
     return values
 
 
-def synchronise_batch_norm(model: nn.Module) -> None:
-    """Let batch-norm in training see all processes' parts of a batch, as a single process would."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncedBatchNorm
+def of_first(value: Any) -> Any:
+    """Return the first process's value in every process."""
+    shared = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(shared)
+    return shared[0]
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Let batch-norm in training see the parts of a batch in all processes, as one process would.
+
+    The layers of `model` are replaced by torch's `SyncBatchNorm` on a GPU, and by `SyncedBatchNorm`
+    elsewhere.
+    """
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return
+    for parent in list(model.modules()):
+        for name, layer in parent.named_children():
+            if type(layer) is nn.BatchNorm2d:
+                synced = SyncedBatchNorm(layer.num_features, layer.eps, layer.momentum)
+                synced.load_state_dict(layer.state_dict())
+                setattr(parent, name, synced)
 
 
 class _Total(torch.autograd.Function):
-    """`total` for values that gradients go through: what each process does with the sum counts for all of them."""
+    """`total` with gradients: the sum counts in the loss of every process."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -85,9 +108,10 @@ class _Total(torch.autograd.Function):
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """`torch.nn.SyncBatchNorm` for any device; the original knows GPUs only."""
+    """`torch.nn.SyncBatchNorm` for any device; torch's own runs on GPUs only."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """Normalise (B, C, H, W), in training by the statistics of all processes' features."""
         if not self.training:
             return super().forward(features)
         assert self.running_mean is not None
@@ -103,4 +127,5 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
         scale, shift = self.weight * (variance + self.eps).rsqrt(), self.bias
-        return ((x - mean[:, None, None]) * scale[:, None, None] + shift[:, None, None]).to(features.dtype)
+        normalised = (x - mean[:, None, None]) * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(features.dtype)

@@ -1,9 +1,8 @@
-"""What a run was made with: versions, machine, commit; and the seeds and peak memory of this process."""
+"""What a run was made with: versions, machine, commit, command; and its seeds."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import random
 import re
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from e3sn_lib.model.device import cpuinfo, has_native_bf16
+from e3sn_lib.model.device import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "e3sn-study"
@@ -25,28 +24,18 @@ _CODE = ("e3sn_lib", "e3sn_study", "notebooks", "pyproject.toml")
 
 
 def environment() -> dict[str, Any]:
-    """Everything a reader needs to judge or repeat a run, in JSON's types; what cannot be found out is "unknown".
+    """Return what a reader needs to judge or repeat a run, in JSON's types.
 
-    Memory is in bytes. ``machine`` names what computes. ``dirty`` speaks of code only: results that the run itself writes do not
-    count.
+    What cannot be found out is "unknown". ``dirty`` says whether the code differs from the commit;
+    results that the run itself writes do not count. The machine is described by `machine`.
     """
     commit, dirty = _commit()
-    cpu, gpu = cpuinfo("model name") or platform.processor() or "unknown", None
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_name()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": _versions(),
-        "machine": gpu or cpu,
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu or "none",
-        "gpus": torch.cuda.device_count(),
-        "bf16": has_native_bf16("cuda" if torch.cuda.is_available() else "cpu"),
-        "memory": _memory_bytes(),
+        **machine(),
         "commit": commit,
         "dirty": dirty,
         "command": _command(),
@@ -56,21 +45,22 @@ def environment() -> dict[str, Any]:
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch on all devices.
 
-    On a CPU the same seed then gives the same run; on a GPU, atomic additions in backward passes remain unordered.
-    Processes that prepare data have generators of their own.
+    The same seed then gives the same run on a CPU. On a GPU the order of additions in backward
+    passes still varies. The workers that prepare data have generators of their own.
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries may still draw from numpy's global generator)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries may draw from numpy's global generator)
     torch.manual_seed(seed)
 
 
 def _versions() -> dict[str, str]:
-    """Installed versions of the runtime dependencies, which the package's own metadata name."""
+    """Return the installed versions of the packages that the study requires, by its metadata."""
     try:
         required = importlib.metadata.requires(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         required = []
-    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required if "extra ==" not in line]
+    needed = (line for line in required if "extra ==" not in line or 'extra == "study"' in line)
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
     return {name: _version(name) for name in [PACKAGE, *names]}
 
 
@@ -82,17 +72,18 @@ def _version(name: str) -> str:
 
 
 def _commit() -> tuple[str, bool | str]:
-    """Commit of the checkout this library lies in, and whether its code differs from it."""
+    """Return the commit of this library's checkout, and whether its code differs from it."""
     top = _git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != ROOT:  # installed elsewhere: a repository around it is not ours
+    if top is None or Path(top).resolve() != ROOT:  # a repository around an installed copy
         return "unknown", "unknown"
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *_CODE)
     return commit or "unknown", "unknown" if changes is None else bool(changes)
 
 
 def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -103,10 +94,3 @@ def _command() -> str:
     if "ipykernel" in program:
         return "notebook"
     return shlex.join(["e3sn" if program == "__main__.py" else program, *sys.argv[1:]])
-
-
-def _memory_bytes() -> int | str:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return "unknown"

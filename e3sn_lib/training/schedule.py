@@ -1,23 +1,27 @@
-"""How a run proceeds: its stages and steps, the learning rate, and which parameters are trained when."""
+"""The course of a run: its stages, the learning rate, what is trained when, and the average."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN
 
 WARMUP_START = 0.2
-"""Of the first rate: where a warm-up by epochs begins; it rises by a constant factor and ends one step short (SiamMask)."""
+"""Share of the first rate from which a warm-up by epochs starts. It rises by a constant factor per
+epoch, and the epoch after it has the first rate (SiamMask)."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage's part of the run's steps."""
+    """The steps of one stage within its run."""
 
     name: str
     config: StageConfig
@@ -46,41 +50,78 @@ def plan(profile: Profile) -> list[StagePlan]:
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig) -> float:
-    """Logarithmic decay from the first to the last rate (paper 4.1), stepwise by epoch or, with ``epochs: 0``, continuous."""
+    """Return the learning rate of a step, before the factors of the parameter groups.
+
+    After a warm-up it falls from the first to the last rate by a constant factor (paper 4.1): per
+    epoch, or per step with ``epochs: 0``.
+
+    Args:
+        step: of the stage, from 0.
+        steps: of the stage.
+        config: rates, epochs and warm-up of the run.
+        stage: its own rates and warm-up come first.
+    """
     first, last = stage.lr or config.lr
     share = config.warmup if stage.warmup is None else stage.warmup
     length = config.epochs or steps
     place, warmup = step * length // steps, round(share * length)
     if place < warmup:
-        rising = WARMUP_START ** (1 - place / warmup) if config.epochs else (place + 1) / (warmup + 1)
-        return float(first * rising)
+        by_epoch = WARMUP_START ** (1 - place / warmup)
+        return float(first * (by_epoch if config.epochs else (place + 1) / (warmup + 1)))
     return float(first * (last / first) ** ((place - warmup) / max(length - 1 - warmup, 1)))
 
 
 def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> list[dict[str, Any]]:
-    """Parameters by learning rate and name: backbone, location (neck and RPN), mask, and fusion (without weight decay)."""
-    fixed = set() if config.train_shortcuts else {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
-    layers = [m for name in config.train_layers for m in model.backbone.stage(name)]
-    backbone = [p for layer in layers for p in layer.parameters() if id(p) not in fixed]
+    """Return the optimiser's groups of parameters.
+
+    They are ``backbone``, ``location`` (neck and RPN), ``mask``, and ``fusion``, which has no
+    weight decay. Each has the ``scale`` by which the learning rate is multiplied. A group without
+    parameters is left out.
+    """
+    backbone = [
+        parameter for name in config.train_layers for layer in model.backbone.stage(name) for parameter in layer.parameters()
+    ]
+    if not config.train_shortcuts:
+        fixed = {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
+        backbone = [parameter for parameter in backbone if id(parameter) not in fixed]
+    location = [*model.neck.parameters(), *model.rpn.parameters()]
+    masks = [model.mask.adjust, model.mask.levels, model.refine]
+    if model.base_head:
+        masks.append(model.base_head)
+    mask = [parameter for module in masks for parameter in module.parameters()]
     fusion = list(model.mask.fusion.parameters())
-    mask_modules = [model.mask.adjust, model.mask.levels, model.refine, *([model.base_head] if model.base_head else [])]
-    groups = [
-        {"name": "backbone", "params": backbone if train_location else [], "scale": config.backbone_lr},
-        {"name": "location", "params": [*model.neck.parameters(), *model.rpn.parameters()] if train_location else [], "scale": 1.0},
-        {"name": "mask", "params": [p for m in mask_modules for p in m.parameters()], "scale": config.mask_lr},
+    groups: list[dict[str, Any]] = [
+        {"name": "mask", "params": mask, "scale": config.mask_lr},
         {"name": "fusion", "params": fusion, "scale": config.mask_lr, "weight_decay": 0.0},
     ]
+    if train_location:
+        groups = [
+            {"name": "backbone", "params": backbone, "scale": config.backbone_lr},
+            {"name": "location", "params": location, "scale": 1.0},
+            *groups,
+        ]
     return [group for group in groups if group["params"]]
 
 
 def build_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+    """Return SGD or AdamW for groups of `parameter_groups`."""
+    rate, decay = config.lr[0], config.weight_decay
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr[0], momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr[0], weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
 
 
 def set_trainable(model: E3SN, groups: list[dict[str, Any]], config: TrainConfig, train_backbone: bool) -> None:
-    """Freeze what this part of the schedule does not train; batch-norm of frozen parts keeps its statistics."""
+    """Freeze the parts of the network that are not trained now.
+
+    Batch-norm of a frozen part uses its statistics and does not change them.
+
+    Args:
+        model: the network.
+        groups: of `parameter_groups`; what is in none of them is frozen.
+        config: a backbone that starts from nothing trains its statistics too.
+        train_backbone: whether the time of the group ``backbone`` has come.
+    """
     model.eval()
     model.requires_grad_(False)
     names = {group["name"] for group in groups}
@@ -101,3 +142,17 @@ def set_trainable(model: E3SN, groups: list[dict[str, Any]], config: TrainConfig
         model.rpn.train()
     if config.weights == "none" and "backbone" in names:
         model.backbone.train()
+
+
+def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Return the update of an exponential moving average, for torch's `AveragedModel`.
+
+    The decay starts low and grows with the steps up to `decay`. With a fixed decay, the untrained
+    weights of the first step would be a large part of the average of a short run or stage.
+    """
+
+    def update(averages: Any, currents: Any, steps: Tensor) -> None:
+        warmed = (1 + float(steps)) / (10 + float(steps))
+        get_ema_multi_avg_fn(min(decay, warmed))(averages, currents, steps)  # type: ignore[no-untyped-call]
+
+    return update

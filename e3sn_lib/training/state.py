@@ -1,15 +1,14 @@
-"""A run's state: its files, its last good checkpoint and its log.
+"""The state of a run on the disk: file names, checkpoint and log.
 
-A run's last good state on disk: written whole or not at all, and never taken for another run's.
-What a training says of itself while it runs: counts, rows of its log, and who watches them.
+Files are written whole or not at all. A checkpoint is never read for a run with other settings.
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import shutil
 import signal
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,22 +32,32 @@ FINAL = "model.safetensors"
 LOCK = "lock"
 Watch = Callable[["pd.DataFrame"], None]
 """Gets the log so far whenever a row is added."""
-MEASURED = ("loss", "cls", "loc", "mask", "mask_iou", "grad_backbone", "grad_location", "grad_mask", "grad_fusion")
-"""What a row averages over its steps; NaN for what a stage does not train."""
+MEASURED = (
+    *("loss", "cls", "loc", "mask", "mask_iou"),
+    *("grad_backbone", "grad_location", "grad_mask", "grad_fusion"),
+)
+"""Columns of the log that are means over steps. They are NaN for what a stage does not train."""
 
 
 def write_checkpoint(run_dir: Path, profile: Profile, precision: str, content: dict[str, Any], step: int) -> None:
-    """Replace a run's checkpoint by `content`, tensors and plain numbers, with what it belongs to and torch's generator.
+    """Replace a run's checkpoint.
+
+    Args:
+        run_dir: the run's folder.
+        profile: the run's settings; they are saved too.
+        precision: name of the number type that the run computes in, such as ``float32``.
+        content: tensors and plain numbers. The state of torch's generator is added.
+        step: for the message.
 
     Raises:
-        InputError: it cannot be written; the one before it is kept.
+        InputError: it cannot be written. The checkpoint before it is kept.
     """
     path = run_dir / CHECKPOINT
+    settings = {"profile": profile.to_dict(), "precision": precision}
     try:
         with atomic_path(path) as temporary:
-            belongs = {"profile": profile.to_dict(), "precision": precision, "torch_rng": torch.get_rng_state()}
-            torch.save(belongs | content, temporary)
-    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when its archive cannot be written
+            torch.save(settings | {"torch_rng": torch.get_rng_state()} | content, temporary)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError when it cannot write
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         raise InputError(
             f"cannot write the checkpoint of step {step}, {path}; {kept}. Free some disk space and start again"
@@ -56,10 +65,10 @@ def write_checkpoint(run_dir: Path, profile: Profile, precision: str, content: d
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy a run's checkpoint, whole or not at all, from one folder to another; nothing happens where there is none.
+    """Copy the checkpoint of one folder to another, if there is one.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written. The target then keeps what it had.
     """
     if not (source / CHECKPOINT).is_file():
         return
@@ -72,81 +81,87 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         ) from error
 
 
-def read_checkpoint(run_dir: Path, profile: Profile, precision: str) -> dict[str, Any] | None:
-    """What was written, on the CPU, with torch's generator set to its state then; None if there is no checkpoint.
+def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
+    """Read a run's checkpoint and set torch's generator to its saved state.
+
+    Returns:
+        The content given to `write_checkpoint`, on the CPU, and ``precision``; None if there is no
+        checkpoint.
 
     Raises:
-        InputError: it is damaged, or of a run with other settings or another precision.
+        InputError: it is damaged, or of a run with other settings.
     """
     path = run_dir / CHECKPOINT
     if not path.is_file():
         return None
     try:
+        # torch.save writes a checksum of every part, but torch.load does not compare it
+        with zipfile.ZipFile(path) as archive:
+            if changed := archive.testzip():
+                raise zipfile.BadZipFile(changed)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        saved, saved_precision = profile_from_dict(content["profile"]), content["precision"]
-    except (EOFError, KeyError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        settings = content["profile"]
+    except Exception as error:  # bytes that have changed may raise anything
         raise InputError(f"{path} is damaged or no checkpoint of this project; delete it to train from the start") from error
-    if training_settings(saved) != training_settings(profile):
+    if training_settings(profile_from_dict(settings)) != training_settings(profile):
         raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
-    if saved_precision != precision:
-        raise InputError(
-            f"{path} was computed in {saved_precision}, and this device would go on in {precision}; "
-            "go on where it began, or delete it to train from the start"
-        )
     torch.set_rng_state(content["torch_rng"])
     return content
 
 
 @dataclass
 class RunState:
-    """What a checkpoint holds beside weights and optimiser."""
+    """What a checkpoint holds beside the weights and the optimiser: counts and the log."""
 
     step: int = 0
     seconds: float = 0.0
     replaced: int = 0
+    """Pairs drawn again because of a damaged file."""
     redrawn: int = 0
+    """Draws again because an object was absent or too small."""
     skipped: int = 0
+    """Steps whose loss or gradient was not finite."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    """Of ``log.csv``."""
 
     def add_row(
         self,
         stage: str,
         batch_size: int,
         rate: float,
-        steps: Mapping[str, Sequence[float]],
+        steps: Sequence[Mapping[str, float]],
         elapsed: float,
         fusion: dict[str, float],
     ) -> None:
-        """Sum up the steps since the last row.
+        """Add a row to the log: the means over the steps since the row before.
 
         Args:
             stage: its name.
             batch_size: pairs per step.
             rate: of learning, at the last step.
-            steps: `MEASURED`, and ``compute``, seconds without the wait for pairs; a value per step. Values that are not finite
-                are left out of the means.
-            elapsed: seconds of these steps with everything around them.
+            steps: what each step measured: some of `MEASURED`, and ``compute``, its seconds without
+                the wait for pairs. Values that are not finite are left out of the means.
+            elapsed: seconds of these steps, waiting included.
             fusion: weights of the levels, by column name.
         """
-        row: dict[str, Any] = {"step": self.step, "stage": stage, "pairs": self.step * batch_size, "lr": rate}
-        for key in MEASURED:
-            finite = [value for value in steps.get(key, []) if math.isfinite(value)]
-            row[key] = float(np.mean(finite)) if finite else math.nan
+        row: dict[str, Any] = {
+            "step": self.step, "stage": stage, "pairs": self.step * batch_size, "lr": rate
+        }  # fmt: skip
+        for name in MEASURED:
+            finite = [step[name] for step in steps if math.isfinite(step.get(name, math.nan))]
+            row[name] = float(np.mean(finite)) if finite else math.nan
         self.seconds += elapsed
-        self.rows.append(
-            row
-            | fusion
-            | {
-                "pairs_per_second": len(steps["loss"]) * batch_size / elapsed,
-                "data_share": 1 - sum(steps["compute"]) / elapsed,
-                "peak_memory_mb": peak_memory_bytes() / 2**20,
-                "seconds": self.seconds,
-            }
-        )
+        row |= fusion | {
+            "pairs_per_second": len(steps) * batch_size / elapsed,
+            "data_share": 1 - sum(step["compute"] for step in steps) / elapsed,
+            "peak_memory_mb": peak_memory_bytes() / 2**20,
+            "seconds": self.seconds,
+        }
+        self.rows.append(row)
 
 
 def tensorboard_writer(folder: Path) -> Watch:
-    """Writes the last row of a log for TensorBoard.
+    """Return a function that writes the last row of a log for TensorBoard.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -166,5 +181,5 @@ def tensorboard_writer(folder: Path) -> Watch:
 
 
 def ignore_interrupts(worker: int = 0) -> None:
-    """For worker processes: Ctrl-C reaches them too, but their parent decides when they end."""
+    """Ignore Ctrl-C in a worker process: it comes here too, but the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

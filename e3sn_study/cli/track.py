@@ -12,19 +12,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-from tqdm import tqdm
-
 from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError, deferred_interrupts
-from e3sn_lib.tracking.outputs import DEFAULT_SAVE, FILES
-from e3sn_lib.tracking.prompts import Prompt, prompt_from_text, prompts_from_mask
-from e3sn_lib.tracking.video import VideoSource, open_video
-from e3sn_study.checkout import SHIPPED
+from e3sn_lib.tracking import DEFAULT_SAVE, FILES
+from e3sn_study.checkout import BACKENDS, open_tracker
 
 if TYPE_CHECKING:
-    from e3sn_lib.tracking.tracker import Tracker
+    from tqdm import tqdm
+
+    from e3sn_lib.tracking.prompts import Prompt
+    from e3sn_lib.tracking.video import VideoSource
 
 SECONDS_PER_LINE = 10
 """Between lines of progress where no terminal is."""
@@ -52,11 +49,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--out", type=Path, required=True, help="folder for the results")
-    shipped = "a trained model (default: models/e3sn.safetensors of this checkout)"
-    add("--weights", type=Path, help=shipped)
-    native = "auto: half where the processor computes it natively"
+    add("--weights", type=Path, help="a trained model or an exported folder (default: the shipped)")
+    add_backend(command)
+    native = "of torch; auto: half where the processor computes it natively"
     add("--precision", choices=PRECISIONS, default="auto", help=native)
-    add("--threads", type=_count, help="of the processor (default: as many as are idle)")
+
+
+def add_backend(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what computes the network."""
+    found = "auto: onnx for an exported folder, and for the shipped model where no GPU is"
+    command.add_argument("--backend", choices=BACKENDS, default="auto", help=found)
+    idle = "of the processor (default: as many as are idle)"
+    command.add_argument("--threads", type=_count, help=idle)
 
 
 def track(options: argparse.Namespace) -> int:
@@ -67,7 +71,7 @@ def track(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
     given = [options.video, options.mask, options.weights]
     check_out(options.out, options.save.split(","), [path for path in given if path])
-    tracker = _tracker(options)
+    tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
     with deferred_interrupts() as stopped, _progress() as bar:
 
         def watch(done: int, total: int) -> None:
@@ -114,6 +118,9 @@ def one_word_boxes(arguments: Iterable[str]) -> list[str]:
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
+    from e3sn_lib.tracking.prompts import prompts_from_mask
+    from e3sn_lib.tracking.video import open_video
+
     if not (options.box or options.mask or options.draw):
         raise InputError("one of these is required: --box, --mask, --draw")
     if options.last is not None and options.last < options.first:
@@ -134,6 +141,10 @@ def _drawn(source: VideoSource, first: int) -> list[Prompt]:
     Raises:
         InputError: there is no screen, or no box was drawn.
     """
+    import cv2
+
+    from e3sn_lib.tracking.prompts import Prompt
+
     no_screen = "--draw needs a screen; give --box x,y,width,height instead"
     if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
         raise InputError(no_screen)
@@ -150,33 +161,7 @@ def _drawn(source: VideoSource, first: int) -> list[Prompt]:
         raise InputError(no_screen) from error
     if len(boxes) == 0:
         raise InputError("no box was drawn, so there is nothing to follow")
-    return [Prompt([side / scale for side in box]) for box in np.array(boxes).tolist()]
-
-
-def _tracker(options: argparse.Namespace) -> Tracker:
-    import torch
-
-    from e3sn_lib.model.weights import load_model
-    from e3sn_lib.tracking.tracker import Tracker
-
-    if not options.weights and not SHIPPED.is_file():
-        raise InputError(
-            f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; give --weights FILE, or train one: "
-            "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
-        )
-    torch.set_num_threads(options.threads or idle_threads())
-    model, profile = load_model(options.weights or SHIPPED)
-    return Tracker(model, profile.track, precision=options.precision)
-
-
-def idle_threads() -> int:
-    """Return how many of this process's processors nobody used in the last minute, at least 1.
-
-    Networks wait for their slowest thread, so one thread too many costs more than one too few.
-    """
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(min(usable, round((os.cpu_count() or 1) - busy)), 1)
+    return [Prompt([side / scale for side in box]) for box in boxes]
 
 
 class _Lines:
@@ -192,11 +177,16 @@ class _Lines:
 
 def _progress() -> tqdm:
     """Return a bar with frames/s and the time left; lines where no terminal is."""
+    from tqdm import tqdm
+
     if sys.stderr.isatty():
-        return tqdm(unit=" frames", dynamic_ncols=True, leave=False)
-    line = "{n_fmt} of {total_fmt} frames, {rate_fmt}, {remaining} left"
+        bar = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+        return tqdm(unit=" frames", bar_format=bar, dynamic_ncols=True, leave=False)
+    line = "{n_fmt} of {total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     wait = SECONDS_PER_LINE
-    return tqdm(file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait)
+    return tqdm(
+        file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait
+    )
 
 
 def _say(text: str) -> None:
@@ -205,6 +195,8 @@ def _say(text: str) -> None:
 
 
 def _prompt(text: str) -> Prompt:
+    from e3sn_lib.tracking.prompts import prompt_from_text
+
     try:
         return prompt_from_text(text)
     except ValueError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +18,9 @@ from torch import Tensor
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask, context_side
+from e3sn_lib.files import as_webp
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask, box_xywh, context_side
+from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import SEARCH_SIZE
@@ -33,6 +36,52 @@ def spread_by_score(scores: pd.DataFrame, count: int, method: str = MODEL) -> li
     last = len(ranked) - 1
     places = np.linspace(0, last, min(count, len(ranked))) if count > 1 else [last]
     return [str(ranked[round(place)]) for place in places]
+
+
+def slider_frames(
+    videos: Iterable[Video], masks: Path, boxes: Path, count: int = 16, width: int = 400
+) -> list[dict[str, Any]]:
+    """Return frames of some videos for the slider of the report page.
+
+    Args:
+        videos: with all their objects shown as one.
+        masks: folder of the masks that a network gave, see `read_masks`.
+        boxes: folder of its filled boxes.
+        count: frames of each video, evenly spaced.
+        width: of the pictures, in pixels.
+
+    Returns:
+        For each video its name, its size (width, height) and its frames: number, j (percent; None
+        for the first frame, which was given), image (WebP, base64), box (x, y, width, height),
+        mask and truth (outlines as paths of SVG). Boxes and outlines are in pixels of the frame.
+    """
+    shown = []
+    for video in videos:
+        chosen = np.linspace(0, len(video) - 1, min(count, len(video))).round().astype(int).tolist()
+        frames = []
+        written = (read_masks(folder, video, chosen) for folder in (masks, boxes))
+        for index, mask, filled in zip(chosen, *written, strict=True):
+            truth, box = video.mask(index) > 0, box_from_mask(filled > 0)
+            image, _ = as_webp(video.frame_paths[index], width, quality=45)
+            frames.append(
+                {
+                    "number": index,
+                    "j": round(100 * region_similarity(mask > 0, truth), 1) if index else None,
+                    "image": base64.b64encode(image).decode(),
+                    "box": box_xywh(box) if box else (0, 0, 0, 0),
+                    "mask": _outline(mask > 0),
+                    "truth": _outline(truth),
+                }
+            )
+        shown.append({"name": video.name, "size": truth.shape[::-1], "frames": frames})
+    return shown
+
+
+def _outline(mask: NDArray[np.bool_]) -> str:
+    """Return the edge of a mask (H, W) as a path of SVG, to within a pixel."""
+    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    lines = [cv2.approxPolyDP(edge, 1, closed=True).ravel().tolist() for edge in edges]
+    return "".join(f"M{' '.join(map(str, line))}Z" for line in lines if len(line) > 4)
 
 
 def overlaid(video: Video, folders: Mapping[str, Path]) -> Iterator[Image]:

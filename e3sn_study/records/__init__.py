@@ -14,7 +14,7 @@ import yaml
 
 from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
 from e3sn_study.records.averages import Measured
-from e3sn_study.records.entries import Manifest, RunRecord
+from e3sn_study.records.entries import Manifest, RunRecord, Slider
 from e3sn_study.records.schema import (
     ATTRIBUTES,
     LACKING,
@@ -246,6 +246,12 @@ class Records:
         """How the notebooks ended: name, status and seconds of each."""
         path = self.folder / "manifest.json"
         return Manifest.read(path).model_dump()["notebooks"] if path.is_file() else []
+
+    @cached_property
+    def slider(self) -> list[dict[str, Any]]:
+        """Videos of the slider, as `slider_frames` gives them; none if they are not on record."""
+        path = self.folder / "slider.json"
+        return Slider.read(path).model_dump()["videos"] if path.is_file() else []
 
     def reason_not_run(self, benchmark: str) -> str:
         """Return why a benchmark was not run; "" if that is not on record."""

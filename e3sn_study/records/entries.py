@@ -118,6 +118,29 @@ class Manifest(Record):
     notebooks: list[_Notebook]
 
 
+class _SliderFrame(BaseModel):
+    number: int
+    j: float | None
+    image: str = Field(pattern="^[A-Za-z0-9+/=]*$")
+    """WebP, base64."""
+    box: tuple[float, float, float, float]
+    mask: str
+    truth: str
+
+
+class _SliderVideo(BaseModel):
+    name: str
+    size: tuple[int, int]
+    frames: list[_SliderFrame] = Field(min_length=1)
+
+
+class Slider(Record):
+    """Frames of a few videos for the slider of the report page."""
+
+    _what = "record of frames"
+    videos: list[_SliderVideo] = Field(min_length=1)
+
+
 if TYPE_CHECKING:
     from e3sn_lib.data.sources import TrainSets
 

@@ -130,6 +130,9 @@ VARIANT_COSTS = Schema(
     ("share", "seconds", "batch"),
     key=("variant", "part", "stage", "backbone"),
 )
+NETWORKS = Schema(
+    ("variant", "backbone", "levels", "stages"), ("parameters", "multiply_adds"), key=("variant",)
+)
 SAMPLING_COST = Schema(
     (),
     ("samples_per_image", "samples"),

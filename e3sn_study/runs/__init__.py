@@ -33,6 +33,7 @@ from e3sn_lib.training import processes
 from e3sn_lib.training.loop import Trainer
 from e3sn_lib.training.state import CHECKPOINT, FINAL, Watch
 from e3sn_study.checkout import from_checkout
+from e3sn_study.notebooks import as_list
 from e3sn_study.records import Records, without_folders
 from e3sn_study.records.entries import DATA, Files, Record, RunRecord, Summary, files_of, run_folder
 from e3sn_study.records.schema import LOG
@@ -124,7 +125,7 @@ class Study:
         runs: str | Path = "runs",
         report: str | Path = "",
         seed: int = 0,
-        overrides: Iterable[str] = (),
+        overrides: Iterable[str] | str = (),
     ) -> Study:
         """Check the profile and name the folders.
 
@@ -144,7 +145,7 @@ class Study:
         """
         if profile.endswith((".yaml", ".yml")):
             profile = str(from_checkout(profile))
-        overrides = tuple(overrides)
+        overrides = tuple(as_list(overrides))
         own = load_profile(profile, overrides=overrides).data.root
         root = data or os.environ.get("E3SN_DATA", "") or own
         data = str(from_checkout(Path(root).expanduser())) if root else ""

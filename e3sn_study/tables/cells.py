@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from e3sn_study.records import Records, reference
 from e3sn_study.records.averages import Interval, Measured
@@ -123,11 +125,22 @@ def known(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def to_markdown(table: pd.DataFrame) -> str:
+def plain_markdown(value: object) -> str:
+    """Return text for one line of Markdown in which no HTML, table cell or paragraph can begin.
+
+    Names of runs, files and sequences come from others. Markdown (`Markup`) stays as it is.
+    """
+    if isinstance(value, Markup):
+        return value
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", str(value)).replace("|", "\\|").replace("\n", " ")
+
+
+def to_markdown(table: pd.DataFrame) -> Markup:
     """Return a table of text as Markdown; columns of numbers are aligned to the right."""
-    rule = ["---:" if is_numeric else "---" for is_numeric in numeric_columns(table)]
-    cells = table.map(lambda cell: str(cell).replace("|", r"\|").replace("\n", " ")).to_numpy()
-    return "".join(f"| {' | '.join(row)} |\n" for row in ([*map(str, table.columns)], rule, *cells))
+    cells = [[plain_markdown(cell) for cell in row] for row in table.to_numpy()]
+    rule = ["---:" if each else "---" for each in numeric_columns(table)]
+    lines = ([*map(str, table.columns)], rule, *cells)
+    return Markup("".join(f"| {' | '.join(line)} |\n" for line in lines))  # noqa: S704 escaped above
 
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:

@@ -48,8 +48,8 @@ def claims(records: Records) -> pd.DataFrame:
         )
     table, name = pd.DataFrame(rows), f"Claims{', synthetic' * records.synthetic}"
     table.attrs["title"] = f"{name}: what the paper says and what we found"
-    rules = content["rules"].items()
-    table.attrs["notes"] = [f"Rule for {name}: {rule.format(**content)}." for name, rule in rules]
+    rules, thresholds = content["rules"].items(), content["thresholds"]
+    table.attrs["notes"] = [f"Rule for {name}: {rule.format(**thresholds)}." for name, rule in rules]
     return table
 
 
@@ -94,7 +94,7 @@ def _not_worse(records: Records, claim: Claim) -> Finding:
     compared = _compare(records, claim)
     if compared is None:
         return _no_comparison(records, claim)
-    slightly = reference("claims")["slightly"]
+    slightly = _threshold("slightly")
     within = sum(difference.mean >= -slightly for difference in compared.differences)
     verdict = (NOT, "partly", compared.supported(above=-slightly))[within]
     return Finding(compared.paper, compared.text, verdict)
@@ -112,7 +112,7 @@ def _budget(records: Records, claim: Claim) -> Finding:
         f"{percent(shares[0])} for equally many pairs in all, {percent(shares[1])} for as many in "
         "the first stage alone"
     )
-    saved = sum(share <= 1 - (1 - new / old) / 2 for share in shares)
+    saved = sum(share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares)
     any_saved = "partly" if round(min(shares), 2) < 1 else NOT
     verdict = (
         "reproduced" if saved == 2 else "partly (by one count of pairs)" if saved else any_saved
@@ -132,7 +132,8 @@ def _memory(records: Records, claim: Claim) -> Finding:
         f"{number(most, decimals=0)} MB with {memory.index[-1]:g} samples to "
         f"{number(few, decimals=0)} MB with {samples}: {percent(few / most)}"
     )
-    verdict = "reproduced" if few / most <= 0.5 else "partly" if few < most else NOT
+    near = few / most <= _threshold("memory") / 100
+    verdict = "reproduced" if near else "partly" if few < most else NOT
     return Finding("no number", text, verdict)
 
 
@@ -142,8 +143,9 @@ def _speed(records: Records, claim: Claim) -> Finding:
     share = speed_share(records, *claim["of"])
     if share is None:
         return Finding(paper, "not run")
-    is_partly = 1 - share <= 2 * (1 - new / old)
-    verdict = "reproduced" if share >= new / old - 0.05 else "partly" if is_partly else NOT
+    near = share >= new / old - _threshold("speed") / 100
+    part = 1 - share <= _threshold("speed_loss") * (1 - new / old)
+    verdict = "reproduced" if near else "partly" if part else NOT
     return Finding(paper, percent(share), verdict)
 
 
@@ -154,8 +156,8 @@ def _absolute(records: Records, claim: Claim) -> Finding:
     if model is None:
         return Finding(paper, _not_run(records, benchmark))
     pairs = [(model.value(name), row[name]) for name in MEANS]
-    near = all(ours >= theirs - 1 for ours, theirs in pairs)
-    part = all(ours >= 0.8 * theirs for ours, theirs in pairs)
+    near = all(ours >= theirs - _threshold("below") for ours, theirs in pairs)
+    part = all(ours >= _threshold("score") / 100 * theirs for ours, theirs in pairs)
     ours = ", ".join(f"{name[0]} {interval_text(model.interval(name))}" for name in MEANS)
     verdict = "reproduced" if near else "partly" if part else NOT
     return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", verdict)
@@ -170,6 +172,11 @@ _RULES: dict[str, Callable[[Records, Claim], Finding]] = {
     "speed": _speed,
     "absolute": _absolute,
 }
+
+
+def _threshold(name: str) -> float:
+    """Return a threshold of the rules: points, percent or times."""
+    return float(reference("claims")["thresholds"][name])
 
 
 def paper_difference(table: str, a: str, b: str) -> dict[str, float]:
@@ -225,7 +232,7 @@ def _compare(records: Records, claim: Claim) -> _Comparison | None:
     text = f"{_both(differences)}; {_seeds(a, b, by_seed)}, {pairs} pairs"
     if runs["frozen"].any():
         text += ", backbone frozen"
-    paper, largest = paper_difference(claim["table"], *claim["of"]), reference("claims")["alike"]
+    paper, largest = paper_difference(claim["table"], *claim["of"]), _threshold("alike")
     gaps = [mine.mean - paper[name] for mine, name in zip(differences, MEANS, strict=True)]
     alike = all(abs(gap) <= largest for gap in gaps)
     return _Comparison(_points(paper), text, differences, by_seed, alike)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -167,3 +168,24 @@ class TestPasteBack:
         assert pasted.dtype == np.float32
         assert pasted[100, 100] == pytest.approx(0.75)
         assert np.unique(pasted[:, 180:]).tolist() == [outside]
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(
+        centre=st.tuples(st.floats(-50, 370), st.floats(-50, 290)),
+        side=st.floats(30, 900),
+        cell=st.tuples(st.integers(0, 24), st.integers(0, 24)),
+        kind=st.sampled_from(sorted(CROPS)),
+    )
+    def test_the_part_with_the_window_is_that_of_the_whole_frame(self, centre, side, cell, kind) -> None:
+        crop, corner = CROPS[kind](centre, side, SEARCH), (8.0 * cell[0] - 32, 8.0 * cell[1] - 32)
+        soft = np.random.default_rng(0).random((127, 127), np.float32)
+        whole = cv2.warpAffine(
+            soft,
+            crop.window_to_frame(corner, FRAME),
+            FRAME[::-1],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=crop.outside,
+        )
+        difference = np.abs(paste_mask(soft, corner, crop, FRAME) - whole)
+        assert difference.max() < (2e-3 if int(cv2.__version__.partition(".")[0]) >= 5 else 0.1)

@@ -21,8 +21,9 @@ from e3sn_lib.training import provenance
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+STUDY = PROJECT["dependencies"] + EXTRAS["study"]
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
-PART_OF = {"ipython": "ipykernel"}  # the kernel is IPython's
+PART_OF = {"ipython": "ipykernel", "markupsafe": "jinja2"}  # the kernel is IPython's, HTML that is escaped is Jinja's
 
 
 def names(requirements):
@@ -44,7 +45,7 @@ def imported_packages(path):
 
 def test_conda_environment_agrees_with_pyproject():
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    wanted = [re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in PROJECT["dependencies"] + EXTRAS["lab"]]
+    wanted = [re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in STUDY + EXTRAS["lab"]]
     assert sorted(conda) == sorted([*wanted, f"python{PROJECT['requires-python']}", "pip"])
     assert pip == {"pip": ["-e ."]}
 
@@ -57,7 +58,7 @@ def test_requirements_are_lower_bounds(requirement):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("e3sn_*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_are_declared(path):
     distributions = importlib.metadata.packages_distributions()
-    runtime, optional = names(PROJECT["dependencies"]), names(line for extra in EXTRAS.values() for line in extra)
+    runtime, optional = names(STUDY), names(line for extra in EXTRAS.values() for line in extra)
     for package, at_module_level in imported_packages(path):
         if package in sys.stdlib_module_names or package in ("e3sn_lib", "e3sn_study"):
             continue
@@ -77,7 +78,7 @@ def test_citation_names_the_paper():
 
 def test_environment_is_json_and_true():
     environment = json.loads(json.dumps(provenance.environment()))
-    assert environment["packages"].keys() == names(PROJECT["dependencies"]) | {PROJECT["name"]}
+    assert environment["packages"].keys() == names(STUDY) | {PROJECT["name"]}
     assert environment["packages"]["torch"] == importlib.metadata.version("torch")
     assert environment["python"] == sys.version.split()[0]
     assert environment["threads"] == torch.get_num_threads()
@@ -148,6 +149,30 @@ def test_command_line_is_recorded_as_typed(monkeypatch, argv, command):
 def test_native_bf16_is_a_cpu_flag(monkeypatch, cpuinfo, native):
     monkeypatch.setattr(device, "_read", lambda path: cpuinfo)
     assert device.has_native_bf16() is native
+
+
+@pytest.mark.parametrize(("native", "faster", "name"), [(1, 1, "bfloat16"), (1, 0, "float32"), (0, 1, "float32")])
+def test_auto_is_bf16_where_it_is_native_and_faster(monkeypatch, native, faster, name):
+    monkeypatch.setattr(device, "has_native_bf16", lambda kind: bool(native))
+    monkeypatch.setattr(device, "bf16_is_faster", lambda: bool(faster))
+    assert device.precision_of("auto", torch.device("cpu")) == getattr(torch, name)
+
+
+def test_the_faster_type_is_measured_once_and_not_drawn(monkeypatch):
+    """With a clock that gives the turns of one type ten times the seconds of the other."""
+    for slow in (torch.float32, torch.bfloat16):
+        now = [0.0]
+
+        def convolve(features, kernel, padding, slow=slow, now=now):
+            now[0] += 10.0 if features.dtype == slow else 1.0
+
+        monkeypatch.setattr(device.time, "perf_counter", lambda now=now: now[0])
+        monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
+        before = torch.get_rng_state()
+        device.bf16_is_faster.cache_clear()
+        assert device.bf16_is_faster() is (slow == torch.float32)
+        assert torch.equal(before, torch.get_rng_state())
+    device.bf16_is_faster.cache_clear()
 
 
 def test_peak_memory_grows_with_what_is_held():

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -26,16 +27,24 @@ from e3sn_lib.data.pairs import Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.losses import Counts, compute_losses, count_targets
-from e3sn_lib.model.device import has_native_bf16, precision_of
+from e3sn_lib.model.device import bf16_is_faster, has_native_bf16, precision_of
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.profiles.identity import config_hash, training_settings
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.training.loop import Trainer, warmed_average
-from e3sn_lib.training.schedule import build_optimiser, learning_rate, parameter_groups, plan, set_trainable
-from e3sn_lib.training.state import CHECKPOINT, LOCK
+from e3sn_lib.training import loop
+from e3sn_lib.training.loop import Trainer
+from e3sn_lib.training.schedule import (
+    build_optimiser,
+    learning_rate,
+    parameter_groups,
+    plan,
+    set_trainable,
+    warmed_average,
+)
+from e3sn_lib.training.state import CHECKPOINT, LOCK, read_checkpoint, write_checkpoint
 from e3sn_study.evaluation.benchmark import evaluate_tracker
 
 MakeProfile = Callable[..., Profile]
@@ -258,7 +267,8 @@ class TestPrecision:
         cpu = torch.device("cpu")
         assert precision_of("fp32", cpu) == torch.float32
         assert precision_of("bf16", cpu) == torch.bfloat16
-        assert precision_of("auto", cpu) == (torch.bfloat16 if has_native_bf16() else torch.float32)
+        faster = has_native_bf16() and bf16_is_faster()
+        assert precision_of("auto", cpu) == (torch.bfloat16 if faster else torch.float32)
         assert precision_of("auto", torch.device("meta")) == torch.float32
 
 
@@ -465,6 +475,68 @@ class TestResume:
         assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["state"]["step"] == 2
 
 
+def test_changed_bytes_of_a_checkpoint_are_noticed(tiny_profile: MakeProfile, tmp_path: Path) -> None:
+    """Each of 200 flipped bits either is refused or changes nothing that is read."""
+    profile, path = tiny_profile(), tmp_path / CHECKPOINT
+    written = {"model": {"weight": torch.arange(500.0)}, "state": {"seconds": 1.5, "rows": [{"loss": 0.25}]}}
+    write_checkpoint(tmp_path, profile, "float32", written, step=1)
+    whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for place, bit in zip(draw.integers(len(whole), size=200), draw.integers(8, size=200), strict=True):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(bit)
+        path.write_bytes(changed)
+        try:
+            content = read_checkpoint(tmp_path, profile)
+        except InputError:
+            refused += 1
+        else:
+            assert content is not None
+            assert torch.equal(content["model"]["weight"], written["model"]["weight"])
+            assert content["state"] == written["state"]
+    assert refused > 100
+
+
+def test_killed_before_its_model_is_written_a_run_is_finished_by_the_next(
+    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds the model takes the run for finished, so all else is there before it."""
+    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
+
+    def killed(*_: object, **__: object) -> None:
+        raise InterruptionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "save_model", killed)
+        with pytest.raises(InterruptionError):
+            Trainer(tiny_profile(), [source], tmp_path).run(silent)
+    assert (tmp_path / "summary.json").is_file()
+    load_model(Trainer(tiny_profile(), [source], tmp_path).run(silent))
+
+
+def test_an_average_that_is_not_finite_is_refused(
+    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
+    trainer = Trainer(tiny_profile("train.average=0.5"), [source], tmp_path)
+    assert trainer.average is not None
+    trainer.average.module.neck[0].weight.data[0] = math.nan
+    with pytest.raises(InputError, match=r"weights of .* not finite: neck\.0\.weight"):
+        trainer.run(silent)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_model_that_is_not_finite_is_not_loaded(tmp_path: Path, tiny_model_file: Path) -> None:
+    state, path = load_file(tiny_model_file), tmp_path / "model.safetensors"
+    with safe_open(tiny_model_file, "pt") as file:
+        metadata = file.metadata()
+    save_file(state, path, metadata)
+    load_model(path)
+    state["refine.post2.bias"][0] = math.inf
+    save_file(state, path, metadata)
+    with pytest.raises(InputError, match=r"weights of model .* are not finite: refine\.post2\.bias"):
+        load_model(path)
+
+
 class TestBadData:
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,13 +617,22 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_profile: MakeProfile, so
     assert all(torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
 
 
-def test_a_checkpoint_of_another_precision_is_refused(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
+def test_a_run_goes_on_in_the_precision_it_began_with(
+    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     profile = tiny_profile("train.precision=auto")
-    trainer = Trainer(profile, [source], tmp_path)
-    trainer._save(None)
-    trainer.dtype = torch.float16
-    with pytest.raises(InputError, match=r"was computed in \w+, and this device would go on in float16; go on where it began"):
-        trainer.run(silent)
+    for began, now in [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]:
+        folder = tmp_path / str(began)
+        folder.mkdir()
+        monkeypatch.setattr(loop, "precision_of", lambda *_, began=began: began)
+        first = Trainer(profile, [source], folder)
+        first.state.step = first.steps - 1
+        first._save(None)
+        monkeypatch.setattr(loop, "precision_of", lambda *_, now=now: now)
+        lines: list[str] = []
+        Trainer(profile, [source], folder).run(lines.append)
+        assert f"{str(began).removeprefix('torch.')} as it began on cpu" in lines[0]
+        assert f"torch.{json.loads((folder / 'summary.json').read_text())['precision']}" == str(began)
 
 
 def test_a_single_window_can_be_taught(tiny_profile: MakeProfile, source: Source) -> None:

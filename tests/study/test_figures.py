@@ -157,12 +157,20 @@ def test_labels_at_line_ends_do_not_overlap() -> None:
 
 def test_stage_times_add_up() -> None:
     stages = {
-        "siammask": pd.DataFrame({"stage": ["base", "sharp"], "seconds": [90.0, 30.0]}),
-        "e3sn": pd.DataFrame({"stage": ["end_to_end"], "seconds": [60.0]}),
+        "siammask": [pd.DataFrame({"stage": ["base", "sharp"], "seconds": [90.0, 30.0]})],
+        "e3sn": [pd.DataFrame({"stage": ["end_to_end"], "seconds": [60.0]})],
     }
     figure = figures.stage_times(stages)
     assert [round(right, 3) for _, _, right, _ in boxes(figure.axes[0])] == [1.5, 2.0, 1.0]
     assert {"base", "sharp", "end to end", "  2.0 min", "  1.0 min"} <= set(texts(figure).split("\n"))
+
+
+def test_stage_times_show_the_spread_of_several_runs() -> None:
+    runs = [pd.DataFrame({"stage": ["end_to_end"], "seconds": [seconds]}) for seconds in (60.0, 120.0)]
+    figure = figures.stage_times({"e3sn": runs})
+    assert [right for _, _, right, _ in boxes(figure.axes[0])] == [1.5]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1.0, 2.0]
+    assert "  1.5 min (1.0 to 2.0)" in texts(figure)
 
 
 def test_sampling_cost_tells_measured_from_estimated() -> None:
@@ -307,6 +315,15 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Vid
     assert [len(axes.images) for axes in others] == [1, 1, 0]
     with pytest.raises(InputError, match="cannot read mask"):
         figures.video_rows([figures.Row(videos[1], tmp_path)])
+    rows = [figures.Row(video, tmp_path, frames=(2,))]
+    axes = figures.video_rows(rows, columns=2, close=True).axes[1]
+    x1, y1, x2, y2 = box_from_mask(video.mask(2) > 0)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    height, width = video.mask(2).shape
+    assert 0 <= left <= x1 < x2 <= right <= width
+    assert 0 <= top <= y1 < y2 <= bottom <= height
+    assert (right - left) / (bottom - top) == pytest.approx(width / height)
+    assert right - left < width
 
 
 def test_level_maps_lie_on_the_crop_at_their_own_resolution() -> None:

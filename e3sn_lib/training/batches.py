@@ -1,0 +1,71 @@
+"""The batches of a stage: each process's part of every step's pairs, prepared by data workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader, Dataset
+
+from e3sn_lib.config import Profile
+from e3sn_lib.data.pairs import Batch, PairDataset, Source, collate
+from e3sn_lib.errors import InputError
+from e3sn_lib.training import processes
+from e3sn_lib.training.schedule import StagePlan
+from e3sn_lib.training.state import ignore_interrupts
+
+
+class _Batches(Dataset[Batch | InputError]):
+    """Batches by the numbers of their pairs.
+
+    An error is returned and not raised: a data loader would raise it with a worker's traceback
+    instead of its message.
+    """
+
+    def __init__(self, pairs: PairDataset) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, numbers: range) -> Batch | InputError:
+        try:
+            return collate([self.pairs[number] for number in numbers])
+        except InputError as error:
+            return error
+
+
+def step_batches(sources: list[Source], profile: Profile, stage: StagePlan, done: int, pin_memory: bool) -> Iterator[list[Batch]]:
+    """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
+
+    Args:
+        sources: the opened track sets, each with its settings.
+        profile: batch size, workers, and what makes a pair.
+        stage: which pairs of the run.
+        done: steps of the stage that are left out.
+        pin_memory: prepare the batches in memory that a GPU can copy from.
+
+    Raises:
+        InputError: no usable pair can be drawn.
+    """
+    size, accumulate = profile.train.batch_size, profile.train.accumulate
+    share, workers = size // processes.world(), profile.data.workers
+    part, offset = share // accumulate, processes.rank() * share
+    count, first = stage.steps * size, stage.first_step * size
+    steps = range(done, stage.steps)
+    loader = DataLoader(
+        _Batches(PairDataset(sources, profile, stage.config, count, first)),
+        batch_size=None,  # `_Batches` makes the batches
+        sampler=(
+            range(number, number + part)
+            for step in steps
+            for number in range(step * size + offset, step * size + offset + share, part)
+        ),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=ignore_interrupts,
+    )
+    prepared = iter(loader)
+    for _ in steps:
+        batches = [next(prepared) for _ in range(accumulate)]
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+        yield batches
