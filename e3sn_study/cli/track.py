@@ -48,6 +48,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     saved = f"of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
+    add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
     add("--out", type=Path, required=True, help="folder for the results")
     add("--weights", type=Path, help="a trained model or an exported folder (default: the shipped)")
     add_backend(command)
@@ -65,6 +66,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
 
 def track(options: argparse.Namespace) -> int:
     """Masks of the boxed objects in one's own video."""
+    from e3sn_lib.tracking.confidence import shipped_table
     from e3sn_lib.tracking.own_video import check_out, track_video
 
     started = time.perf_counter()
@@ -90,6 +92,8 @@ def track(options: argparse.Namespace) -> int:
             stride=options.stride,
             backward=options.backward,
             clean=options.clean,
+            lost_below=shipped_table()["lost_below"],
+            keep_lost=options.keep_lost,
             watch=watch,
             stopped=stopped,
         )
