@@ -32,7 +32,7 @@ class Seen:
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
     predicted_j: NDArray[np.float64]
-    """(N,) region similarity to be expected of the masks, 0 to 1; 1 where the box was given."""
+    """(N,) the region similarity J to be expected of each mask, 0 to 1."""
     lost: NDArray[np.bool_]
     """(N,) whether that is too low to believe the mask."""
 

@@ -33,7 +33,7 @@ from e3sn_lib.geometry import (
     paste_patch,
 )
 from e3sn_lib.tracking.backends import Backend, Templates
-from e3sn_lib.tracking.confidence import FEATURES, predict_j, step_features
+from e3sn_lib.tracking.confidence import mask_features, predict_j
 
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
@@ -96,17 +96,19 @@ class FrameResult:
     patches: tuple[Patch, ...]
     """Of each object, the probabilities in the part of the frame that its window covers."""
     scores: NDArray[np.float64]
-    """(N,) classification score of the chosen position, 0 to 1. It stays high on a wrong object;
-    see `predicted_j`."""
+    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given. It can
+    be high on a wrong object; `predicted_j` knows better."""
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
     features: NDArray[np.float64]
-    """(N, 9) what `predicted_j` is computed from, see `step_features`; zero where the box was
-    given."""
-    predicted_j: NDArray[np.float64]
-    """(N,) region similarity to be expected of the mask, 0 to 1; 1 where the box was given."""
+    """(N, 3) what tells good masks from bad ones, see `mask_features`."""
     outside: float = 0.0
     """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
+
+    @property
+    def predicted_j(self) -> NDArray[np.float64]:
+        """(N,) the region similarity J to be expected of each mask, 0 to 1."""
+        return predict_j(self.features)
 
     @property
     def soft_masks(self) -> NDArray[np.float32]:
@@ -218,45 +220,19 @@ class Tracker:
         images = np.stack([crop.image(frame, targets.fill) for crop in crops])
         cls, loc, features = self.backend.search(images, targets.template)
         cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
-        choice = choose(cls, loc, targets.size_wh, self.config) if move else None
-        if choice:
-            cells, scores = choice.cells, choice.scores
+        if move:
+            choice = choose(cls, loc, targets.size_wh, self.config)
+            cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
-        evidence, predicted = np.zeros((len(crops), len(FEATURES))), np.ones(len(crops))
-        if choice:
-            evidence = self._evidence(cls, soft, choice, targets.size_wh)
-            predicted, targets = predict_j(evidence), _moved(targets, choice, frame_hw)
         corners = [(float(column), float(row)) for row, column in cells * STRIDE - WINDOW_MARGIN]
         patches = tuple(
             paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True)
         )
         ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
+        known = mask_features(scores, soft, self.config.mask_threshold)
         return targets, FrameResult(
-            ids,
-            patches,
-            scores,
-            targets.boxes_frame_xyxy(),
-            evidence,
-            predicted,
-            crops[0].outside,
+            ids, patches, scores, targets.boxes_frame_xyxy(), known, crops[0].outside
         )
-
-    def _evidence(
-        self,
-        cls: NDArray[np.float32],
-        soft: NDArray[np.float32],
-        choice: Choice,
-        previous_wh: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """`step_features` of a step; boxes are brought to the pixels of the windows."""
-        scale = (TEMPLATE_SIZE / context_sides(previous_wh))[:, None]
-        corners_xy = choice.cells[:, ::-1] * STRIDE - WINDOW_MARGIN
-        centre, half = SEARCH_SIZE // 2 + choice.shift_frame_xy * scale - corners_xy, choice.size_wh
-        half = half * scale / 2
-        change = np.log((choice.size_wh / previous_wh).prod(axis=1)) / 2
-        boxes = np.hstack([centre - half, centre + half])
-        logits = cls[:, 1] - cls[:, 0]
-        return step_features(logits, choice.cells, soft, boxes, change, self.config.mask_threshold)
 
     def _crops(
         self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int

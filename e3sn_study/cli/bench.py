@@ -1,4 +1,4 @@
-"""The command that measures training itself."""
+"""The command that measures training itself, and how well J can be predicted."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=["train", "precision"])
+    add("what", choices=["train", "precision", "confidence"])
     add_profile(command)
     add_data(command)
     add_changes(command)
     add("--batch", type=positive, default=8, help="pairs per step (default: 8)")
     text = "per contender and phase (train: 4) or per run (precision: 300)"
     add("--steps", type=positive, help=text)
-    text = "train: a CSV file; precision: folder for runs and figure (default: precision)"
+    text = (
+        "train: a CSV file; precision: folder for runs and figure (default: precision); "
+        "confidence: a JSON file for the fit"
+    )
     add("--out", type=Path, help=text)
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
+    text = "confidence: a model or an exported folder (default: the shipped)"
+    add("--weights", type=Path, help=text)
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time the training loop against a plain one, or compare what two precisions learn."""
+    """Time the training loop, compare what two precisions learn, or fit the prediction of J."""
     from e3sn_lib.data.sources import open_train_sets
 
+    if options.what == "confidence":
+        return _bench_confidence(options)
     profile = load_profile(
         options.profile, "e3sn", options.set, seed=options.seed, data_root=data_root(options)
     )
@@ -99,4 +106,48 @@ def _bench_precision(options: argparse.Namespace, profile: Profile, sources: lis
         save_figure(options.report / "figures" / "precision.png", figure)
         both = pd.concat(logs, names=["precision"]).droplevel(1).reset_index()
         write_csv(options.report / "results" / "precision.csv", both)
+    return 0
+
+
+def _bench_confidence(options: argparse.Namespace) -> int:
+    """Fit on DAVIS-2016 train, test on its val."""
+    import json
+
+    import pandas as pd
+
+    from e3sn_lib.data.davis import davis_sequences
+    from e3sn_lib.files import write_text
+    from e3sn_lib.tracking.confidence import FEATURES, predict_j
+    from e3sn_study.checkout import open_tracker
+    from e3sn_study.evaluation import confidence
+    from e3sn_study.figures import reliability, save_figure
+    from e3sn_study.records.store import write_record
+
+    tracker = open_tracker(options.weights, precision="fp32" if not options.weights else "auto")
+    root = Path(data_root(options), "DAVIS")
+    sequences = {split: davis_sequences(root, 2016, split) for split in ("train", "val")}
+    tables = {split: confidence.measure(tracker, each) for split, each in sequences.items()}
+    train, val = tables.values()
+    numbers = confidence.fit(train)
+    train["predicted_j"] = confidence.cross_validated(train)
+    val["predicted_j"] = predict_j(val[[*FEATURES]].to_numpy(), numbers)
+    columns = {
+        name: (each["j"].to_numpy(), each["predicted_j"].to_numpy())
+        for name, each in tables.items()
+    }
+    found = {name: confidence.agreement(*each) for name, each in columns.items()}
+    numbers["lost_below"] = confidence.choose_lost_below(*columns["train"])
+    numbers["origin"] = {
+        "model": tracker.backend.identity,
+        "data": f"DAVIS-2016 train, {len(sequences['train'])} sequences, {len(train)} frames",
+        "cross_validated": found["train"],
+    }
+    print(pd.DataFrame(found).round(3).to_string())
+    print(f"an object is lost below {numbers['lost_below']}, chosen on train")
+    if options.out:
+        write_text(options.out, json.dumps(numbers, indent=2) + "\n")
+    if options.report:
+        table = pd.concat(tables, names=["split"]).droplevel(1).reset_index()
+        write_record(options.report / "results" / "confidence.csv", table.round(4))
+        save_figure(options.report / "figures" / "reliability.png", reliability(table))
     return 0
