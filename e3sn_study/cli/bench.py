@@ -123,7 +123,7 @@ def _bench_confidence(options: argparse.Namespace) -> int:
     from e3sn_study.figures import reliability, save_figure
     from e3sn_study.records.store import write_record
 
-    tracker = open_tracker(options.weights, precision="fp32" if not options.weights else "auto")
+    tracker = open_tracker(options.weights)
     root = Path(data_root(options), "DAVIS")
     sequences = {split: davis_sequences(root, 2016, split) for split in ("train", "val")}
     tables = {split: confidence.measure(tracker, each) for split, each in sequences.items()}
