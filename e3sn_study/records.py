@@ -34,6 +34,8 @@ RESAMPLES = 10_000
 VARIANT_COSTS = "variant_costs.csv"
 TRAINING_SPEED = "training_speed.csv"
 """What ``e3sn bench train`` leaves."""
+TRACKING_SPEED = "tracking_speed.csv"
+"""What ``e3sn bench track`` leaves."""
 CHOICE_SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
 

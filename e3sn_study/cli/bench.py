@@ -1,4 +1,4 @@
-"""The command that measures training itself."""
+"""The command that measures speeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time the training loop against a plain version of itself, or compare what two precisions learn."""
+    """Time training or tracking against plain versions, or compare what two precisions learn."""
+    if options.what == "track":
+        return _bench_track(options)
     from e3sn_lib.data.sources import open_train_sets
 
     profile = load_profile(options.profile, "e3sn", options.set, seed=options.seed, data_root=data_root(options))
@@ -66,4 +68,28 @@ def _bench_precision(options: argparse.Namespace, profile: Profile, sources: lis
     if options.report:
         save_figure(options.report / "figures" / "precision.png", figure)
         write_csv(options.report / "results" / "precision.csv", pd.concat(logs, names=["precision"]).droplevel(1).reset_index())
+    return 0
+
+
+def _bench_track(options: argparse.Namespace) -> int:
+    from e3sn_lib.files import write_csv
+    from e3sn_lib.tracking.backends import idle_threads
+    from e3sn_study.bench.tracking_speed import OBJECTS, SIZES, STAND_IN, bench_tracking
+    from e3sn_study.checkout import SHIPPED
+    from e3sn_study.records import TRACKING_SPEED
+
+    model, threads = options.model or SHIPPED, options.threads or idle_threads()
+    table = bench_tracking(model, options.export, threads, options.steps or 5)
+    shown = table.drop(columns=["contender", "threads", "machine"])
+    shown.insert(3, "contender", table["contender"].replace(STAND_IN, "stand-in"))
+    print(shown.to_string(index=False, float_format="{:.2f}".format))
+    print(f"stand-in: {STAND_IN}; ratio: of the rate to its; share: of peak, a matrix product's GFLOP/s")
+    best = table[table["contender"] == "ONNX int8"].set_index(["width", "objects"])
+    one, most = (best.loc[(SIZES[0][0], count)] for count in (OBJECTS[0], OBJECTS[-1]))
+    rate = f"{one['ratio']:.1f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
+    more = f"{OBJECTS[-1]} objects cost {most['step_ms'] / one['step_ms']:.1f} times one"
+    print(f"ONNX int8, one object, {SIZES[0][0]}x{SIZES[0][1]}, {threads} threads: {rate}; {more}")
+    for path in (options.out, options.report and options.report / "results" / TRACKING_SPEED):
+        if path:
+            write_csv(path, table)
     return 0
