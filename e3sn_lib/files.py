@@ -71,14 +71,14 @@ def write_csv(path: Path, table: pd.DataFrame, decimals: int = 6) -> None:
         table.to_csv(temporary, index=False, float_format=f"%.{decimals}f")
 
 
-def as_webp(source: Path | BinaryIO, largest_width: int = PAGE_WIDTH) -> tuple[bytes, tuple[int, int]]:
-    """An image for a page, a tenth of a PNG photograph's size: on white, no wider than this, with its width and height."""
+def as_webp(source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: int = 86) -> tuple[bytes, tuple[int, int]]:
+    """Return an image for a page as WebP, on white and no wider than this, with its width and height."""
     with Image.open(source) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image.convert("RGBA"), mask=image.convert("RGBA").getchannel("A"))
     flat.thumbnail((largest_width, 10 * largest_width))
     encoded = io.BytesIO()
-    flat.save(encoded, "WEBP", quality=86, method=4)
+    flat.save(encoded, "WEBP", quality=quality, method=4)
     return encoded.getvalue(), flat.size
 
 

@@ -23,9 +23,10 @@ LARGEST_CLIP = 1_000_000
 """Bytes; a larger clip is made narrower."""
 
 
-def show_figure(figure: Figure, path: Path, note: str = "") -> ShownImage:
-    """Write a figure as PNG and show just that file."""
-    save_figure(path, figure, note)
+def show_figure(figure: Figure, path: Path) -> ShownImage:
+    """Write a figure as ``PATH.png`` and show just that file; one of synthetic data says so."""
+    path = path.with_suffix(".png")
+    save_figure(path, figure, "synthetic data" if path.stem.endswith("_synthetic") else "")
     with PillowImage.open(path) as image:
         width = round(image.width * 96 / SCREEN_DPI)
     return ShownImage(data=path.read_bytes(), format="png", width=width, alt=str(figure.get_label()))  # type: ignore[no-untyped-call]

@@ -149,8 +149,11 @@ def davis_attributes(root: Path) -> dict[str, list[str]] | None:
         return None
     try:
         sequences = yaml.safe_load(read_text(path))["sequences"]
-        return {str(each["name"]): ["".join(name) for name in each["attributes"]] for each in sequences}
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        attributes = {each["name"]: list(each["attributes"]) for each in sequences}
+        if not all(isinstance(word, str) for word in sum(attributes.values(), [*attributes])):
+            raise TypeError("names are words")
+        return attributes
+    except (yaml.YAMLError, KeyError, TypeError, RecursionError) as error:
         advice = "copy the db_info.yml of DAVIS-2016 again"
         raise InputError(f"{path} lists no sequences with attributes; {advice}") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from e3sn_lib.config import ModelConfig, Profile
@@ -122,7 +122,7 @@ def save_model(
     half: bool = False,
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a model with the settings it was trained with.
+    """Write a model with the settings it was trained with; the same model gives the same bytes.
 
     Args:
         path: of a safetensors file.
@@ -141,8 +141,17 @@ def save_model(
     check_finite(state, f"the model to be saved as {path}")
     metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+        temporary.write_bytes(_ordered(save(state, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """Return a safetensors file with sorted metadata, which the library writes in random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(written).to_bytes(8, "little") + written + content[end:]
 
 
 def load_network(model: E3SN, path: Path) -> None:

@@ -7,15 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.reading import read_json
 from e3sn_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FORMAT = 1
 """Version of the export folder; other versions are refused."""
@@ -210,6 +212,8 @@ def idle_threads() -> int:
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime  # not needed for a network in torch, nor for --help
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that spin while they wait keep the cores from decoding and from other programs.

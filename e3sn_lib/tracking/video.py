@@ -18,10 +18,10 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
+from e3sn_lib.data.reading import files_by_stem
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_image
+from e3sn_lib.files import IMAGE_SUFFIXES, read_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)
 """Frames per second of what has no rate of its own: a folder of images."""
@@ -210,14 +210,9 @@ def frame_names(source: Path) -> list[str] | None:
         return None
     if not source.is_dir():
         raise InputError(f"there is no video or folder of frames at {source}")
-    names = [path.name for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    names = sorted((name for name in names if not name.startswith(".")), key=_as_counted)
+    names = sorted((path.name for path in files_by_stem(source).values()), key=_as_counted)
     if not names:
         raise InputError(f"folder {source} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    by_stem: dict[str, str] = {}
-    for name in names:
-        if (other := by_stem.setdefault(Path(name).stem, name)) != name:
-            raise InputError(f"{source} has {other} and {name} for one frame; keep one of them")
     return names
 
 

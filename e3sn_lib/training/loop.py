@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import yaml
@@ -55,6 +55,9 @@ from e3sn_lib.training.state import (
     tensorboard_writer,
     write_checkpoint,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST_BAD_SHARE = 0.01
 """Share of pairs that met a damaged file and were replaced; more stop the run."""
@@ -148,9 +151,9 @@ class Trainer:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current step is done and saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.run_dir / LOCK, timeout=0) if processes.is_first() else nullcontext()
+        lock = FileLock(self.run_dir / LOCK, timeout=0)
         try:
-            with lock:
+            with lock if processes.is_first() else nullcontext():
                 return self._run(show, watch)
         except Timeout as error:
             raise InputError(f"{self.run_dir} is in use by another training; wait for its end, or choose another folder") from error
@@ -173,6 +176,7 @@ class Trainer:
         # write the model last: a folder that holds it is a finished run
         path = self.run_dir / FINAL
         if processes.is_first():
+            self._write_log()
             write_json(self.run_dir / "summary.json", self._summary())
             final = cast(E3SN, self.average.module) if self.average else self.model
             save_model(path, final, self.profile, half=True)
@@ -194,7 +198,8 @@ class Trainer:
         config, end = self.profile.train, stage.first_step + stage.steps
         optimiser = self._start_stage(stage)
         measured: list[dict[str, float]] = []  # of the steps since the last row of the log
-        row_begun, bad_steps, backbone_trained = time.perf_counter(), 0, None
+        row_begun, bad_steps = time.perf_counter(), 0
+        backbone_trained: bool | None = None
         bar = self._progress_bar(stage)
         done, pin_memory = self.state.step - stage.first_step, self.device.type == "cuda"
         for batches in step_batches(self.sources, self.profile, stage, done, pin_memory):
@@ -351,12 +356,16 @@ class Trainer:
         batch_size = self.profile.train.batch_size
         self.state.add_row(stage, batch_size, rate, measured, elapsed, fusion)
         if processes.is_first():
-            import pandas as pd
-
-            log = pd.DataFrame(self.state.rows)
-            write_csv(self.run_dir / "log.csv", log)
+            log = self._write_log()
             for watch in self.watchers:
                 watch(log)
+
+    def _write_log(self) -> pd.DataFrame:
+        import pandas as pd
+
+        log = pd.DataFrame(self.state.rows)
+        write_csv(self.run_dir / "log.csv", log)
+        return log
 
     def _save(self, optimiser: Optimizer | None) -> None:
         if not processes.is_first():

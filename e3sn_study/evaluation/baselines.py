@@ -1,85 +1,238 @@
-"""What one would use without learning, and upper bounds: they say how much of a score is due to the network.
+"""Masks without a network of this study, and upper bounds: they say what a score owes to it.
 
-Each is a function from a sequence to one (H, W) array of object ids per frame.
+Methods are functions that yield one (H, W) array of object ids per frame of a sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.geometry import Box, box_from_mask, box_xywh
 from e3sn_lib.tracking.tracker import Tracker
+from e3sn_study.records.schema import STILL, STILL_BOX, box_methods
 
-Baseline = Callable[[Video], Iterator[NDArray[np.uint8]]]
+Ids = NDArray[np.uint8]
+Boxes = Mapping[int, Box | None]
+"""The box of each object in one frame, in pixels of the frame; None where it is absent."""
+MakeTracker = Callable[[], Any]
+"""Makes a ``cv2.Tracker``, which follows one object."""
+
+ITERATIONS = 3
+MARGIN = 0.25
+"""GrabCut sees this share of the box's size around it, as certain background."""
+LARGEST_AREA = 40_000
+"""Pixels that GrabCut works on. Larger crops are scaled down, because its time grows with them."""
+FEWEST_PIXELS = 5
+"""GrabCut models colours with five components, so it needs at least five pixels on each side."""
+SEED = 0
+GRABCUT = (ITERATIONS, MARGIN, LARGEST_AREA, SEED)
+UNREPEATABLE = {"MIL"}
+"""Trackers that draw random numbers and cannot be seeded."""
+NANOTRACK_FILES = ("nanotrack_backbone.onnx", "nanotrack_head.onnx")
 
 
-def first_box_held_still(sequence: Video) -> Iterator[NDArray[np.uint8]]:
-    """The filled boxes of the first frame, in every frame."""
+def baseline_masks(
+    sequence: Video, trackers: Mapping[str, MakeTracker]
+) -> Iterator[tuple[str, Iterator[Ids]]]:
+    """Yield the name and the masks of every method that needs no network of this study."""
+    yield STILL_BOX, first_box_held_still(sequence)
+    yield STILL, first_mask_held_still(sequence)
+    sources = {"true": true_boxes(sequence)}
+    sources |= {name: tracked_boxes(sequence, make) for name, make in trackers.items()}
+    for name, boxes in sources.items():
+        yield from masks_from_boxes(name, sequence, boxes).items()
+
+
+def first_box_held_still(sequence: Video) -> Iterator[Ids]:
+    """Return the filled boxes of the first frame, for every frame."""
     first = sequence.mask(0)
     filled = fill_boxes(boxes_of(first, sequence.object_ids()), first.shape)
     return (filled for _ in range(len(sequence)))
 
 
-def first_mask_held_still(sequence: Video) -> Iterator[NDArray[np.uint8]]:
-    """The mask of the first frame, in every frame; its void is background."""
+def first_mask_held_still(sequence: Video) -> Iterator[Ids]:
+    """Return the mask of the first frame, for every frame; its void is background."""
     first = sequence.mask(0)
     held = np.where(first < VOID, first, 0).astype(np.uint8)
     return (held for _ in range(len(sequence)))
 
 
-def true_box_filled(sequence: Video) -> Iterator[NDArray[np.uint8]]:
-    """The filled boxes of each frame's true masks: the bound of a tracker that gives boxes."""
-    ids = sequence.object_ids()
+def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[Ids]:
+    """Yield the network's masks at the true boxes: an upper bound, with perfect localisation."""
+    numbers = sequence.object_ids()
+    first = present(boxes_of(sequence.mask(0), numbers))
+    targets = tracker.start(sequence.frame(0), [box_xywh(box) for box in first.values()])
     for index in range(len(sequence)):
         truth = sequence.mask(index)
-        yield fill_boxes(boxes_of(truth, ids), truth.shape)
-
-
-def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[NDArray[np.uint8]]:
-    """The network's masks at each frame's true boxes: what would be left to lose if nothing were lost by localisation."""
-    ids = sequence.object_ids()
-    first_boxes = boxes_of(sequence.mask(0), ids)
-    known = [number for number in ids if first_boxes[number] is not None]
-    targets = tracker.start(sequence.frame(0), [box_xywh(box) for number in known if (box := first_boxes[number]) is not None])
-    for index in range(len(sequence)):
-        truth = sequence.mask(index)
-        boxes = boxes_of(truth, ids)
-        seen = [(slot, number, box) for slot, number in enumerate(known) if (box := boxes[number]) is not None]
+        seen = {n: box for n, box in present(boxes_of(truth, numbers)).items() if n in first}
         labels = np.zeros(truth.shape, np.uint8)
         if seen:
-            at_truth = targets.select([slot for slot, _, _ in seen]).moved_to([box for _, _, box in seen])
+            slots = [place for place, number in enumerate(first) if number in seen]
+            at_truth = targets.select(slots).moved_to(list(seen.values()))
             _, result = tracker.step(sequence.frame(index), at_truth, move=False)
-            order = np.array([0, *(number for _, number, _ in seen)], np.uint8)
-            labels = order[result.ids]
+            labels = np.array([0, *seen], np.uint8)[result.ids]
         yield labels
 
 
-BASELINES: dict[str, Baseline] = {
-    "first box held still": first_box_held_still,
-    "first mask held still": first_mask_held_still,
-    "true box filled": true_box_filled,
-}
+def true_boxes(sequence: Video) -> Iterator[Boxes]:
+    """Return the boxes of each frame's true masks."""
+    ids = sequence.object_ids()
+    return (boxes_of(sequence.mask(index), ids) for index in range(len(sequence)))
 
 
-def boxes_of(ids: NDArray[np.uint8], numbers: list[int]) -> dict[int, Box | None]:
-    """The box of each object in a mask of ids; None where it is absent."""
+def tracked_boxes(sequence: Video, make: MakeTracker) -> Iterator[Boxes]:
+    """Yield the boxes of an OpenCV tracker that starts from those of the first mask.
+
+    Where it gives up, the last box stays. An object that the first mask lacks has no box.
+    """
+    boxes = boxes_of(sequence.mask(0), sequence.object_ids())
+    trackers = {number: make() for number in present(boxes)}
+    for index in range(len(sequence)):
+        frame = cv2.cvtColor(sequence.frame(index), cv2.COLOR_RGB2BGR)
+        for number, tracker in trackers.items():
+            if index == 0:
+                tracker.init(frame, tuple(map(round, box_xywh(present(boxes)[number]))))
+                continue
+            ok, (x, y, width, height) = tracker.update(frame)
+            if ok:
+                boxes[number] = float(x), float(y), float(x + width), float(y + height)
+        yield dict(boxes)
+
+
+def masks_from_boxes(
+    name: str, sequence: Video, boxes: Iterator[Boxes]
+) -> Mapping[str, Iterator[Ids]]:
+    """Return both methods of a source of boxes, see `box_methods`; the boxes are found once."""
+    known, frame_hw = list(boxes), sequence.mask(0).shape
+    filled, cut = box_methods(name)
+    return {
+        filled: (fill_boxes(each, frame_hw) for each in known),
+        cut: (grabcut_ids(sequence.frame(index), each) for index, each in enumerate(known)),
+    }
+
+
+def boxes_of(ids: Ids, numbers: list[int]) -> dict[int, Box | None]:
+    """Return the box of each object in a mask of ids; None where it is absent."""
     return {number: box_from_mask(ids == number) for number in numbers}
 
 
-def fill_boxes(boxes: dict[int, Box | None], frame_hw: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Boxes as a mask of ids; where they overlap, the smaller one is in front."""
+def present(boxes: Boxes) -> dict[int, Box]:
+    """Return the boxes of the objects that are there."""
+    return {number: box for number, box in boxes.items() if box is not None}
+
+
+def largest_first(boxes: Boxes) -> list[tuple[int, Box]]:
+    """Return boxes in the order of painting: later ones, which are smaller, come to the front."""
+    return sorted(
+        present(boxes).items(), key=lambda item: -math.prod(np.subtract(item[1][2:], item[1][:2]))
+    )
+
+
+def fill_boxes(boxes: Boxes, frame_hw: tuple[int, ...]) -> Ids:
+    """Return boxes as a mask of ids; where they overlap, the smaller one is in front."""
     ids = np.zeros(frame_hw, np.uint8)
-    for number, (x1, y1, x2, y2) in largest_first(boxes):
-        left, top, right, bottom = (max(round(value), 0) for value in (x1, y1, x2, y2))
-        ids[top:bottom, left:right] = number
+    for number, box in largest_first(boxes):
+        ids[_pixels(box, frame_hw)] = number
     return ids
 
 
-def largest_first(boxes: dict[int, Box | None]) -> list[tuple[int, Box]]:
-    """The boxes that are there in the order of painting, by which smaller ones come to the front."""
-    present = [(number, box) for number, box in boxes.items() if box is not None]
-    return sorted(present, key=lambda item: -(item[1][2] - item[1][0]) * (item[1][3] - item[1][1]))
+def grabcut_ids(frame: NDArray[np.uint8], boxes: Boxes) -> Ids:
+    """Return GrabCut in each box as (H, W) ids; smaller boxes are in front of larger ones."""
+    ids = np.zeros(frame.shape[:2], np.uint8)
+    for number, box in largest_first(boxes):
+        ids[grabcut(frame, box)] = number
+    return ids
+
+
+def grabcut(frame: NDArray[np.uint8], box_frame_xyxy: Box) -> NDArray[np.bool_]:
+    """Find the object in a box by its colours alone (Rother, Kolmogorov and Blake 2004, OpenCV).
+
+    All outside the box is background. The whole box is the answer where GrabCut finds nothing,
+    or where there are too few pixels inside or around it.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        box_frame_xyxy: may reach outside the frame.
+
+    Returns:
+        (H, W).
+    """
+    answer = np.zeros(frame.shape[:2], np.bool_)
+    rows, columns = _pixels(box_frame_xyxy, frame.shape)
+    answer[rows, columns] = True
+    down = math.ceil(MARGIN * (rows.stop - rows.start))
+    across = math.ceil(MARGIN * (columns.stop - columns.start))
+    window = (
+        slice(max(rows.start - down, 0), rows.stop + down),
+        slice(max(columns.start - across, 0), columns.stop + across),
+    )
+    crop, inside = frame[window], answer[window].astype(np.uint8)
+    if (shrink := math.sqrt(LARGEST_AREA / max(inside.size, 1))) < 1:
+        size = [max(round(shrink * side), 1) for side in inside.shape[::-1]]
+        crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        inside = cv2.resize(inside, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
+    if min(np.count_nonzero(inside), np.count_nonzero(inside == 0)) < FEWEST_PIXELS:
+        return answer
+    labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    cv2.setRNGSeed(SEED)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cut: Any = cv2.grabCut  # its type stubs want a rectangle
+    cut(np.ascontiguousarray(crop), labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    found = ((labels == cv2.GC_PR_FGD) | (labels == cv2.GC_FGD)).astype(np.float32)
+    if found.any():
+        full = cv2.resize(found, answer[window].shape[::-1], interpolation=cv2.INTER_LINEAR)
+        answer[window] &= full > 0.5
+    return answer
+
+
+def _pixels(box_frame_xyxy: Box, frame_hw: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of a box, within the frame."""
+    (left, top, right, bottom), (height, width) = map(round, box_frame_xyxy), frame_hw[:2]
+    return (
+        slice(min(max(top, 0), height), min(max(bottom, 0), height)),
+        slice(min(max(left, 0), width), min(max(right, 0), width)),
+    )
+
+
+def opencv_trackers(data_root: Path) -> tuple[dict[str, MakeTracker], dict[str, str]]:
+    """Return OpenCV's trackers that can be had here, by name, and what the others need.
+
+    Args:
+        data_root: the folder of the data sets; NanoTrack's networks are in its folder ``opencv``.
+    """
+    found: dict[str, MakeTracker] = {}
+    lacking = {
+        "MIL": "needs an OpenCV with TrackerMIL",
+        "CSRT": "needs the package opencv-contrib-python instead of opencv-python",
+    }
+    for name in list(lacking):
+        if make := getattr(cv2, f"Tracker{name}_create", None):
+            found[name] = make
+            del lacking[name]
+    networks = [data_root / "opencv" / name for name in NANOTRACK_FILES]
+    if not hasattr(cv2, "TrackerNano_create"):
+        lacking["NanoTrack"] = "needs an OpenCV with TrackerNano"
+    elif not all(path.is_file() for path in networks):
+        files = " and ".join(NANOTRACK_FILES)
+        lacking["NanoTrack"] = f"needs {files} in the folder opencv of the data folder"
+    else:
+        found["NanoTrack"] = partial(_nanotrack, *networks)
+    return found, lacking
+
+
+def _nanotrack(backbone: Path, head: Path) -> Any:
+    opencv: Any = cv2  # its type stubs do not know this tracker
+    log = opencv.utils.logging
+    log.setLogLevel(log.LOG_LEVEL_ERROR)  # else it warns, for each video, of absent hardware
+    settings = opencv.TrackerNano_Params()
+    settings.backbone, settings.neckhead = str(backbone), str(head)
+    return opencv.TrackerNano_create(settings)

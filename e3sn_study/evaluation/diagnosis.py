@@ -1,8 +1,4 @@
-"""How good single crops are, apart from any tracking: on objects that training has seen and on those it has not.
-
-Masks that are worse on unseen objects are over-fitted; masks that are equally bad on both are held back by something else: few
-pairs, the data, or the network. A predicted size that does not follow the true one explains a box that drifts.
-"""
+"""Measure a network on single crops, without tracking: masks, boxes, and look-alikes."""
 
 from __future__ import annotations
 
@@ -26,35 +22,46 @@ from e3sn_lib.geometry import TEMPLATE_SIZE, Box, anchors_cxcywh, context_side, 
 from e3sn_lib.losses import mask_iou, mask_windows
 from e3sn_lib.model.network import E3SN, MARGIN
 from e3sn_lib.tracking.tracker import ANCHORS, SEARCH_SIZE, choose
+from e3sn_study.records.schema import CROPS
 
 SCENE_SHIFT, SCENE_SCALE = 32.0, 0.1
-"""How far, in crop pixels, and by what factor the target of a scene moves at most: as between two frames of a fast video."""
+"""How far (in crop pixels) and by what factor the target of a scene moves at most: as between two
+frames of a fast video."""
 LARGEST_OVERLAP = 0.3
 """IoU of two objects of a scene; of more, the best box could be meant for either."""
-COLUMNS = ("set", "pair", "mask_iou", "box_iou", "size", "predicted_size")
 
 
 def crop_quality(
-    model: E3SN, sources: Iterable[tuple[TrackSet, TrainSetConfig]], profile: Profile, pairs: int = 100
+    model: E3SN,
+    sources: Iterable[tuple[TrackSet, TrainSetConfig]],
+    profile: Profile,
+    pairs: int = 100,
 ) -> pd.DataFrame:
-    """Masks and boxes of training pairs as augmentation draws them, each set by itself, without negative pairs.
+    """Measure masks and boxes on training pairs, without any tracking or negative pairs.
+
+    Masks that are worse on unseen objects than on seen ones are over-fitted. Masks that are as
+    bad on both are held back by few pairs, the data or the network. A predicted size that does not
+    follow the true one explains a box that drifts.
 
     Args:
         model: a trained network.
-        sources: opened track sets.
-        profile: augmentation, sampling and seed; the pairs are others than those of the run's first steps.
-        pairs: looked at in each set.
+        sources: opened track sets, each measured by itself.
+        profile: augmentation, sampling and seed. The pairs are not those of the first steps.
+        pairs: of each set.
 
     Returns:
-        One row per pair: set, pair, mask_iou (mean over its positive windows), box_iou (of the anchor with the highest score),
-        size and predicted_size (square root of the box's area, in crop pixels); NaN for a pair without a positive window.
+        One row per pair: set, pair, mask_iou (mean over its positive windows), box_iou (of the
+        anchor with the highest score), size and predicted_size (square root of the box's area, in
+        crop pixels). NaN for a pair without a positive window.
     """
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
     rows = []
     for source in sources:
         dataset = PairDataset([source], profile, stage, pairs, first=profile.train.pairs)
-        rows += [[source[0].name, number, *_quality(model, dataset[number])] for number in range(pairs)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        rows += [
+            [source[0].name, number, *_quality(model, dataset[number])] for number in range(pairs)
+        ]
+    return pd.DataFrame(rows, columns=[*CROPS.texts, *CROPS.numbers, *CROPS.gaps])
 
 
 @torch.inference_mode()
@@ -73,7 +80,12 @@ def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     box = box_convert(torch.from_numpy(decoded), "cxcywh", "xyxy")
     true = torch.from_numpy(pair.box_crop_xyxy).double()
     sizes = [float((each[2:] - each[:2]).prod().sqrt()) for each in (true, box)]
-    return float(mask_iou(logits[positive], labels[positive]).mean()), float(box_iou(true[None], box[None])), sizes[0], sizes[1]
+    return (
+        float(mask_iou(logits[positive], labels[positive]).mean()),
+        float(box_iou(true[None], box[None])),
+        sizes[0],
+        sizes[1],
+    )
 
 
 class _Scene(NamedTuple):
@@ -88,12 +100,18 @@ class _Scene(NamedTuple):
 
 
 def changing_over(
-    model: E3SN, tracks: TrackSet, config: TrackConfig, scenes: int = 300, seed: int = 0, batch_size: int = 16
+    model: E3SN,
+    tracks: TrackSet,
+    config: TrackConfig,
+    scenes: int = 300,
+    seed: int = 0,
+    batch_size: int = 16,
 ) -> pd.DataFrame:
-    """Return how often the best anchor lies on another object of the target's category instead of the target.
+    """Measure how often the best anchor lies on another object of the target's category.
 
-    Template and search crop come from one image, with other colours, place and scale; both the target and another object of its
-    category are in the search crop. The scenes depend on `tracks` and `seed` alone.
+    Template and search crop come from one image, with other colours, place and scale. The target
+    and another object of its category are in the search crop. The scenes depend on `tracks` and
+    `seed` alone.
 
     Args:
         model: a trained network.
@@ -104,9 +122,10 @@ def changing_over(
         batch_size: scenes computed together.
 
     Returns:
-        One row per scene: track, others (look-alikes in the crop) and, for the anchor with the highest score (``raw``) and with the
-        highest penalised and windowed score (``penalised``), the IoU of its box with the target (``raw_iou``), the largest with an
-        other (``raw_other_iou``) and whether that is the larger one (``raw_over``).
+        One row per scene: track, others (look-alikes in the crop) and, for the anchor with the
+        highest score (``raw``) and with the highest penalised and windowed score (``penalised``),
+        the IoU of its box with the target (``raw_iou``), the largest with an other
+        (``raw_other_iou``) and whether that is the larger one (``raw_over``).
 
     Raises:
         InputError: no track has a look-alike.
@@ -114,13 +133,19 @@ def changing_over(
     found: list[tuple[str, _Scene]] = []
     for number in np.random.default_rng(seed).permutation(len(tracks.tracks)).tolist():
         track = tracks.tracks[number]
-        scene = _scene(track.frames[0], np.random.default_rng([seed, number])) if track.frames[0].alike_frame_xyxy else None
+        scene = (
+            _scene(track.frames[0], np.random.default_rng([seed, number]))
+            if track.frames[0].alike_frame_xyxy
+            else None
+        )
         if scene:
             found.append((track.name, scene))
         if len(found) == scenes:
             break
     if not found:
-        raise InputError(f"{tracks.name}: no image shows two objects of one category close enough to each other")
+        raise InputError(
+            f"{tracks.name}: no image shows two objects of one category close enough to each other"
+        )
     rows = []
     for first in range(0, len(found), batch_size):
         part = found[first : first + batch_size]
@@ -131,13 +156,19 @@ def changing_over(
 
 
 def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
-    """None unless a look-alike of half to twice the target's size, which hardly overlaps it, has its middle in the crop."""
+    """Return a scene, or None unless a look-alike has its middle in the crop.
+
+    It has half to twice the target's size and hardly overlaps it.
+    """
     box = frame.box_frame_xyxy
     assert box is not None
     width, height = box[2] - box[0], box[3] - box[1]
     crops = [
         augment.random_crop(box, size, shift, scale, rng, zoom=zoom)
-        for size, shift, scale, zoom in ((TEMPLATE_SIZE, 0.0, 0.0, 0.0), (SEARCH_SIZE, SCENE_SHIFT, SCENE_SCALE, SCENE_SCALE))
+        for size, shift, scale, zoom in (
+            (TEMPLATE_SIZE, 0.0, 0.0, 0.0),
+            (SEARCH_SIZE, SCENE_SHIFT, SCENE_SCALE, SCENE_SCALE),
+        )
     ]
     target, *others = (crops[1].box_to_crop(each) for each in (box, *frame.alike_frame_xyxy))
     sizes = [float(np.sqrt((x2 - x1) * (y2 - y1))) for x1, y1, x2, y2 in (target, *others)]
@@ -152,34 +183,47 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
         return None
     image = frame.read()[0]
     fill = tuple(float(value) for value in image.reshape(-1, 3).mean(axis=0))
-    template, search = (augment.change_colour(crop.image(image, fill), AugmentConfig(), rng) for crop in crops)
+    template, search = (
+        augment.change_colour(crop.image(image, fill), AugmentConfig(), rng) for crop in crops
+    )
     scale = TEMPLATE_SIZE / context_side(width, height)
     return _Scene(template, search, target, alike, (width * scale, height * scale))
 
 
 @torch.inference_mode()
 def _answers(model: E3SN, scenes: list[_Scene], config: TrackConfig) -> list[dict[str, Any]]:
-    """Columns of `changing_over` for each scene."""
+    """Return the columns of `changing_over` for each scene."""
     template, search = (
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(model.device)
         for images in ([scene.template for scene in scenes], [scene.search for scene in scenes])
     )
-    cls, loc = (maps.cpu().numpy() for maps in model.locate(model.encode_template(template), model.encode_search(search)))
+    cls, loc = (
+        maps.cpu().numpy()
+        for maps in model.locate(model.encode_template(template), model.encode_search(search))
+    )
     sizes = np.array([scene.size_wh for scene in scenes])
     rows: list[dict[str, Any]] = [{} for _ in scenes]
     for score in ("raw", "penalised"):
         best = choose(cls, loc, sizes, replace(config, score=score)).best
         for number, (scene, row) in enumerate(zip(scenes, rows, strict=True)):
             anchor = ANCHORS[best[number]] + (SEARCH_SIZE / 2, SEARCH_SIZE / 2, 0, 0)
-            box = torch.from_numpy(decode_boxes(loc[number].reshape(4, -1).T[best[number]].astype(np.float64), anchor))
-            truth = torch.tensor([scene.target_crop_xyxy, *scene.alike_crop_xyxy], dtype=torch.float64)
+            box = torch.from_numpy(
+                decode_boxes(loc[number].reshape(4, -1).T[best[number]].astype(np.float64), anchor)
+            )
+            truth = torch.tensor(
+                [scene.target_crop_xyxy, *scene.alike_crop_xyxy], dtype=torch.float64
+            )
             overlap = box_iou(box_convert(box, "cxcywh", "xyxy")[None], truth)[0]
             on_target, on_other = float(overlap[0]), float(overlap[1:].max())
-            row |= {f"{score}_iou": on_target, f"{score}_other_iou": on_other, f"{score}_over": on_other > on_target}
+            row |= {
+                f"{score}_iou": on_target,
+                f"{score}_other_iou": on_other,
+                f"{score}_over": on_other > on_target,
+            }
     return rows
 
 
 def size_slope(rows: pd.DataFrame) -> float:
-    """By how much the logarithm of the predicted size grows with that of the true one: 1 follows it, 0 ignores it."""
+    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it."""
     seen = rows.dropna()
     return float(np.polyfit(np.log(seen["size"]), np.log(seen["predicted_size"]), 1)[0])

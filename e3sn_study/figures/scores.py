@@ -1,9 +1,8 @@
-"""Figures of results: sequence by sequence, against bounds and baselines, over thresholds and over time."""
+"""Figures of scores: by sequence, against baselines, by mask threshold, and over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,113 +11,122 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from e3sn_lib.errors import InputError
-from e3sn_study.figures.style import BLUE, FAINT, INK, ORANGE, PURPLE, QUIET, RED, VARIANT_COLOURS, axes_grid, label_lines, styled
-from e3sn_study.records import (
-    MEANS,
-    MODEL,
-    VARIANTS,
-    Measured,
-    compared_runs,
-    main_runs,
-    measure,
-    read_runs,
-    read_scores,
-    reference,
-    whole_set,
+from e3sn_study.figures.style import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    PURPLE,
+    QUIET,
+    RED,
+    VARIANT_COLOURS,
+    axes_grid,
+    label_lines,
+    name_rows,
+    styled,
 )
+from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
+from e3sn_study.records.averages import Measured
+from e3sn_study.records.schema import BOUND, BOX, STILL, STILL_BOX, TRUE_BOX
+from e3sn_study.tables.cells import interval_text
+from e3sn_study.tables.claims import paper_rows
 
 T = TypeVar("T")
-STILL, BOUND = "first mask held still", "mask in true boxes"
 OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
 
 @styled
-def per_sequence(results: Path, benchmark: str = "davis2016") -> Figure:
-    """J of each sequence, the worst of E3SN at the top: every variant, a still first mask, and masks in true boxes."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    series = {variant: measure(scores, main_runs(trained, variant)) for variant in VARIANTS}
-    found = {variant: each.by_sequence("J-Mean") for variant, each in series.items() if each is not None}
+def per_sequence(records: Records, benchmark: str = "davis2016") -> Figure:
+    """J of each sequence, from E3SN's worst at the top to its best.
+
+    It shows every variant, the first mask held still, and E3SN's masks in true boxes.
+    """
+    series = {
+        variant: records.measure(benchmark, records.main_runs(variant)) for variant in VARIANTS
+    }
+    found = {variant: each.by_sequence("J-Mean") for variant, each in series.items() if each}
     main = _required(found.get("e3sn"), benchmark)
     order = list(main.sort_values(ascending=False).index)
     rows = {name: place for place, name in enumerate(order)}
     figure, grid = axes_grid(1, 1, (9.0, 1.3 + 0.3 * len(order)))
     axes = grid[0, 0]
-    bound, still = measure(scores, main_runs(trained, "e3sn"), BOUND), measure(scores, method=STILL)
+    bound = records.measure(benchmark, records.main_runs("e3sn"), BOUND)
+    still = records.measure(benchmark, method=STILL)
     if bound is not None:
         ends = bound.by_sequence("J-Mean")[order]
         axes.hlines(range(len(order)), main[order], ends, color=BLUE, alpha=0.3, linewidth=2.5)
-        axes.plot(ends, range(len(order)), "o", mfc="white", mec=BLUE, mew=1.5, ms=6, label="E3SN in true boxes")
+        hollow = {"mfc": "white", "mec": BLUE, "mew": 1.5, "ms": 6}
+        axes.plot(ends, range(len(order)), "o", label="E3SN in true boxes", **hollow)
     if still is not None:
-        axes.plot(still.by_sequence("J-Mean")[order], range(len(order)), "|", color=QUIET, ms=11, mew=2, label=STILL)
+        values = still.by_sequence("J-Mean")[order]
+        axes.plot(values, range(len(order)), "|", color=QUIET, ms=11, mew=2, label=STILL)
     for variant, values in found.items():
         places = [rows[name] for name in values.index]
-        axes.plot(values, places, "o", color=VARIANT_COLOURS[variant], ms=8, label=VARIANTS[variant], zorder=4, clip_on=False)
-    axes.set_yticks(range(len(order)), order)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+        look = {"color": VARIANT_COLOURS[variant], "ms": 8, "zorder": 4, "clip_on": False}
+        axes.plot(values, places, "o", label=VARIANTS[variant], **look)
+    name_rows(axes, order)
     axes.set(xlim=(0, 100), ylim=(-0.6, len(order) - 0.4), xlabel="J mean, %")
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    figure.legend(loc="outside upper left", ncols=5, fontsize=9, handletextpad=0.2, columnspacing=1.2)
+    spacing = {"handletextpad": 0.2, "columnspacing": 1.2}
+    figure.legend(loc="outside upper left", ncols=5, fontsize=9, **spacing)
     return figure
 
 
 @styled
-def ladder(results: Path, benchmark: str = "davis2016") -> Figure:
-    """From holding a box still to perfect localisation: J and F of baselines, the model, and its bounds."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    chosen = main_runs(trained, "e3sn")
+def ladder(records: Records, benchmark: str = "davis2016") -> Figure:
+    """J and F of baselines, of the model, and of its masks in true boxes."""
+    chosen = records.main_runs("e3sn")
     entries = {
-        "first box held still": measure(scores, method="first box held still"),
-        STILL: measure(scores, method=STILL),
-        **{name: measure(scores, method=name) for name in OPENCV},
-        "E3SN's box, filled": measure(scores, chosen, "tracker box filled"),
-        "true box, filled": measure(scores, method="true box filled"),
-        "true box + GrabCut": measure(scores, method="true box + GrabCut"),
-        "E3SN": _required(measure(scores, chosen), benchmark),
-        "E3SN in true boxes": measure(scores, chosen, BOUND),
+        STILL_BOX: records.measure(benchmark, method=STILL_BOX),
+        STILL: records.measure(benchmark, method=STILL),
+        **{name: records.measure(benchmark, method=name) for name in OPENCV},
+        "E3SN's box, filled": records.measure(benchmark, chosen, BOX),
+        "true box, filled": records.measure(benchmark, method=TRUE_BOX),
+        "true box + GrabCut": records.measure(benchmark, method="true box + GrabCut"),
+        "E3SN": _required(records.measure(benchmark, chosen), benchmark),
+        "E3SN in true boxes": records.measure(benchmark, chosen, BOUND),
     }
     found = {name: each for name, each in entries.items() if each is not None}
     figure, grid = axes_grid(1, 2, (10.5, 0.9 + 0.42 * len(found)), sharey=True)
+    table = "table1" if benchmark == "davis2016" else "table2"
+    paper = paper_rows(table)["E3SN"] if records.whole_set(benchmark) else {}
     for axes, statistic in zip(grid[0], MEANS, strict=True):
+        name_rows(axes, list(found))
         for row, (name, each) in enumerate(found.items()):
-            interval = each.interval(statistic)
-            axes.barh(row, interval.mean, color=BLUE if name == "E3SN" else "#b8c4d0", height=0.66)
-            axes.plot([interval.low, interval.high], [row, row], color=INK, linewidth=1.4, alpha=0.7)
-            axes.text(interval.high + 1.5, row, f"{interval.mean:.1f}", va="center", color=BLUE if name == "E3SN" else INK)
-        if whole_set(results, benchmark):
-            table = "table1" if benchmark == "davis2016" else "table2"
-            columns, rows = reference("paper_tables")[table]["columns"], reference("paper_tables")[table]["rows"]
-            paper = next(row for row in rows if row[0] == "E3SN")[columns.index(statistic)]
-            axes.axvline(paper, color=ORANGE, linewidth=1.6)
-            axes.text(paper, -0.75, f"paper {paper}", color=ORANGE, ha="center", fontweight="bold")
+            interval, main = each.interval(statistic), name == "E3SN"
+            axes.barh(row, interval.mean, color=BLUE if main else "#b8c4d0", height=0.66)
+            axes.plot(
+                [interval.low, interval.high], [row, row], color=INK, linewidth=1.4, alpha=0.7
+            )
+            # At the start of the bar no other line crosses the number. A short bar has no room.
+            colour = "white" if main and interval.mean > 8 else INK
+            axes.text(1.5, row, f"{interval.mean:.1f}", va="center", color=colour)
+        if paper:
+            axes.axvline(paper[statistic], color=ORANGE, linewidth=1.6)
+            look = {"color": ORANGE, "ha": "center", "fontweight": "bold"}
+            axes.text(paper[statistic], -0.65, f"paper {paper[statistic]}", va="bottom", **look)
         axes.set(xlim=(0, 100), xlabel=f"{statistic[0]} mean, %")
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.spines["left"].set_visible(False)
-    grid[0, 0].set_yticks(range(len(found)), list(found))
-    grid[0, 0].invert_yaxis()
+    grid[0, 0].set_ylim(len(found) - 0.4, -0.6)
     return figure
 
 
 @styled
-def thresholds(results: Path, benchmark: str = "davis2016") -> Figure:
+def thresholds(records: Records, benchmark: str = "davis2016") -> Figure:
     """J and F of E3SN against the threshold that turns its soft masks into masks."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    chosen = main_runs(trained, "e3sn")
-    methods = {0.5: MODEL} | {float(name[5:]): name for name in scores["method"].unique() if name.startswith(f"{MODEL}@")}
+    chosen = records.main_runs("e3sn")
+    _required(records.measure(benchmark, chosen), benchmark)
+    found = records.by_threshold(benchmark, chosen)
     figure, grid = axes_grid(1, 1, (6.0, 3.2))
     axes, ends = grid[0, 0], {}
     for statistic, colour in (("J-Mean", BLUE), ("F-Mean", PURPLE)):
-        points = {t: _required(measure(scores, chosen, name), benchmark).value(statistic) for t, name in sorted(methods.items())}
+        points = {threshold: each.value(statistic) for threshold, each in found.items()}
         axes.plot(list(points), list(points.values()), "o-", color=colour)
         ends[f"{statistic[0]} mean"] = (max(points), points[max(points)], colour)
-    axes.axvline(0.5, color=ORANGE, linewidth=1.2, linestyle=":")
-    axes.annotate(
-        "the paper's 0.5", (0.5, 1), (4, -2), xycoords=("data", "axes fraction"), textcoords="offset points", color=ORANGE, va="top"
-    )
+    axes.axvline(PAPER_THRESHOLD, color=ORANGE, linewidth=1.2, linestyle=":")
+    text, place = f" the paper's {PAPER_THRESHOLD}", axes.get_xaxis_transform()
+    axes.text(PAPER_THRESHOLD, 0.98, text, transform=place, color=ORANGE, va="top")
     axes.set_title("score by mask threshold, %")
     axes.set_xlabel("threshold")
-    axes.set_xticks(sorted(methods))
+    axes.set_xticks(list(found))
     axes.margins(y=0.25)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     label_lines(axes, ends, 0.08)
@@ -126,20 +134,23 @@ def thresholds(results: Path, benchmark: str = "davis2016") -> Figure:
 
 
 @styled
-def gains(results: Path, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016") -> Figure:
-    """What one variant gains over another, sequence by sequence, in points of J and F."""
-    scores, trained = read_scores(results, benchmark), read_runs(results)
-    a, b = (_required(measure(scores, names), benchmark) for names in compared_runs(trained, new, old).values())
+def gains(
+    records: Records, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016"
+) -> Figure:
+    """The gain of one variant over another in J and F, sequence by sequence, in points."""
+    compared = records.compared_runs(new, old)
+    a, b = (_required(records.measure(benchmark, names), benchmark) for names in compared.values())
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
     for axes, statistic in zip(grid[0], MEANS, strict=True):
         _draw_gains(axes, a, b, statistic, list(order))
-    grid[0, 0].set_yticks(range(len(order)), list(order))
-    figure.suptitle(f"{VARIANTS[new]} minus {VARIANTS[old]}, points", x=0.01, ha="left", fontweight="bold", fontsize=11)
+    title = f"{VARIANTS[new]} minus {VARIANTS[old]}, points"
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
 
 
 def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: list[str]) -> None:
+    name_rows(axes, order)
     values = (a.by_sequence(statistic) - b.by_sequence(statistic))[order]
     colours = [BLUE if value >= 0 else RED for value in values]
     axes.barh(range(len(order)), values, color=colours, height=0.66)
@@ -147,27 +158,25 @@ def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: lis
     axes.axvspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, linewidth=0)
     axes.axvline(mean.mean, color=INK, linewidth=1.6)
     axes.axvline(0, color=QUIET, linewidth=1)
-    axes.set_title(f"{statistic[0]}: {mean.text(signed=True)}", fontsize=10)
+    axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
     reach = 1.15 * max(float(values.abs().max()), abs(mean.low), abs(mean.high), 1.0)
     axes.set_xlim(-reach, reach)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.spines["left"].set_visible(False)
 
 
 @styled
 def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
-    """J of every frame of some sequences, and where they are lost.
+    """J of every frame of some sequences: it shows where an object is lost.
 
     Args:
-        frames: by title, columns object, J as `e3sn_lib.metrics.scoring.score_sequence` gives them.
+        frames: by title, the columns object and J of `e3sn_lib.metrics.scoring.score_sequence`.
     """
     figure, grid = axes_grid(1, len(frames), (3.6 * len(frames), 2.5), sharey=True)
     for axes, (title, table) in zip(grid[0], frames.items(), strict=True):
         for number, part in table.groupby("object"):
             values = part["J"].to_numpy()
-            axes.fill_between(np.arange(1, len(values) + 1), values, color=BLUE, alpha=0.12)
-            axes.plot(np.arange(1, len(values) + 1), values, color=BLUE if number == 1 else ORANGE)
+            numbers = np.arange(1, len(values) + 1)
+            axes.fill_between(numbers, values, color=BLUE, alpha=0.12)
+            axes.plot(numbers, values, color=BLUE if number == 1 else ORANGE)
         axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=":")
         axes.set_title(title)
         axes.set(ylim=(0, 1), xlabel="frame")

@@ -1,1 +1,1 @@
-"""From files of record to tables, claims, the report page and the model card: pure functions of what was measured."""
+"""The report page, the README's table and the model card, made of files of record and settings."""

@@ -1,114 +1,137 @@
-"""Pieces of an HTML page that needs nothing but itself: tables, figures, sections."""
+"""The templates of the report, and what they show: text as HTML, tables as cells, pictures."""
 
 from __future__ import annotations
 
 import base64
-import html
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
 from e3sn_lib.files import as_webp
-from e3sn_study.records import NOT_RUN
-from e3sn_study.tables.cells import numeric_columns
+from e3sn_lib.tracking.video import read_frames
+from e3sn_study.tables.cells import NOT_RUN, numeric_columns, plain_markdown
 
 Row = dict[str, Any]
 SCALE = 0.74
 """Pixels on the page for each of a figure, so that its letters are about as large as the text."""
 LONG = 28
-"""Letters of a cell that make its column a wide one."""
+"""Letters of a cell from which on its column is wrapped."""
+WIDE = 700
+"""Pixels on the page from which on a figure scrolls sideways on a narrow screen."""
+QUALITY = 75
+"""Of pictures within the page; the file beside it is whole."""
+CLIPS = {".webm": "video/webm", ".mp4": "video/mp4"}
+LARGEST_CLIP = 500_000
+"""Bytes of a clip that the page carries; of a larger one it shows the first frame."""
+_SPECIAL = re.compile(r"(`[^`]+`|https?://[^\s<>\"'`;,()]*[^\s<>\"'`;,().])")
+_WITH_INTERVAL = re.compile(r"([+-]?[\d.,]+(?: ± [\d.,]+)?(?: h)?) (\(.*)")
 
 
-def text(content: str) -> str:
-    """Plain text as HTML: `code`, a true minus before numbers, no break before %, addresses as links."""
-    escaped = re.sub(r"(?<![\w.,)–-])-(?=\d)|(?<= )-(?= )", "−", html.escape(content, quote=False))
-    escaped = re.sub(r"(?<=\d) (?=%)", "\u00a0", escaped)
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return re.sub(r"(https?://[^\s<>;,()]*[^\s<>;,().])", r'<a href="\1">\1</a>', escaped)
+def prose(value: object) -> Markup:
+    """Return plain text as escaped HTML: `code`, links, true minus signs, no break before %.
+
+    What is HTML already (`Markup`) stays as it is.
+    """
+    if isinstance(value, Markup):
+        return value
+    html = Markup()
+    for place, part in enumerate(_SPECIAL.split(str(value))):
+        if place % 2 == 0:
+            minus = re.sub(r"(?<![\w.,)–-])-(?=\d)|(?<= )-(?= )", "−", part)
+            html += escape(re.sub(r"(?<=\d) (?=%)", "\u00a0", minus))
+        elif part.startswith("`"):
+            html += Markup("<code>{}</code>").format(part[1:-1])
+        else:
+            html += Markup('<a href="{0}">{0}</a>').format(part)
+    return html
 
 
-def paragraphs(texts: list[str]) -> str:
-    return "".join(f"<p>{text(each)}</p>" for each in texts)
+def parts(value: str) -> tuple[str, str]:
+    """Return a number and what stands in brackets behind it; other text whole, and ""."""
+    found = _WITH_INTERVAL.fullmatch(value)
+    return (found[1], found[2]) if found else (value, "")
 
 
-def bullets(texts: list[str], ordered: bool = False) -> str:
-    tag = "ol" if ordered else "ul"
-    return f"<{tag}>{''.join(f'<li>{text(each)}</li>' for each in texts)}</{tag}>"
+def view(table: pd.DataFrame, mark: Callable[[Row], str] = lambda row: "") -> dict[str, Any]:
+    """Return a table of text as the templates show it.
 
+    Args:
+        table: cells of text, or of `Markup`.
+        mark: gives the class of a row.
 
-def table_html(table: pd.DataFrame, row_class: Callable[[Row], str] | None = None) -> str:
-    """A table of text; numbers are set to the right, intervals grey."""
-    names = [re.sub(r"^([JF])-", r"\1 ", str(name)).replace("Mean", "mean").replace("Recall", "recall") for name in table.columns]
-    names = [name.replace("Decay", "decay") for name in names]
-    long = [max(len(str(value)) for value in table[name]) > LONG for name in table.columns]
-    kinds = ["n" if right else "t long" if wide else "t" for right, wide in zip(numeric_columns(table), long, strict=True)]
-    head = "".join(f'<th class="{kind}">{text(name)}</th>' for kind, name in zip(kinds, names, strict=True))
-    body = ""
+    Returns:
+        ``heads``, pairs of kind and name; ``rows`` and ``not_run``, which have ``mark`` and
+        ``cells``, pairs of kind and text. The kind is "n" for numbers, "t" for text and "t long"
+        for text that is wrapped. Two thirds of a row of ``not_run`` or more are "not run".
+    """
+    right = numeric_columns(table)
+    wide = [table[name].astype(str).str.len().max() > LONG for name in table.columns]
+    kinds = ["n" if n else "t long" if w else "t" for n, w in zip(right, wide, strict=True)]
+    shown: dict[str, Any] = {"heads": list(zip(kinds, map(_head, table.columns), strict=True))}
+    shown |= {"rows": [], "not_run": []}
     for row in table.to_dict("records"):
-        mark = row_class(row) if row_class else ""
-        cells = "".join(f'<td class="{kind}">{cell(str(value))}</td>' for kind, value in zip(kinds, row.values(), strict=True))
-        body += f"<tr{f' class={mark}' if mark else ''}>{cells}</tr>"
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        cells = list(row.values())
+        group = "not_run" if 3 * cells.count(NOT_RUN) >= 2 * len(cells) else "rows"
+        shown[group].append({"mark": mark(row), "cells": list(zip(kinds, cells, strict=True))})
+    return shown
 
 
-def cell(value: str) -> str:
-    if value == NOT_RUN:
-        return f'<span class="nr">{value}</span>'
-    if match := re.fullmatch(r"([+-]?[\d.,]+(?: ± [\d.,]+)?(?: h)?) (\(.*\))", value):
-        return f'{text(match[1])} <span class="ci">{text(match[2])}</span>'
-    return text(value)
+def picture(path: Path, caption: str) -> dict[str, Any]:
+    """Return a figure or a clip as the templates show it, its bytes included.
+
+    Raises:
+        InputError: a clip cannot be read.
+    """
+    link, drawing = f"figures/{path.name}", path.with_suffix(".svg")
+    shown: dict[str, Any] = {
+        "caption": caption,
+        "link": link,
+        "files": [],
+        "pixels": None,
+        "width": 640,
+        "wide": False,
+    }
+    source: Path | BytesIO = path
+    if kind := CLIPS.get(path.suffix):
+        content = path.read_bytes()
+        shown["files"] = [(f"Clip, {len(content) / 1e6:.1f} MB", link)]
+        if len(content) <= LARGEST_CLIP:
+            return shown | {"source": _data(kind, content)}
+        source = BytesIO()
+        Image.fromarray(next(read_frames(path))).save(source, "PNG")
+    elif drawing.is_file():
+        shown["files"] = [("SVG", f"figures/{drawing.name}")]
+    with Image.open(source) as image:
+        width = image.width if kind else round(SCALE * image.width)
+    content, pixels = as_webp(source, quality=QUALITY)
+    data = {"source": _data("image/webp", content), "pixels": pixels}
+    return shown | data | {"width": width, "wide": width > WIDE}
 
 
-def verdict(value: str) -> str:
-    """A verdict with its colour; the words say it too."""
-    kinds = {"reproduced": "reproduced", "partly": "partly", "not reproduced": "not"}
-    kind = next((name for start, name in kinds.items() if value.startswith(start)), "untested")
-    head, _, reason = value.partition(" (")
-    return f'<span class="v {kind}">{head}</span>{f"<small>{text(reason[:-1])}</small>" if reason else ""}'
+def _data(kind: str, content: bytes) -> str:
+    """Return bytes as an address that needs no file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def notes_html(notes: list[str]) -> str:
-    return f'<ul class="notes">{"".join(f"<li>{text(note)}</li>" for note in notes)}</ul>' if notes else ""
+def _head(name: str) -> str:
+    """Return ``J-Mean`` as ``J mean``, other names as they are."""
+    found = re.fullmatch(r"([JF])-(\w+)", name)
+    return f"{found[1]} {found[2].lower()}" if found else name
 
 
-def folded(summary: str, content: str) -> str:
-    return f"<details><summary>{text(summary)}</summary>{content}</details>"
-
-
-def figure_html(path: Path, caption: str, link: str) -> str:
-    """An image embedded as WebP, linked to the file it was made from."""
-    with Image.open(path) as image:
-        natural = image.width
-    content, (width, height) = as_webp(path)
-    data = base64.b64encode(content).decode()
-    size = f'width="{width}" height="{height}" alt="{html.escape(caption)}" loading="lazy"'
-    linked = f'<a href="{html.escape(link)}"><img src="data:image/webp;base64,{data}" {size}></a>'
-    return f'<figure style="width:{SCALE * natural:.0f}px">{linked}<figcaption>{text(caption)}</figcaption></figure>'
-
-
-def clip_html(path: Path, caption: str, link: str) -> str:
-    """A short clip, embedded as it is."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    player = f'<video controls loop muted playsinline src="data:video/mp4;base64,{data}"></video>'
-    return f'<figure>{player}<figcaption>{text(caption)} <a href="{html.escape(link)}">File</a></figcaption></figure>'
-
-
-def page_html(title: str, style: str, header: str, sections: Mapping[str, str], footer: str) -> str:
-    """The whole page; `sections` are by heading, in order, and make the list of contents."""
-    anchors = {heading: re.sub(r"\W+", "-", heading.lower()).strip("-") for heading in sections}
-    contents = " ".join(f'<a href="#{anchor}">{html.escape(heading)}</a>' for heading, anchor in anchors.items())
-    body = "".join(
-        f'<section id="{anchors[heading]}"><h2>{html.escape(heading)}</h2>{content}</section>\n'
-        for heading, content in sections.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header>{header}<nav aria-label="Contents">{contents}</nav></header>\n<main>\n{body}</main>\n'
-        f"<footer>{footer}</footer>\n</body>\n</html>\n"
-    )
+HTML = Environment(
+    loader=PackageLoader(__package__),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+HTML.filters |= {"prose": prose, "parts": parts}
+MARKDOWN = HTML.overlay(autoescape=False, finalize=plain_markdown, keep_trailing_newline=True)

@@ -1,4 +1,4 @@
-"""A trained run as something to use: one half-precision file, and a model card made from the files of record."""
+"""Ship a trained run: one file in half precision, and a model card made of files of record."""
 
 from __future__ import annotations
 
@@ -15,46 +15,24 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_text
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.training.state import FINAL
-from e3sn_study.records import (
-    BENCHMARKS,
-    MEANS,
-    NONE,
-    NOT_RUN,
-    STATISTICS,
-    VARIANTS,
-    is_synthetic,
-    measure,
-    number,
-    percent,
-    read_runs,
-    read_scores,
-    reason_not_run,
-    scope,
-)
-from e3sn_study.tables.attributes import ATTRIBUTES, read_attributes, with_and_without
-from e3sn_study.tables.cells import titled, to_markdown
-from e3sn_study.tables.costs import PAPER_PAIRS, runs
+from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
+from e3sn_study.records.schema import BOUND, MODEL
+from e3sn_study.report.page import MARKDOWN
+from e3sn_study.tables.attributes import ATTRIBUTES, with_and_without
+from e3sn_study.tables.cells import NONE, NOT_RUN, interval_text, number, percent, to_markdown
+from e3sn_study.tables.costs import runs
 from e3sn_study.tables.deviations import set_label
 from e3sn_study.tables.tables import OUTER
 
-LIMITS = (
-    "The box of the first frame has to be drawn by hand.",
-    "It has seen the data above and nothing else: what it does on other kinds of images is not known.",
-)
 WORST = 3
 """Sequences and attributes that the card names."""
-USES = (
-    "Meant for research and teaching: to follow one or a few objects through a short video from boxes in its first frame.",
-    "Not meant for decisions about people, for surveillance, or for anything where a wrong mask does harm.",
-    "The code is under the MIT licence. The weights were made with the data above, some of it for non-commercial research only, "
-    "and are to be used within those terms.",
-)
 
 
 def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
-    """Write a run's model as ``out/VARIANT.safetensors`` in half precision, and its card ``out/VARIANT.md``.
+    """Write a run's model as ``VARIANT.safetensors`` in half precision and its card ``VARIANT.md``.
 
-    The file carries the settings of inference that the run was evaluated with and no folder of this machine.
+    The file carries the settings of inference that the run was evaluated with, and no folder of
+    this machine. The same weights and records give the same bytes.
 
     Args:
         run: folder of a finished run.
@@ -65,24 +43,26 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
         The file and the card.
 
     Raises:
-        InputError: the run is not finished or not on record.
+        InputError: the run is not finished or not on record, or a weight is not finite.
     """
     model, profile = load_model(run / FINAL)
-    record = _record(results, run.name)
-    track = TrackConfig(**record["track"]) if isinstance(record.get("track"), dict) else profile.track
+    records = Records(results)
+    record = _record(records, run.name)
+    track = TrackConfig(**record["track"]) if record["track"] else profile.track
     shipped = replace(profile, track=track, data=replace(profile.data, root=""))
     path = out / f"{profile.variant}.safetensors"
-    save_model(path, model, shipped, half=True, notes={"run": run.name, "commit": str(record.get("commit", "unknown"))})
+    notes = {"run": run.name, "commit": str(record.get("commit", "unknown"))}
+    save_model(path, model, shipped, half=True, notes=notes)
     card = path.with_suffix(".md")
-    write_text(card, model_card(results, run.name, shipped, path))
+    write_text(card, model_card(records, run.name, shipped, path))
     return path, card
 
 
-def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
-    """What the shipped model is, in Markdown: data, licences, pairs seen, numbers and where they come from, limits, use.
+def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
+    """Return what a shipped model is, in Markdown: data, licences, scores, limits, use.
 
     Args:
-        results: the files of record.
+        records: the files of record.
         run: its name there.
         profile: what the run was trained by.
         file: the shipped model, of which the card gives the size and the digest.
@@ -90,71 +70,43 @@ def model_card(results: Path, run: str, profile: Profile, file: Path) -> str:
     Raises:
         InputError: the run is not on record.
     """
-    record, name = _record(results, run), VARIANTS.get(profile.variant, profile.variant)
-    content = file.read_bytes()
-    seen = f"{record['pairs']:,} pairs of images, {number(100 * record['pairs'] / PAPER_PAIRS, decimals=3)} % of 12 million"
-    levels = ", ".join(map(str, profile.model.levels))
-    source = runs(results).set_index("Run").loc[run]
-    facts = {
-        "File": f"`{file.name}`, {len(content) / 1e6:.1f} MB, weights in half precision, read as single precision",
-        "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
-        "Run": f"`{run}`",
-        "Command": f"`{source['Command']}`",
-        "Seed": record["seed"],
-        "Commit": source["Commit"],
-        "Machine": f"{source['Machine']}, {source['Training time']}, {source['Precision']}",
-        "Network": f"{profile.model.backbone}, {profile.model.channels} channels, masks from levels {levels}",
-        "Inference": ", ".join(f"{key} {value}" for key, value in profile.to_dict()["track"].items()),
-    }
-    imagenet = "ResNet weights trained on ImageNet-1k, whose images are for non-commercial research"
-    start = "nothing" if profile.train.weights == "none" else imagenet
-    synthetic = (
-        "\n**Trained on synthetic data: it shows that the code works and is of no other use.**\n" if is_synthetic(results) else ""
+    record, content = _record(records, run), file.read_bytes()
+    return MARKDOWN.get_template("card.md.j2").render(
+        name=VARIANTS.get(profile.variant, profile.variant),
+        synthetic=records.synthetic,
+        file=file.name,
+        size=f"{len(content) / 1e6:.1f}",
+        digest=hashlib.sha256(content).hexdigest(),
+        record=record,
+        run=runs(records).set_index("Run", drop=False).loc[run],
+        profile=profile,
+        track=profile.to_dict()["track"],
+        sets=to_markdown(_sets(profile, record["absent"])),
+        scores=to_markdown(_scores(records, run)),
+        extents={
+            title: records.scope(name) or f"not run: {records.reason_not_run(name).rstrip('.')}"
+            for name, title in BENCHMARKS.items()
+            if records.scope(name) or records.reason_not_run(name)
+        },
+        **_failures(records, run),
     )
-    absent = "".join(f"\nLeft out, because absent: {notice}.\n" for notice in record.get("absent", []))
-    return f"""# {name}: masks of an object in a video from one box
-
-{name} of *E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation* (Lan, Zhang, Xu, Zhang), trained anew by an
-independent study; the authors' own weights were never published. This card is generated from the study's files of record.
-{synthetic}
-```bash
-e3sn track VIDEO --box x,y,w,h --out out/      # --weights {file.name} where it lies elsewhere
-```
-
-{to_markdown(pd.DataFrame({"": list(facts), "This model": list(facts.values())}))}
-## Data
-
-Seen: {seen}, the length of SiamMask's first stage (the paper does not give its own). The backbone started from
-{start}.
-
-{to_markdown(_data(profile, record.get("absent", [])))}
-No sequence of a benchmark's validation set was used for training, and no setting was chosen by scores on them.
-{absent}
-## Scores
-
-{to_markdown(_scores(results, run))}
-{_bullets(_scores(results, run).attrs["notes"])}
-## Limits
-
-{_bullets([*LIMITS, *_failures(results, run)])}
-## Use
-
-{_bullets(USES)}"""
 
 
-def _record(results: Path, run: str) -> dict[str, Any]:
-    trained = read_runs(results)
-    found = trained[trained["run"] == run]
+def _record(records: Records, run: str) -> dict[str, Any]:
+    """Return the record of a run."""
+    found = records.rows([run])
     if found.empty:
-        raise InputError(f"run {run} is not on record in {results}; evaluate it first with e3sn reproduce, or name its --report")
+        remedy = "evaluate it first with e3sn reproduce, or name its --report"
+        raise InputError(f"run {run} is not on record in {records.folder}; {remedy}")
     return {str(key): value for key, value in found.iloc[0].to_dict().items()}
 
 
-def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
-    gone = [
-        any(notice.startswith(f"training set {each.kind} ({each.path[0]})") for notice in absent) for each in profile.data.train
-    ]
-    total = sum(each.weight for each, is_gone in zip(profile.data.train, gone, strict=True) if not is_gone)
+def _sets(profile: Profile, absent: list[str]) -> pd.DataFrame:
+    """Return the training sets with their shares of the pairs; sets that were absent have none."""
+    train = profile.data.train
+    begins = [f"training set {each.kind} ({each.path[0]})" for each in train]
+    gone = [any(notice.startswith(begin) for notice in absent) for begin in begins]
+    total = sum(each.weight for each, is_gone in zip(train, gone, strict=True) if not is_gone)
     rows = [
         {
             "Training set": set_label(each),
@@ -162,56 +114,43 @@ def _data(profile: Profile, absent: list[str]) -> pd.DataFrame:
             "Held out for choices": ", ".join(each.hold_out) or NONE,
             "Terms": KINDS[each.kind].terms,
         }
-        for each, is_gone in zip(profile.data.train, gone, strict=True)
+        for each, is_gone in zip(train, gone, strict=True)
     ]
     return pd.DataFrame(rows)
 
 
-def _scores(results: Path, run: str) -> pd.DataFrame:
-    rows, notes = (
-        [],
-        [
-            "Percent, by the official protocol, from the bounding rectangle of the first mask; brackets hold the 95 % "
-            "bootstrap interval over sequences."
-        ],
-    )
+def _scores(records: Records, run: str) -> pd.DataFrame:
+    """Return the scores of the run and of what bounds it."""
+    rows = []
     for benchmark, title in BENCHMARKS.items():
-        scores = read_scores(results, benchmark)
-        methods = {"this model": measure(scores, [run])}
-        methods |= {name: measure(scores, method=name) for name in OUTER}
+        methods = {"this model": records.measure(benchmark, [run])}
+        methods |= {name: records.measure(benchmark, method=name) for name in OUTER}
         for label, measured in methods.items():
-            if measured is None:
-                values = dict.fromkeys(STATISTICS, NOT_RUN)
-            else:
+            values = dict.fromkeys(STATISTICS, NOT_RUN)
+            if measured:
                 values = {key: number(measured.value(key)) for key in STATISTICS}
-                values |= {key: measured.interval(key).text() for key in MEANS}
+                values |= {key: interval_text(measured.interval(key)) for key in MEANS}
             if measured or label == "this model":
                 rows.append({"Benchmark": f"{title} val", "Method": label} | values)
-        if extent := scope(results, benchmark):
-            notes.append(f"{title}: {extent}.")
-        elif reason := reason_not_run(results, benchmark):
-            notes.append(f"{title}: not run: {reason.rstrip('.')}.")
-    return titled(pd.DataFrame(rows), results, "Scores", run, "", *notes)
+    return pd.DataFrame(rows)
 
 
-def _failures(results: Path, run: str) -> list[str]:
-    """Where the model is at its worst on DAVIS-2016, and what perfect boxes would gain."""
-    scores = read_scores(results, "davis2016")
-    model, bound = measure(scores, [run]), measure(scores, [run], "mask in true boxes")
-    if model is None:
-        return []
-    worst = model.by_sequence("J-Mean").nsmallest(WORST)
-    lines = [f"The lowest J on DAVIS-2016: {', '.join(f'{name} {number(value)}' for name, value in worst.items())}."]
-    labels = read_attributes(results)
-    if labels is not None:
-        found = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
-        named = ", ".join(f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}" for name, value in found.items())
-        lines.append(f"J on sequences with an attribute against those without it, the largest losses: {named}.")
-    if bound:
-        gains = " and ".join(f"{name[0]} {number(bound.minus(model, name).mean, signed=True)}" for name in MEANS)
-        lines.append(f"In true boxes its masks would score {gains}: what tracking loses. The rest is lost by the masks themselves.")
-    return lines
-
-
-def _bullets(lines: tuple[str, ...] | list[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
+def _failures(records: Records, run: str) -> dict[str, str]:
+    """Return where the model is at its worst on DAVIS-2016, and what perfect boxes would gain."""
+    found = {"worst": "", "losses": "", "gains": ""}
+    model, bound = (records.measure("davis2016", [run], method) for method in (MODEL, BOUND))
+    labels = records.attributes("davis2016")
+    if model:
+        worst = model.by_sequence("J-Mean").nsmallest(WORST)
+        found["worst"] = ", ".join(f"{name} {number(value)}" for name, value in worst.items())
+    if model and labels is not None:
+        losses = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
+        found["losses"] = ", ".join(
+            f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}"
+            for name, value in losses.items()
+        )
+    if model and bound:
+        found["gains"] = " and ".join(
+            f"{name[0]} {number(bound.minus(model, name).mean, signed=True)}" for name in MEANS
+        )
+    return found

@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 STUDY = PROJECT["dependencies"] + EXTRAS["study"]
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
-PART_OF = {"ipython": "ipykernel"}  # the kernel is IPython's
+PART_OF = {"ipython": "ipykernel", "markupsafe": "jinja2"}  # the kernel is IPython's, HTML that is escaped is Jinja's
 
 
 def names(requirements):

@@ -23,9 +23,9 @@ from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking import FILES
+from e3sn_lib.tracking import FILES, outputs
 from e3sn_lib.tracking.own_video import track_video
-from e3sn_lib.tracking.prompts import Prompt
+from e3sn_lib.tracking.prompts import Prompt, prompt_from_text
 from e3sn_lib.tracking.session import Seen
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.tracking.video import read_frames
@@ -260,8 +260,6 @@ class TestEnds:
                 raise OSError(errno.ENOSPC, "No space left on device")
             real(*arguments, **named)
 
-        from e3sn_lib.tracking import outputs
-
         owner, name = (outputs.ClipWriter, fails[11:]) if "." in fails else (outputs, fails)
         real = getattr(owner, name)
         monkeypatch.setattr(owner, name, full)
@@ -332,3 +330,12 @@ class TestRefused:
         (tmp_path / "out" / "masks").write_text("mine")
         with pytest.raises(InputError, match="masks is in the way"):
             track_video(planted, video, [BOX], tmp_path / "out")
+
+
+def test_the_example_can_be_tried_as_its_page_says(planted: Tracker, tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "examples"
+    words = (folder / "README.md").read_text().split("--box ", 1)[1].split()[0]
+    box = prompt_from_text(words).box_frame_xywh
+    assert (folder / "cockatoo.mp4").stat().st_size < 1e6
+    tracked = track_video(planted, folder / "cockatoo.mp4", [box], tmp_path, save=["table"])
+    assert (tracked.frames, tracked.notes) == (48, ())

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
+from e3sn_lib.config import DataConfig, EvalKind, EvalSetConfig, TrainKind, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.pairs import PairDataset, collate
 from e3sn_lib.data.sources import open_evaluation, open_train_sets, prepare, verify
@@ -161,7 +163,14 @@ def test_davis_attributes_are_those_of_its_own_list(tmp_path: Path, folder: str)
     path.parent.mkdir(exist_ok=True)
     path.write_text("attributes: [AC, FM]\nsequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}\n")
     assert davis_attributes(tmp_path) == {"bear": ["FM", "AC"], "swan": []}
-    for broken in ("sequences: [bear]", "- a", "a: [", "sequences: {bear: 1}", "sequences:\n- {name: bear}"):
+    for broken in (
+        "sequences: [bear]",
+        "- a",
+        "a: [",
+        "sequences: {bear: 1}",
+        "sequences:\n- {name: bear}",
+        "sequences:\n- {name: a, attributes: [[FM]]}",
+    ):
         path.write_text(broken)
         with pytest.raises(InputError, match=r"db_info\.yml lists no sequences with attributes"):
             davis_attributes(tmp_path)
@@ -459,6 +468,11 @@ def test_saliency_folders_show_objects(shared_path: SharedPath, name: str, count
 
 
 # From settings to sets
+
+
+def test_the_registry_has_the_kinds_that_settings_allow() -> None:
+    assert set(get_args(TrainKind)) == set(KINDS)
+    assert set(get_args(EvalKind)) == {name for name, kind in KINDS.items() if kind.has_videos}
 
 
 def make_everything(root: Path) -> DataConfig:

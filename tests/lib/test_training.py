@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -522,6 +523,18 @@ def test_an_average_that_is_not_finite_is_refused(
     with pytest.raises(InputError, match=r"weights of .* not finite: neck\.0\.weight"):
         trainer.run(silent)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_model_that_is_not_finite_is_not_loaded(tmp_path: Path, tiny_model_file: Path) -> None:
+    state, path = load_file(tiny_model_file), tmp_path / "model.safetensors"
+    with safe_open(tiny_model_file, "pt") as file:
+        metadata = file.metadata()
+    save_file(state, path, metadata)
+    load_model(path)
+    state["refine.post2.bias"][0] = math.inf
+    save_file(state, path, metadata)
+    with pytest.raises(InputError, match=r"weights of model .* are not finite: refine\.post2\.bias"):
+        load_model(path)
 
 
 class TestBadData:

@@ -50,6 +50,9 @@ def form_problems(notebook, code):
 
 
 def parameter_problems(cell):
+    for line in cell.source.splitlines():
+        if line.count("=") > 1:
+            yield f"papermill cannot read parameter line {line!r}"
     for line in ast.parse(cell.source).body:
         target = line.targets[0] if isinstance(line, ast.Assign) and len(line.targets) == 1 else getattr(line, "target", None)
         if not isinstance(line, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name):
@@ -98,7 +101,7 @@ GOOD = new_notebook(
     cells=[
         new_markdown_cell("# Data\n\nFrom the [paper](https://example.org/data/paper), J/F."),
         new_code_cell("from e3sn_study.notebooks import record"),
-        new_code_cell('profile = "smoke"\nseed: int = 0  # 0 = the first\nbox = [1, -2.5]', metadata={"tags": ["parameters"]}),
+        new_code_cell('profile = "smoke"\nseed: int = 0  # 0: the first\nbox = [1, -2.5]', metadata={"tags": ["parameters"]}),
         new_code_cell('key = sorted(f"{profile}/b ~1", key=lambda pair: pair[0])  # really?\nrate = (5\n    % 3)'),
         new_code_cell('record("00_good", {"J": 0}, ".")'),
     ],
@@ -140,6 +143,7 @@ def with_parameter(line):
         (with_parameter("steps = 2 * 3"), "no literal"),
         (with_parameter("steps = other = 1"), "no assignment"),
         (with_parameter("import os"), "no assignment"),
+        (with_parameter("steps = 1  # 0 = none"), "papermill cannot read"),
         (with_cell("def f():\n    pass"), "defines f"),
         (with_cell("if True:\n    class C:\n        pass"), "defines C"),
         (with_cell("!pip install torch"), "magic"),

@@ -50,7 +50,10 @@ def add_run(
     folder = results / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(record | more))
-    pd.DataFrame({"step": range(len(stages)), "stage": stages}).to_csv(folder / f"{name}_log.csv", index=False)
+    log = pd.DataFrame({"step": range(len(stages)), "stage": stages})
+    log["pairs"] = pairs * (log["step"] + 1) // len(stages)
+    log = log.assign(seconds=seconds, peak_memory_mb=memory)
+    log.to_csv(folder / f"{name}_log.csv", index=False)
     return name
 
 

@@ -14,8 +14,8 @@ from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation import choices
 from e3sn_study.evaluation.benchmark import evaluate_tracker
-from e3sn_study.evaluation.choices import overrides_of, sweep
-from e3sn_study.records import CHOICE_SETTINGS, best_choice
+from e3sn_study.evaluation.choices import best_choice, overrides_of, sweep
+from e3sn_study.records.schema import SETTINGS
 
 GRID = {"size_lr": (0.2, 0.5), "window_influence": (0.1, 0.9), "penalty_k": (0.0,)}
 
@@ -36,7 +36,7 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
         rows = []
         for threshold in (0.3, 0.5):
             score = 1 - abs(config.size_lr - 0.5) - abs(config.window_influence - 0.4) - abs(threshold - 0.3)
-            settings = dict(zip(CHOICE_SETTINGS, (*tried[-1], threshold), strict=True))
+            settings = dict(zip(SETTINGS, (*tried[-1], threshold), strict=True))
             rows.append(settings | {"sequence": "a", "object": 1, "J-Mean": score, "F-Mean": score})
         return pd.DataFrame(rows)
 

@@ -29,7 +29,7 @@ from e3sn_lib.tracking import backends, tracker
 from e3sn_lib.tracking.video import read_frames
 from e3sn_study import checkout
 from e3sn_study.checkout import REPORTS
-from e3sn_study.cli import main, track
+from e3sn_study.cli import main, study, track
 
 BOX = "60,40,50,50"
 
@@ -392,6 +392,25 @@ class TestTrain:
         assert "get it from https://cocodataset.org" in line
 
 
+class TestStart:
+    @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["track", "--help"]])
+    def test_help_imports_nothing_heavy(self, words: list[str]) -> None:
+        code = "import sys\nfrom e3sn_study.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
+        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert {"torch", "pandas", "matplotlib", "papermill", "onnxruntime"}.isdisjoint(ended.stderr.split())
+
+    def test_a_request_to_end_is_an_interrupt(self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def build(*_: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(study, "_build_report", build)
+        (tmp_path / "results").mkdir()
+        before = signal.getsignal(signal.SIGTERM)
+        ended = run("report", "--report", tmp_path)
+        assert (ended.status, ended.err) == (130, "\ne3sn report: interrupted\n")
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
 class TestDryRun:
     def test_prints_the_plan_and_writes_nothing(
         self, run: Run, data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path
@@ -399,7 +418,7 @@ class TestDryRun:
         settings = [word for text in tiny_settings for word in ("--set", text)]
         ended = run("train", "--dry-run", "--data", data_root, *settings)
         assert (ended.status, ended.err) == (0, "")
-        for words in ("synthetic", "end_to_end", "GFLOP/pair", "s/step", "first rate", "parameters", "ESTIMATE", "RTX 3090"):
+        for words in ("synthetic", "end_to_end", "GB needed", "s/step", "first rate", "parameters", "this machine: "):
             assert words in ended.out
         assert f"runs{os.sep}smoke-e3sn-seed0-" in ended.out
         assert list(tmp_path.iterdir()) == []
@@ -410,7 +429,7 @@ class TestDryRun:
         settings = [word for text in (*tiny_settings, "model.backbone=resnet18") for word in ("--set", text)]
         ended = run("train", "--dry-run", "--profile", "long", "--data", data_root, *settings)
         assert ended.status == 2
-        assert "ESTIMATE" in ended.out
+        assert "this machine: " in ended.out
         assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:6]] == [
             " training set coco", *[" training set mask_folder"] * 4, " training set davis"
         ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,17 @@ from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation import benchmark
 from e3sn_study.evaluation.baselines import (
-    BASELINES,
+    baseline_masks,
     boxes_of,
     fill_boxes,
     first_box_held_still,
     first_mask_held_still,
     mask_in_true_boxes,
-    true_box_filled,
+    masks_from_boxes,
+    true_boxes,
 )
-from e3sn_study.evaluation.benchmark import BOUND, BOX, MODEL, THRESHOLDS, evaluate_baselines, evaluate_tracker
+from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker, write_masks
+from e3sn_study.records.schema import BOUND, BOX, MODEL, THRESHOLDS, TRUE_BOX
 
 HEIGHT, WIDTH, SIDE, STEP = 100, 160, 40, 10
 Ids = NDArray[np.uint8]
@@ -65,6 +69,10 @@ def moving_square(tmp_path: Path) -> Video:
     return write_sequence(tmp_path, [square(10 + STEP * number) for number in range(6)])
 
 
+def boxes_filled(sequence: Video) -> Iterator[Ids]:
+    return masks_from_boxes("true", sequence, true_boxes(sequence))[TRUE_BOX]
+
+
 def region(masks: Iterable[Ids], sequence: Video) -> list[float]:
     return score_sequence(masks, sequence)["J"].tolist()
 
@@ -72,18 +80,22 @@ def region(masks: Iterable[Ids], sequence: Video) -> list[float]:
 class TestBaselines:
     def test_held_still_a_square_loses_what_it_moved(self, moving_square: Video) -> None:
         """Two squares of side s, d apart: s - d over s + d. The first and the last frame are not scored."""
-        expected = [max(SIDE - STEP * n, 0) / (SIDE + STEP * n) if n < 4 else 0 for n in range(1, 5)]
+        expected = [
+            max(SIDE - STEP * n, 0) / (SIDE + STEP * n) if n < 4 else 0 for n in range(1, 5)
+        ]
         assert region(first_box_held_still(moving_square), moving_square) == pytest.approx(expected)
-        assert region(first_mask_held_still(moving_square), moving_square) == pytest.approx(expected)
+        assert region(first_mask_held_still(moving_square), moving_square) == pytest.approx(
+            expected
+        )
 
     def test_the_true_box_of_a_square_is_the_square(self, moving_square: Video) -> None:
-        assert region(true_box_filled(moving_square), moving_square) == [1, 1, 1, 1]
+        assert region(boxes_filled(moving_square), moving_square) == [1, 1, 1, 1]
 
     def test_the_true_box_of_a_half_is_half_right(self, tmp_path: Path) -> None:
         two_quarters = np.zeros((HEIGHT, WIDTH), np.uint8)
         two_quarters[20:40, 20:40] = two_quarters[40:60, 40:60] = 1
         sequence = write_sequence(tmp_path, [two_quarters] * 4)
-        assert region(true_box_filled(sequence), sequence) == [0.5, 0.5]
+        assert region(boxes_filled(sequence), sequence) == [0.5, 0.5]
         assert region(first_box_held_still(sequence), sequence) == [0.5, 0.5]
         assert region(first_mask_held_still(sequence), sequence) == [1, 1]
 
@@ -100,7 +112,7 @@ class TestBaselines:
         both = square(10) | square(100, 3)
         sequence = write_sequence(tmp_path, [both, both, square(100, 3), both])
         tracker = Tracker(Planted(side=63.5), TrackConfig())
-        for baseline in (true_box_filled(sequence), mask_in_true_boxes(sequence, tracker)):
+        for baseline in (boxes_filled(sequence), mask_in_true_boxes(sequence, tracker)):
             found = [set(np.unique(ids).tolist()) for ids in baseline]
             assert found == [{0, 1, 3}, {0, 1, 3}, {0, 3}, {0, 1, 3}]
         assert set(np.unique(next(first_box_held_still(sequence)))) == {0, 1, 3}
@@ -108,35 +120,55 @@ class TestBaselines:
     def test_void_is_no_object(self, tmp_path: Path) -> None:
         with_void = square(10) | square(100, 255)
         sequence = write_sequence(tmp_path, [with_void] * 4)
-        for baseline in BASELINES.values():
-            assert region(baseline(sequence), sequence) == [1, 1]
+        for _, masks in baseline_masks(sequence, {}):
+            assert region(masks, sequence) == [1, 1]
 
     def test_of_overlapping_boxes_the_smaller_is_in_front(self) -> None:
-        ids = fill_boxes({1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0), 3: None}, (40, 50))
+        ids = fill_boxes(
+            {1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0), 3: None}, (40, 50)
+        )
         assert (ids == 1).sum() == 100
         assert (ids == 2).sum() == 800
         assert ids.shape == (40, 50)
         assert (fill_boxes({7: (-5.4, 3.6, 4.4, 99.0)}, (40, 50)) == 7).sum() == 4 * 36
 
     def test_boxes_of_a_mask(self) -> None:
-        assert boxes_of(square(10) | square(100, 3), [1, 2, 3]) == {1: (10, 30, 50, 70), 2: None, 3: (100, 30, 140, 70)}
+        assert boxes_of(square(10) | square(100, 3), [1, 2, 3]) == {
+            1: (10, 30, 50, 70),
+            2: None,
+            3: (100, 30, 140, 70),
+        }
 
-    def test_table(self, moving_square: Video) -> None:
-        scores = evaluate_baselines([moving_square])
+    def test_table(self, moving_square: Video, tmp_path: Path) -> None:
+        scores = evaluate_baselines([moving_square], {}, tmp_path / "kept")
         assert scores.set_index("method")["J-Mean"].to_dict() == pytest.approx(
             {
                 "first box held still": (0.6 + 1 / 3 + 1 / 7) / 4,
                 "first mask held still": (0.6 + 1 / 3 + 1 / 7) / 4,
                 "true box filled": 1,
                 "true box + GrabCut": 1,
-            }
+            },
+            abs=1e-6,  # the tables of record have six decimals
         )
 
-    def test_finished_sequences_are_not_scored_again(self, moving_square: Video, tmp_path: Path) -> None:
-        first = evaluate_baselines([moving_square], out=tmp_path / "kept")
+    def test_finished_sequences_are_not_scored_again(
+        self, moving_square: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = evaluate_baselines([moving_square], {}, tmp_path / "kept")
+        monkeypatch.delattr(benchmark, "baseline_masks")
+        pd.testing.assert_frame_equal(
+            evaluate_baselines([moving_square], {}, tmp_path / "kept"), first
+        )
+
+    def test_other_masks_of_the_same_names_are_scored_anew(
+        self, moving_square: Video, tmp_path: Path
+    ) -> None:
+        first = evaluate_baselines([moving_square], {}, tmp_path / "kept")
         for path in moving_square.mask_paths:
-            path.unlink()
-        pd.testing.assert_frame_equal(evaluate_baselines([moving_square], out=tmp_path / "kept"), first)
+            write_mask(path, square(10))
+        second = evaluate_baselines([moving_square], {}, tmp_path / "kept")
+        assert first.set_index("method")["J-Mean"]["first mask held still"] < 0.5
+        assert second.set_index("method")["J-Mean"]["first mask held still"] == 1
 
 
 @pytest.fixture
@@ -150,13 +182,22 @@ class TestEvaluation:
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
     ) -> None:
         lines: list[str] = []
-        scores, speed = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, show=lines.append)
-        methods = [MODEL, BOX, BOUND, *(f"{MODEL}@{value:.2f}" for value in THRESHOLDS)]
+        scores, speed = evaluate_tracker(
+            Tracker(tiny_model), two_objects, tmp_path, show=lines.append
+        )
+        methods = [
+            MODEL,
+            BOX,
+            BOUND,
+            *(f"{MODEL}@{value:.2f}" for value in THRESHOLDS if value != 0.5),
+        ]
         assert {path.name for path in tmp_path.iterdir()} == {*methods, "timing"}
         for sequence in two_objects:
             for method in methods[:2] + methods[3:]:
                 folder = tmp_path / method / sequence.name
-                assert [path.stem for path in sorted(folder.iterdir())] == [path.stem for path in sequence.frame_paths]
+                assert [path.stem for path in sorted(folder.iterdir())] == [
+                    path.stem for path in sequence.frame_paths
+                ]
                 assert np.array_equal(read_mask(folder / "00000.png"), sequence.mask(0))
             with Image.open(tmp_path / MODEL / sequence.name / "00003.png") as image:
                 assert image.mode == "P"
@@ -169,20 +210,34 @@ class TestEvaluation:
         assert scores["frames"].tolist() == [3] * len(scores)
         assert speed["objects"].tolist() == objects
         assert (speed[["seconds_reading", "seconds_tracking"]] > 0).all(axis=None)
-        assert [line.split(":")[0] for line in lines] == [f"{n}/2 {s.name}" for n, s in enumerate(two_objects, 1)]
+        assert [line.split(":")[0] for line in lines] == [
+            f"{n}/2 {s.name}" for n, s in enumerate(two_objects, 1)
+        ]
 
-    def test_what_is_scored_is_what_is_written(self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path) -> None:
+    def test_what_is_scored_is_what_is_written(
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
+    ) -> None:
         sequence = two_objects[0]
-        scores, _ = evaluate_tracker(Tracker(tiny_model), [sequence], tmp_path, extras=False, show=silent)
+        scores, _ = evaluate_tracker(
+            Tracker(tiny_model), [sequence], tmp_path, extras=False, show=silent
+        )
         written = [read_mask(path) for path in sorted((tmp_path / MODEL / sequence.name).iterdir())]
         per_frame = score_sequence(written, sequence)
-        assert scores["J-Mean"].tolist() == pytest.approx(per_frame.groupby("object")["J"].mean().tolist())
+        assert scores["J-Mean"].tolist() == pytest.approx(
+            per_frame.groupby("object")["J"].mean().tolist()
+        )
         assert {path.name for path in tmp_path.iterdir()} == {MODEL, "timing"}
 
     def test_finished_sequences_are_not_tracked_again(
-        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        two_objects: list[Video],
+        tiny_model: E3SN,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        first = evaluate_tracker(Tracker(tiny_model), two_objects[:1], tmp_path, extras=False, show=silent)
+        first = evaluate_tracker(
+            Tracker(tiny_model), two_objects[:1], tmp_path, extras=False, show=silent
+        )
         times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
         tracked: list[str] = []
         track = benchmark._track
@@ -192,13 +247,57 @@ class TestEvaluation:
             return track(tracker, sequence, *arguments)
 
         monkeypatch.setattr(benchmark, "_track", noted)
-        again = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False, show=silent)
+        again = evaluate_tracker(
+            Tracker(tiny_model), two_objects, tmp_path, extras=False, show=silent
+        )
         assert tracked == [two_objects[1].name]
         assert {path: path.stat().st_mtime_ns for path in times} == times
         pd.testing.assert_frame_equal(again[0].head(2), first[0])
 
-    def test_an_interrupted_sequence_is_tracked_again(
+    def test_masks_of_other_frames_masks_or_ids_are_not_kept(
+        self, data_root: Path, tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two benchmarks share the names of their sequences, and data may be mended between two evaluations."""
+        root = Path(shutil.copytree(data_root / "synthetic", tmp_path / "data"))
+        tracked: list[str] = []
+        track = benchmark._track
+
+        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
+            tracked.append(sequence.name)
+            return track(tracker, sequence, *arguments)
+
+        monkeypatch.setattr(benchmark, "_track", noted)
+
+        def write(merge_ids: bool = False) -> Video:
+            sequence = replace(davis_sequences(root, 2017, "val")[0], merge_ids=merge_ids)
+            list(write_masks(Tracker(tiny_model), [sequence], tmp_path / "out"))
+            return sequence
+
+        write(merge_ids=True)
+        sequence = write()
+        write()
+        assert len(tracked) == 2
+        cv2.imwrite(str(sequence.frame_paths[3]), np.flipud(sequence.frame(3))[..., ::-1])
+        write()
+        write_mask(sequence.mask_paths[0], np.fliplr(sequence.mask(0)))
+        write()
+        assert len(tracked) == 4
+
+    def test_weights_are_looked_at_once(
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker, read = Tracker(tiny_model), []
+        state_dict = type(tiny_model).state_dict
+        monkeypatch.setattr(type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k))
+        evaluate_tracker(tracker, two_objects, tmp_path, extras=False, show=silent)
+        assert len(read) == 1
+
+    def test_an_interrupted_sequence_is_tracked_again(
+        self,
+        two_objects: list[Video],
+        tiny_model: E3SN,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         sequence, tracker = two_objects[1], Tracker(tiny_model)
         write, written = benchmark.write_mask, []
@@ -216,7 +315,9 @@ class TestEvaluation:
         evaluate_tracker(tracker, [sequence], tmp_path, extras=False, show=silent)
         assert len(list((tmp_path / MODEL / sequence.name).iterdir())) == len(sequence)
 
-    def test_a_mask_of_another_size_than_its_frame(self, moving_square: Video, tmp_path: Path) -> None:
+    def test_a_mask_of_another_size_than_its_frame(
+        self, moving_square: Video, tmp_path: Path
+    ) -> None:
         write_mask(moving_square.mask_paths[0], square(10)[:, :-1])
         with pytest.raises(InputError, match=r"00000\.png is 159x100, its frame 160x100$"):
             evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)

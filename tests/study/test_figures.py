@@ -31,7 +31,7 @@ from e3sn_lib.tracking.video import OBJECT_COLOURS
 from e3sn_study import figures
 from e3sn_study.evaluation.inspection import Answers
 from e3sn_study.figures.style import LEVEL_COLOURS, VARIANT_COLOURS
-from e3sn_study.records import reference
+from e3sn_study.records import Records, reference
 
 J = {name: 0.3 + index / 40 for index, name in enumerate(VAL)}
 
@@ -157,12 +157,20 @@ def test_labels_at_line_ends_do_not_overlap() -> None:
 
 def test_stage_times_add_up() -> None:
     stages = {
-        "siammask": pd.DataFrame({"stage": ["base", "sharp"], "seconds": [90.0, 30.0]}),
-        "e3sn": pd.DataFrame({"stage": ["end_to_end"], "seconds": [60.0]}),
+        "siammask": [pd.DataFrame({"stage": ["base", "sharp"], "seconds": [90.0, 30.0]})],
+        "e3sn": [pd.DataFrame({"stage": ["end_to_end"], "seconds": [60.0]})],
     }
     figure = figures.stage_times(stages)
     assert [round(right, 3) for _, _, right, _ in boxes(figure.axes[0])] == [1.5, 2.0, 1.0]
     assert {"base", "sharp", "end to end", "  2.0 min", "  1.0 min"} <= set(texts(figure).split("\n"))
+
+
+def test_stage_times_show_the_spread_of_several_runs() -> None:
+    runs = [pd.DataFrame({"stage": ["end_to_end"], "seconds": [seconds]}) for seconds in (60.0, 120.0)]
+    figure = figures.stage_times({"e3sn": runs})
+    assert [right for _, _, right, _ in boxes(figure.axes[0])] == [1.5]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1.0, 2.0]
+    assert "  1.5 min (1.0 to 2.0)" in texts(figure)
 
 
 def test_sampling_cost_tells_measured_from_estimated() -> None:
@@ -177,7 +185,7 @@ def test_sampling_cost_tells_measured_from_estimated() -> None:
 
 
 def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: Path) -> None:
-    figure = figures.ladder(results)
+    figure = figures.ladder(Records(results))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     widths = dict(zip(names, (right for _, _, right, _ in boxes(figure.axes[0])), strict=True))
     mean = 100 * np.mean(list(J.values()))
@@ -190,11 +198,11 @@ def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: 
 
 def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), J, sequences=VAL[:4])
-    assert "paper" not in texts(figures.ladder(tmp_path))
+    assert "paper" not in texts(figures.ladder(Records(tmp_path)))
 
 
 def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
-    figure = figures.per_sequence(results)
+    figure = figures.per_sequence(Records(results))
     axes = figure.axes[0]
     order = [label.get_text() for label in axes.get_yticklabels()]
     assert order == sorted(J, key=lambda name: -J[name])
@@ -205,7 +213,7 @@ def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
 
 
 def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
-    j, f = figures.thresholds(results).axes[0].lines[:2]
+    j, f = figures.thresholds(Records(results)).axes[0].lines[:2]
     mean = 100 * np.mean(list(J.values()))
     assert list(j.get_xdata()) == [0.3, 0.5, 0.6]
     assert list(j.get_ydata()) == pytest.approx([mean + 3, mean + 2, mean - 5])
@@ -213,16 +221,16 @@ def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
 
 
 def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
-    figure = figures.gains(results, "e3sn", "e3sn-s")
+    figure = figures.gains(Records(results), "e3sn", "e3sn-s")
     bars = [box for box in boxes(figure.axes[0]) if box[3] - box[1] == pytest.approx(0.66)]
     assert [right for _, _, right, _ in bars] == pytest.approx([2.0] * len(VAL))
     assert "J: +2.0 (+2.0 to +2.0)" in texts(figure)
 
 
 @pytest.mark.parametrize("draw", [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains])
-def test_without_scores_a_figure_says_what_to_do(draw: Callable[[Path], Figure], tmp_path: Path) -> None:
+def test_without_scores_a_figure_says_what_to_do(draw: Callable[[Records], Figure], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run of e3sn has been scored on davis2016"):
-        draw(tmp_path)
+        draw(Records(tmp_path))
 
 
 def test_j_over_time_starts_at_the_first_scored_frame() -> None:
@@ -307,6 +315,15 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Vid
     assert [len(axes.images) for axes in others] == [1, 1, 0]
     with pytest.raises(InputError, match="cannot read mask"):
         figures.video_rows([figures.Row(videos[1], tmp_path)])
+    rows = [figures.Row(video, tmp_path, frames=(2,))]
+    axes = figures.video_rows(rows, columns=2, close=True).axes[1]
+    x1, y1, x2, y2 = box_from_mask(video.mask(2) > 0)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    height, width = video.mask(2).shape
+    assert 0 <= left <= x1 < x2 <= right <= width
+    assert 0 <= top <= y1 < y2 <= bottom <= height
+    assert (right - left) / (bottom - top) == pytest.approx(width / height)
+    assert right - left < width
 
 
 def test_level_maps_lie_on_the_crop_at_their_own_resolution() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import PairDataset
@@ -17,9 +21,17 @@ from e3sn_lib.data.sources import open_evaluation, open_train_sets
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
+from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.windows import Cells
-from e3sn_study.evaluation.inspection import frame_scores, level_answers, overlaid, predict_windows, read_masks, spread_by_score
+from e3sn_study.evaluation.benchmark import frame_scores, read_masks
+from e3sn_study.evaluation.inspection import (
+    level_answers,
+    overlaid,
+    predict_windows,
+    slider_frames,
+    spread_by_score,
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +107,23 @@ def test_windows_are_predicted_for_every_sample_of_a_pair(profile: Profile, tiny
     dataset = PairDataset(open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 1)
     predicted = predict_windows(tiny_model, dataset[0])
     assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)
+
+
+def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(video: Video, truth: Path) -> None:
+    box = np.zeros_like(video.mask(0))
+    box[10:30, 20:60] = 1
+    for path in video.frame_paths:
+        write_mask(truth / "boxes" / video.name / f"{path.stem}.png", box)
+    (shown,) = slider_frames([video], truth, truth / "boxes", count=3)
+    height, width = box.shape
+    assert (shown["name"], shown["size"]) == (video.name, (width, height))
+    assert [frame["number"] for frame in shown["frames"]] == [0, round((len(video) - 1) / 2), len(video) - 1]
+    assert [frame["j"] for frame in shown["frames"]] == [None, 100, 100]
+    for frame in shown["frames"]:
+        lines = [np.array(line.split(), int).reshape(-1, 1, 2) for line in frame["mask"].replace("Z", "").split("M")[1:]]
+        filled = cv2.drawContours(np.zeros((height, width), np.uint8), lines, -1, 1, cv2.FILLED)
+        assert region_similarity(filled, (video.mask(frame["number"]) > 0).astype(np.uint8)) > 0.9
+        assert frame["truth"] == frame["mask"]
+        assert frame["box"] == (20, 10, 40, 20)
+        with Image.open(BytesIO(base64.b64decode(frame["image"]))) as image:
+            assert image.width == min(width, 400)

@@ -16,8 +16,7 @@ from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.data.types import Video
 from e3sn_lib.files import write_mask
 from e3sn_lib.metrics.measures import region_similarity
-from e3sn_study.evaluation import opencv_baselines
-from e3sn_study.evaluation.opencv_baselines import (
+from e3sn_study.evaluation.baselines import (
     LARGEST_AREA,
     NANOTRACK_FILES,
     grabcut,
@@ -151,9 +150,8 @@ class TestTrackers:
         (tmp_path / "opencv").mkdir()
         for name in NANOTRACK_FILES:
             (tmp_path / "opencv" / name).touch()
-        opencv = opencv_baselines.cv2
-        monkeypatch.setattr(opencv, "TrackerNano_Params", SimpleNamespace, raising=False)
-        monkeypatch.setattr(opencv, "TrackerNano_create", lambda settings: settings, raising=False)
+        monkeypatch.setattr(cv2, "TrackerNano_Params", SimpleNamespace, raising=False)
+        monkeypatch.setattr(cv2, "TrackerNano_create", lambda settings: settings, raising=False)
         found, lacking = opencv_trackers(tmp_path)
         assert "NanoTrack" not in lacking
         settings = found["NanoTrack"]()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -64,6 +68,28 @@ def test_the_file_has_the_settings_of_the_evaluation_and_no_folder_of_the_machin
         metadata = file.metadata()
     assert (metadata["run"], metadata["commit"]) == (finished[0].name, "0123456789abcdef")
     assert str(data_root) not in json.dumps(metadata)
+
+
+def test_shipping_again_gives_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    path, card = ship(*finished, tmp_path / "models")
+    before = path.read_bytes(), card.read_bytes()
+    code = "import sys; from e3sn_study.cli import main; sys.exit(main(sys.argv[1:]))"  # another process has another order
+    command = ["ship", "--run", str(finished[0]), "--report", str(finished[1].parent), "--out", str(tmp_path / "again")]
+    subprocess.run([sys.executable, "-c", code, *command], check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+    assert ((tmp_path / "again" / path.name).read_bytes(), (tmp_path / "again" / card.name).read_bytes()) == before
+
+
+def test_weights_beyond_half_precision_do_not_ship(
+    tiny_model: E3SN, tiny_profile: Callable[..., Profile], finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = deepcopy(tiny_model)
+    weight = next(weight for weight in model.parameters() if weight.dim() > 1)
+    with torch.no_grad():
+        weight[(0,) * weight.dim()] = 1e5
+    save_model(finished[0] / "model.safetensors", model, tiny_profile())
+    with pytest.raises(InputError, match=r"are not finite: backbone\.conv1\.weight"):
+        ship(*finished, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,45 +2,75 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_json, write_text
+from e3sn_lib.files import read_image, read_mask, write_json, write_mask, write_text
 from e3sn_study import runs as study_module
 from e3sn_study.checkout import ROOT
-from e3sn_study.runs import Run, Study
+from e3sn_study.display import show_figure
+from e3sn_study.evaluation import benchmark
+from e3sn_study.records import STATISTICS
+from e3sn_study.runs import Run, Study, measurements
+from e3sn_study.runs.measurements import (
+    ablate,
+    baselines,
+    choose,
+    evaluate,
+    keep_attributes,
+    masks,
+    sampling_cost,
+)
 
 SHOW = "from e3sn_study.runs import Study; s = Study.open({}); print(s.data, s.runs, s.report, s.profile, sep='|')"
 
 
+def write_image(path: Path, image: np.ndarray) -> None:
+    cv2.imwrite(str(path), image[..., ::-1])
+
+
 @pytest.fixture
 def study(data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]) -> Study:
-    return Study.open("smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=tiny_settings)
+    return Study.open(
+        "smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=tiny_settings
+    )
 
 
 @pytest.mark.parametrize(
     ("folder", "arguments", "expected"),
     [
         (ROOT / "notebooks", "", f"{ROOT}/data|{ROOT}/runs|{ROOT}/reports/smoke|smoke"),
-        (ROOT / "notebooks", "data='sets', runs='/r', report='out'", f"{ROOT}/sets|/r|{ROOT}/out|smoke"),
+        (
+            ROOT / "notebooks",
+            "data='sets', runs='/r', report='out'",
+            f"{ROOT}/sets|/r|{ROOT}/out|smoke",
+        ),
         (ROOT / "tests", "report='out'", "data|runs|out|smoke"),
         (ROOT / "tests", "'cpu'", "|runs|reports/cpu|cpu"),
     ],
 )
-def test_relative_folders_are_the_repositorys_for_a_notebook(folder: Path, arguments: str, expected: str) -> None:
+def test_relative_folders_are_the_repositorys_for_a_notebook(
+    folder: Path, arguments: str, expected: str
+) -> None:
     code = SHOW.format(arguments)
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env={}, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == expected
 
 
@@ -59,16 +89,22 @@ def test_pairs_are_those_that_a_run_trains_on(study: Study) -> None:
 def test_sets_are_opened_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     real = study_module.open_train_sets
-    monkeypatch.setattr(study_module, "open_train_sets", lambda data: opened.append(data) or real(data))
+    monkeypatch.setattr(
+        study_module, "open_train_sets", lambda data: opened.append(data) or real(data)
+    )
     study.pairs(1)
     study.pairs(1, "siammask")
     assert study.train_sets() is study.train_sets()
     assert len(opened) == 1
 
 
-def test_stages_share_the_time_and_the_pairs(tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+def test_stages_share_the_time_and_the_pairs(
+    tmp_path: Path, tiny_profile: Callable[..., Profile]
+) -> None:
     rows = [("base", 8, 10.0, 100.0), ("base", 16, 30.0, 120.0), ("sharp", 24, 35.0, 120.0)]
-    pd.DataFrame(rows, columns=["stage", "pairs", "seconds", "peak_memory_mb"]).to_csv(tmp_path / "log.csv", index=False)
+    pd.DataFrame(rows, columns=["stage", "pairs", "seconds", "peak_memory_mb"]).to_csv(
+        tmp_path / "log.csv", index=False
+    )
     stages = Run(tmp_path, tiny_profile(), ()).stages().set_index("stage")
     assert stages["pairs"].tolist() == [16, 8]
     assert stages["seconds"].tolist() == [30, 5]
@@ -80,17 +116,26 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
 ) -> None:
     asked: list[tuple[str, tuple[str, ...], int | None]] = []
 
-    def train(_: Study, variant: str, overrides: tuple[str, ...] = (), seed: int | None = None) -> str:
+    def train(
+        _: Study, variant: str, overrides: tuple[str, ...] = (), seed: int | None = None
+    ) -> str:
         asked.append((variant, tuple(overrides), seed))
         return "run"
 
     monkeypatch.setattr(Study, "train", train)
-    monkeypatch.setattr(Study, "evaluate", lambda *_, **__: None)
-    settings = [*study.overrides, "study.comparison=[train.pairs=8]", "study.seeds=2", "study.ablation=[train.pairs=4]"]
-    changed = Study.open("smoke", str(data_root), study.runs, study.report, seed=5, overrides=settings)
+    monkeypatch.setattr(measurements, "evaluate", lambda *_, **__: None)
+    settings = [
+        *study.overrides,
+        "study.comparison=[train.pairs=8]",
+        "study.seeds=2",
+        "study.ablation=[train.pairs=4]",
+    ]
+    changed = Study.open(
+        "smoke", str(data_root), study.runs, study.report, seed=5, overrides=settings
+    )
     assert changed.compared("siammask") == ["run", "run"]
-    assert changed.ablate("e3sn", ["model.fusion=fixed"]) == "run"
-    assert Study.open("paper").ablate("e3sn", ["model.fusion=fixed"]) is None
+    assert ablate(changed, "e3sn", ["model.fusion=fixed"]) == "run"
+    assert ablate(Study.open("paper"), "e3sn", ["model.fusion=fixed"]) is None
     assert asked == [
         ("siammask", ("train.pairs=8",), 5),
         ("siammask", ("train.pairs=8",), 6),
@@ -98,14 +143,14 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
     ]
 
 
-def test_a_figure_of_synthetic_data_says_so_in_its_name(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_of_synthetic_data_says_so_in_its_name(study: Study) -> None:
     figure = Figure()
-    study.show(figure, "empty")
-    assert [path.name for path in study.figures.iterdir()] == ["empty_synthetic.png"]
+    show_figure(figure, study.figure("empty"))
+    assert [path.name for path in study.figure("empty").parent.iterdir()] == ["empty_synthetic.png"]
     assert [text.get_text() for text in figure.texts] == ["synthetic data"]
     real = Study.open("cpu", "", study.runs, study.report)
-    real.show(Figure(), "empty")
-    assert (study.figures / "empty.png").is_file()
+    show_figure(Figure(), real.figure("empty"))
+    assert (study.report / "figures" / "empty.png").is_file()
 
 
 def test_an_absent_set_is_told_without_the_machines_folders(
@@ -118,19 +163,102 @@ def test_an_absent_set_is_told_without_the_machines_folders(
     assert "davischallenge.org" in kept
 
 
-def test_an_evaluation_with_extras_serves_without_them_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def planted_scores(sequences: list[Video], value: float = 0.5) -> pd.DataFrame:
+    rows = [
+        {"method": "mask", "sequence": each.name, "object": 1, "frames": 3, "mask_threshold": 0.5}
+        for each in sequences
+    ]
+    return pd.DataFrame(rows).assign(**dict.fromkeys(STATISTICS, value))
+
+
+def planted_timing(sequences: list[Video]) -> pd.DataFrame:
+    rows = [
+        {
+            "sequence": each.name,
+            "frames": 5,
+            "objects": 1,
+            "seconds_reading": 1,
+            "seconds_tracking": 2,
+        }
+        for each in sequences
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Puts planted scores in place of tracking; a list of the evaluations that were made, by `extras`."""
     calls = []
 
-    def evaluate(tracker: object, sequences: object, out: Path, *, extras: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def evaluate_tracker(
+        _: object, sequences: list[Video], out: Path, *, extras: bool
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
         calls.append(extras)
-        return pd.DataFrame({"J-Mean": [0.5]}), pd.DataFrame({"frames": [5]})
+        return planted_scores(sequences), planted_timing(sequences)
 
-    monkeypatch.setattr(study_module, "evaluate_tracker", evaluate)
-    monkeypatch.setattr(Study, "tracker", lambda *_: None)
+    monkeypatch.setattr(measurements, "evaluate_tracker", evaluate_tracker)
+    monkeypatch.setattr(Run, "tracker", lambda *_: None)
+    return calls
+
+
+def test_an_evaluation_with_extras_serves_without_them_too(
+    study: Study, evaluated: list[bool]
+) -> None:
     run = Run(study.runs / "run", study.load(), ())
     for extras in (False, True, False, True):
-        study.evaluate(run, "davis2016", extras=extras)
-    assert calls == [False, True]
+        evaluate(study, run, "davis2016", extras=extras)
+    assert evaluated == [False, True]
+
+
+def test_an_evaluation_belongs_to_its_frames_masks_and_network(
+    study: Study, data_root: Path, tmp_path: Path, evaluated: list[bool]
+) -> None:
+    own = Path(shutil.copytree(data_root, tmp_path / "own"))
+    changing = Study.open("smoke", str(own), study.runs, study.report, overrides=study.overrides)
+    run = Run(study.runs / "run", study.load(), ())
+    write_text(run.model, "a network")
+    name = study.sequences("davis2016")[0].name
+    frame, mask = (
+        own / "synthetic/JPEGImages/480p" / name / "00002.jpg",
+        own / "synthetic/Annotations/480p" / name / "00000.png",
+    )
+    evaluate(study, run, "davis2016")
+    evaluate(changing, run, "davis2016")  # a copy of the same data
+    assert evaluated == [True]
+    write_image(frame, 255 - read_image(frame))
+    evaluate(changing, run, "davis2016")
+    write_mask(mask, np.flipud(read_mask(mask)))
+    evaluate(changing, run, "davis2016")
+    write_text(run.model, "another one")
+    evaluate(changing, run, "davis2016")
+    assert evaluated == [True] * 4
+    evaluate(study, run, "davis2017")
+    evaluate(study, run, "davis2017")
+    assert evaluated == [True] * 5
+
+
+def test_a_damaged_evaluation_is_made_anew(
+    study: Study, evaluated: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(study.runs / "run", study.load(), ())
+    first = evaluate(study, run, "davis2016")
+    (kept,) = run.folder.rglob("scores.csv")
+    content = kept.read_text()
+    for damaged in (
+        content[:-40],
+        content[: content.index("\n", 200) + 1],
+        "",
+        content.replace("0.500000", "nan", 1),
+    ):
+        kept.write_text(damaged)
+        pd.testing.assert_frame_equal(evaluate(study, run, "davis2016"), first)
+        assert f"made anew: {kept} " in capsys.readouterr().out
+        assert (
+            kept.read_text()
+            == (study.results / "davis2016" / f"{run.name}.csv").read_text()
+            == content
+        )
+    assert evaluated == [True] * 5
 
 
 def test_cost_is_measured_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +266,12 @@ def test_cost_is_measured_once(study: Study, monkeypatch: pytest.MonkeyPatch) ->
 
     def measure(profile: Profile, counts: list[int]) -> pd.DataFrame:
         counts_run.append(counts)
-        return pd.DataFrame({"samples_per_image": counts, "peak_memory_mb": 1.0})
+        table = pd.DataFrame({"samples_per_image": counts, "samples": 1, "peak_memory_mb": 1.0})
+        return table.assign(seconds_per_step=1.0, estimated_memory_mb=float("nan"))
 
-    monkeypatch.setattr(study_module, "measure_sampling_cost", measure)
+    monkeypatch.setattr(measurements, "measure_sampling_cost", measure)
     for counts in ([1, 4], (1, 4), [1]):
-        assert study.sampling_cost(counts)["samples_per_image"].tolist() == list(counts)
+        assert sampling_cost(study, counts)["samples_per_image"].tolist() == list(counts)
     assert counts_run == [[1, 4], [1]]
     assert pd.read_csv(study.results / "sampling_cost.csv")["samples_per_image"].tolist() == [1]
 
@@ -152,56 +281,89 @@ def test_baselines_are_scored_once_for_their_settings(
 ) -> None:
     calls = []
 
-    def evaluate(sequences: list[Video], trackers: dict[str, object], out: Path) -> pd.DataFrame:
-        calls.append(sorted(trackers))
-        return pd.DataFrame({"method": ["first box held still"], "J-Mean": [0.5]})
+    def score_method(method: str, masks: object, sequence: Video) -> pd.DataFrame:
+        calls.append(method)
+        return planted_scores([sequence]).assign(method=method)
 
-    monkeypatch.setattr(study_module, "evaluate_baselines", evaluate)
+    def masks(sequence: Video, trackers: dict[str, object]) -> list[tuple[str, object]]:
+        return [
+            (f"{name} of {sequence.name}", None) for name in ["first box held still", *trackers]
+        ]
+
+    monkeypatch.setattr(benchmark, "score_method", score_method)
+    monkeypatch.setattr(benchmark, "baseline_masks", masks)
+    monkeypatch.setattr(benchmark.os, "cpu_count", lambda: 1)
     for trackers in ({"CSRT": None, "MIL": None}, {"CSRT": None}, {}):
-        monkeypatch.setattr(study_module, "opencv_trackers", lambda _, found=trackers: (found, {"CSRT": "needs more"}))
-        assert study.baselines("davis2016")["J-Mean"].tolist() == [0.5]
-    assert calls == [["CSRT"], []]
+        monkeypatch.setattr(
+            measurements,
+            "opencv_trackers",
+            lambda _, found=trackers: (dict(found), {"CSRT": "needs more"}),
+        )
+        assert set(baselines(study, "davis2016")["J-Mean"]) == {0.5}
+    names = [sequence.name for sequence in study.sequences("davis2016")]
+    with_csrt = [
+        f"{method} of {name}" for name in names for method in ("first box held still", "CSRT")
+    ]
+    assert calls == [*with_csrt, *(f"first box held still of {name}" for name in names)]
     lacking = pd.read_csv(study.results / "davis2016" / "baselines_not_run.csv")
-    assert lacking.to_numpy().tolist() == [["CSRT box filled", "needs more"], ["CSRT box + GrabCut", "needs more"]]
+    assert lacking[["method", "reason"]].to_numpy().tolist() == [
+        ["CSRT box filled", "needs more"],
+        ["CSRT box + GrabCut", "needs more"],
+    ]
     assert "not run: CSRT box filled: needs more" in capsys.readouterr().out
 
 
-def test_a_tracker_has_the_settings_of_the_run_as_it_was_asked_for(study: Study, tiny_model_file: Path, tmp_path: Path) -> None:
+def test_a_tracker_has_the_settings_of_the_run_as_it_was_asked_for(
+    study: Study, tiny_model_file: Path, tmp_path: Path
+) -> None:
     """Settings of inference are no part of a run's name, so they can change after its model was written."""
     shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
     run = Run(tmp_path, study.load(overrides=["track.mask_threshold=0.3"]), ())
-    assert study.tracker(run).config.mask_threshold == 0.3
-    assert study.tracker(run, penalty_k=0.7).config.penalty_k == 0.7
+    assert run.tracker().config.mask_threshold == 0.3
+    assert run.tracker(penalty_k=0.7).config.penalty_k == 0.7
 
 
 def test_masks_are_those_of_the_settings_they_were_asked_for(study: Study, tmp_path: Path) -> None:
-    runs = [Run(tmp_path, study.load(overrides=[f"track.mask_threshold={value}"]), ()) for value in (0.3, 0.5)]
+    runs = [
+        Run(tmp_path, study.load(overrides=[f"track.mask_threshold={value}"]), ())
+        for value in (0.3, 0.5)
+    ]
     with pytest.raises(InputError, match="has no masks of davis2016 with these settings yet"):
-        study.masks(runs[0], "davis2016")
+        masks(study, runs[0], "davis2016")
     for run in runs:
-        _, plain = study._evaluations(run, "davis2016", study.sequences("davis2016"))
+        _, plain = measurements._evaluations(run, "davis2016", study.sequences("davis2016"))
         (plain / "mask").mkdir(parents=True)
         (plain / "scores.csv").touch()
-    found = [study.masks(run, "davis2016") for run in runs]
+    found = [masks(study, run, "davis2016") for run in runs]
     assert found[0] != found[1]
     (found[1].parent / "scores.csv").unlink()  # an evaluation that was interrupted
     with pytest.raises(InputError):
-        study.masks(runs[1], "davis2016")
+        masks(study, runs[1], "davis2016")
 
 
-def test_nothing_is_held_out_of_the_procedural_set(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_held_out_of_the_procedural_set(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert study.held_out() == []
-    assert capsys.readouterr().out.startswith("not run: this profile holds out no training sequences")
+    assert capsys.readouterr().out.startswith(
+        "not run: this profile holds out no training sequences"
+    )
 
 
-def test_choices_are_made_on_what_is_held_out(study: Study, tiny_model_file: Path, tmp_path: Path) -> None:
-    name = (Path(study.data) / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()[0]
+def test_choices_are_made_on_what_is_held_out(
+    study: Study, tiny_model_file: Path, tmp_path: Path
+) -> None:
+    name = (
+        (Path(study.data) / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()[0]
+    )
     text = f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{name}]}}]"
-    choosing = Study.open("smoke", study.data, study.runs, study.report, overrides=[*study.overrides, text])
+    choosing = Study.open(
+        "smoke", study.data, study.runs, study.report, overrides=[*study.overrides, text]
+    )
     assert [sequence.name for sequence in choosing.held_out()] == [name]
     shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
     run = Run(tmp_path, choosing.load(), ())
-    scores = choosing.choose(run, {"size_lr": (0.5,)})
+    scores = choose(choosing, run, {"size_lr": (0.5,)})
     kept = pd.read_csv(choosing.results / "choices" / f"{run.name}.csv")
     assert set(kept["sequence"]) == {name}
     assert len(kept) == len(scores) == 2 * 9  # two passes, nine thresholds, one object
@@ -210,26 +372,43 @@ def test_choices_are_made_on_what_is_held_out(study: Study, tiny_model_file: Pat
 def test_attributes_come_from_the_data_sets_own_list(
     study: Study, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study.attributes()
+    keep_attributes(study)
     assert "not run: the attributes need db_info.yml" in capsys.readouterr().out
     assert not study.results.exists()
     own = shutil.copytree(data_root, tmp_path / "own")
     names = (own / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
-    entries = [{"name": name, "attributes": ["FM", "OCC"][:place], "set": "test"} for place, name in enumerate(names[:1], start=1)]
-    (own / "synthetic" / "db_info.yml").write_text(yaml.safe_dump({"attributes": ["FM", "OCC"], "sequences": entries}))
-    Study.open("smoke", str(own), study.runs, study.report, overrides=study.overrides).attributes()
+    entries = [
+        {"name": name, "attributes": ["FM", "OCC"][:place], "set": "test"}
+        for place, name in enumerate(names[:1], start=1)
+    ]
+    (own / "synthetic" / "db_info.yml").write_text(
+        yaml.safe_dump({"attributes": ["FM", "OCC"], "sequences": entries})
+    )
+    keep_attributes(
+        Study.open("smoke", str(own), study.runs, study.report, overrides=study.overrides)
+    )
     table = pd.read_csv(study.results / "davis2016" / "attributes.csv", dtype=str).fillna("")
-    assert table.to_numpy().tolist() == [[names[0], "FM"]]
+    assert table[["sequence", "attributes"]].to_numpy().tolist() == [[names[0], "FM"]]
     assert capsys.readouterr().out == f"without attributes in db_info.yml: {names[1]}\n"
 
 
-def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study, data_root: Path, tmp_path: Path) -> None:
+def test_records_of_other_settings_are_set_aside_and_not_lost(
+    study: Study, data_root: Path, tmp_path: Path
+) -> None:
     other = Study.open(
-        "smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=[*study.overrides, "train.momentum=0.5"]
+        "smoke",
+        str(data_root),
+        tmp_path / "runs",
+        tmp_path / "report",
+        overrides=[*study.overrides, "train.momentum=0.5"],
     )
-    runs = [made._run("e3sn", overrides)[0] for made, overrides in ((study, ()), (study, ("loss.loc=l1",)), (other, ()))]
+    runs = [
+        made.run("e3sn", overrides)
+        for made, overrides in ((study, ()), (study, ("loss.loc=l1",)), (other, ()))
+    ]
     for run in runs:
-        content = {"variant": "e3sn", "seed": 0, "overrides": list(run.overrides)}
+        content = {"run": run.name, "variant": "e3sn", "seed": 0, "overrides": list(run.overrides)}
+        content |= {"pairs": 16, "seconds": 1.0, "peak_memory_mb": 1.0}
         write_json(study.results / "runs" / f"{run.name}.json", content)
         for name in (f"{run.name}.csv", f"{run.name}_speed.csv"):
             write_text(study.results / "davis2016" / name, run.name)
@@ -237,6 +416,79 @@ def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study, data
     assert study.set_aside_outdated() == [runs[2].name]
     assert study.set_aside_outdated() == []
     left = {path.name for path in (study.results / "davis2016").iterdir()}
-    assert left == {"baselines.csv", *(f"{run.name}{end}.csv" for run in runs[:2] for end in ("", "_speed"))}
-    assert (study.results / "earlier" / "davis2016" / f"{runs[2].name}_speed.csv").read_text() == runs[2].name
+    assert left == {
+        "baselines.csv",
+        *(f"{run.name}{end}.csv" for run in runs[:2] for end in ("", "_speed")),
+    }
+    assert (
+        study.results / "earlier" / "davis2016" / f"{runs[2].name}_speed.csv"
+    ).read_text() == runs[2].name
     assert (study.results / "earlier" / "runs" / f"{runs[2].name}.json").is_file()
+
+
+@pytest.fixture
+def own(study: Study, data_root: Path, tmp_path: Path) -> Study:
+    """A study of a copy of the data, to be changed."""
+    root = shutil.copytree(data_root, tmp_path / "own")
+    return Study.open("smoke", str(root), study.runs, study.report, overrides=[*study.overrides, "train.pairs=4"])
+
+
+def invert_a_frame(study: Study, split: str) -> None:
+    root = Path(study.data) / "synthetic"
+    name = (root / "ImageSets" / "2016" / f"{split}.txt").read_text().split()[0]
+    path = root / "JPEGImages" / "480p" / name / "00001.jpg"
+    write_image(path, 255 - read_image(path))
+
+
+def test_other_images_of_the_same_names_and_numbers_are_another_run(
+    own: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = own.train()
+    assert own.train().folder == first.folder
+    moved = shutil.copytree(own.data, tmp_path / "moved")
+    again = Study.open("smoke", str(moved), own.runs, own.report, overrides=own.overrides)
+    assert again.run("e3sn").folder == first.folder
+    invert_a_frame(again, "train")
+    changed = Study.open("smoke", str(moved), own.runs, own.report, overrides=own.overrides)
+    capsys.readouterr()
+    second = changed.train()
+    assert second.folder != first.folder
+    assert f"{first.name} was trained on other files; this is another run, {second.name}" in capsys.readouterr().out
+    assert own.run("e3sn").folder == first.folder
+    (first.folder / "data.json").unlink()  # a run from before files were on record
+    assert changed.run("e3sn").folder == first.folder
+    assert changed.set_aside_outdated() == [second.name]
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_finished(own: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    run = own.train()
+    model, summary, log = load_file(run.model), run.summary(), run.log()
+    for lost in ("model.safetensors", "summary.json", "log.csv", "env.json"):
+        (run.folder / lost).unlink()
+        assert not run.is_finished()
+        assert own.train().is_finished()
+        assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
+        assert run.summary() | {"peak_memory_mb": 0} == summary | {"peak_memory_mb": 0}
+        pd.testing.assert_frame_equal(run.log(), log)
+    for name, damaged in (("summary.json", "{"), ("summary.json", json.dumps(summary | {"pairs": None})), ("log.csv", "stage\n")):
+        (run.folder / name).write_text(damaged)
+        assert own.train().is_finished()
+        assert "made anew: " in capsys.readouterr().out
+    (run.folder / "checkpoint.pt").unlink()
+    (run.folder / "summary.json").write_text("{")
+    with pytest.raises(InputError, match=r"summary\.json is no summary of a training .*; delete the folder to train it again"):
+        own.train()
+    assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
+
+
+def test_scores_on_other_files_of_a_benchmark_are_set_aside(own: Study, evaluated: list[bool]) -> None:
+    run = Run(own.runs / "run", own.load(), ())
+    evaluate(own, run, "davis2016")
+    evaluate(own, run, "davis2017")
+    assert own.set_aside_outdated() == []
+    (own.results / "davis2016" / "baselines.csv").write_text("of an older study\n")
+    assert {path.name for path in (own.results / "davis2016").iterdir()} == {"baselines.csv", "run.csv", "run_speed.csv"}
+    invert_a_frame(own, "val")
+    own.set_aside_outdated()
+    assert {path.name for path in (own.results / "davis2016").iterdir()} == {"baselines.csv"}
+    assert len(list((own.results / "earlier").rglob("*.csv"))) == 4

@@ -1,0 +1,270 @@
+"""The files of record of a study, read once and checked."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
+from e3sn_study.records.averages import Measured
+from e3sn_study.records.entries import Manifest, RunRecord, Slider
+from e3sn_study.records.schema import (
+    ATTRIBUTES,
+    LACKING,
+    LOG,
+    MODEL,
+    SCORES_OF_RECORD,
+    SPEED,
+    Schema,
+    threshold_of,
+)
+
+REFERENCE = Path(__file__).parent.parent / "reference"
+"""What others published, and the report's own texts."""
+STATISTICS = SUMMARY_COLUMNS
+MEANS = ("J-Mean", "F-Mean")
+VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
+"""Variants by the paper's names, in the order of its tables."""
+BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
+BASELINES = "baselines"
+NO_SCORES = ("attributes", "baselines_not_run")
+"""Files beside those of scores, by the names of the files without their suffix."""
+PAPER_THRESHOLD = 0.5
+"""Mask threshold of the paper, and of records that do not tell theirs."""
+
+
+class Records:
+    """The files of record in one folder ``results/``; each is read and checked once.
+
+    Whatever is asked of it raises InputError where a file is damaged or does not fit the others.
+
+    Args:
+        folder: of the files. What is missing in it was not run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def table(self, name: str, schema: Schema) -> pd.DataFrame:
+        """Return the table ``NAME.csv``, without rows where there is none."""
+        if name not in self._tables:
+            path = self.folder / f"{name}.csv"
+            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, *schema.gaps])
+            self._tables[name] = schema.read(path) if path.is_file() else empty
+        return self._tables[name]
+
+    def tables(self, folder: str, schema: Schema) -> dict[str, pd.DataFrame]:
+        """Return the tables ``FOLDER/RUN.csv`` by run."""
+        paths = sorted((self.folder / folder).glob("*.csv"))
+        return {path.stem: self.table(f"{folder}/{path.stem}", schema) for path in paths}
+
+    @cached_property
+    def _all_runs(self) -> pd.DataFrame:
+        rows = []
+        for path in sorted((self.folder / "runs").glob("*.json")):
+            record = RunRecord.read(path)
+            if record.run != path.stem:
+                raise record.misfit(path, f"it is of {record.run}")
+            rows.append(record.model_dump())
+        table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
+        table = table.sort_values(["date", "run"])
+        repeated = table.duplicated(["variant", "seed", "settings"], keep="last")
+        return table.assign(repeated=repeated)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per training run: the entries of `RunRecord` and all others on record.
+
+        Where a variant was trained twice with the same seed and settings, it is the later run.
+        """
+        places = {name: place for place, name in enumerate(VARIANTS)}
+        table = self._all_runs[~self._all_runs["repeated"]]
+        table = table.assign(place=table["variant"].map(places))
+        return table.sort_values(["settings", "place", "seed"]).reset_index(drop=True)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The runs that a later one of the same seed and settings replaces."""
+        return sorted(self._all_runs.loc[self._all_runs["repeated"], "run"])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any run was trained or scored on procedural data."""
+        return bool(self.runs["synthetic"].any())
+
+    def rows(self, runs: Iterable[str]) -> pd.DataFrame:
+        """Return the rows of `runs` that have these names."""
+        return self.runs[self.runs["run"].isin(list(runs))]
+
+    def main_runs(self, variant: str, settings: str = "") -> list[str]:
+        """Return the names of a variant's runs, one per seed, by default those of no change."""
+        of_variant = self.runs["variant"] == variant
+        return list(self.runs.loc[of_variant & (self.runs["settings"] == settings), "run"])
+
+    def comparable_settings(self, *variants: str) -> str:
+        """Return the settings under which all variants were trained.
+
+        The profile's own come first, then those of the largest budget that change fewest.
+        """
+        groups = {str(name): group for name, group in self.runs.groupby("settings")}
+        shared = [name for name, group in groups.items() if {*variants} <= {*group["variant"]}]
+
+        def order(name: str) -> tuple[bool, int, int]:
+            return name != "", -groups[name]["pairs"].max(), len(name.split())
+
+        return min(shared, key=order, default="")
+
+    def compared_runs(self, *variants: str) -> dict[str, list[str]]:
+        """Return the names of each variant's runs under `comparable_settings`."""
+        settings = self.comparable_settings(*variants)
+        return {variant: self.main_runs(variant, settings) for variant in variants}
+
+    def stages(self, runs: Iterable[str]) -> int:
+        """Return the largest number of training stages in the logs of runs; 0 without a log."""
+        stages = [0]
+        for run, pairs in self.rows(runs)[["run", "pairs"]].to_numpy():
+            log = self.table(f"runs/{run}_log", LOG)
+            if len(log) and log["pairs"].iloc[-1] != pairs:
+                raise LOG.misfit(self.folder / f"runs/{run}_log.csv", "does not end with the run")
+            stages.append(log["stage"].nunique())
+        return max(stages)
+
+    def scores(self, benchmark: str) -> pd.DataFrame:
+        """Return the scores per object of every run and baseline, in percent.
+
+        Beside the columns of `SCORES_OF_RECORD` there is mask_threshold, at which masks were cut.
+        Baselines have the run "" and the seed 0.
+        """
+        key = f"{benchmark} in percent"
+        if key not in self._tables:
+            paths = sorted((self.folder / benchmark).glob("*.csv"))
+            names = [path.stem for path in paths if not path.stem.endswith("_speed")]
+            tables = [self._scores(benchmark, name) for name in names if name not in NO_SCORES]
+            schema = SCORES_OF_RECORD
+            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, *schema.gaps])
+            scores = pd.concat(tables, ignore_index=True) if tables else empty
+            scores[list(STATISTICS)] *= 100
+            self._tables[key] = scores.fillna({"seed": 0}).astype({"seed": int})
+        return self._tables[key]
+
+    def _scores(self, benchmark: str, name: str) -> pd.DataFrame:
+        """Return one file of scores, which must be whole and of the run that it is named by."""
+        table = self.table(f"{benchmark}/{name}", SCORES_OF_RECORD)
+        run = "" if name == BASELINES else name
+        found = self.rows([run])
+        labels = [benchmark, run, *found[["variant", "seed"]].to_numpy().ravel()]
+        columns = ["benchmark", "run", "variant", "seed"][: len(labels)]
+        timed = self.speed(benchmark, [run])["sequence"]
+        methods = table.groupby(["sequence", "object"]).size()
+        if (table[columns] != labels).any(axis=None):
+            problem = "is of another run or benchmark"
+        elif (methods != table["method"].nunique()).any():
+            problem = "lacks rows"
+        elif len(timed) and {*timed} != {*table["sequence"]}:
+            problem = f"has other sequences than {run}_speed.csv"
+        else:
+            track = found["track"].iloc[0] if len(found) else {}
+            own = table["mask_threshold"].fillna(track.get("mask_threshold", PAPER_THRESHOLD))
+            return table.assign(mask_threshold=table["method"].map(threshold_of).fillna(own))
+        raise SCORES_OF_RECORD.misfit(self.folder / benchmark / f"{name}.csv", problem)
+
+    def measure(
+        self, benchmark: str, runs: Iterable[str] = ("",), method: str = MODEL
+    ) -> Measured | None:
+        """Return a method's scores over some runs, None if there are none.
+
+        Args:
+            benchmark: ``davis2016`` or ``davis2017``.
+            runs: their names; baselines belong to the run "".
+            method: its name.
+        """
+        scores = self.scores(benchmark)
+        part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
+        return Measured(part) if len(part) else None
+
+    def by_threshold(self, benchmark: str, runs: Iterable[str]) -> dict[float, Measured]:
+        """Return the scores of runs' masks by mask threshold, the runs' own among them."""
+        scores = self.scores(benchmark)
+        is_mask = (scores["method"] == MODEL) | scores["method"].map(threshold_of).notna()
+        part = scores[scores["run"].isin(list(runs)) & is_mask]
+        groups = part.groupby("mask_threshold")
+        return {float(threshold): Measured(rows) for threshold, rows in groups}
+
+    def speed(self, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
+        """Return the timing per sequence of some runs.
+
+        The column fps is object-frames per second as the paper counts them, without reading.
+        """
+        tables = {run: self.table(f"{benchmark}/{run}_speed", SPEED) for run in runs}
+        for run, table in tables.items():
+            if {*table["run"]} - {run}:
+                path = self.folder / benchmark / f"{run}_speed.csv"
+                raise SPEED.misfit(path, "is of another run")
+        empty = pd.DataFrame(columns=[*SPEED.texts, *SPEED.numbers])
+        speed = pd.concat(list(tables.values()) or [empty], ignore_index=True)
+        return speed.assign(
+            fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"]
+        )
+
+    def lacking(self, benchmark: str) -> dict[str, str]:
+        """Return what each baseline needs that could not be run."""
+        table = self.table(f"{benchmark}/baselines_not_run", LACKING)
+        return dict(table[["method", "reason"]].to_numpy())
+
+    def attributes(self, benchmark: str) -> pd.Series | None:
+        """Return the lists of attributes by sequence, None if they are not on record."""
+        table = self.table(f"{benchmark}/attributes", ATTRIBUTES)
+        return table.set_index("sequence")["attributes"].str.split() if len(table) else None
+
+    def scope(self, benchmark: str) -> str:
+        """Return how much of a benchmark was scored, "4 of 20 sequences"; "" if nothing was."""
+        names = {*self.scores(benchmark)["sequence"]}
+        official = {*reference("val_sequences")[benchmark]}
+        if not names:
+            return ""
+        if names == official:
+            return f"all {len(official)} sequences"
+        if names < official:
+            return f"{len(names)} of {len(official)} sequences"
+        kind = "synthetic" if self.synthetic else "other"
+        return f"{len(names)} {kind} sequences instead of the {len(official)}"
+
+    def whole_set(self, benchmark: str) -> bool:
+        """Return whether a benchmark's validation set, all of it and nothing else, was scored."""
+        return self.scope(benchmark).startswith("all ")
+
+    @cached_property
+    def notebooks(self) -> list[dict[str, Any]]:
+        """How the notebooks ended: name, status and seconds of each."""
+        path = self.folder / "manifest.json"
+        return Manifest.read(path).model_dump()["notebooks"] if path.is_file() else []
+
+    @cached_property
+    def slider(self) -> list[dict[str, Any]]:
+        """Videos of the slider, as `slider_frames` gives them; none if they are not on record."""
+        path = self.folder / "slider.json"
+        return Slider.read(path).model_dump()["videos"] if path.is_file() else []
+
+    def reason_not_run(self, benchmark: str) -> str:
+        """Return why a benchmark was not run; "" if that is not on record."""
+        path = self.folder / benchmark / "not_run.txt"
+        return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
+
+
+@functools.cache
+def reference(name: str) -> Any:
+    """Return the content of a YAML file of ``reference/``."""
+    return yaml.safe_load((REFERENCE / f"{name}.yaml").read_text())
+
+
+def without_folders(text: str) -> str:
+    """Return a text with absolute paths cut to their last part, which tells of no machine."""
+    return re.sub(r"(?<![\w:/.])/(?:[^\s;,/]+/)+", ".../", text)

@@ -1,0 +1,113 @@
+"""How scores are averaged: over objects, then over seeds; intervals are over sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from e3sn_lib.errors import InputError
+
+RESAMPLES = 10_000
+
+
+class Interval(NamedTuple):
+    """A mean with the bounds of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Return the mean of values, one per sequence, and the percentile interval of its bootstrap.
+
+    Args:
+        values: (N,) finite numbers.
+        weights: (N,) objects of each sequence, for a mean over objects. None: equal weights.
+        seed: of the resampling.
+        resamples: how often N sequences are drawn with replacement.
+
+    Raises:
+        InputError: there are no values, or one is not finite.
+    """
+    x = np.asarray(values, np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    if x.size == 0 or not np.isfinite(x).all():
+        raise InputError("an interval needs at least one value, and finite ones")
+    drawn = np.random.default_rng(seed).integers(x.size, size=(resamples, x.size))
+    means = (x * w)[drawn].sum(axis=1) / w[drawn].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Interval(float((x * w).sum() / w.sum()), float(low), float(high))
+
+
+def paired_difference(
+    a: pd.Series, b: pd.Series, weights: pd.Series | None = None, seed: int = 0
+) -> Interval:
+    """Return the mean of ``a - b`` over sequences, their index, with its bootstrap interval.
+
+    Raises:
+        InputError: they are not of the same sequences.
+    """
+    if odd := sorted(set(a.index) ^ set(b.index)):
+        runs = f"two runs were scored on different sequences ({odd[0]}, ...)"
+        raise InputError(f"{runs}; evaluate both on the same ones")
+    return bootstrap_interval(
+        a - b.loc[a.index], None if weights is None else weights.loc[a.index], seed
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method on one benchmark over all its runs, in percent."""
+
+    objects: pd.DataFrame
+    """Columns seed, sequence, object and `STATISTICS`, a row for each object."""
+
+    @property
+    def seeds(self) -> int:
+        """The number of seeds."""
+        return int(self.objects["seed"].nunique())
+
+    @property
+    def weights(self) -> pd.Series:
+        """Objects of each sequence."""
+        return self.objects.groupby("sequence")["object"].nunique()
+
+    def by_seed(self, statistic: str) -> pd.Series:
+        """Return the mean over objects, one value per seed."""
+        return self.objects.groupby("seed")[statistic].mean()
+
+    def by_sequence(self, statistic: str) -> pd.Series:
+        """Return the mean over objects and seeds, one value per sequence."""
+        return self.objects.groupby("sequence")[statistic].mean()
+
+    def value(self, statistic: str) -> float:
+        """Return the mean over seeds."""
+        return float(self.by_seed(statistic).mean())
+
+    def spread(self, statistic: str) -> float:
+        """Return the sample standard deviation over seeds; NaN for a single one."""
+        return float(self.by_seed(statistic).std())
+
+    def interval(self, statistic: str) -> Interval:
+        """Return the mean over objects with its interval over sequences."""
+        return bootstrap_interval(self.by_sequence(statistic), self.weights)
+
+    def minus(self, other: Measured, statistic: str) -> Interval:
+        """Return the paired difference over the sequences."""
+        return paired_difference(
+            self.by_sequence(statistic), other.by_sequence(statistic), self.weights
+        )
+
+    def minus_by_seed(self, other: Measured, statistic: str) -> pd.Series:
+        """Return the differences of the means, one for each seed that both have."""
+        return (self.by_seed(statistic) - other.by_seed(statistic)).dropna()

@@ -1,0 +1,183 @@
+"""JSON files of record, and the folder of a run, which is bound to the data it was trained on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from e3sn_lib.config import Profile
+from e3sn_lib.errors import InputError
+from e3sn_lib.profiles.identity import run_name
+from e3sn_study.records.schema import SETTINGS
+from e3sn_study.records.store import digest
+
+
+class Record(BaseModel):
+    """A JSON file of record; further entries are allowed."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    _what: ClassVar[str] = "record"
+    _remedy: ClassVar[str] = "make it again with e3sn reproduce"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the record in a file.
+
+        Raises:
+            InputError: the file is absent or damaged, or lacks an entry.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise cls.misfit(path, f"{place}: {first['msg']}".removeprefix(": ")) from error
+        except OSError as error:
+            raise cls.misfit(path, str(error.strerror)) from error
+
+    @classmethod
+    def misfit(cls, path: Path, problem: str) -> InputError:
+        """Return the error that names a file, what is wrong with it, and what to do."""
+        return InputError(f"{path} is no {cls._what} ({problem}); {cls._remedy}")
+
+
+class Summary(Record):
+    """What a training says of itself at its end: ``summary.json`` of its folder."""
+
+    _what = "summary of a training"
+    _remedy = "delete the folder to train it again"
+    run: str
+    variant: str
+    seed: int
+    pairs: int = Field(gt=0)
+    seconds: float = Field(ge=0)
+    peak_memory_mb: float = Field(ge=0)
+
+
+class _TrainingSet(BaseModel):
+    name: str
+    tracks: int
+
+
+class RunRecord(Summary):
+    """The record of a training run, with the entries of its environment beside the others."""
+
+    _what = "record of a run"
+    _remedy = Record._remedy
+    overrides: list[str]
+    settings: str = ""
+    """The overrides as text, in alphabetical order."""
+    date: str = ""
+    profile: str = ""
+    title: str = ""
+    data: list[_TrainingSet] = []
+    absent: list[str] = []
+    track: dict[str, Any] = {}
+    """Settings of inference."""
+    packages: dict[str, str] | None = None
+    cpu: str = "unknown"
+    machine: str = ""
+    synthetic: bool | None = None
+    """Whether a training set or a benchmark is procedural. Older records leave it open."""
+    frozen: bool | None = None
+    """Whether the backbone is never trained. Older records leave it open."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, content: Any) -> Any:
+        environment = content.get("environment") if isinstance(content, dict) else None
+        return environment | content if isinstance(environment, dict) else content
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        settings = sorted(each.replace(" ", "") for each in self.overrides)
+        changed = dict(each.partition("=")[::2] for each in settings)
+        self.settings, self.machine = " ".join(settings), self.machine or self.cpu
+        if self.synthetic is None:
+            self.synthetic = any(each.name.startswith("synthetic") for each in self.data)
+        if self.frozen is None:
+            self.frozen = float(changed.get("train.unfreeze_at", 0)) >= 1
+        if self.track and not {*SETTINGS} <= {*self.track}:
+            raise ValueError("track lacks a setting of inference")
+        return self
+
+
+class _Notebook(BaseModel):
+    name: str
+    status: str
+    seconds: float = Field(ge=0)
+
+
+class Manifest(Record):
+    """How the notebooks ended."""
+
+    _what = "record of notebooks"
+    notebooks: list[_Notebook]
+
+
+class _SliderFrame(BaseModel):
+    number: int
+    j: float | None
+    image: str = Field(pattern="^[A-Za-z0-9+/=]*$")
+    """WebP, base64."""
+    box: tuple[float, float, float, float]
+    mask: str
+    truth: str
+
+
+class _SliderVideo(BaseModel):
+    name: str
+    size: tuple[int, int]
+    frames: list[_SliderFrame] = Field(min_length=1)
+
+
+class Slider(Record):
+    """Frames of a few videos for the slider of the report page."""
+
+    _what = "record of frames"
+    videos: list[_SliderVideo] = Field(min_length=1)
+
+
+if TYPE_CHECKING:
+    from e3sn_lib.data.sources import TrainSets
+
+DATA = "data.json"
+Files = dict[str, str]
+"""The `digest` of each training set, by its name, and of the file of initial weights."""
+
+
+class DataRecord(Record):
+    """The files that a run was trained on: ``data.json`` of its folder."""
+
+    _what = "record of a run's data"
+    _remedy = "delete it if the data are as they were when the run was trained"
+    files: Files
+
+
+def files_of(profile: Profile, sets: TrainSets) -> Files:
+    """Return the digests of a run's training sets and of its file of initial weights, if any."""
+    files: Files = {}
+    for tracks, _ in sets.opened:
+        files[tracks.name] = digest(files.get(tracks.name), tracks.tracks)
+    with suppress(InputError):
+        from e3sn_lib.model.weights import backbone_file  # only a training needs torch
+
+        files["weights"] = digest(backbone_file(profile.train.weights, Path(profile.data.root)))
+    return files
+
+
+def run_folder(runs: Path, profile: Profile, sets: TrainSets, files: Files) -> Path:
+    """Return the folder of a run in `runs`.
+
+    It is called by `run_name`. Where that folder holds a run of other files, a digest of these
+    files is added to the name. A run whose files are not on record counts as one of these.
+    """
+    folder = runs / run_name(profile, sets)
+    if (folder / DATA).is_file():
+        known = DataRecord.read(folder / DATA).files
+        if any(known.get(name, value) != value for name, value in files.items()):
+            return folder.with_name(f"{folder.name}-{digest(sorted(files.items()))[:8]}")
+    return folder

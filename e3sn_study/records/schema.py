@@ -1,0 +1,161 @@
+"""Names of methods and columns in the tables of record, and their check when they are read."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_text
+from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
+
+MODEL = "mask"
+"""The network's masks at the threshold of its settings."""
+BOX = "tracker box filled"
+BOUND = "mask in true boxes"
+STILL_BOX = "first box held still"
+STILL = "first mask held still"
+TRUE_BOX = "true box filled"
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
+"""Mask thresholds whose scores are shown beside those at the network's own threshold."""
+
+
+def at_threshold(threshold: float) -> str:
+    """Return the name of the network's masks at another threshold than its own."""
+    return f"{MODEL}@{threshold:.2f}"
+
+
+def threshold_of(method: str) -> float | None:
+    """Return the threshold that `at_threshold` put into a name, or None."""
+    stem, _, threshold = method.partition("@")
+    return float(threshold) if stem == MODEL and threshold else None
+
+
+def box_methods(name: str) -> tuple[str, str]:
+    """Return the names of both methods of a source of boxes: the box filled, GrabCut within it."""
+    return f"{name} box filled", f"{name} box + GrabCut"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns that a CSV file of record must have. Further columns are allowed."""
+
+    texts: tuple[str, ...]
+    numbers: tuple[str, ...]
+    """Columns of finite numbers."""
+    gaps: tuple[str, ...] = ()
+    """Columns of finite numbers in which cells may be empty, or which may be absent."""
+    key: tuple[str, ...] = ()
+    """Columns that no two rows share."""
+    may_be_empty: bool = False
+    remedy: str = "delete it and make it again with e3sn reproduce"
+
+    def read(self, path: Path) -> pd.DataFrame:
+        """Return the table in `path`; columns of texts hold str, without missing values.
+
+        Raises:
+            InputError: the file is absent, damaged or cut short, lacks a column, or has a cell
+                that does not belong in its column.
+        """
+        numbers = [*self.numbers, *self.gaps]
+        content = read_text(path, "table")
+        try:
+            header = pd.read_csv(io.StringIO(content), nrows=0).columns
+            table = pd.read_csv(
+                io.StringIO(content),
+                dtype=dict.fromkeys(self.texts, str),
+                keep_default_na=False,  # a sequence may be called "nan"
+                na_values={name: [""] for name in header.difference(self.texts)},
+            )
+        except ValueError as error:  # pandas' own errors are ValueErrors
+            raise self.misfit(path, f"is no table ({' '.join(str(error).split())})") from error
+        if not content.endswith("\n") or not isinstance(table.index, pd.RangeIndex):
+            raise self.misfit(path, "is cut short or damaged")
+        table = table.assign(**{name: np.nan for name in self.gaps if name not in table})
+        if lacking := [name for name in (*self.texts, *numbers) if name not in table]:
+            raise self.misfit(path, f"lacks the column {lacking[0]}")
+        if table.empty and not self.may_be_empty:
+            raise self.misfit(path, "has no rows")
+        if table.duplicated([*self.key]).any():
+            raise self.misfit(path, "has a row twice")
+        values = table[numbers].apply(pd.to_numeric, errors="coerce")
+        wrong = ~np.isfinite(values) & ~(table[numbers].isna() & values.columns.isin(self.gaps))
+        wrong = wrong.join(table[list(self.texts)].isna())
+        for name in wrong.columns[wrong.any()]:
+            row = int(wrong[name].to_numpy().argmax())
+            raise self.misfit(path, f"has no valid {name} in row {row + 1}")
+        self._check_length(path, table)
+        return table.assign(**values)
+
+    def misfit(self, path: Path, problem: str) -> InputError:
+        """Return the error that names a file, what is wrong with it, and what to do."""
+        return InputError(f"{path} {problem}; {self.remedy}")
+
+    def _check_length(self, path: Path, table: pd.DataFrame) -> None:
+        """Compare the number of rows with the one that `once` wrote into the column ``made``."""
+        made = set(table["made"].astype(str)) if "made" in table else set()
+        stated = {each.rpartition("/")[2] for each in made if "/" in each}
+        if stated and (len(made) > 1 or stated != {str(len(table))}):
+            raise self.misfit(path, f"has {len(table)} of {' and '.join(sorted(stated))} rows")
+
+
+SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
+"""Settings of inference that are chosen on held-out training sequences."""
+SCORES = Schema(
+    ("method", "sequence"),
+    ("object", *SUMMARY_COLUMNS, "frames"),
+    key=("method", "sequence", "object"),
+)
+SCORES_OF_RECORD = replace(
+    SCORES, texts=("benchmark", "variant", "run", *SCORES.texts), gaps=("seed", "mask_threshold")
+)
+TIMING = Schema(
+    ("sequence",), ("frames", "objects", "seconds_reading", "seconds_tracking"), key=("sequence",)
+)
+SPEED = replace(TIMING, texts=("run", "sequence"))
+ATTRIBUTES = Schema(("sequence", "attributes"), (), key=("sequence",), may_be_empty=True)
+LACKING = Schema(("method", "reason"), (), key=("method",), may_be_empty=True)
+CHOICES = Schema(
+    ("sequence",), (*SETTINGS, "object", "J-Mean", "F-Mean"), key=(*SETTINGS, "sequence", "object")
+)
+CROPS = Schema(
+    ("set",), ("pair",), ("mask_iou", "box_iou", "size", "predicted_size"), key=("set", "pair")
+)
+VARIANT_COSTS = Schema(
+    ("variant", "part", "stage", "backbone", "machine"),
+    ("share", "seconds", "batch"),
+    key=("variant", "part", "stage", "backbone"),
+)
+NETWORKS = Schema(
+    ("variant", "backbone", "levels", "stages"), ("parameters", "multiply_adds"), key=("variant",)
+)
+SAMPLING_COST = Schema(
+    (),
+    ("samples_per_image", "samples"),
+    ("seconds_per_step", "peak_memory_mb", "estimated_memory_mb"),
+    key=("samples_per_image",),
+)
+TRAINING_SPEED = Schema(
+    ("phase", "contender", "machine"),
+    ("pairs_per_second", "ratio", "forward", "backward", "update", "batch"),
+    ("data",),
+    key=("phase", "contender"),
+    remedy="make it again with e3sn bench train",
+)
+TRACKING_SPEED = Schema(
+    ("contender", "machine"),
+    ("width", "height", "objects", "step_ms", "frames_per_second", "ratio", "share", "threads"),
+    key=("width", "objects", "contender"),
+    remedy="make it again with e3sn bench track",
+)
+CHECKS = Schema(
+    ("check", "source"),
+    ("largest", "tolerance", "cases"),
+    key=("check",),
+    remedy="make it again with the golden tests",
+)
+LOG = Schema(("stage",), ("pairs", "seconds", "peak_memory_mb"), key=("pairs",))

@@ -1,0 +1,107 @@
+"""Tables of record on the disk: made once, bound to what they were made of, checked when read."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import atomic_path, write_csv
+from e3sn_study.records.schema import Schema
+
+HASHED_BYTES = 1 << 30
+"""Up to this size in all, files count by content; larger sets by sizes and times of change."""
+STAMPED_FILES = 20_000
+"""Of more files, only this many evenly spread ones are looked at; the others count by name."""
+
+
+def digest(*parts: Any) -> str:
+    """Return 16 hexadecimal digits that change when any part changes.
+
+    A path stands for the content of its file (see `HASHED_BYTES`) and for its name without the
+    folder, so that data may be moved. Dataclasses and sequences count by their members, and
+    everything else by its text.
+    """
+    files, total = list[Path](), hashlib.sha256()
+    for part in _members(parts):
+        if isinstance(part, Path):
+            files.append(part)
+        text = part.name if isinstance(part, Path) else repr(part)
+        total.update(f"{text}\0".encode(errors="surrogateescape"))
+    chosen = np.linspace(0, len(files) - 1, min(len(files), STAMPED_FILES)).astype(int)
+    stamps = [_stamp(files[place]) for place in chosen]
+    is_small = len(stamps) == len(files) and sum(size for _, size, _ in stamps) <= HASHED_BYTES
+    for stamp in stamps:
+        total.update(_content(*stamp) if is_small else f"{stamp[1:]}".encode())
+    return total.hexdigest()[:16]
+
+
+def _members(value: Any) -> Iterator[Any]:
+    if is_dataclass(value):
+        value = [getattr(value, each.name) for each in fields(value)]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for each in value:
+            yield from _members(each)
+    else:
+        yield value
+
+
+def _stamp(path: Path) -> tuple[Path, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return path, -1, 0
+    return path, status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=100_000)
+def _content(path: Path, size: int, time: int) -> bytes:
+    """Return the digest of a file; `size` and `time` are part of the key under which it is kept."""
+    if size < 0:
+        return b"absent"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def once(
+    path: Path,
+    schema: Schema,
+    made_of: str,
+    compute: Callable[[], pd.DataFrame],
+    copy: Path | None = None,
+) -> pd.DataFrame:
+    """Return the table at `path`; compute and write it first unless it is there.
+
+    Args:
+        path: a CSV file.
+        schema: its columns. A file that does not fit is made anew.
+        made_of: the `digest` of all that the table depends on. A file of another one is made anew.
+        compute: makes the table.
+        copy: where the table is kept too, such as beside the report.
+    """
+    table = None
+    if path.is_file():
+        try:
+            table = schema.read(path)
+        except InputError as error:
+            print(f"made anew: {error}")
+    if table is None or "made" not in table or table["made"].iloc[0].partition("/")[0] != made_of:
+        write_record(path, compute(), made_of)
+        table = schema.read(path)
+    if copy:
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(path, temporary)
+    return table.drop(columns="made")
+
+
+def write_record(path: Path, table: pd.DataFrame, made_of: str = "") -> None:
+    """Write a table with a column ``made``, by which a reader can tell whether rows are lost."""
+    write_csv(path, table.assign(made=f"{made_of}/{len(table)}"))

@@ -1,0 +1,343 @@
+"""Runs by configuration: trained once, found again by name, kept on record beside the report.
+
+A run is named by its settings and by the data sets that are there, with their numbers of objects.
+The name leaves out the code and the content of the data. The content is on record in the run's
+folder instead (``data.json``): other files of the same names and numbers are another run, see
+`run_folder`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from e3sn_lib.config import Profile
+from e3sn_lib.data.pairs import Pair, PairDataset
+from e3sn_lib.data.sources import TrainSets, open_evaluation, open_held_out, open_train_sets
+from e3sn_lib.data.types import Video
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_csv, write_json, write_text
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.model.weights import load_model
+from e3sn_lib.profiles.identity import run_name
+from e3sn_lib.profiles.loading import load_profile
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.training import processes
+from e3sn_lib.training.loop import Trainer
+from e3sn_lib.training.state import CHECKPOINT, FINAL, Watch
+from e3sn_study.checkout import from_checkout
+from e3sn_study.notebooks import as_list
+from e3sn_study.records import Records, without_folders
+from e3sn_study.records.entries import DATA, Files, Record, RunRecord, Summary, files_of, run_folder
+from e3sn_study.records.schema import LOG
+from e3sn_study.records.store import digest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, whether it is finished or not."""
+
+    folder: Path
+    profile: Profile
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def model(self) -> Path:
+        """The file of the trained network."""
+        return self.folder / FINAL
+
+    def log(self) -> pd.DataFrame:
+        """Return losses, rates, fusion weights, speed and memory over time."""
+        return LOG.read(self.folder / "log.csv")
+
+    def stages(self) -> pd.DataFrame:
+        """Return one row per training stage.
+
+        Columns stage, pairs, seconds, pairs_per_second, and peak_memory_mb until its end.
+        """
+        table = self.log().groupby("stage", sort=False)[["pairs", "seconds", "peak_memory_mb"]]
+        ends = table.last()
+        for name in ("pairs", "seconds"):
+            ends[name] = ends[name].diff().fillna(ends[name])
+        ends.insert(2, "pairs_per_second", ends["pairs"] / ends["seconds"])
+        return ends.reset_index()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the training says of itself at its end."""
+        return Summary.read(self.folder / "summary.json").model_dump()
+
+    def is_finished(self) -> bool:
+        """Return whether the network and its files of record are there.
+
+        A file of record that is lost, as by a kill at the end, is made anew from the checkpoint.
+
+        Raises:
+            InputError: one is lost, and so is the checkpoint.
+        """
+        if not self.model.is_file():
+            return False
+        try:
+            Record.read(self.folder / "env.json")
+            return self.log()["pairs"].iloc[-1] == self.summary()["pairs"]
+        except InputError as error:
+            if not (self.folder / CHECKPOINT).is_file():
+                raise
+            print(f"made anew: {error}")
+            return False
+
+    def network(self) -> E3SN:
+        """Return the trained network."""
+        return load_model(self.model)[0]
+
+    def tracker(self, **settings: Any) -> Tracker:
+        """Return a tracker with the network; `settings` replace some of the profile's."""
+        return Tracker(self.network(), replace(self.profile.track, **settings))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A profile with its folders; what the notebooks talk to."""
+
+    profile: str
+    data: str
+    runs: Path
+    report: Path
+    seed: int
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def open(
+        cls,
+        profile: str = "smoke",
+        data: str = "",
+        runs: str | Path = "runs",
+        report: str | Path = "",
+        seed: int = 0,
+        overrides: Iterable[str] | str = (),
+    ) -> Study:
+        """Check the profile and name the folders.
+
+        Relative folders are relative to the working directory; from ``notebooks/``, where a
+        notebook starts, to the repository.
+
+        Args:
+            profile: ``smoke``, ``cpu``, ``paper``, or a YAML file.
+            data: folder of the data sets. Empty: the environment's E3SN_DATA, else the profile's.
+            runs: folder of the training runs.
+            report: folder of results, figures and notebooks. Empty: ``reports/PROFILE``.
+            seed: of the first run of each kind.
+            overrides: ``key=value`` settings for every run.
+
+        Raises:
+            InputError: there is no such profile or setting.
+        """
+        if profile.endswith((".yaml", ".yml")):
+            profile = str(from_checkout(profile))
+        overrides = tuple(as_list(overrides))
+        own = load_profile(profile, overrides=overrides).data.root
+        root = data or os.environ.get("E3SN_DATA", "") or own
+        data = str(from_checkout(Path(root).expanduser())) if root else ""
+        report = from_checkout(report or f"reports/{Path(profile).stem}")
+        study = cls(profile, data, from_checkout(runs), report, seed, overrides)
+        study.load()
+        return study
+
+    def load(
+        self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None
+    ) -> Profile:
+        """Return the settings of one run."""
+        seed = self.seed if seed is None else seed
+        overrides = [*self.overrides, *overrides]
+        return load_profile(self.profile, variant, overrides, seed=seed, data_root=self.data)
+
+    @property
+    def results(self) -> Path:
+        """The folder of the files of record."""
+        return self.report / "results"
+
+    @property
+    def records(self) -> Records:
+        """The files of record as they are now."""
+        return Records(self.results)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a training set or a benchmark is procedural."""
+        data = self.load().data
+        kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
+        return "synthetic" in kinds
+
+    def figure(self, name: str) -> Path:
+        """Return the file of a figure or clip, without suffix; a synthetic one says so."""
+        return self.report / "figures" / f"{name}{'_synthetic' * self.is_synthetic}"
+
+    def train_sets(self) -> TrainSets:
+        """Return the training sets, which are opened once for all runs."""
+        return self._open(self.load())[0]
+
+    def sequences(self, benchmark: str) -> list[Video]:
+        """Return the sequences of a benchmark; raises InputError where it is absent."""
+        return open_evaluation(self.load().data, benchmark)
+
+    def has(self, benchmark: str) -> bool:
+        """Return whether a benchmark is there; if not, print the reason and put it on record."""
+        note = self.results / benchmark / "not_run.txt"
+        try:
+            self.sequences(benchmark)
+        except InputError as error:
+            write_text(note, f"{without_folders(str(error))}\n")
+            print(f"not run: {without_folders(str(error))}")
+            return False
+        note.unlink(missing_ok=True)
+        return True
+
+    def held_out(self) -> list[Video]:
+        """Return the training sequences that choices are made on; without any, print the reason."""
+        try:
+            return open_held_out(self.load().data)
+        except InputError as error:
+            print(f"not run: {without_folders(str(error))}")
+            return []
+
+    def pairs(self, count: int, variant: str = "e3sn") -> list[Pair]:
+        """Return the first training pairs of a run, after augmentation and sampling."""
+        profile = self.load(variant)
+        stage = next(iter(profile.stages.values()))
+        dataset = PairDataset(self.train_sets().opened, profile, stage, count)
+        return [dataset[index] for index in range(count)]
+
+    def run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> Run:
+        """Return the run of these settings and data, whether it is finished, begun or neither."""
+        overrides = tuple(overrides)
+        profile = self.load(variant, overrides, seed)
+        folder = run_folder(self.runs, profile, *self._open(profile))
+        return Run(folder, profile, overrides)
+
+    def train(
+        self,
+        variant: str = "e3sn",
+        overrides: Iterable[str] = (),
+        seed: int | None = None,
+        *,
+        resume: bool = True,
+        watch: Watch | None = None,
+    ) -> Run:
+        """Return the finished run of these settings: reused, resumed or trained.
+
+        Args:
+            variant: of the network.
+            overrides: ``key=value`` settings of this run.
+            seed: None: the study's.
+            resume: False refuses a run that is there already, finished or not.
+            watch: gets the log so far whenever a row is added.
+
+        Raises:
+            InputError: there is such a run and `resume` is false; or see `Trainer.run`.
+        """
+        run = self.run(variant, overrides, seed)
+        sets, files = self._open(run.profile)
+        if not resume and any((run.folder / name).is_file() for name in (CHECKPOINT, FINAL)):
+            remedy = "go on with it (--resume auto), or delete it"
+            raise InputError(f"{run.folder} holds such a run already; {remedy}")
+        if not run.is_finished():
+            for absent in sets.absent:
+                print(f"left out: {without_folders(absent.notice)}")
+            if run.name != (plain := run_name(run.profile, sets)):
+                print(f"{plain} was trained on other files; this is another run, {run.name}")
+            root = Path(run.profile.data.root)
+            trainer = Trainer(run.profile, sets.opened, run.folder, data_root=root)
+            self._bind(run, files)
+            trainer.run(watch=watch)
+        self._bind(run, files)
+        if processes.is_first():
+            self._keep(run, sets)
+        return run
+
+    def compared(self, variant: str) -> list[Run]:
+        """Train the runs of a variant that are compared with others, one per seed.
+
+        Their settings are ``study.comparison`` of the profile.
+        """
+        config = self.load().study
+        seeds = range(self.seed, self.seed + config.seeds)
+        return [self.train(variant, config.comparison, seed) for seed in seeds]
+
+    def set_aside_outdated(self) -> list[str]:
+        """Move outdated records to ``results/earlier`` and return the names of their runs.
+
+        Tables are made of all records that are there. Those of runs that today's settings and
+        data would not give, and scores on other files of a benchmark, must not stand in for new
+        ones.
+        """
+        outdated = []
+        for path in sorted((self.results / "runs").glob("*.json")):
+            try:
+                record = RunRecord.read(path)
+                name = self.run(record.variant, record.overrides, record.seed).name
+            except InputError:  # the record is damaged, or a setting no longer exists
+                name = ""
+            if name != path.stem:
+                outdated.append(path.stem)
+                self._set_aside(f"*/{path.stem}[._]*")
+        for config in self.load().data.evaluation:
+            with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
+                files = digest(self.sequences(config.name))
+                for path in sorted((self.results / config.name).glob("*.csv")):
+                    if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
+                        self._set_aside(f"{config.name}/{path.name}")
+        return outdated
+
+    def _set_aside(self, pattern: str) -> None:
+        for path in list(self.results.glob(pattern)):
+            target = self.results / "earlier" / path.relative_to(self.results)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+    @cached_property
+    def _opened(self) -> dict[object, tuple[TrainSets, Files]]:
+        return {}
+
+    def _open(self, profile: Profile) -> tuple[TrainSets, Files]:
+        """Return the training sets and what their files are; looked at once for all runs."""
+        key = (profile.data.root, profile.data.train, profile.train.weights)
+        if key not in self._opened:
+            sets = open_train_sets(profile.data)
+            self._opened[key] = sets, files_of(profile, sets)
+        return self._opened[key]
+
+    def _bind(self, run: Run, files: Files) -> None:
+        """Write of which data a run is, unless that is on record."""
+        if processes.is_first() and not (run.folder / DATA).is_file():
+            write_json(run.folder / DATA, {"files": files})
+
+    def _keep(self, run: Run, sets: TrainSets) -> None:
+        """Write a run's files of record beside the report."""
+        config = run.profile.train
+        sets_of_record = [
+            {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}
+            for tracks, each in sets.opened
+        ]
+        record = run.summary() | {
+            "title": run.profile.title,
+            "overrides": list(run.overrides),
+            "track": run.profile.to_dict()["track"],
+            "data": sets_of_record,
+            "absent": [without_folders(absent.notice) for absent in sets.absent],
+            "synthetic": self.is_synthetic,
+            "frozen": config.unfreeze_at >= 1 or not config.train_layers,
+            "environment": Record.read(run.folder / "env.json").model_dump(),
+        }
+        write_json(self.results / "runs" / f"{run.name}.json", record)
+        write_csv(self.results / "runs" / f"{run.name}_log.csv", run.log())

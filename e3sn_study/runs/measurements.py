@@ -1,0 +1,196 @@
+"""What a study measures with its runs: each once, kept as a table of record beside the report."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from e3sn_lib.data.sources import open_attributes, open_held_out, open_held_out_tracks
+from e3sn_lib.data.types import Video
+from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import box_xywh
+from e3sn_lib.profiles.identity import training_settings
+from e3sn_lib.profiles.loading import available_variants
+from e3sn_study.bench.sampling_cost import COUNTS, measure_sampling_cost
+from e3sn_study.bench.variant_costs import variant_costs as measure_variant_costs
+from e3sn_study.evaluation.baselines import UNREPEATABLE, boxes_of, opencv_trackers, present
+from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
+from e3sn_study.evaluation.choices import GRID, overrides_of, sweep
+from e3sn_study.evaluation.diagnosis import crop_quality
+from e3sn_study.records import without_folders
+from e3sn_study.records.schema import (
+    CROPS,
+    MODEL,
+    SAMPLING_COST,
+    SCORES_OF_RECORD,
+    SPEED,
+    VARIANT_COSTS,
+    box_methods,
+)
+from e3sn_study.records.store import digest, once, write_record
+from e3sn_study.runs import Run, Study
+
+
+def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
+    """Return the scores per object of a run on a benchmark.
+
+    `extras` are further thresholds and bounds, see `evaluate_tracker`. An evaluation that has them
+    serves without them too.
+    """
+    sequences = study.sequences(benchmark)
+    full, plain = _evaluations(run, benchmark, sequences)
+    folder = full if extras or (full / "scores.csv").is_file() else plain
+    out, made_of = study.results / benchmark, folder.name
+    files, labels = digest(sequences), (run.name, run.profile.seed, run.profile.variant, benchmark)
+
+    @functools.cache
+    def compute() -> list[pd.DataFrame]:
+        tables = evaluate_tracker(run.tracker(), sequences, folder, extras=extras)
+        return [_labelled(table, files, *labels) for table in tables]
+
+    speed = out / f"{run.name}_speed.csv"
+    once(folder / "speed.csv", SPEED, made_of, lambda: compute()[1], speed)
+    scores = out / f"{run.name}.csv"
+    return once(folder / "scores.csv", SCORES_OF_RECORD, made_of, lambda: compute()[0], scores)
+
+
+def masks(study: Study, run: Run, benchmark: str, method: str = MODEL) -> Path:
+    """Return the folder of the PNG masks that `evaluate` wrote with the run's settings."""
+    for folder in _evaluations(run, benchmark, study.sequences(benchmark)):
+        if (folder / "scores.csv").is_file() and (folder / method).is_dir():
+            return folder / method
+    absent = f"run {run.name} has no masks of {benchmark} with these settings yet"
+    raise InputError(f"{absent}; evaluate it first")
+
+
+def _evaluations(run: Run, benchmark: str, sequences: list[Video]) -> list[Path]:
+    """Return the folders of the evaluation with extras and of that without."""
+    made_of = (run.model, run.profile.track, sequences)
+    return [run.folder / f"{benchmark}-{digest(*made_of, extras)}" for extras in (True, False)]
+
+
+def ablate(study: Study, variant: str, changes: Iterable[str]) -> Run | None:
+    """Train and score a short run with changed settings; None if the profile asks for none."""
+    base = study.load().study.ablation
+    if not base:
+        return None
+    run = study.train(variant, [*base, *changes])
+    evaluate(study, run, "davis2016", extras=False)
+    return run
+
+
+def baselines(study: Study, benchmark: str) -> pd.DataFrame:
+    """Return the scores per object of what needs no network of this study.
+
+    What cannot be had here goes on record with what it needs.
+    """
+    sequences = study.sequences(benchmark)
+    trackers, lacking = opencv_trackers(Path(study.data))
+    for name in UNREPEATABLE & {*trackers} if study.is_synthetic else ():
+        del trackers[name]
+        lacking[name] = (
+            "draws at random and cannot be seeded, and synthetic results are to repeat to the last "
+            "digit"
+        )
+    scores = evaluate_baselines(sequences, trackers, study.runs / f"{benchmark}-baselines")
+    table = _labelled(scores, digest(sequences), "", "", "", benchmark)
+    write_record(study.results / benchmark / "baselines.csv", table)
+    rows = [(each, reason) for name, reason in lacking.items() for each in box_methods(name)]
+    for method, reason in rows:
+        print(f"not run: {method}: {reason}")
+    absent = pd.DataFrame(rows, columns=["method", "reason"])
+    write_record(study.results / benchmark / "baselines_not_run.csv", absent)
+    return table
+
+
+def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID) -> pd.DataFrame:
+    """Score settings of inference on the held-out training sequences, see `choices.sweep`.
+
+    Nothing is changed by it: the best settings are printed, to be given to ``--set`` or written
+    into the profile.
+    """
+    held_out = open_held_out(study.load().data)
+    scores = sweep(run.tracker(), held_out, run.folder / "choices", grid)
+    write_record(study.results / "choices" / f"{run.name}.csv", scores)
+    print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
+    return scores
+
+
+def single_crops(study: Study, run: Run, pairs: int = 100) -> pd.DataFrame:
+    """Return `crop_quality` of a run on crops seen in training and on held-out ones."""
+    data = study.load().data
+    sources = [*study.train_sets().opened]
+    sources += open_held_out_tracks(data) if study.held_out() else []
+    made_of = digest(run.model, pairs, [(tracks.name, tracks.tracks) for tracks, _ in sources])
+    return once(
+        run.folder / f"crops-{pairs}.csv",
+        CROPS,
+        made_of,
+        lambda: crop_quality(run.network(), sources, run.profile, pairs),
+        study.results / "crops" / f"{run.name}.csv",
+    )
+
+
+def keep_attributes(study: Study, benchmark: str = "davis2016") -> None:
+    """Keep the attributes of a benchmark's sequences, where the data set's own list is there."""
+    try:
+        found = open_attributes(study.load().data, benchmark)
+    except InputError as error:
+        print(f"not run: {without_folders(str(error))}")
+        return
+    names = [sequence.name for sequence in study.sequences(benchmark)]
+    if unknown := [name for name in names if name not in found]:
+        print(f"without attributes in db_info.yml: {', '.join(unknown)}")
+    rows = [(name, " ".join(found[name])) for name in names if name in found]
+    table = pd.DataFrame(rows, columns=["sequence", "attributes"])
+    write_record(study.results / benchmark / "attributes.csv", table)
+
+
+def sampling_cost(
+    study: Study, counts: Iterable[int] = COUNTS, variant: str = "e3sn-s"
+) -> pd.DataFrame:
+    """Return memory and time of a training step by samples per image."""
+    profile, counts = study.load(variant), list(counts)
+    made_of = digest(profile.model, profile.loss, profile.train.precision, counts)
+    return once(
+        study.runs / f"sampling_cost-{made_of}.csv",
+        SAMPLING_COST,
+        made_of,
+        lambda: measure_sampling_cost(profile, counts),
+        study.results / "sampling_cost.csv",
+    )
+
+
+def variant_costs(study: Study, frames: int = 25) -> pd.DataFrame:
+    """Return what training and tracking cost each variant; the variants take turns."""
+    profiles = {variant: study.load(variant) for variant in available_variants()}
+    settings = [training_settings(profile) for profile in profiles.values()]
+    video = study.sequences("davis2016")[0]
+    made_of = digest(settings, frames, video)
+
+    def compute() -> pd.DataFrame:
+        trackers = {variant: study.compared(variant)[0].tracker() for variant in profiles}
+        box = next(iter(present(boxes_of(video.mask(0), video.object_ids())).values()))
+        shown = (video.frame(index) for index in range(min(frames, len(video))))
+        sources = study.train_sets().opened
+        return measure_variant_costs(profiles, sources, trackers, shown, box_xywh(box))
+
+    path = study.runs / f"variant_costs-{made_of}.csv"
+    return once(path, VARIANT_COSTS, made_of, compute, study.results / "variant_costs.csv")
+
+
+def _labelled(
+    table: pd.DataFrame, files: str, run: str, seed: int | str, variant: str, benchmark: str
+) -> pd.DataFrame:
+    """Return a table that says what it is about; a baseline belongs to no run.
+
+    Args:
+        table: to be labelled.
+        files: the `digest` of the benchmark's sequences.
+        run, seed, variant, benchmark: the other labels.
+    """
+    labels = {"benchmark": benchmark, "variant": variant, "seed": seed, "run": run}
+    return pd.concat([pd.DataFrame(labels, index=table.index), table.assign(data=files)], axis=1)
