@@ -65,6 +65,6 @@ $(READY): pyproject.toml
 	  echo 'Installing into .venv, once: several GB with the CUDA build of PyTorch, 5 to 15 minutes.' \
 	    'Without a GPU the CPU build is far smaller; the README says how to install it first.'; \
 	fi
-	@set -o pipefail; $(PY) -m pip install --disable-pip-version-check -e '.[lab,dev]' \
+	@set -o pipefail; $(PY) -m pip install --disable-pip-version-check -e '.[study,lab,dev]' \
 	  | { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@

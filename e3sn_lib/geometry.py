@@ -2,16 +2,17 @@
 
 Anchors and box offsets (SiamRPN's parametrisation; sizes as in SiamMask's public code).
 
-All boxes are continuous: a pixel with index i covers [i, i + 1), so index i of SiamMask's code is i + 0.5 here.
-A flat anchor index is ``anchor * cells**2 + row * cells + column`` everywhere.
+All boxes are continuous: a pixel with index i covers [i, i + 1), so index i of SiamMask's code is i
++ 0.5 here. A flat anchor index is ``anchor * cells**2 + row * cells + column`` everywhere.
 
 SiamFC's context crop: one affine map for image, mask and box; pasting back is its inverse.
 
-Frame and crop coordinates are continuous (pixel i covers [i, i + 1)). A crop of a frame is a square whose side depends on the
-object's size, padded where it leaves the frame and resized to a fixed number of pixels.
+Frame and crop coordinates are continuous (pixel i covers [i, i + 1)). A crop of a frame is a square
+whose side depends on the object's size, padded where it leaves the frame and resized to a fixed
+number of pixels.
 
-`SiamMaskCrop` is the same square as SiamMask's public code rounds it. Its checkpoints are evaluated with that; it shifts a pasted
-mask by up to a pixel against the image.
+`SiamMaskCrop` is the same square as SiamMask's public code rounds it. Its checkpoints are evaluated
+with that; it shifts a pasted mask by up to a pixel against the image.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ TEMPLATE_SIZE = 127
 CELLS = 25
 """Rows and columns of the correlation map of a 255 px search crop."""
 WINDOW_MARGIN = 32
-"""How far, in pixels, the first candidate window of a 255 px search crop reaches beyond the crop (SiamMask)."""
+"""How far, in pixels, the first candidate window of a 255 px search crop reaches beyond the crop
+(SiamMask)."""
 ANCHOR_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 ANCHOR_SCALE = 8
 
@@ -51,7 +53,8 @@ def anchor_sizes() -> NDArray[np.float64]:
 def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
     """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`.
 
-    `centre` is 127.5, the middle of a 255 px crop, for training, and 0 for tracking, relative to the crop's middle.
+    `centre` is 127.5, the middle of a 255 px crop, for training, and 0 for tracking, relative to
+    the crop's middle.
     """
     offsets = centre + STRIDE * (np.arange(cells) - (cells - 1) / 2)
     sizes = anchor_sizes()
@@ -83,8 +86,11 @@ def window_corner(cell: Any, margin: int, stride: int = 1) -> Any:
     return (STRIDE * cell - margin) // stride
 
 
-def encode_boxes(boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy, w, h."""
+def encode_boxes(
+    boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy,
+    w, h."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
     return np.concatenate([centre, np.log(boxes_cxcywh[..., 2:] / anchors[..., 2:])], axis=-1)
 
@@ -114,7 +120,8 @@ Point = tuple[float, float]
 
 
 def context_side(width: float, height: float) -> float:
-    """Side in frame pixels of the square around an object that becomes the 127 px template (SiamFC: half the size as context)."""
+    """Side in frame pixels of the square around an object that becomes the 127 px template (SiamFC:
+    half the size as context)."""
     return float(context_sides(np.array([width, height])))
 
 
@@ -134,8 +141,11 @@ class ContextCrop(Protocol):
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
         """The square's pixels, (size, size, 3); beyond the frame (H, W, 3) the colour `fill`."""
 
-    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
-        """(2, 3) from pixel indices of a window, whose corner is given in crop coordinates, to pixel indices of the frame."""
+    def window_to_frame(
+        self, window_crop_xy: Point, frame_hw: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        """(2, 3) from pixel indices of a window, whose corner is given in crop coordinates, to
+        pixel indices of the frame."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,9 @@ class Crop:
     @classmethod
     def square(cls, centre_frame_xy: Point, side: float, size: int) -> Crop:
         """The square of `side` frame pixels around a point, resized to `size` pixels."""
-        return cls.similarity(centre_frame_xy, (size / 2, size / 2), (size / side, size / side), size)
+        return cls.similarity(
+            centre_frame_xy, (size / 2, size / 2), (size / side, size / side), size
+        )
 
     @classmethod
     def similarity(
@@ -162,7 +174,8 @@ class Crop:
         degrees: float = 0.0,
         flip: bool = False,
     ) -> Crop:
-        """Map a frame point to a crop point, scaling x and y apart, after a rotation and a left-right flip about that point."""
+        """Map a frame point to a crop point, scaling x and y apart, after a rotation and a
+        left-right flip about that point."""
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         turn = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
         linear = np.diag(scale_xy) @ turn
@@ -170,20 +183,29 @@ class Crop:
         return cls(np.hstack([linear, offset[:, None]]), size)
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Crop a frame (H, W, 3), bilinearly; outside the frame the colour `fill` (SiamFC: the frame's mean)."""
+        """Crop a frame (H, W, 3), bilinearly; outside the frame the colour `fill` (SiamFC: the
+        frame's mean)."""
         return self._warp(frame, cv2.INTER_LINEAR, fill)
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Crop a mask (H, W) bool: interpolated, then cut at one half, so that its edge is where the image's edge is."""
+        """Crop a mask (H, W) bool: interpolated, then cut at one half, so that its edge is where
+        the image's edge is."""
         return self._warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, 0) > 127
 
     def _warp(self, array: NDArray[np.uint8], interpolation: int, fill: Any) -> NDArray[np.uint8]:
         matrix = to_pixel_indices(self.matrix)
         return cv2.warpAffine(  # type: ignore[return-value]
-            array, matrix, (self.size, self.size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+            array,
+            matrix,
+            (self.size, self.size),
+            flags=interpolation,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=fill,
         )
 
-    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+    def window_to_frame(
+        self, window_crop_xy: Point, frame_hw: tuple[int, int]
+    ) -> NDArray[np.float64]:
         """The inverse of the crop; see `ContextCrop`."""
         to_window = self.matrix.copy()
         to_window[:, 2] -= window_crop_xy
@@ -194,16 +216,21 @@ class Crop:
         return _map_box(self.matrix, box_frame_xyxy)
 
     def mask_box(self, mask: NDArray[np.bool_]) -> Box | None:
-        """Return the bounding rectangle, in crop coordinates, of a frame mask (H, W); None if the mask is empty.
+        """Return the bounding rectangle, in crop coordinates, of a frame mask (H, W); None if the
+        mask is empty.
 
-        The rectangle is exact for any rotation, and it may reach beyond the crop: the whole object counts.
+        The rectangle is exact for any rotation, and it may reach beyond the crop: the whole object
+            counts.
         """
         rows = np.flatnonzero(mask.any(axis=1))
         if rows.size == 0:
             return None
         left = mask[rows].argmax(axis=1)
         right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
-        x, y = np.tile(np.concatenate([left, right]), 2), np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)])
+        x, y = (
+            np.tile(np.concatenate([left, right]), 2),
+            np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)]),
+        )
         corners = self.matrix @ np.stack([x, y, np.ones_like(x)])
         (x1, y1), (x2, y2) = corners.min(axis=1), corners.max(axis=1)
         return float(x1), float(y1), float(x2), float(y2)
@@ -211,7 +238,8 @@ class Crop:
 
 @dataclass(frozen=True)
 class SiamMaskCrop:
-    """A square as in SiamMask's public code: whole pixels out of the frame, pasted back as if nothing had been rounded."""
+    """A square as in SiamMask's public code: whole pixels out of the frame, pasted back as if
+    nothing had been rounded."""
 
     centre_frame_xy: Point
     side: float
@@ -219,7 +247,8 @@ class SiamMaskCrop:
     outside: ClassVar[float] = -1.0
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Whole columns and rows around the centre (halves round to even), resized; `fill` is cut to integers."""
+        """Whole columns and rows around the centre (halves round to even), resized; `fill` is cut
+        to integers."""
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
         cut = cv2.warpAffine(
@@ -232,8 +261,11 @@ class SiamMaskCrop:
         )
         return cv2.resize(cut, (self.size, self.size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
-    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
-        """Window pixels over the unrounded square, in a frame that is one pixel smaller; see `ContextCrop`."""
+    def window_to_frame(
+        self, window_crop_xy: Point, frame_hw: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        """Window pixels over the unrounded square, in a frame that is one pixel smaller; see
+        `ContextCrop`."""
         side = round(self.side)
         unit = side / self.size
         corner = np.array(self.centre_frame_xy) - side / 2 + unit * np.array(window_crop_xy)
@@ -242,7 +274,10 @@ class SiamMaskCrop:
         return np.hstack([np.diag(shrink * unit), (shrink * corner)[:, None]])
 
 
-CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {"exact": Crop.square, "siammask": SiamMaskCrop}
+CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {
+    "exact": Crop.square,
+    "siammask": SiamMaskCrop,
+}
 """For each ``track.crop``: from centre and side in frame pixels, and the crop's pixels."""
 
 
@@ -262,7 +297,12 @@ class Patch(NamedTuple):
     columns: slice
 
 
-def paste_patch(soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]) -> Patch:
+def paste_patch(
+    soft_mask: NDArray[np.float32],
+    window_crop_xy: Point,
+    crop: ContextCrop,
+    frame_hw: tuple[int, int],
+) -> Patch:
     """Bring a window's soft mask back to the frame, bilinearly, only where the window reaches.
 
     Args:
@@ -275,21 +315,35 @@ def paste_patch(soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: Con
         The part of the frame with the window; it is empty if the window lies outside the frame.
     """
     matrix = crop.window_to_frame(window_crop_xy, frame_hw)
-    ends = (-1.0, float(len(soft_mask)))  # one pixel further, bilinear values are those of the outside
+    ends = (
+        -1.0,
+        float(len(soft_mask)),
+    )  # one pixel further, bilinear values are those of the outside
     left, top, right, bottom = _map_box(matrix, (ends[0], ends[0], ends[1], ends[1]))
     rows, columns = _whole_pixels(top, bottom, frame_hw[0]), _whole_pixels(left, right, frame_hw[1])
     size = (columns.stop - columns.start, rows.stop - rows.start)
     if min(size) == 0:
         return Patch(np.zeros(size[::-1], np.float32), rows, columns)
     matrix[:, 2] -= (columns.start, rows.start)
-    soft = cv2.warpAffine(soft_mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=crop.outside)
+    soft = cv2.warpAffine(
+        soft_mask,
+        matrix,
+        size,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=crop.outside,
+    )
     return Patch(soft, rows, columns)  # type: ignore[arg-type]
 
 
 def paste_mask(
-    soft_mask: NDArray[np.float32], window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
+    soft_mask: NDArray[np.float32],
+    window_crop_xy: Point,
+    crop: ContextCrop,
+    frame_hw: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Return `paste_patch` in a whole frame: (H, W) float32, `crop.outside` where the window does not reach."""
+    """Return `paste_patch` in a whole frame: (H, W) float32, `crop.outside` where the window does
+    not reach."""
     patch = paste_patch(soft_mask, window_crop_xy, crop, frame_hw)
     pasted = np.full(frame_hw, crop.outside, np.float32)
     pasted[patch.rows, patch.columns] = patch.soft

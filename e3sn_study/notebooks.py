@@ -1,4 +1,4 @@
-"""Notebooks in batch: parameters checked before, completion checked after, records and readable copies kept."""
+"""Run notebooks with papermill, keep what they record, and make pages of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ import logging
 import math
 import os
 import re
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, atomic_path, write_json, write_text
 from e3sn_lib.training.provenance import environment
+
+PAGE = """{% extends 'index.html.j2' %}
+{% block html_head_js %}{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+"""
+"""nbconvert's page without the scripts that a browser would fetch."""
 
 
 @dataclass(frozen=True)
@@ -37,46 +43,70 @@ class NotebookRun:
     """``passed``, ``failed``, or ``not run`` because an earlier one failed."""
     seconds: float
     error: str = ""
-    """One line: the cell and what went wrong in it."""
+    """One line: the cell, and what went wrong in it."""
 
 
 def check_parameters(source: Path, parameters: Mapping[str, Any]) -> None:
-    """Papermill lets a mistyped parameter pass, and misses some declared ones; this does neither.
+    """Refuse parameters that a notebook does not declare; papermill would let a typing error pass.
 
     Raises:
-        InputError: `source` is no notebook, or its ``parameters`` cell does not declare one of the names.
+        InputError: `source` is no notebook, or its ``parameters`` cell lacks one of the names.
     """
     known = _declared(source)
     for name in parameters:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}" if known else "it declares none"
+            hint = f"there are {', '.join(known)}" if known else "it declares none"
+            if close:
+                hint = f"did you mean '{close[0]}'?"
             raise InputError(f"notebook {source.name} has no parameter '{name}'; {hint}")
 
 
-def run_notebook(
-    source: Path, out: Path, parameters: Mapping[str, Any], timeout: float | None = None, cwd: Path | None = None
-) -> NotebookRun:
-    """Execute `source` with this interpreter and write the executed copy, also of a failed notebook, to `out`.
-
-    Args:
-        source: the notebook; it stays as it is.
-        out: where the executed copy goes.
-        parameters: by name; paths become text.
-        timeout: seconds for each cell.
-        cwd: where it runs; its own folder, as in JupyterLab, unless given.
+def as_list(parameter: Iterable[Any] | str) -> list[Any]:
+    """Return a parameter that is a list; papermill's ``-p`` passes it as text.
 
     Raises:
-        InputError: see `check_parameters`. A notebook that fails is no error here but a result.
+        InputError: the text is no list.
+    """
+    try:
+        values = yaml.safe_load(parameter) if isinstance(parameter, str) else list(parameter)
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, list):
+        raise InputError(f"'{parameter}' is no list; write one like [1, 2]")
+    return values
+
+
+def run_notebook(
+    source: Path,
+    out: Path,
+    parameters: Mapping[str, Any],
+    timeout: float | None = None,
+    cwd: Path | None = None,
+) -> NotebookRun:
+    """Execute a notebook with this Python; write the executed copy, also if a cell fails.
+
+    Args:
+        source: the notebook; it is not changed.
+        out: the file of the executed copy.
+        parameters: by name; paths become text.
+        timeout: seconds for each cell.
+        cwd: the working directory; None: the notebook's own folder, as in JupyterLab.
+
+    Raises:
+        InputError: see `check_parameters`. A notebook that fails is a result, not an error.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     check_parameters(source, parameters)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # whatever it warns of is refused above or reported below
+    # What papermill warns of is refused above or reported below.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    # The kernel "python3" of this Python goes before those that the user has registered.
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     source, out = source.resolve(), out.resolve()
     began, reason = time.perf_counter(), ""
-    with atomic_path(out) as running, _this_interpreter():
+    with atomic_path(out) as running:
         try:
             papermill.execute_notebook(
                 source,
@@ -97,28 +127,35 @@ def run_notebook(
         executed["metadata"]["papermill"].update(input_path=source.name, output_path=out.name)
         running.write_text(json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     seconds = round(time.perf_counter() - began, 1)
-    where = _stopped_in(executed, failed=bool(reason))
-    if not where:
+    if not (where := _stopped_in(executed, failed=bool(reason))):
         return NotebookRun(source.stem, "passed", seconds)
-    return NotebookRun(source.stem, "failed", seconds, shorten(f"{where}: {reason or 'it called sys.exit'}", 300))
+    reason = f"{where}: {reason or 'it called sys.exit'}"
+    return NotebookRun(source.stem, "failed", seconds, shorten(reason, 300))
 
 
 def run_all(
-    sources: Sequence[Path], report: Path, parameters: Mapping[str, Any], timeout: float | None = None, cwd: Path | None = None
+    sources: Sequence[Path],
+    report: Path,
+    parameters: Mapping[str, Any],
+    timeout: float | None = None,
+    cwd: Path | None = None,
 ) -> list[NotebookRun]:
-    """Run notebooks in order until one fails; print how each ended and keep it in ``results/manifest.json``.
+    """Run notebooks in order until one fails, and print how each ended.
 
-    Executed copies go to ``notebooks/`` below `report`; every notebook gets all `parameters`. Other arguments as in `run_notebook`.
+    The folder `report` gets the executed copies in ``notebooks/`` and the list of the runs in
+    ``results/manifest.json``. Every notebook gets all `parameters`. For the other arguments see
+    `run_notebook`.
 
     Raises:
-        InputError: before anything runs, if there is nothing to run or a notebook lacks one of the parameters.
+        InputError: there are no notebooks, or one lacks a parameter. Then nothing has run yet.
     """
     if not sources:
         raise InputError("there are no notebooks to run")
     for source in sources:
         check_parameters(source, parameters)
-    # Folders belong to the machine, not to the record.
-    kept = {key: value for key, value in _plain(parameters).items() if not Path(str(value)).is_absolute()}
+    # Absolute folders belong to the machine, not to the record.
+    plain = _plain(parameters)
+    kept = {key: value for key, value in plain.items() if not Path(str(value)).is_absolute()}
     manifest = {"environment": environment(), "parameters": kept}
     runs = [NotebookRun(source.stem, "not run", 0.0) for source in sources]
     width = max(len(run.name) for run in runs)
@@ -126,17 +163,22 @@ def run_all(
     for i, source in enumerate(sources):
         print(f"{source.stem:<{width}}  ", end="", flush=True)
         if all(run.status == "passed" for run in runs[:i]):
-            runs[i] = run_notebook(source, report / "notebooks" / source.name, parameters, timeout, cwd)
-        print(f"{runs[i].status:<7}  {runs[i].seconds:7.1f}", *([f"\n  {runs[i].error}"] if runs[i].error else []), flush=True)
-        write_json(report / "results" / "manifest.json", {**manifest, "notebooks": [asdict(run) for run in runs]})
+            out = report / "notebooks" / source.name
+            runs[i] = run_notebook(source, out, parameters, timeout, cwd)
+        error = f"\n  {runs[i].error}" if runs[i].error else ""
+        print(f"{runs[i].status:<7}  {runs[i].seconds:7.1f}{error}", flush=True)
+        content = {**manifest, "notebooks": [asdict(run) for run in runs]}
+        write_json(report / "results" / "manifest.json", content)
     return runs
 
 
 def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataFrame:
-    """Keep what a notebook found in ``results/<name>.json`` below `report`; numbers that are not finite become null.
+    """Write what a notebook found to ``results/<name>.json`` below `report`.
+
+    Numbers that are not finite become null.
 
     Returns:
-        The values as a table, for the notebook to show; groups of values are rows of their own.
+        The values as a table to show. A value within a group has a row of its own.
 
     Raises:
         TypeError: a value is neither a number, text, list, dict, array nor path.
@@ -145,27 +187,25 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
     write_json(Path(report) / "results" / f"{name}.json", content)
     rows: dict[str, Any] = {}
     for key, value in content.items():
-        rows |= {f"{key}, {part}": each for part, each in value.items()} if isinstance(value, dict) else {key: value}
+        group = value.items() if isinstance(value, dict) else ()
+        rows |= {f"{key}, {part}": each for part, each in group} or {key: value}
     return pd.DataFrame({"value": pd.Series(rows, dtype=object)})
 
 
 def to_html(executed: Path, out: Path) -> None:
-    """Write an executed notebook as one HTML file that opens without a network: images embedded, no scripts from elsewhere.
+    """Write an executed notebook as one HTML file that opens without a network.
 
-    Without MathJax, equations show as they were typed.
+    Images are embedded and scripts are left out. Equations show as they were typed.
 
     Raises:
-        InputError: an output or a text cell would load something from elsewhere, or the notebook cannot be read.
+        InputError: the notebook cannot be read.
     """
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(embed_images=True, raw_template=_OFFLINE_TEMPLATE)  # type: ignore[no-untyped-call]
+    exporter = HTMLExporter(embed_images=True, raw_template=PAGE)  # type: ignore[no-untyped-call]
     _read(executed)
     html, _ = exporter.from_filename(str(executed))
-    html = re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html)
-    if loads := remote_loads(html):
-        raise InputError(f"notebook {executed.name} would load {loads[0]} when it is read; embed it instead")
-    write_text(out, html)
+    write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))
 
 
 def _webp_address(png: re.Match[str]) -> str:
@@ -173,79 +213,19 @@ def _webp_address(png: re.Match[str]) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
-def remote_loads(html: str) -> list[str]:
-    """Addresses a browser would fetch when it opens `html`; links that a reader may follow are not among them."""
-    finder = _RemoteLoads()
-    finder.feed(html)
-    finder.close()
-    return finder.found
-
-
-_OFFLINE_TEMPLATE = """{% extends 'index.html.j2' %}
-{% block html_head_js %}{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-"""
-_ADDRESS = r"(?:https?:)?//[^\s\"'()<>]+"
-
-
-class _RemoteLoads(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.inside = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.inside = tag
-        for key, value in attrs:
-            if key in ("src", "poster", "data") or (key in ("href", "xlink:href") and tag not in ("a", "area")):
-                self.found += re.findall(rf"^\s*({_ADDRESS})", value or "")
-            elif key == "srcset":
-                self.found += re.findall(rf"(?:^|,\s)\s*({_ADDRESS})", value or "")
-            elif key == "style":
-                self._style(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.inside == "style":
-            self._style(data)
-        elif self.inside == "script":
-            self.found += re.findall(r"https?://[^\s\"'()<>]+", data)
-
-    def _style(self, css: str) -> None:
-        self.found += re.findall(rf"(?:url\(\s*|@import\s+)[\"']?({_ADDRESS})", css)
-
-
-@contextmanager
-def _this_interpreter() -> Iterator[None]:
-    """Let the kernel "python3" be the Python that runs this, whatever kernels are registered on the machine."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    before = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        write_kernel_spec(str(Path(folder) / "kernels" / "python3"), extra_arguments=["--log-level=CRITICAL"])
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
-        try:
-            yield
-        finally:
-            del os.environ["JUPYTER_PATH"]
-            if before is not None:
-                os.environ["JUPYTER_PATH"] = before
-
-
 def _stopped_in(executed: Mapping[str, Any], failed: bool) -> str:
-    """Name the cell an executed notebook stopped in, or return "".
+    """Name the cell in which an executed notebook stopped, or return "" if it did not.
 
-    Papermill calls a notebook whose cell calls ``sys.exit`` a success, and marks cells that a dead kernel never reached completed.
+    Papermill's own marks are not enough. It calls a notebook a success if a cell calls
+    ``sys.exit``, and it marks cells as completed that a dead kernel never reached.
     """
-    cells = [cell for cell in executed["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    code = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in code if "".join(cell["source"]).strip()]
     states = [cell["metadata"].get("papermill", {}) for cell in cells]
     reached = [i for i, state in enumerate(states) if state.get("start_time")]
-    completed = len(reached) == len(cells) and all(state["status"] == "completed" for state in states)
-    if completed and not failed and not executed["metadata"]["papermill"].get("exception"):
+    failed = failed or bool(executed["metadata"]["papermill"].get("exception"))
+    completed = all(state.get("status") == "completed" for state in states)
+    if len(reached) == len(cells) and completed and not failed:
         return ""
     if not reached:
         return "before the first cell"
@@ -254,14 +234,17 @@ def _stopped_in(executed: Mapping[str, Any], failed: bool) -> str:
 
 
 def _declared(source: Path) -> list[str]:
-    """Names that the cell tagged ``parameters`` assigns."""
+    """Return the names that the cell with the tag ``parameters`` assigns."""
     for cell in _read(source)["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
             try:
                 tree = ast.parse("".join(cell["source"]))
             except SyntaxError as error:
-                raise InputError(f"notebook {source.name}: its parameters cell is not valid Python: {error}") from error
-            return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+                raise InputError(
+                    f"notebook {source.name}: its parameters cell is not valid Python: {error}"
+                ) from error
+            names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+            return [node.id for node in names if isinstance(node.ctx, ast.Store)]
     return []
 
 
@@ -270,9 +253,13 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read notebook {path}: {shorten(str(error), 200)}") from error
-    if not (isinstance(content, dict) and content.get("nbformat") == 4 and isinstance(content.get("cells"), list)):
-        raise InputError(f"cannot read notebook {path}: it is not in Jupyter's format 4; open and save it in JupyterLab")
-    return content
+    known = isinstance(content, dict) and content.get("nbformat") == 4
+    if not known or not isinstance(content.get("cells"), list):
+        raise InputError(
+            f"cannot read notebook {path}: it is not in Jupyter's format 4; open and save it in "
+            "JupyterLab"
+        )
+    return dict(content)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,4 +272,6 @@ def _as_json(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{value!r} is a {type(value).__name__}; give numbers, text, lists, dicts, arrays or paths")
+    raise TypeError(
+        f"{value!r} is a {type(value).__name__}; give numbers, text, lists, dicts, arrays or paths"
+    )

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from e3sn_lib.data.reading import read_json
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import LARGEST_SIZE, file_names
+from e3sn_lib.geometry import Box
 
 LONGEST_POLYGON = 1e6
 """Pixels around a polygon; pycocotools keeps five points for each."""
@@ -167,7 +169,9 @@ def _usable(annotation: dict[str, Any], entries: dict[Any, Any], key: Any) -> _I
     raise _LeftOutError(*image.args)
 
 
-def _alike(objects: list[dict[str, Any]], entries: dict[Any, Any]) -> dict[tuple[Any, int], list[tuple[Any, list[float]]]]:
+def _alike(
+    objects: list[dict[str, Any]], entries: dict[Any, Any]
+) -> dict[tuple[Any, int], list[tuple[Any, Box]]]:
     """Return id and box of the objects, also small ones, by image and category."""
     alike = defaultdict(list)
     for annotation in objects:
@@ -182,10 +186,10 @@ def _alike(objects: list[dict[str, Any]], entries: dict[Any, Any]) -> dict[tuple
 
 def _record(annotation: dict[str, Any], image: _Image, min_area: float) -> Any:
     """Return what is kept of one annotation."""
-    if _numbers(annotation["area"]) < min_area:
+    if _number(annotation["area"]) < min_area:
         raise _LeftOutError(f"smaller than {min_area:g} px")
     box, name = _box(annotation, image), annotation["id"]
-    counts = _counts(annotation.get("segmentation"), image.height, image.width)
+    counts = _counts(annotation.get("segmentation"), image)
     return image.name, name, image.height, image.width, counts.decode("ascii"), box
 
 
@@ -197,49 +201,55 @@ def _track(images: Path, record: Any) -> Track:
     return Track(f"{frame.image.stem}/{annotation}", (frame,))
 
 
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise ValueError(f"{str(value)[:40]!r} is no finite number")
+    return float(value)
+
+
 def _category(annotation: dict[str, Any]) -> int:
-    return int(_numbers(annotation["category_id"]))
+    return int(_number(annotation["category_id"]))
 
 
-def _box(annotation: dict[str, Any], image: _Image) -> list[float]:
+def _check_near(x1: float, y1: float, x2: float, y2: float, image: _Image) -> None:
+    """Refuse what is further outside its image than the image is large."""
+    width, height = image.width, image.height
+    if min(x1 + width, y1 + height) < 0 or x2 > 2 * width or y2 > 2 * height:
+        raise _LeftOutError("far outside the image", f"in {width}x{height}")
+
+
+def _box(annotation: dict[str, Any], image: _Image) -> Box:
     """Return the corners of an annotation's box, x1, y1, x2, y2 in pixels of the image."""
-    x, y, width, height = _numbers(annotation["bbox"])
+    x, y, width, height = map(_number, annotation["bbox"])
     if min(width, height) <= 0:
         raise _LeftOutError("box without area")
-    corners = _corners([x, y, x + width, y + height], image.height, image.width)
-    return [float(value) for value in corners.ravel()]
+    _check_near(x, y, x + width, y + height, image)
+    return x, y, x + width, y + height
 
 
-def _numbers(values: Any) -> NDArray[np.float64]:
-    numbers = np.array(values)
-    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-        raise ValueError(f"{str(values)[:60]} are no finite numbers")
-    return numbers.astype(np.float64)
-
-
-def _corners(values: Any, height: int, width: int) -> NDArray[np.float64]:
-    """Return x and y of corners (n, 2); none may be further outside than the image is large."""
-    corners, size = _numbers(values).reshape(-1, 2), (width, height)
-    if not ((corners >= np.negative(size)) & (corners <= np.multiply(2, size))).all():
-        raise _LeftOutError("far outside the image", f"in {width}x{height}")
-    return corners
-
-
-def _counts(segmentation: Any, height: int, width: int) -> bytes:
+def _counts(segmentation: Any, image: _Image) -> bytes:
     """Return polygons or run lengths in COCO's compressed form."""
     if not segmentation:
         raise _LeftOutError("without segmentation", "")
     if isinstance(segmentation, dict):
-        return _checked_runs(segmentation, height, width)
-    polygons = [_corners(each, height, width) for each in segmentation if len(each) >= 6]
+        return _checked_runs(segmentation, image.height, image.width)
+    polygons = [_polygon(each, image) for each in segmentation if len(each) >= 6]
     if not polygons:
         raise _LeftOutError("polygon of less than three points")
-    around = max(np.abs(each - np.roll(each, 1, axis=0)).sum() for each in polygons)
-    if around > LONGEST_POLYGON:
-        raise ValueError(f"a polygon is {around:,.0f} pixels around")
-    lists = [polygon.ravel().tolist() for polygon in polygons]
-    counts: bytes = run_lengths.merge(run_lengths.frPyObjects(lists, height, width))["counts"]
+    runs = run_lengths.frPyObjects(polygons, image.height, image.width)
+    counts: bytes = run_lengths.merge(runs)["counts"]
     return counts
+
+
+def _polygon(values: Any, image: _Image) -> list[float]:
+    """Return the corners of a polygon, x and y in turn."""
+    polygon = [_number(value) for value in values]
+    xs, ys = polygon[::2], polygon[1::2]
+    _check_near(min(xs), min(ys), max(xs), max(ys), image)
+    around = sum(abs(a - b) for a, b in zip(polygon, polygon[2:] + polygon[:2], strict=True))
+    if len(xs) > len(ys) or around > LONGEST_POLYGON:
+        raise ValueError(f"a polygon of {len(polygon)} numbers, {around:,.0f} pixels around")
+    return polygon
 
 
 def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> bytes:
@@ -250,7 +260,11 @@ def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> byte
         both = f"of {theirs} in {width}x{height}"
         raise _LeftOutError("with run lengths of another size than the image", both)
     compress = run_lengths.frPyObjects
-    text: bytes = counts.encode("ascii") if isinstance(counts, str) else compress(segmentation, height, width)["counts"]
+    text: bytes = (
+        counts.encode("ascii")
+        if isinstance(counts, str)
+        else compress(segmentation, height, width)["counts"]
+    )
     lengths = _decompressed(text)
     if min(lengths, default=0) < 0 or sum(lengths) != height * width:
         wrong = f"of {sum(lengths):,} pixels in {width}x{height}"

@@ -106,7 +106,9 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        tensors = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        tensors = {
+            name: function(value) for name, value in values.items() if isinstance(value, Tensor)
+        }
         return type(self)(**values | tensors | {"cells": Cells(*map(function, self.cells))})
 
 
@@ -210,7 +212,9 @@ class PairDataset(Dataset[Pair]):
             if pair is not None:
                 return replace(pair, problems=tuple(problems), redrawn=attempt - len(problems))
         names = ", ".join(tracks.name for tracks, _ in self.sources)
-        reason = "; the last reason: " + problems[-1] if problems else " (objects absent or too small)"
+        reason = (
+            "; the last reason: " + problems[-1] if problems else " (objects absent or too small)"
+        )
         raise InputError(f"no usable training pair in {ATTEMPTS} draws from {names}{reason}")
 
     def _draw(self, rng: Generator) -> Pair | None:
@@ -227,7 +231,11 @@ class PairDataset(Dataset[Pair]):
             return None
 
         # choose the frame of the search crop
-        alike = bool(negative and self.augment.negative_alike > 0 and rng.random() < self.augment.negative_alike)
+        alike = bool(
+            negative
+            and self.augment.negative_alike > 0
+            and rng.random() < self.augment.negative_alike
+        )
         other = track
         if negative:
             other = self._track(self._draw_alike(place, rng) if alike else self._draw_place(rng))
@@ -250,14 +258,18 @@ class PairDataset(Dataset[Pair]):
             search = self._with_other_surroundings(search, still, place, rng)
 
         # change the colours
-        images = [augment.change_colour(view.image, self.augment, rng) for view in (template, search)]
+        images = [
+            augment.change_colour(view.image, self.augment, rng) for view in (template, search)
+        ]
         if grey:
             images = [augment.to_grey(image) for image in images]
         if rng.random() < self.augment.blur:
             images[1] = augment.motion_blur(images[1], rng)
         return self._targets(images[0], images[1], search, negative, alike, track.name, rng)
 
-    def _with_other_surroundings(self, search: _View, still: bool, place: Place, rng: Generator) -> _View:
+    def _with_other_surroundings(
+        self, search: _View, still: bool, place: Place, rng: Generator
+    ) -> _View:
         """Change what is around the target: another background for a still, or a second object."""
         if search.mask is None:
             return search
@@ -284,7 +296,9 @@ class PairDataset(Dataset[Pair]):
         if negative:
             targets = negative_pair_targets(config, rng, cells, iou if alike else None)
         else:
-            targets = anchor_targets(iou, search.box_crop_xyxy, config, rng, size / 2, search.alike_crop_xyxy)
+            targets = anchor_targets(
+                iou, search.box_crop_xyxy, config, rng, size / 2, search.alike_crop_xyxy
+            )
         matrix = distribution_matrix(iou, config.high, config.low)
         has_mask = search.mask is not None and not negative
         samples = draw_samples(matrix, targets.labels, has_mask, config, rng)
@@ -333,14 +347,20 @@ class PairDataset(Dataset[Pair]):
         degrees: float = 0.0,
     ) -> _View | None:
         """Cut a random template or search crop; None if a rotated mask has left the crop."""
-        size, shift = TEMPLATE_SIZE, self.augment.template_shift
-        scale, zoom = self.augment.template_scale, 0.0
+        size: int = TEMPLATE_SIZE
+        shift, scale, zoom = self.augment.template_shift, self.augment.template_scale, 0.0
         if search:
-            size, shift = int(self.stage.search_size), self.search_shift
+            size, shift = self.stage.search_size, self.search_shift
             scale, zoom = self.augment.search_scale, self.augment.search_zoom
-        crop = augment.random_crop(shown.box_frame_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip)
+        crop = augment.random_crop(
+            shown.box_frame_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip
+        )
         view = _cut(crop, shown, exact=degrees == 0)
-        return view if view is None or self.augment.distractor > 0 else replace(view, alike_crop_xyxy=())
+        return (
+            view
+            if view is None or self.augment.distractor > 0
+            else replace(view, alike_crop_xyxy=())
+        )
 
     def _with_new_background(self, search: _View, rng: Generator) -> NDArray[np.uint8]:
         """Show this object in front of a part of another image, which looks like motion."""

@@ -1,4 +1,5 @@
-"""The network: locate the target, then segment it in the chosen candidate windows (paper 3.2, fig. 2)."""
+"""The network: locate the target, then segment it in the chosen candidate windows (paper 3.2, fig.
+2)."""
 
 from __future__ import annotations
 
@@ -21,18 +22,21 @@ from e3sn_lib.model.refine import WINDOWS, Refinement
 from e3sn_lib.model.windows import Cells, gather_windows
 
 MARGIN = {255: WINDOW_MARGIN, 143: 0}
-"""How far, in pixels, the first candidate window of a search crop of this size reaches beyond the crop (SiamMask)."""
+"""How far, in pixels, the first candidate window of a search crop of this size reaches beyond the
+crop (SiamMask)."""
 BASE_MASK = 63
 MASK_PRIOR = -2.0
-"""Log-odds of a window's pixel to be of the object, from which training starts (a share of 12 %). From 0, "all is background" is
-learnt so forcefully at first that the last ReLUs before the mask stay inactive for good."""
+"""Log-odds of a window's pixel to be of the object, from which training starts (a share of 12 %).
+From 0, "all is background" is learnt so forcefully at first that the last ReLUs before the mask
+stay inactive for good."""
 RGB_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406])
 RGB_STD = 255 * torch.tensor([0.229, 0.224, 0.225])
 """By which images are normalised (ImageNet's)."""
 
 
 class Template(NamedTuple):
-    """All that is kept of B objects: the filters of each branch. State of a tracked object lives here, not in the network."""
+    """All that is kept of B objects: the filters of each branch. State of a tracked object lives
+    here, not in the network."""
 
     cls: Tensor
     loc: Tensor
@@ -41,7 +45,9 @@ class Template(NamedTuple):
     def select(self, objects: Sequence[int]) -> Template:
         """Return the filters of some of the objects."""
         index = list(objects)
-        return Template(self.cls[index], self.loc[index], tuple(level[index] for level in self.levels))
+        return Template(
+            self.cls[index], self.loc[index], tuple(level[index] for level in self.levels)
+        )
 
 
 class Search(NamedTuple):
@@ -53,7 +59,8 @@ class Search(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a training step needs; logits of N windows are (N, 127, 127), or (N, 63, 63) from the base head."""
+    """What a training step needs; logits of N windows are (N, 127, 127), or (N, 63, 63) from the
+    base head."""
 
     cls: Tensor
     loc: Tensor
@@ -63,12 +70,16 @@ class Output(NamedTuple):
 def mask_cells(search_size: int) -> int:
     """Rows and columns of the grid of candidate windows: 25 for a 255 px search crop, 3 for 143."""
     if search_size not in MARGIN:
-        raise InputError(f"search size {search_size} is not supported; it can be {', '.join(map(str, sorted(MARGIN)))}")
+        raise InputError(
+            f"search size {search_size} is not supported; "
+            f"it can be {', '.join(map(str, sorted(MARGIN)))}"
+        )
     return (search_size + 2 * MARGIN[search_size] - TEMPLATE_SIZE) // STRIDE + 1
 
 
 class RegionProposal(nn.Module):
-    """SiamRPN++'s two branches on conv4's correlation: objectness and box offsets of 5 anchors per cell."""
+    """SiamRPN++'s two branches on conv4's correlation: objectness and box offsets of 5 anchors per
+    cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,21 +96,28 @@ class RegionProposal(nn.Module):
 class MaskCorrelation(nn.Module):
     """The correlation of each level at chosen cells, fused to one feature (paper 3.4).
 
-    Only the windows of search features that a cell needs are correlated, which gives the values that a whole correlation map,
-    upsampled to the finest level's grid, has at that cell.
+    Only the windows of search features that a cell needs are correlated, which gives the values
+    that a whole correlation map, upsampled to the finest level's grid, has at that cell.
     """
 
     def __init__(self, config: ModelConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.names = tuple(config.levels)
         self.adjust = nn.ModuleDict(
-            {str(n): conv_bn(channels[n - 1], config.channels, 1, relu=False) for n in self.names if n != 4}
+            {
+                str(n): conv_bn(channels[n - 1], config.channels, 1, relu=False)
+                for n in self.names
+                if n != 4
+            }
         )
-        self.levels = nn.ModuleDict({str(n): DepthwiseCorrelation(config.channels, config.level_scale) for n in self.names})
+        self.levels = nn.ModuleDict(
+            {str(n): DepthwiseCorrelation(config.channels, config.level_scale) for n in self.names}
+        )
         self.fusion = LevelFusion(len(self.names), config.fusion)
 
     def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:
-        """Filters of each level from a template's features: the centre of the crop, 15 x 15 at stride 4 and 7 x 7 at stride 8."""
+        """Filters of each level from a template's features: the centre of the crop, 15 x 15 at
+        stride 4 and 7 x 7 at stride 8."""
         sources = {2: centre_of(features.p1, 15), 3: centre_of(features.p2, 7), 4: neck}
         return tuple(self._level(n).kernel(self._adjusted(n, sources[n])) for n in self.names)
 
@@ -120,12 +138,19 @@ class MaskCorrelation(nn.Module):
     def at_windows(self, kernels: Sequence[Tensor], windows: Sequence[Tensor]) -> list[Tensor]:
         """One (N, C) tensor per level from N filters and windows of each."""
         levels = zip(self.names, kernels, windows, strict=True)
-        return [self._level(n).at_windows(kernel, self._adjusted(n, window)) for n, kernel, window in levels]
+        return [
+            self._level(n).at_windows(kernel, self._adjusted(n, window))
+            for n, kernel, window in levels
+        ]
 
     def whole_maps(self, template: Template, search: Search) -> list[Tensor]:
-        """Each level's whole correlation map, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop: for figures and checks."""
+        """Each level's whole correlation map, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search
+        crop: for figures and checks."""
         sources = {2: search.features.p1, 3: search.features.p2, 4: search.neck}
-        return [self._level(n)(k, self._adjusted(n, sources[n])) for n, k in zip(self.names, template.levels, strict=True)]
+        return [
+            self._level(n)(k, self._adjusted(n, sources[n]))
+            for n, k in zip(self.names, template.levels, strict=True)
+        ]
 
     def _level(self, level: int) -> DepthwiseCorrelation:
         return cast(DepthwiseCorrelation, self.levels[str(level)])
@@ -135,7 +160,8 @@ class MaskCorrelation(nn.Module):
 
 
 class E3SN(nn.Module):
-    """A pure function of tensors: template crop and search crop to scores, box offsets and masks of chosen windows.
+    """A pure function of tensors: template crop and search crop to scores, box offsets and masks of
+    chosen windows.
 
     Images are RGB, 0 to 255, (B, 3, 127, 127) and (B, 3, 255, 255).
     """
@@ -167,7 +193,9 @@ class E3SN(nn.Module):
         """Filters of B objects from their template crops."""
         features = self._features(image)
         neck = centre_of(self.neck(features.p3), 7)
-        return Template(self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck), self.mask.kernels(features, neck))
+        return Template(
+            self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck), self.mask.kernels(features, neck)
+        )
 
     def encode_search(self, image: Tensor) -> Search:
         """Features of B search crops."""
@@ -177,7 +205,8 @@ class E3SN(nn.Module):
         return Search(features, self.neck(features.p3), MARGIN[size])
 
     def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
-        """Class logits (B, 2, 5, 25, 25), background first, and box offsets (B, 4, 5, 25, 25) (dx, dy, log w, log h)."""
+        """Class logits (B, 2, 5, 25, 25), background first, and box offsets (B, 4, 5, 25, 25) (dx,
+        dy, log w, log h)."""
         return self.rpn(template, search.neck)
 
     def correlate(self, template: Template, search: Search, cells: Cells) -> Tensor:
@@ -190,20 +219,27 @@ class E3SN(nn.Module):
         for name, (size, stride) in WINDOWS.items():
             step, margin = STRIDE // stride, search.margin // stride
             top, left = step * cells.row - margin, step * cells.column - margin
-            skips.append(gather_windows(getattr(search.features, name), cells.image, top, left, size))
+            skips.append(
+                gather_windows(getattr(search.features, name), cells.image, top, left, size)
+            )
         return self.refine(self.correlate(template, search, cells), *skips).float()
 
     def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """SiamMask's first stage: 63 x 63 logits straight from the correlation, (N, 63, 63) float32."""
+        """SiamMask's first stage: 63 x 63 logits straight from the correlation, (N, 63, 63)
+        float32."""
         if self.base_head is None:
             raise InputError("this network has no base mask head; set model.base_head=true")
         correlation = self.correlate(template, search, cells)[:, :, None, None]
-        if alone := len(correlation) == 1:  # batch-norm in training refuses a single value per channel
+        if (
+            alone := len(correlation) == 1
+        ):  # batch-norm in training refuses a single value per channel
             correlation = correlation.repeat(2, 1, 1, 1)
         logits = self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()
         return logits[:1] if alone else logits
 
-    def forward(self, template_image: Tensor, search_image: Tensor, cells: Cells, mask: str = "refine") -> Output:
+    def forward(
+        self, template_image: Tensor, search_image: Tensor, cells: Cells, mask: str = "refine"
+    ) -> Output:
         """One training step's maps; `mask` chooses the head, ``refine`` or ``base``."""
         template, search = self.encode_template(template_image), self.encode_search(search_image)
         segment = self.segment if mask == "refine" else self.segment_base
@@ -215,13 +251,15 @@ class E3SN(nn.Module):
 
 
 def centre_of(features: Tensor, size: int) -> Tensor:
-    """The middle `size` rows and columns, with half as much of the object's context as the whole crop."""
+    """The middle `size` rows and columns, with half as much of the object's context as the whole
+    crop."""
     start = (features.shape[-1] - size) // 2
     return features[..., start : start + size, start : start + size]
 
 
 def build_model(config: ModelConfig) -> E3SN:
-    """A network with random weights (the backbone's come from `e3sn_lib.model.weights.load_backbone`)."""
+    """A network with random weights (the backbone's come from
+    `e3sn_lib.model.weights.load_backbone`)."""
     return E3SN(config).to(memory_format=torch.channels_last)
 
 

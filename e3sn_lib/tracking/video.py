@@ -18,10 +18,10 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
+from e3sn_lib.data.reading import files_by_stem
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_image
+from e3sn_lib.files import IMAGE_SUFFIXES, read_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)
 """Frames per second of what has no rate of its own: a folder of images."""
@@ -93,7 +93,9 @@ class VideoSource:
         for frame in islice(found, len(chosen)):
             (width, height), known = _size(frame.image), self.size
             if (width, height) != known:
-                raise InputError(f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}")
+                raise InputError(
+                    f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}"
+                )
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
@@ -210,14 +212,9 @@ def frame_names(source: Path) -> list[str] | None:
         return None
     if not source.is_dir():
         raise InputError(f"there is no video or folder of frames at {source}")
-    names = [path.name for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    names = sorted((name for name in names if not name.startswith(".")), key=_as_counted)
+    names = sorted((path.name for path in files_by_stem(source).values()), key=_as_counted)
     if not names:
         raise InputError(f"folder {source} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    by_stem: dict[str, str] = {}
-    for name in names:
-        if (other := by_stem.setdefault(Path(name).stem, name)) != name:
-            raise InputError(f"{source} has {other} and {name} for one frame; keep one of them")
     return names
 
 
@@ -236,7 +233,9 @@ def open_file(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(str(path), container_options={"protocol_whitelist": "file"})
     except av.FFmpegError as error:
-        raise InputError(f"{path} is no video that FFmpeg can read; convert it, or give a folder of images") from error
+        raise InputError(
+            f"{path} is no video that FFmpeg can read; convert it, or give a folder of images"
+        ) from error
     if not container.streams.video:
         container.close()
         raise InputError(f"{path} has no pictures, only sound")
@@ -333,7 +332,9 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
         colour, mask = object_colour(int(number)), ids == number
         tinted = (1 - opacity) * part[mask] + opacity * np.array(colour)
         shown[place][mask] = tinted.astype(np.uint8)
-        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        outlines, _ = cv2.findContours(
+            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
         width = max(round(frame.shape[1] / 600), 1)
         cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA, offset=(left, top))
     return shown

@@ -54,12 +54,13 @@ def seed_everything(seed: int) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """Return the installed versions of the packages that this one requires, by its metadata."""
+    """Return the installed versions of the packages that the study requires, by its metadata."""
     try:
         required = importlib.metadata.requires(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         required = []
-    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required if "extra ==" not in line]
+    needed = (line for line in required if "extra ==" not in line or 'extra == "study"' in line)
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
     return {name: _version(name) for name in [PACKAGE, *names]}
 
 

@@ -1,1 +1,1 @@
-"""What training costs: its speed against a plain loop, its memory, and what a run will take before it is run."""
+"""What training costs: its speed against a plain loop, its memory, and what a run will take."""

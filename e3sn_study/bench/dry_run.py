@@ -1,13 +1,19 @@
-"""A training run that is checked, measured for a step and laid out, but not begun; nothing is written."""
+"""Check and measure a training run without starting it. Nothing is written."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
 
 from e3sn_lib.config import DataConfig, Profile
 from e3sn_lib.data.sources import TrainSets, open_train_sets, verify
@@ -15,34 +21,31 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.training.state import CHECKPOINT, FINAL
-from e3sn_study.bench.planning import GPUS, PhaseCost, StepCost, count_step, gpu_estimate, phases, state_bytes, step_seconds
 from e3sn_study.bench.sampling_cost import LARGEST_SHARE, free_memory_mb
-from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone
+from e3sn_study.bench.steps import Phase, Stepper, first_batch, initialise_backbone, noise, phases
 from e3sn_study.records.entries import files_of, run_folder
 
 SMALL = 8
-"""Pairs of a step up to which the faster of two is taken."""
+"""Up to this many pairs a step is timed twice, and the faster one counts."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would be."""
+    """What is known about a run before it starts."""
 
     sets: pd.DataFrame
     """One row per training set: name, path, state, tracks, images, with_masks, left_out."""
     problems: list[str]
-    """What is absent or broken, a line each: while there are any, the run would not be the profile's."""
+    """One line for each thing that is missing or broken. The run needs all of them."""
     notes: list[str]
     phases: pd.DataFrame
-    """One row per phase: what is trained, steps, rates, cost of a step, time on this machine."""
-    gpus: pd.DataFrame
-    """Estimates, not measurements: hours and GB on common GPUs."""
-    files: list[str]
-    """What would be written where."""
+    """One row per phase: what is trained, steps, rates, memory, time on this machine."""
+    folder: str
+    """Where the run would be kept, and whether it has begun."""
 
 
 def dry_run(profile: Profile, runs: Path) -> DryRun:
-    """Check data, weights and memory of a run that would be kept in `runs`, and measure its steps.
+    """Check data, weights and memory of a run in the folder `runs`, and measure its steps.
 
     Raises:
         InputError: the settings cannot be trained.
@@ -50,58 +53,30 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
     sets, opened, problems = check_data(profile.data)
     torch.manual_seed(profile.seed)
     model = build_model(profile.model)
-    lacking = initialise_backbone(model, profile)
     notes = [f"network: {count_parameters(model):,} parameters"]
-    if lacking:
-        (notes if profile.train.weights == "torchvision" else problems).append(lacking)
-    rows, costs, batch, held = [], [], profile.train.batch_size, 0
+    if missing := initialise_backbone(model, profile):
+        (notes if profile.train.weights == "torchvision" else problems).append(missing)
+    rows = []
     for phase in phases(profile):
         stepper = Stepper(profile, phase.stage.config, model)
         stepper.train_backbone(phase.backbone)
-        here = count_step(stepper, stepper.dtype)
-        half = here if stepper.dtype.itemsize == 2 else count_step(stepper, torch.bfloat16)
-        held = max(held, state_bytes(stepper))
-        size = _largest_that_fits(batch, held, here)
-        if size < batch:
-            notes.append(
-                f"memory: {batch} pairs need about {(held + here.memory(batch)) / 1e9:.2g} GB, too much for this machine now; "
-                f"measured with {size}"
-            )
-        drawn, preparing = first_batch(profile, phase.stage.config, opened.opened, size)
-        computing = min(stepper.step(drawn).total for _ in range(2 if size <= SMALL else 1)) / size * batch
-        seconds = step_seconds(computing, preparing * batch, profile.data.workers)
-        costs.append(PhaseCost(phase.steps * batch, half, held))
-        first, last = phase.rates(profile)
-        rows.append(
-            {
-                "stage": phase.stage.name,
-                "backbone": " ".join(profile.train.train_layers) if phase.backbone else "frozen",
-                "from step": phase.stage.first_step + phase.first_step,
-                "steps": phase.steps,
-                "pairs": phase.steps * batch,
-                "first rate": first,
-                "last rate": last,
-                "trained": sum(each.numel() for each in model.parameters() if each.requires_grad),
-                "GFLOP/pair": here.flops / 1e9,
-                "GB of tensors": (held + here.memory(batch)) / 1e9,
-                "timed": f"{size} pairs" if opened.opened and preparing == preparing else f"{size} of noise",
-                "s/step": computing,
-                "ms/pair drawn": preparing * 1e3,
-                "hours": seconds * phase.steps / 3600,
-            }
-        )
+        rows.append(_describe(stepper, phase) | _measure(stepper, phase, opened))
     table = pd.DataFrame(rows)
-    notes.append(
-        f"this machine: {table['hours'].sum():,.1f} hours in {str(stepper.dtype).removeprefix('torch.')} on {stepper.device.type}, "
-        f"{torch.get_num_threads()} threads, pairs prepared by {profile.data.workers or 'the same'} process(es); memory: peak "
-        f"{peak_memory_bytes() / 1e9:.2g} GB in the steps timed here, {free_memory_mb() / 1e3:.3g} GB still free"
-    )
-    folder = run_folder(runs, profile, opened, files_of(profile, opened))
-    return DryRun(sets, problems, notes, table, _gpu_table(costs, batch), _files(folder, profile, count_parameters(model), held))
+    notes += _about_this_machine(stepper, float(table["hours"].sum()))
+    folder, state = run_folder(runs, profile, opened, files_of(profile, opened)), "would begin"
+    if (folder / FINAL).is_file():
+        state = "is finished"
+    elif (folder / CHECKPOINT).is_file():
+        state = "would go on"
+    return DryRun(sets, problems, notes, table, f"{folder}: the run {state}")
 
 
 def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
-    """Counts of each training set, those that are there, and a line for each that is not."""
+    """Count and open the training sets.
+
+    Returns:
+        The table of all sets, those that could be opened, and a line for each that could not.
+    """
     data = dataclasses.replace(data, evaluation=())
     try:
         table = verify(data)
@@ -110,33 +85,112 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
     problems = [
         f"training set {row.name} is {row.state}: {row.left_out}; {row.remedy}"
         for row in table[table["state"] != "present"].itertuples(index=False)
-        if (row.kind, row.state) != ("synthetic", "absent")  # a run makes it
+        if (row.kind, row.state) != ("synthetic", "absent")  # the run makes this set itself
     ]
-    there = tuple(each for each, tracks in zip(data.train, table["tracks"], strict=True) if tracks)
+    usable = table["tracks"] > 0
+    there = tuple(each for each, use in zip(data.train, usable, strict=True) if use)
     opened = open_train_sets(dataclasses.replace(data, train=there)) if there else TrainSets()
-    return table[["name", "path", "state", "tracks", "images", "with_masks", "left_out"]], opened, problems
+    shown = ["name", "path", "state", "tracks", "images", "with_masks", "left_out"]
+    return table[shown], opened, problems
 
 
-def _largest_that_fits(batch: int, held: int, cost: StepCost) -> int:
+def step_memory(stepper: Stepper) -> tuple[int, int]:
+    """Count the bytes that a step holds, from steps with 2 and with 4 pairs of random images.
+
+    Short-lived results of single operations come on top.
+
+    Returns:
+        Bytes of weights, gradients and the optimiser's state; and for each pair, the bytes that
+        PyTorch keeps for the backward pass.
+    """
+    batches = [noise(stepper.profile, stepper.stage, size) for size in (2, 4)]
+    less, more = (saved_bytes(partial(stepper.step, batch)) for batch in batches)
+    gradients = [each.grad for each in stepper.model.parameters()]
+    return state_bytes(stepper) + _bytes_of(gradients), (more - less) // 2
+
+
+def saved_bytes(compute: Callable[[], object]) -> int:
+    """Return the bytes of all tensors that PyTorch keeps for gradients while `compute` runs."""
+    found: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()  # views share it, so it counts once
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        compute()
+    return sum(found.values())
+
+
+def state_bytes(stepper: Stepper) -> int:
+    """Return the bytes of weights, batch-norm statistics and the optimiser's state."""
+    state = tree_leaves([*stepper.optimiser.state.values()])
+    return _bytes_of([*stepper.model.state_dict().values(), *state])
+
+
+def _bytes_of(values: Iterable[object]) -> int:
+    return sum(each.nbytes for each in values if isinstance(each, Tensor))
+
+
+def step_seconds(computing: float, preparing: float, workers: int) -> float:
+    """Return the seconds of a step whose pairs are prepared while it computes, or before it.
+
+    Args:
+        computing: seconds of the step itself.
+        preparing: seconds to prepare its pairs in one process; nan counts as 0.
+        workers: processes that prepare pairs during the step; 0: none, they come before it.
+    """
+    if math.isnan(preparing):
+        return computing
+    return max(computing, preparing / workers) if workers else computing + preparing
+
+
+def _describe(stepper: Stepper, phase: Phase) -> dict[str, object]:
+    train = stepper.profile.train
+    first, last = phase.rates(stepper.profile)
+    trained = [each for each in stepper.model.parameters() if each.requires_grad]
+    return {
+        "stage": phase.stage.name,
+        "backbone": " ".join(train.train_layers) if phase.backbone else "frozen",
+        "from step": phase.stage.first_step + phase.first_step,
+        "steps": phase.steps,
+        "pairs": phase.steps * train.batch_size,
+        "first rate": first,
+        "last rate": last,
+        "trained": sum(each.numel() for each in trained),
+    }
+
+
+def _measure(stepper: Stepper, phase: Phase, sets: TrainSets) -> dict[str, object]:
+    """Time a step with as many pairs as fit, up to a batch, and scale it to the batch."""
+    profile = stepper.profile
+    size = batch = profile.train.batch_size
+    fixed, per_pair = step_memory(stepper)
     free = LARGEST_SHARE * free_memory_mb() * 2**20
-    while batch > 1 and held + cost.memory(batch) > free:
-        batch //= 2
-    return batch
+    while size > 1 and fixed + per_pair * size > free:
+        size //= 2
+    drawn, preparing = first_batch(profile, stepper.stage, sets.opened, size)
+    times = [stepper.step(drawn).total for _ in range(2 if size <= SMALL else 1)]
+    computing = min(times) / size * batch
+    seconds = step_seconds(computing, preparing * batch, profile.data.workers)
+    return {
+        "GB needed": (fixed + per_pair * batch) / 1e9,
+        "timed": f"{size} of noise" if math.isnan(preparing) else f"{size} pairs",
+        "s/step": computing,
+        "ms/pair drawn": preparing * 1e3,
+        "hours": seconds * phase.steps / 3600,
+    }
 
 
-def _gpu_table(costs: list[PhaseCost], batch: int) -> pd.DataFrame:
-    rows = []
-    for name, gpu in GPUS.items():
-        hours, memory = gpu_estimate(gpu, costs, batch)
-        rate = sum(each.pairs for each in costs) / hours / 3600
-        rows.append({"GPU": name, "hours": hours, "pairs/s": rate, "GB": memory, "of": gpu.memory, "peak figures": gpu.source})
-    return pd.DataFrame(rows)
-
-
-def _files(folder: Path, profile: Profile, parameters: int, held: int) -> list[str]:
-    """What the run would write, and whether it has begun."""
-    begun = "is finished" if (folder / FINAL).is_file() else "would go on" if (folder / CHECKPOINT).is_file() else "would begin"
-    single, half = 4 * parameters, 2 * parameters
-    sizes = {CHECKPOINT: held + (single if profile.train.average else 0), FINAL: half}
-    large = [f"{name} ({size / 1e6:.0f} MB)" for name, size in sizes.items()]
-    return [f"{folder}: the run {begun}; it writes config.yaml, env.json, log.csv, summary.json, {', '.join(large)}"]
+def _about_this_machine(stepper: Stepper, hours: float) -> list[str]:
+    dtype, device = str(stepper.dtype).removeprefix("torch."), stepper.device.type
+    lines = [
+        f"this machine: {hours:,.1f} hours in {dtype} on {device}, {torch.get_num_threads()} "
+        f"threads; pairs prepared by {stepper.profile.data.workers or 'the same'} process(es)",
+        f"memory: the steps timed here used at most {peak_memory_bytes() / 1e9:.2g} GB, "
+        f"{free_memory_mb() / 1e3:.3g} GB are still free",
+    ]
+    if device != "cuda":
+        lines.append("no GPU was used; with a GPU, run the same command there")
+    return lines

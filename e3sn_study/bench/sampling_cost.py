@@ -1,6 +1,7 @@
-"""Memory and time of one training step against the number of sampled windows: what the paper claims in 3.3 without a number.
+"""Memory and time of a training step against the number of sampled windows.
 
-Every count is measured in a process of its own, since a process's peak memory never falls.
+The paper says in section 3.3 that few samples are cheaper, but gives no number. Every count is
+measured in a process of its own, because the peak memory of a process never falls.
 """
 
 from __future__ import annotations
@@ -24,28 +25,41 @@ from e3sn_lib.profiles.loading import profile_from_dict
 from e3sn_study.bench.steps import Stepper, random_batch
 
 COUNTS = (1, 4, 16, 64, CELLS**2)
-"""Samples per image; the paper's 4, and every candidate window."""
+"""Samples per image. The paper has 4; the last is every candidate window."""
 LARGEST_SHARE = 0.7
-"""Of the memory that is free now; a count that is estimated to need more is not run."""
+"""Share of the free memory; a count that probably needs more is not run."""
+COLUMNS = (
+    "samples_per_image",
+    "samples",
+    "seconds_per_step",
+    "peak_memory_mb",
+    "estimated_memory_mb",
+)
 LONG_ENOUGH = 4.0
-"""Seconds after which no further step is timed."""
+"""Seconds of steps after which no further step is timed."""
 
 
 def measure_sampling_cost(
-    profile: Profile, counts: Iterable[int] = COUNTS, *, batch_size: int = 2, steps: int = 2, memory_mb: float | None = None
+    profile: Profile,
+    counts: Iterable[int] = COUNTS,
+    *,
+    batch_size: int = 2,
+    steps: int = 2,
+    memory_mb: float | None = None,
 ) -> pd.DataFrame:
     """Train a few steps on random images with each number of samples per image.
 
     Args:
-        profile: which network, losses and precision.
+        profile: network, losses and precision.
         counts: samples per image.
         batch_size: images per step; small, so that all windows of an image fit.
-        steps: timed, after one that warms up; fewer where they take long.
-        memory_mb: that may be used; None: what is free now.
+        steps: timed steps, after one that warms up; fewer if they take long.
+        memory_mb: memory that may be used; None: what is free now.
 
     Returns:
-        Columns samples_per_image, samples (per step), seconds_per_step (of the fastest), peak_memory_mb (of the whole process) and
-        estimated_memory_mb: for counts not run because of it, with the measured columns empty.
+        Columns samples_per_image, samples (per step), seconds_per_step (of the fastest),
+        peak_memory_mb (of the whole process) and estimated_memory_mb. A count that would need too
+        much memory is not run: it has only the estimate.
 
     Raises:
         InputError: a measurement failed for another reason than memory.
@@ -53,28 +67,34 @@ def measure_sampling_cost(
     limit = LARGEST_SHARE * (free_memory_mb() if memory_mb is None else memory_mb)
     rows: list[dict[str, float]] = []
     for count in sorted(counts):
-        row = {"samples_per_image": count, "samples": count * batch_size, "seconds_per_step": float("nan")}
-        row |= {"peak_memory_mb": float("nan"), "estimated_memory_mb": float("nan")}
         estimate = _estimate(rows, count * batch_size)
         measured = _in_own_process(profile, count, batch_size, steps) if estimate <= limit else None
-        rows.append(row | (measured or {"estimated_memory_mb": estimate}))
-    return pd.DataFrame(rows)
+        sizes = {"samples_per_image": count, "samples": count * batch_size}
+        rows.append(sizes | (measured or {"estimated_memory_mb": estimate}))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _estimate(rows: list[dict[str, float]], samples: float) -> float:
-    """Peak memory in MB on the line through the last two measured counts."""
-    measured = [row for row in rows if row["peak_memory_mb"] == row["peak_memory_mb"]]
+    """Return the peak memory in MB on the line through the last two measured counts."""
+    measured = [row for row in rows if "peak_memory_mb" in row]
     if len(measured) < 2:
         return 0.0
     before, last = measured[-2:]
-    slope = (last["peak_memory_mb"] - before["peak_memory_mb"]) / (last["samples"] - before["samples"])
+    slope = (last["peak_memory_mb"] - before["peak_memory_mb"]) / (
+        last["samples"] - before["samples"]
+    )
     return last["peak_memory_mb"] + max(slope, 0.0) * (samples - last["samples"])
 
 
-def _in_own_process(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float] | None:
-    """None if the system ended the process for want of memory."""
-    order = json.dumps({"profile": profile.to_dict(), "count": count, "batch_size": batch_size, "steps": steps})
-    done = subprocess.run([sys.executable, "-m", __name__], input=order, capture_output=True, text=True, check=False)
+def _in_own_process(
+    profile: Profile, count: int, batch_size: int, steps: int
+) -> dict[str, float] | None:
+    """Measure in a new process; None if the system ended it because memory ran out."""
+    settings = {"count": count, "batch_size": batch_size, "steps": steps}
+    order, command = json.dumps({"profile": profile.to_dict(), **settings}), [sys.executable, "-m"]
+    done = subprocess.run(
+        [*command, __name__], input=order, capture_output=True, text=True, check=False
+    )
     if done.returncode == -9:
         return None
     if done.returncode:
@@ -84,7 +104,7 @@ def _in_own_process(profile: Profile, count: int, batch_size: int, steps: int) -
 
 
 def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
-    """Seconds of the fastest training step, which other programs disturb least, and this process's peak memory in MB."""
+    """Measure in this process: seconds of the fastest step, and the peak memory in MB."""
     torch.manual_seed(profile.seed)
     stage = next(iter(profile.stages.values()))
     stepper = Stepper(profile, stage)
@@ -93,11 +113,14 @@ def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> d
     seconds: list[float] = []
     while len(seconds) <= steps and sum(seconds) < LONG_ENOUGH:
         seconds.append(stepper.step(batch).total)
-    return {"seconds_per_step": min(seconds[1:] or seconds), "peak_memory_mb": peak_memory_bytes() / 2**20}
+    return {
+        "seconds_per_step": min(seconds[1:] or seconds),
+        "peak_memory_mb": peak_memory_bytes() / 2**20,
+    }
 
 
 def free_memory_mb() -> float:
-    """Memory that a new process could have, on the device that trains."""
+    """Return the memory in MB that a new process can have, on the device that trains."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] / 2**20
     try:

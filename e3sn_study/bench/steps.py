@@ -1,12 +1,14 @@
-"""Single training steps, apart from a run: the same computation as the loop's, to be timed and counted."""
+"""Single training steps outside a run: the training loop's computation, to be timed."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torchvision
@@ -20,14 +22,69 @@ from e3sn_lib.model.device import autocast, best_device, precision_of
 from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.training.schedule import build_optimiser, parameter_groups, set_trainable
+from e3sn_lib.training.schedule import (
+    StagePlan,
+    build_optimiser,
+    learning_rate,
+    parameter_groups,
+    plan,
+    set_trainable,
+)
 
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 RATE = 1e-8
-"""Learning rate of single steps: all is computed, but the next one finds practically the same network."""
+"""Learning rate of single steps. Everything is computed, but the network hardly changes."""
+
+
+def take_turns(entries: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
+    """Call all entries one after another, once to warm up and then `rounds` times.
+
+    The speed of a shared machine changes with time. Because the entries take turns, such changes
+    meet all of them alike.
+
+    Returns:
+        By entry, its results without the warm-up (only the warm-up's result if `rounds` is 0).
+    """
+    turns = [{name: call() for name, call in entries.items()} for _ in range(rounds + 1)]
+    return {name: [turn[name] for turn in turns[1:] or turns] for name in entries}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of one stage that cost the same: the backbone is frozen, or its layers are trained."""
+
+    stage: StagePlan
+    backbone: bool
+    """Whether the layers of ``train.train_layers`` are trained."""
+    first_step: int
+    """Counted within the stage."""
+    steps: int
+
+    def rates(self, profile: Profile) -> tuple[float, float]:
+        """Return the first and the last learning rate."""
+        ends = (self.first_step, self.first_step + self.steps - 1)
+        stage = self.stage
+        first, last = (learning_rate(n, stage.steps, profile.train, stage.config) for n in ends)
+        return first, last
+
+
+def phases(profile: Profile) -> list[Phase]:
+    """Return the phases of a run, in order."""
+    found = []
+    for stage in plan(profile):
+        border = stage.steps
+        if stage.config.train_location and profile.train.train_layers:
+            # the first step at which the loop's progress, step / steps, reaches the share
+            share = math.ceil(round(profile.train.unfreeze_at * stage.steps, 6))
+            border = min(max(share, 0), stage.steps)
+        frozen = Phase(stage, False, 0, border)
+        found += [frozen, Phase(stage, True, border, stage.steps - border)]
+    return [phase for phase in found if phase.steps]
 
 
 class StepTime(NamedTuple):
-    """Seconds of one step's parts."""
+    """Seconds that the parts of one step took."""
 
     forward: float
     backward: float
@@ -35,16 +92,17 @@ class StepTime(NamedTuple):
 
     @property
     def total(self) -> float:
+        """Seconds of the whole step."""
         return sum(self)
 
 
 class Stepper:
-    """A network with its optimiser, to train single steps of one stage.
+    """A network with its optimiser, for single steps of one stage.
 
     Args:
         profile: losses, optimiser and precision.
         stage: what is trained.
-        model: the network; None: the profile's own with random weights.
+        model: the network; None makes the profile's network with random weights.
     """
 
     def __init__(self, profile: Profile, stage: StageConfig, model: E3SN | None = None) -> None:
@@ -52,17 +110,20 @@ class Stepper:
         self.device = best_device()
         self.dtype = precision_of(profile.train.precision, self.device)
         self.model = (model or build_model(profile.model)).to(self.device)
-        self.optimiser = build_optimiser(parameter_groups(self.model, profile.train, stage.train_location), profile.train)
+        self.optimiser = build_optimiser(
+            parameter_groups(self.model, profile.train, stage.train_location), profile.train
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = RATE
         self.train_backbone(False)
 
     def train_backbone(self, trained: bool) -> None:
-        """Whether the layers of ``train.train_layers`` are trained in the next steps."""
-        set_trainable(self.model, self.optimiser.param_groups, self.profile.train, train_backbone=trained)
+        """Train the layers of ``train.train_layers`` in the next steps, or freeze them."""
+        groups = self.optimiser.param_groups
+        set_trainable(self.model, groups, self.profile.train, train_backbone=trained)
 
     def step(self, batch: Batch) -> StepTime:
-        """Forward, backward, clip and update, as the training loop does."""
+        """Compute losses and gradients, clip and update, as the training loop does."""
         batch = batch.to(self.device)
         marks = [self._now()]
         with autocast(self.dtype, self.device):
@@ -84,38 +145,51 @@ class Stepper:
 
 
 def initialise_backbone(model: E3SN, profile: Profile) -> str:
-    """Backbone weights as a run begins with, without a download; returns what is lacking, or nothing.
+    """Load the backbone weights that a run starts with, without a download.
 
-    Where they are lacking the weights stay random, but shortcuts use only their kernels' centres, as with ImageNet weights: what
-    a step costs depends on it.
+    If they are not on this machine, the weights stay random. The shortcuts then get kernels of
+    which only the centre is not zero, as ImageNet weights have them: a step's cost depends on it.
+
+    Returns:
+        What is missing, in one line, or "".
     """
-    source, lacking = profile.train.weights, ""
+    source, missing = profile.train.weights, ""
     if source == "torchvision":
         url = torchvision.models.get_model_weights(profile.model.backbone)["IMAGENET1K_V1"].url
         if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
-            lacking = f"ImageNet weights of {profile.model.backbone} are not here yet; the run downloads them from {url}"
-    if not lacking:
+            name = profile.model.backbone
+            missing = f"ImageNet weights of {name} are not here; the run downloads them from {url}"
+    if not missing:
         try:
             load_backbone(model.backbone, source, profile.model, Path(profile.data.root))
         except InputError as error:
-            lacking = str(error)
-    if lacking:
+            missing = str(error)
+    if missing:
         for shortcut in model.backbone.shortcuts:
             centre = torch.zeros_like(shortcut.weight)
             centre[:, :, 1, 1] = shortcut.weight.detach()[:, :, 1, 1]
             shortcut.weight.data = centre
-    return lacking
+    return missing
 
 
 def windows_per_image(profile: Profile, stage: StageConfig) -> int:
-    """Candidate windows that an image teaches at most."""
+    """Return how many candidate windows of an image are taught at most."""
     sampler = profile.sampler
-    count = sampler.samples_per_image if sampler.policy == "supervised" else sampler.anchor_positives
+    supervised = sampler.policy == "supervised"
+    count = sampler.samples_per_image if supervised else sampler.anchor_positives
     return min(count, mask_cells(stage.search_size) ** 2)
 
 
 def random_batch(count: int, batch_size: int, size: int) -> Batch:
-    """Noise with the shapes of a training batch; memory and time do not depend on what is seen."""
+    """Return random images with the shapes of a training batch.
+
+    What the images show changes neither the memory nor the time of a step.
+
+    Args:
+        count: candidate windows per image.
+        batch_size: pairs.
+        size: side of the search crop, in pixels.
+    """
     grid = mask_cells(size)
     image = torch.arange(batch_size).repeat_interleave(count)
     cells = torch.stack([torch.randperm(grid**2)[:count] for _ in range(batch_size)]).flatten()
@@ -132,20 +206,22 @@ def random_batch(count: int, batch_size: int, size: int) -> Batch:
 
 
 def noise(profile: Profile, stage: StageConfig, size: int) -> Batch:
-    """A batch without data: random images, every window taught."""
+    """Return a batch of `size` pairs without data: random images, every window is taught."""
     return random_batch(windows_per_image(profile, stage), size, stage.search_size)
 
 
-def first_batch(profile: Profile, stage: StageConfig, sources: list[Source], size: int) -> tuple[Batch, float]:
-    """The stage's first pairs and the seconds that preparing one took; noise and nan where there are no data for it.
+def first_batch(
+    profile: Profile, stage: StageConfig, sources: list[Source], size: int
+) -> tuple[Batch, float]:
+    """Return the first `size` pairs of a stage and the seconds to prepare one of them.
+
+    Without data for the stage: noise and nan.
 
     Raises:
         InputError: the data are there but cannot be used.
     """
-    weighed = [
-        (tracks, dataclasses.replace(config, weight=stage.sets.get(config.kind, config.weight))) for tracks, config in sources
-    ]
-    if not any(config.weight > 0 for _, config in weighed):
+    weights = [stage.sets.get(config.kind, config.weight) for _, config in sources]
+    if not any(weight > 0 for weight in weights):
         return noise(profile, stage, size), float("nan")
     dataset = PairDataset(sources, profile, stage, size)
     dataset[0]  # loads what only the first pair loads

@@ -1,12 +1,10 @@
-"""What training and tracking cost the networks that are compared, taking turns in one process.
-
-A machine is faster at one hour than at another, most of all a shared one; taking turns, all networks meet the same moods of it.
-"""
+"""What training and tracking cost the compared networks. They take turns in one process."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,12 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.pairs import Source
+from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training.provenance import environment
-from e3sn_study.bench.planning import phases
-from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone
+from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
 
 COLUMNS = ("variant", "part", "stage", "backbone", "share", "seconds")
 
@@ -34,7 +31,8 @@ def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
         profiles: of each variant.
 
     Returns:
-        One row per variant: variant, backbone, levels (of the mask), stages (of training), parameters,
+        One row per variant: variant, backbone, levels (of the mask), stages (of training),
+            parameters,
         and multiply_adds for one object in one frame: search features, location and one mask.
     """
     rows = []
@@ -62,28 +60,32 @@ def variant_costs(
     box_frame_xywh: Sequence[float],
     steps: int = 4,
 ) -> pd.DataFrame:
-    """Time training steps of every phase of every network, and tracking steps on the same frames from the same box.
+    """Time training steps in every phase of each network, and tracking steps on the same frames.
 
     Args:
-        profiles: of each network; schedule, losses, batch size and precision.
-        sources: where pairs come from; none: steps are computed on noise.
-        trackers: of each network.
-        frames: (H, W, 3) RGB uint8.
-        box_frame_xywh: in the first frame.
-        steps: timed, of each phase, after one that warms up.
+        profiles: by variant; they give schedule, losses, batch size and precision.
+        sources: where pairs come from; without any, steps are computed on noise.
+        trackers: by variant.
+        frames: at least two, each (H, W, 3) RGB uint8.
+        box_frame_xywh: the object in the first frame.
+        steps: timed steps of each phase, after one that warms up.
 
     Returns:
-        Variant, part (training or tracking), stage, backbone (frozen or trained), share (of the variant's pairs that are trained
-        so) and seconds: for a training pair, of the fastest step, which other programs disturb least; for an object-frame, the
-        median. Besides batch (pairs per step) and machine.
+        Columns variant, part (training or tracking), stage, backbone (frozen or trained), share
+        (of the variant's pairs that this phase trains), seconds, batch (pairs per step), machine.
+        Seconds are per training pair, of the fastest step, because other programs disturb it
+        least; or per object and frame of tracking, the median.
     """
     rows = [*_training(profiles, sources, steps), *_tracking(trackers, frames, box_frame_xywh)]
     batch = next(iter(profiles.values())).train.batch_size
-    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(batch=batch, machine=environment()["machine"])
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.assign(batch=batch, machine=environment()["machine"])
 
 
-def _training(profiles: Mapping[str, Profile], sources: list[Source], steps: int) -> list[tuple[Any, ...]]:
-    entries = []
+def _training(
+    profiles: Mapping[str, Profile], sources: list[Source], steps: int
+) -> list[tuple[Any, ...]]:
+    entries: dict[tuple[Any, ...], Callable[[], float]] = {}
     for variant, profile in profiles.items():
         model = build_model(profile.model)
         initialise_backbone(model, profile)
@@ -91,28 +93,41 @@ def _training(profiles: Mapping[str, Profile], sources: list[Source], steps: int
         for phase in found:
             batch, _ = first_batch(profile, phase.stage.config, sources, profile.train.batch_size)
             share = phase.steps / sum(each.steps for each in found)
-            entries.append((variant, phase, share, Stepper(profile, phase.stage.config, model), batch))
-    seconds: list[list[float]] = [[] for _ in entries]
-    for _ in range(steps + 1):
-        for taken, (_, phase, _, stepper, batch) in zip(seconds, entries, strict=True):
-            stepper.train_backbone(phase.backbone)
-            taken.append(stepper.step(batch).total / len(batch.template))
-    return [
-        (variant, "training", phase.stage.name, "trained" if phase.backbone else "frozen", share, min(taken[1:]))
-        for taken, (variant, phase, share, _, _) in zip(seconds, entries, strict=True)
-    ]
+            backbone = "trained" if phase.backbone else "frozen"
+            stepper = Stepper(profile, phase.stage.config, model)
+            key = (variant, "training", phase.stage.name, backbone, share)
+            entries[key] = partial(_seconds_per_pair, stepper, phase.backbone, batch)
+    return [(*key, min(seconds)) for key, seconds in take_turns(entries, steps).items()]
+
+
+def _seconds_per_pair(stepper: Stepper, backbone: bool, batch: Batch) -> float:
+    stepper.train_backbone(backbone)  # phases of one variant share the network
+    return stepper.step(batch).total / len(batch.template)
 
 
 def _tracking(
-    trackers: Mapping[str, Tracker], frames: Iterable[NDArray[np.uint8]], box_frame_xywh: Sequence[float]
+    trackers: Mapping[str, Tracker],
+    frames: Iterable[NDArray[np.uint8]],
+    box_frame_xywh: Sequence[float],
 ) -> list[tuple[Any, ...]]:
-    remaining = iter(frames)
-    first = next(remaining)
-    targets = {variant: tracker.start(first, [box_frame_xywh]) for variant, tracker in trackers.items()}
-    seconds: dict[str, list[float]] = {variant: [] for variant in trackers}
+    first, *remaining = frames
+    entries = {
+        variant: partial(next, _tracking_seconds(tracker, first, remaining, box_frame_xywh))
+        for variant, tracker in trackers.items()
+    }
+    times = take_turns(entries, len(remaining) - 1)
+    return [(name, "tracking", "", "", 1.0, float(np.median(t))) for name, t in times.items()]
+
+
+def _tracking_seconds(
+    tracker: Tracker,
+    first: NDArray[np.uint8],
+    remaining: list[NDArray[np.uint8]],
+    box_frame_xywh: Sequence[float],
+) -> Iterator[float]:
+    """Track one frame after another; yield the seconds of each."""
+    target = tracker.start(first, [box_frame_xywh])
     for frame in remaining:
-        for variant, tracker in trackers.items():
-            begun = time.perf_counter()
-            tracker.step(frame, targets[variant])  # its masks are on the CPU when it returns, so a GPU has finished
-            seconds[variant].append(time.perf_counter() - begun)
-    return [(variant, "tracking", "", "", 1.0, float(np.median(taken[1:]))) for variant, taken in seconds.items()]
+        begun = time.perf_counter()
+        tracker.step(frame, target)  # returns masks on the CPU, so a GPU has finished
+        yield time.perf_counter() - begun

@@ -8,19 +8,38 @@ from typing import TYPE_CHECKING
 
 from e3sn_lib.config import Profile
 from e3sn_lib.profiles.loading import load_profile
-from e3sn_study.cli.study import data_root
+from e3sn_study.cli.options import add_changes, add_data, add_profile, data_root, positive
 
 if TYPE_CHECKING:
     from e3sn_lib.data.pairs import Source
 
 
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn bench``."""
+    add = command.add_argument
+    add("what", choices=["train", "precision"])
+    add_profile(command)
+    add_data(command)
+    add_changes(command)
+    add("--batch", type=positive, default=8, help="pairs per step (default: 8)")
+    text = "per contender and phase (train: 4) or per run (precision: 300)"
+    add("--steps", type=positive, help=text)
+    text = "train: a CSV file; precision: folder for runs and figure (default: precision)"
+    add("--out", type=Path, help=text)
+    add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
+
+
 def bench(options: argparse.Namespace) -> int:
-    """Time the training loop against a plain version of itself, or compare what two precisions learn."""
+    """Time the training loop against a plain one, or compare what two precisions learn."""
     from e3sn_lib.data.sources import open_train_sets
 
-    profile = load_profile(options.profile, "e3sn", options.set, seed=options.seed, data_root=data_root(options))
+    profile = load_profile(
+        options.profile, "e3sn", options.set, seed=options.seed, data_root=data_root(options)
+    )
     sources = open_train_sets(profile.data).opened
-    return (_bench_train if options.what == "train" else _bench_precision)(options, profile, sources)
+    return (_bench_train if options.what == "train" else _bench_precision)(
+        options, profile, sources
+    )
 
 
 def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
@@ -31,12 +50,14 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
 
     table = bench_training(profile, sources, options.batch, options.steps or 4)
     shown = table.assign(
-        ratio=table["ratio"].map("{:.2f}x".format), pairs_per_second=table["pairs_per_second"].map("{:.2f}".format)
+        ratio=table["ratio"].map("{:.2f}x".format),
+        pairs_per_second=table["pairs_per_second"].map("{:.2f}".format),
     )
     print(shown.to_string(index=False, float_format="{:.3f}".format))
     print(
-        f"ratio: this loop's pairs per second over the contender's; forward, backward, update: seconds of the fastest step of "
-        f"{options.batch} pairs; data: seconds to prepare them in one process, beside the step or, with data.workers=0, before it"
+        "ratio: this loop's pairs per second over the contender's; forward, backward, update: "
+        f"seconds of the fastest step of {options.batch} pairs; data: seconds to prepare them in "
+        "one process, during the step or, with data.workers=0, before it"
     )
     if options.out:
         write_csv(options.out, table)
@@ -50,11 +71,18 @@ def _bench_precision(options: argparse.Namespace, profile: Profile, sources: lis
     import pandas as pd
 
     from e3sn_lib.files import write_csv
-    from e3sn_study.bench.training_speed import expected_seconds, precision_difference, precision_profile, train_precisions
+    from e3sn_study.bench.training_speed import (
+        expected_seconds,
+        precision_difference,
+        precision_profile,
+        train_precisions,
+    )
     from e3sn_study.figures import precision_curves, save_figure
 
     out, steps = options.out or Path("precision"), options.steps or 300
-    profiles = {name: precision_profile(profile, name, steps, options.batch) for name in ("fp32", "bf16")}
+    profiles = {
+        name: precision_profile(profile, name, steps, options.batch) for name in ("fp32", "bf16")
+    }
     minutes = sum(expected_seconds(each, sources) for each in profiles.values()) / 60
     print(f"two runs of {steps} steps of {options.batch} pairs: about {minutes:.2g} minutes")
     logs = train_precisions(profiles, sources, out)
@@ -62,9 +90,13 @@ def _bench_precision(options: argparse.Namespace, profile: Profile, sources: lis
     save_figure(out / "precision.png", figure)
     for column in ("loss", "mask_iou"):
         mean, error = precision_difference(logs["fp32"], logs["bf16"], column)
-        print(f"{column}: bf16 differs from fp32 by {mean:+.2%} ± {error:.2%} (second half, two standard errors)")
+        print(
+            f"{column}: bf16 differs from fp32 by {mean:+.2%} ± {error:.2%} "
+            "(second half, two standard errors)"
+        )
     print(f"logs and figure: {out}")
     if options.report:
         save_figure(options.report / "figures" / "precision.png", figure)
-        write_csv(options.report / "results" / "precision.csv", pd.concat(logs, names=["precision"]).droplevel(1).reset_index())
+        both = pd.concat(logs, names=["precision"]).droplevel(1).reset_index()
+        write_csv(options.report / "results" / "precision.csv", both)
     return 0

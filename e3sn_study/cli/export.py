@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.errors import InputError
-from e3sn_study.cli.study import data_root
+from e3sn_study.cli.options import data_root
 
 if TYPE_CHECKING:
     from e3sn_lib.config import Profile, TrainSetConfig

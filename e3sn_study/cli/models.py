@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.checkout import open_tracker
-from e3sn_study.cli.study import data_root
+from e3sn_study.cli.options import add_data, add_profile, data_root
+from e3sn_study.cli.track import add_backend
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn evaluate``."""
+    add_profile(command, default="")  # the profile of the model
+    add_data(command)
+    add = command.add_argument
+    add("--run", dest="run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    add("--model", type=Path, help="a trained model (model.safetensors), or an exported folder")
+    add_backend(command)
+    add("--benchmark", default="davis2016")
+    add("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
+    add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
+    text = "list of sequences, one name a line or as DAVIS lists them"
+    add("--sequences", type=Path, help=text)
+    add("--name", default="val", help="name of the set in the names of the output files")
+    add("--out", type=Path, help="folder for the tables")
+
+
 def evaluate(options: argparse.Namespace) -> int:
-    """Score anyone's PNG masks, or a run's or a model's own on a benchmark."""
+    """Score PNG masks, or the masks of a run or a model on a benchmark."""
     import pandas as pd
 
     from e3sn_lib.metrics.scoring import summarise, write_official_csvs
@@ -30,12 +48,15 @@ def evaluate(options: argparse.Namespace) -> int:
         print(per_object.round(3).to_string(index=False))
     print("  ".join(f"{name} {value:.3f}" for name, value in overall.items()))
     frames = int(per_object["frames"].sum())
-    print(f"{frames} object frames (first and last left out) scored in {seconds:.1f} s; tables in {out}")
+    print(
+        f"{frames} object frames (first and last left out) scored in {seconds:.1f} s; "
+        f"tables in {out}"
+    )
     return 0
 
 
 def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
-    """Scores per frame, the folder for the tables, seconds of scoring."""
+    """Return scores per frame, the folder for the tables, and the seconds of scoring."""
     from e3sn_lib.data.davis import read_list
     from e3sn_lib.metrics.scoring import score_folder
 
@@ -51,12 +72,15 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
         print(f"note: {note}")
     out = options.out or Path("scores")
     if out.resolve().is_relative_to(options.masks.resolve()):
-        raise InputError(f"--out {out} lies inside the masks folder; choose another, so that results are not taken for masks")
+        raise InputError(
+            f"--out {out} lies inside the masks folder; choose another, so that results are not "
+            "taken for masks"
+        )
     return scores, out, seconds
 
 
 def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
-    """As `_given_masks`, of masks that are made first."""
+    """Make masks first, then return the same as `_given_masks`."""
     import pandas as pd
 
     from e3sn_lib.data.sources import open_evaluation
@@ -67,7 +91,10 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_study.records.schema import MODEL
 
     if bool(options.run_folder) == bool(options.model):
-        raise InputError("give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with --annotations DIR")
+        raise InputError(
+            "give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with "
+            "--annotations DIR"
+        )
     path = options.run_folder / FINAL if options.run_folder else options.model
     tracker = open_tracker(path, options.backend, "fp32", options.threads)
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
@@ -82,12 +109,23 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
         print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
     write_csv(out / "speed.csv", pd.concat(timed))
     started = time.perf_counter()
-    scores = pd.concat([frame_scores(out / MODEL, sequence) for sequence in sequences], ignore_index=True)
+    scored = [frame_scores(out / MODEL, sequence) for sequence in sequences]
+    scores = pd.concat(scored, ignore_index=True)
     return scores, out, time.perf_counter() - started
 
 
+def add_ship(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn ship``."""
+    add, text = command.add_argument, "folder of a finished run"
+    add("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help=text)
+    text = "folder of the results in which the run is on record (default: reports/PROFILE)"
+    add("--report", default="", help=text)
+    text = "folder for model and card (default: models)"
+    add("--out", type=Path, default=Path("models"), help=text)
+
+
 def ship(options: argparse.Namespace) -> int:
-    """Write a finished run's model as one half-precision file, with a model card from the files of record."""
+    """Write a run's model as one half-precision file, with a model card from its records."""
     from e3sn_lib.model.weights import load_model
     from e3sn_lib.training.state import FINAL
     from e3sn_study.report.shipping import ship as write
@@ -98,8 +136,15 @@ def ship(options: argparse.Namespace) -> int:
     return 0
 
 
+def add_convert(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn convert``."""
+    command.add_argument("layout", choices=["siammask"])
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("out", type=Path)
+
+
 def convert(options: argparse.Namespace) -> int:
-    """Published SiamMask weights into a model of this project."""
+    """Turn published SiamMask weights into a model of this project."""
     from e3sn_lib.model.convert import convert_file
 
     convert_file(options.checkpoint, options.out)

@@ -9,13 +9,22 @@ from pathlib import Path
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
-from e3sn_lib.profiles.loading import load_profile
+from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT
+from e3sn_study.cli.options import add_data, add_profile, add_study, data_root
+
+DATA_ACTIONS = (
+    "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
+    "indices too, and open some frames of each set; status 1 if a set that is there cannot be "
+    "used, or if none can be trained on. synthesize: make the procedural set in DATA/synthetic. "
+    "Wrong settings or no data folder: status 2"
+)
 
 
-def data_root(options: argparse.Namespace) -> str:
-    """The folder of the data sets: ``--data``, else the environment's, else "", which leaves it to the profile."""
-    return options.data or os.environ.get("E3SN_DATA", "")
+def add_reproduce(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn reproduce``."""
+    add_study(command)
+    command.add_argument("--only", default="", help="only these notebooks, by number: 04 or 01,04")
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -26,22 +35,29 @@ def reproduce(options: argparse.Namespace) -> int:
     from e3sn_study.runs import Study
     from e3sn_study.tables.deviations import profiles_of
 
-    study = Study.open(options.profile, data_root(options), options.runs, options.report, options.seed, options.set)
+    study = Study.open(
+        options.profile, data_root(options), options.runs, options.report, options.seed, options.set
+    )
     profile = study.load()
-    sources = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    wanted = [part for part in options.only.split(",") if part]
-    if unknown := [part for part in wanted if not any(source.name.startswith(part) for source in sources)]:
-        raise InputError(f"there is no notebook {unknown[0]}; there are {', '.join(source.stem for source in sources)}")
-    sources = [source for source in sources if not wanted or any(source.name.startswith(part) for part in wanted)]
+    sources = _notebooks(options.only)
     study.train_sets()
     write_csv(study.results / "networks.csv", network_sizes(profiles_of(profile)))
     if outdated := study.set_aside_outdated():
-        print(f"{len(outdated)} runs on record are of other settings or data; their records are now in {study.results / 'earlier'}")
-    duration = f"about {profile.minutes:g} minutes on two CPU cores" if profile.minutes else "its duration is not known"
-    print(f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; finished runs are reused")
+        print(
+            f"{len(outdated)} runs on record are of other settings or data; their records are "
+            f"now in {study.results / 'earlier'}"
+        )
+    duration = "its duration is not known"
+    if profile.minutes:
+        duration = f"about {profile.minutes:g} minutes on two CPU cores"
+    print(
+        f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; "
+        "finished runs are reused"
+    )
+    is_file = study.profile.endswith((".yaml", ".yml"))
+    # Notebooks take paths relative to the repository. So executed copies name no machine.
     parameters = {
-        "profile": os.path.relpath(study.profile, ROOT) if study.profile.endswith((".yaml", ".yml")) else study.profile,
-        # relative to the repository, as notebooks take them, so that executed copies do not tell whose machine it was
+        "profile": os.path.relpath(study.profile, ROOT) if is_file else study.profile,
         "data": os.path.relpath(study.data, ROOT) if study.data else "",
         "runs": os.path.relpath(study.runs, ROOT),
         "report": os.path.relpath(study.report, ROOT),
@@ -49,17 +65,38 @@ def reproduce(options: argparse.Namespace) -> int:
         "overrides": list(study.overrides),
     }
     runs = run_all(sources, study.report, parameters, cwd=NOTEBOOKS)
-    for executed in sorted((study.report / "notebooks").glob("*.ipynb")):
+    for executed in sorted((study.report / "notebooks").glob("[!.]*.ipynb")):  # whole ones only
         to_html(executed, executed.with_suffix(".html"))
     _build_report(study.report, profile)
     return 0 if all(run.status == "passed" for run in runs) else 1
 
 
+def _notebooks(only: str) -> list[Path]:
+    """Return the study's notebooks, or those whose names begin with one of the numbers given."""
+    sources = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    wanted = [part for part in only.split(",") if part]
+    for part in wanted:
+        if not any(source.name.startswith(part) for source in sources):
+            names = ", ".join(source.stem for source in sources)
+            raise InputError(f"there is no notebook {part}; there are {names}")
+    return [each for each in sources if not wanted or each.name.startswith(tuple(wanted))]
+
+
+def add_report(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn report``."""
+    add_profile(command)
+    text = "folder of the report (default: reports/PROFILE of this checkout)"
+    command.add_argument("--report", type=Path, help=text)
+
+
 def report(options: argparse.Namespace) -> int:
-    """Make tables and page of a report anew from its files of record; needs neither data nor runs."""
+    """Make the tables and the page of a report from its files of record, without data or runs."""
     folder = options.report or REPORTS / Path(options.profile).stem
     if not (folder / "results").is_dir():
-        raise InputError(f"{folder} holds no results; run the study first: make reproduce PROFILE={options.profile}")
+        raise InputError(
+            f"{folder} holds no results; run the study first: "
+            f"make reproduce PROFILE={options.profile}"
+        )
     _build_report(folder, load_profile(options.profile))
     return 0
 
@@ -73,6 +110,14 @@ def _build_report(folder: Path, profile: Profile) -> None:
         print("README.md: its table follows the results")
 
 
+def add_data_action(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn data``."""
+    actions = ["verify", "prepare", "synthesize"]
+    command.add_argument("action", choices=actions, nargs="?", default="verify", help=DATA_ACTIONS)
+    add_profile(command)
+    add_data(command)
+
+
 def data(options: argparse.Namespace) -> int:
     """Say what data are there and what is missing, prepare them, or make the procedural set."""
     from e3sn_lib.data.sources import prepare, verify
@@ -81,14 +126,18 @@ def data(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile, data_root=data_root(options))
     if options.action == "synthesize":
         if not profile.data.root:
-            raise InputError("no data folder: give one with --data DIR or in the environment variable E3SN_DATA")
+            raise InputError(
+                "no data folder: give one with --data DIR or in the environment variable E3SN_DATA"
+            )
         print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
         return 0
     table = (prepare if options.action == "prepare" else verify)(profile.data)
     print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
     for row in table[table["left_out"] != ""].itertuples():
-        remedy = "" if row.state == "present" else f"; {row.remedy}"
-        print(f"{'left out' if row.state == 'present' else row.state}: {row.use} set {row.name}, {row.left_out}{remedy}")
+        what, remedy = row.state, f"; {row.remedy}"
+        if row.state == "present":
+            what, remedy = "left out", ""
+        print(f"{what}: {row.use} set {row.name}, {row.left_out}{remedy}")
     complete, usable = table["state"] == "present", table["tracks"] > 0
     print(f"{complete.sum()} of {len(table)} sets are complete")
     weights = _lacking_weights(profile)
@@ -96,12 +145,14 @@ def data(options: argparse.Namespace) -> int:
         print(weights)
     if options.action == "verify":
         return 0 if complete.all() and not weights else 1
-    can_train = (usable & (table["use"] == "train")).any() and table.loc[~usable, "state"].eq("absent").all()
+    can_train = (usable & (table["use"] == "train")).any() and table.loc[~usable, "state"].eq(
+        "absent"
+    ).all()
     return 0 if can_train and not weights else 1
 
 
 def _lacking_weights(profile: Profile) -> str:
-    """What is wrong with the file that the backbone is to start from, if it starts from one."""
+    """Say what is wrong with the file of the backbone's first weights, if there is one."""
     from e3sn_lib.model.weights import backbone_file
 
     try:
@@ -112,15 +163,33 @@ def _lacking_weights(profile: Profile) -> str:
     return ""
 
 
+def add_train(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn train``."""
+    add_study(command)
+    add = command.add_argument
+    add("--variant", default="e3sn", help=", ".join(available_variants()))
+    text = "continue the run if there is one (default), or refuse to"
+    add("--resume", choices=["auto", "never"], default="auto", help=text)
+    text = "check data, model and memory, time a step, print the plan; write nothing"
+    add("--dry-run", action="store_true", help=text)
+
+
 def train(options: argparse.Namespace) -> int:
-    """Train one run, or go on with it."""
+    """Train one run, or continue it."""
     if options.dry_run:
         return _dry_run(options)
     from e3sn_lib.training import processes
     from e3sn_study.runs import Study
 
     with processes.process_group():
-        study = Study.open(options.profile, data_root(options), options.runs, options.report, options.seed, options.set)
+        study = Study.open(
+            options.profile,
+            data_root(options),
+            options.runs,
+            options.report,
+            options.seed,
+            options.set,
+        )
         with processes.first_alone():
             study.train_sets()
         run = study.train(options.variant, resume=options.resume == "auto")
@@ -130,22 +199,21 @@ def train(options: argparse.Namespace) -> int:
 
 def _dry_run(options: argparse.Namespace) -> int:
     from e3sn_study.bench.dry_run import dry_run
-    from e3sn_study.bench.planning import ARITHMETIC_SHARE, BANDWIDTH_SHARE
 
-    profile = load_profile(options.profile, options.variant, options.set, seed=options.seed, data_root=data_root(options))
-    plan = dry_run(profile, Path(options.runs))
-    for table in (plan.sets, plan.phases.T):
-        if not table.empty:
-            print(
-                table.to_string(index=table is not plan.sets, header=table is plan.sets, float_format="{:.4g}".format), end="\n\n"
-            )
-    for line in (*plan.notes, *plan.files):
-        print(line)
-    print(
-        f"\nESTIMATE, no such GPU was used: counted operations and bytes in 16 bits, at {ARITHMETIC_SHARE:.0%} of the peak "
-        f"arithmetic and {BANDWIDTH_SHARE:.0%} of the bandwidth, if pairs are prepared fast enough"
+    profile = load_profile(
+        options.profile,
+        options.variant,
+        options.set,
+        seed=options.seed,
+        data_root=data_root(options),
     )
-    print(plan.gpus.to_string(index=False, float_format="{:.3g}".format))
+    plan = dry_run(profile, Path(options.runs))
+    look = "{:.4g}".format
+    if not plan.sets.empty:
+        print(plan.sets.to_string(index=False, float_format=look), end="\n\n")
+    print(plan.phases.T.to_string(header=False, float_format=look), end="\n\n")
+    for line in (*plan.notes, plan.folder):
+        print(line)
     for problem in plan.problems:
         print(f"e3sn train: {problem}", file=sys.stderr)
     return 2 if plan.problems else 0

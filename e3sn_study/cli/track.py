@@ -71,9 +71,7 @@ def track(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
     given = [options.video, options.mask, options.weights]
     check_out(options.out, options.save.split(","), [path for path in given if path])
-    tracker = open_tracker(
-        options.weights, options.backend, options.precision, options.threads
-    )
+    tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
     with deferred_interrupts() as stopped, _progress() as bar:
 
         def watch(done: int, total: int) -> None:
@@ -186,7 +184,9 @@ def _progress() -> tqdm:
         return tqdm(unit=" frames", bar_format=bar, dynamic_ncols=True, leave=False)
     line = "{n_fmt} of {total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     wait = SECONDS_PER_LINE
-    return tqdm(file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait)
+    return tqdm(
+        file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait
+    )
 
 
 def _say(text: str) -> None:

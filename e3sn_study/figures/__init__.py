@@ -1,4 +1,7 @@
-"""Figures: pure functions of files of record and frames; nothing here opens a window or knows where a figure is kept."""
+"""Figures, drawn from files of record and from frames.
+
+Nothing here opens a window, and nothing knows where a figure is kept.
+"""
 
 from e3sn_study.figures.curves import level_weights as level_weights
 from e3sn_study.figures.curves import precision_curves as precision_curves

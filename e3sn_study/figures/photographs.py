@@ -1,4 +1,4 @@
-"""Figures made of frames: what the data look like, what a training pair is, what the network answers."""
+"""Figures made of frames: the data, the training pairs, and the answers of the network."""
 
 from __future__ import annotations
 
@@ -30,49 +30,75 @@ GAP = 8
 
 
 def show_image(axes: Axes, image: NDArray[Any], **settings: Any) -> None:
-    """An image in continuous coordinates: pixel i covers [i, i + 1)."""
+    """Show an image in continuous coordinates: pixel i covers [i, i + 1)."""
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0), **settings)
     axes.set_axis_off()
 
 
-def draw_box(axes: Axes, box_xyxy: Box | NDArray[Any], colour: str = TARGET, style: str = "-", width: float = 1.8) -> None:
+def draw_box(
+    axes: Axes,
+    box_xyxy: Box | NDArray[Any],
+    colour: str = TARGET,
+    style: str = "-",
+    width: float = 1.8,
+) -> None:
+    """Draw a box, in the coordinates of the image that the axes show."""
     x1, y1, x2, y2 = box_xyxy
-    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, linestyle=style)
+    look: dict[str, Any] = {"edgecolor": colour, "linewidth": width, "linestyle": style}
+    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **look)
     patch.set_path_effects(halo(width + 1.6))
     axes.add_patch(patch)
 
 
-def draw_outline(axes: Axes, mask: NDArray[np.bool_], colour: Any = TARGET, width: float = 1.3) -> None:
-    """The edge of a mask (H, W) bool."""
+def draw_outline(
+    axes: Axes, mask: NDArray[np.bool_], colour: Any = TARGET, width: float = 1.3
+) -> None:
+    """Draw the edge of a mask (H, W) bool."""
     if mask.any() and not mask.all():
         y, x = np.arange(mask.shape[0]) + 0.5, np.arange(mask.shape[1]) + 0.5
-        lines = axes.contour(x, y, mask.astype(float), levels=[0.5], colors=[colour], linewidths=width)
-        lines.set_path_effects(halo(width + 1.4))
+        look: dict[str, Any] = {"levels": [0.5], "colors": [colour], "linewidths": width}
+        lines = axes.contour(x, y, mask.astype(float), **look)
+        lines.set_path_effects(halo(2 * width))
 
 
 def show_masks(axes: Axes, frame: Image, ids: Image) -> None:
-    """A frame with its objects tinted and outlined."""
+    """Show a frame; tint and outline its objects."""
     show_image(axes, overlay(frame, ids))
     for number in np.unique(ids[ids > 0]):
         draw_outline(axes, ids == number, np.array(object_colour(int(number))) / 255, 0.9)
 
 
 def caption(axes: Axes, text: str) -> None:
-    """A name inside the picture, at its upper left."""
-    axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", color="white", fontsize=8, path_effects=halo(2.4))
+    """Write a name inside the picture, at its upper left."""
+    look: dict[str, Any] = {"color": "white", "fontsize": 8, "path_effects": halo(2.4)}
+    axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", **look)
+
+
+def show_first_frame(axes: Axes, video: Video, masks: bool, width: float) -> None:
+    """Show the first frame of a video with the boxes that the tracker starts from."""
+    ids = video.mask(0)
+    if masks:
+        show_masks(axes, video.frame(0), ids)
+    else:
+        show_image(axes, video.frame(0))
+    for number in video.object_ids():
+        if (box := box_from_mask(ids == number)) is not None:
+            draw_box(axes, box, YELLOW, width=width)
 
 
 @styled
 def training_examples(sets: TrainSets, columns: int = 5, seed: int = 0) -> Figure:
-    """Random frames of each training set with the object's outline, the box of its mask (solid) or the annotated box (dashed)."""
-    figure, grid = axes_grid(len(sets.opened), columns, (2.1 * columns, 1.8 * len(sets.opened)), photographs=True)
+    """Random frames of each training set with the outline of the object and its box.
+
+    A solid box is that of the mask. A dashed box is annotated; such a frame has no mask.
+    """
+    size = (2.1 * columns, 1.8 * len(sets.opened))
+    figure, grid = axes_grid(len(sets.opened), columns, size, photographs=True)
     rng = np.random.default_rng(seed)
     for row, (tracks, _) in zip(grid, sets.opened, strict=True):
         row[0].set_title(f"{tracks.name}: {len(tracks.tracks):,} objects")
         chosen = rng.choice(len(tracks.tracks), min(columns, len(tracks.tracks)), replace=False)
-        for axes in row:
-            axes.set_axis_off()
         for axes, number in zip(row, chosen, strict=False):
             track = tracks.tracks[number]
             _draw_track_frame(axes, track.frames[len(track.frames) // 2])
@@ -92,28 +118,21 @@ def _draw_track_frame(axes: Axes, frame: TrackFrame) -> None:
 
 @styled
 def benchmark_overview(videos: Sequence[Video], columns: int = 5) -> Figure:
-    """Every sequence's first frame with its true masks, each with its box: all that the tracker is told."""
+    """The first frame of every sequence with its true masks, and the boxes the tracker is given."""
     columns = min(columns, len(videos))
     rows = -(-len(videos) // columns)
     figure, grid = axes_grid(rows, columns, (10.5, 10.5 / columns * 0.6 * rows), photographs=True)
-    for axes in grid.flat:
-        axes.set_axis_off()
     for axes, video in zip(grid.flat, videos, strict=False):
-        ids = video.mask(0)
-        show_masks(axes, video.frame(0), ids)
-        for number in video.object_ids():
-            if (box := box_from_mask(ids == number)) is not None:
-                draw_box(axes, box, YELLOW, width=1.3)
+        show_first_frame(axes, video, masks=True, width=1.3)
         caption(axes, f"{video.name}, {len(video)} frames")
     return figure
 
 
 @styled
 def pair_grid(pairs: Sequence[Pair], columns: int = 3) -> Figure:
-    """Template (left) and search crop of each pair after augmentation; the target's mask outlined and its box drawn."""
-    figure, grid = axes_grid(-(-len(pairs) // columns), columns, (10.5, 2.45 * -(-len(pairs) // columns)), photographs=True)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    """Template (left) and search crop of each pair after augmentation, with target mask and box."""
+    rows = -(-len(pairs) // columns)
+    figure, grid = axes_grid(rows, columns, (10.5, 2.45 * rows), photographs=True)
     for axes, pair in zip(grid.flat, pairs, strict=False):
         side, size = len(pair.template), len(pair.search)
         tile = np.full((size, side + GAP + size, 3), 255, np.uint8)
@@ -122,89 +141,121 @@ def pair_grid(pairs: Sequence[Pair], columns: int = 3) -> Figure:
         name = wrapped(pair.source.split("/")[-1].replace("_", " "), 16)
         axes.text(0, side + 12, name, va="top", fontsize=8, color=QUIET)
         if pair.negative:
-            axes.text(0, size, "negative pair:\nanother object", va="bottom", fontsize=8, color=RED, fontweight="bold")
+            look = {"fontsize": 8, "color": RED, "fontweight": "bold"}
+            axes.text(0, size, "negative pair:\nanother object", va="bottom", **look)
         else:
             mask = np.zeros(tile.shape[:2], bool)
             mask[:, side + GAP :] = pair.mask > 0
             draw_outline(axes, mask)
-            draw_box(axes, pair.box_crop_xyxy + np.array([side + GAP, 0, side + GAP, 0]), YELLOW, width=1.2)
+            shift = np.array([side + GAP, 0, side + GAP, 0])
+            draw_box(axes, pair.box_crop_xyxy + shift, YELLOW, width=1.2)
     return figure
 
 
 @styled
 def boxed_frame(frame: Image, boxes_frame_xywh: Sequence[Sequence[float]]) -> Figure:
-    """A frame (H, W, 3) with numbered boxes and an axis of pixels on each side, to read coordinates from."""
+    """A frame (H, W, 3) with numbered boxes, and axes in pixels to read coordinates from."""
     figure, grid = axes_grid(1, 1, (9.0, 9.0 * frame.shape[0] / frame.shape[1]))
-    show_image(grid[0, 0], frame)
-    grid[0, 0].set_axis_on()
+    axes = grid[0, 0]
+    show_image(axes, frame)
+    axes.set_axis_on()
+    axes.grid(visible=False)
     for number, (x, y, width, height) in enumerate(boxes_frame_xywh, 1):
-        draw_box(grid[0, 0], (x, y, x + width, y + height), "#{:02x}{:02x}{:02x}".format(*object_colour(number)))
-        grid[0, 0].text(x, y, f" {number}", color="white", va="bottom", path_effects=halo())
+        draw_box(
+            axes,
+            (x, y, x + width, y + height),
+            "#{:02x}{:02x}{:02x}".format(*object_colour(number)),
+        )
+        axes.text(x, y, f" {number}", color="white", va="bottom", path_effects=halo())
     return figure
 
 
 @dataclass(frozen=True)
 class Row:
-    """One video with the masks that a method gave it."""
+    """One video with the masks that a method made."""
 
     video: Video
     masks: Path
-    """Folder of all its sequences."""
+    """The folder with the masks of all sequences."""
     title: str = ""
     frames: tuple[int, ...] = ()
-    """Which are shown; empty: evenly spaced ones."""
+    """The frames to show; empty: evenly spaced ones."""
 
 
 @styled
-def video_rows(rows: Sequence[Row], columns: int = 6, truth: bool = False) -> Figure:
-    """Each video's first frame with the boxes the tracker starts from, then frames with the masks it gives (Figure 4).
+def video_rows(
+    rows: Sequence[Row], columns: int = 6, truth: bool = False, close: bool = False
+) -> Figure:
+    """The first frame of each video with its boxes, then frames with the masks found (Figure 4).
 
     Args:
-        rows: one a video.
-        columns: the first frame included.
+        rows: one per video.
+        columns: pictures in a row, the first frame included.
         truth: also outline the true masks, in white.
+        close: show only the part of each frame around the true masks.
     """
-    figure, grid = axes_grid(len(rows), columns, (12.0, 12.0 / columns * 0.72 * len(rows)), photographs=True)
+    size = (12.0, 12.0 / columns * 0.72 * len(rows))
+    figure, grid = axes_grid(len(rows), columns, size, photographs=True)
     for line, row in zip(grid, rows, strict=True):
-        video, ids = row.video, row.video.mask(0)
-        for axes in line:
-            axes.set_axis_off()
-        show_image(line[0], video.frame(0))
-        for number in video.object_ids():
-            if (box := box_from_mask(ids == number)) is not None:
-                draw_box(line[0], box, YELLOW, width=2.0)
+        video = row.video
+        show_first_frame(line[0], video, masks=False, width=2.0)
         line[0].set_title(row.title or video.name, fontsize=9)
-        chosen = row.frames or tuple(np.linspace(0, len(video) - 1, columns).round().astype(int)[1:])
-        for axes, index, predicted in zip(line[1:], chosen, read_masks(row.masks, video, chosen), strict=False):
+        even = np.linspace(0, len(video) - 1, columns).round().astype(int)[1:]
+        chosen = row.frames or tuple(int(index) for index in even)
+        found = read_masks(row.masks, video, chosen)
+        for axes, index, predicted in zip(line[1:], chosen, found, strict=False):
+            true = video.mask(index) > 0
             show_masks(axes, video.frame(index), predicted)
             if truth:
-                draw_outline(axes, video.mask(index) > 0, "white", 1.0)
+                draw_outline(axes, true, "white", 0.8)
+            if close:
+                _look_closer(axes, true)
             caption(axes, f"frame {index}")
     return figure
 
 
+def _look_closer(axes: Axes, mask: NDArray[np.bool_]) -> None:
+    """Limit the axes to the surroundings of a mask, with the proportions of the frame."""
+    if (box := box_from_mask(mask)) is None:
+        return
+    x1, y1, x2, y2 = box
+    height, width = mask.shape
+    scale = min(max(1.8 * (x2 - x1) / width, 1.8 * (y2 - y1) / height, 0.3), 1.0)
+    left = min(max((x1 + x2 - scale * width) / 2, 0), (1 - scale) * width)
+    top = min(max((y1 + y2 - scale * height) / 2, 0), (1 - scale) * height)
+    axes.set(xlim=(left, left + scale * width), ylim=(top + scale * height, top))
+
+
 @styled
 def level_maps(answers: Answers) -> Figure:
-    """A search crop and, beside it, how strongly each level's correlation answers at each position."""
+    """A search crop, and how strongly the correlation of each level answers at each position."""
     search, box, maps = answers
     figure, grid = axes_grid(1, 1 + len(maps), (2.5 * (1 + len(maps)), 2.9), photographs=True)
     show_image(grid[0, 0], search)
     grid[0, 0].set_title("search crop")
+    first, last = _ends(len(search))
+    every = np.concatenate([values.ravel() for values in maps.values()])
+    scale = {"cmap": "magma", "vmin": every.min(), "vmax": every.max()}
     for axes, (title, values) in zip(grid[0, 1:], maps.items(), strict=True):
-        show_image(axes, search, alpha=0.25)
-        first, last = _ends(len(search))
+        show_image(axes, search)
         margin = (last - first) / (len(values) - 1) / 2
-        axes.imshow(values, extent=(first - margin, last + margin, last + margin, first - margin), cmap="magma")
-        axes.set(xlim=(0, len(search)), ylim=(len(search), 0))
+        extent = (first - margin, last + margin, last + margin, first - margin)
+        shown = axes.imshow(values, extent=extent, **scale)
         axes.set_title(title)
+        look = {"ha": "center", "va": "top", "color": QUIET, "fontsize": 8}
         note = f"{len(values)} × {len(values)} positions"
-        axes.text(0.5, -0.02, note, transform=axes.transAxes, ha="center", va="top", color=QUIET, fontsize=8)
+        axes.text(0.5, -0.02, note, transform=axes.transAxes, **look)
+    # Nothing but the positions of windows: no map reaches the border of the crop.
+    for axes in grid[0]:
+        axes.set(xlim=(first, last), ylim=(last, first))
+    beside = grid[0, -1].inset_axes((1.05, 0, 0.05, 1))
+    figure.colorbar(shown, cax=beside, label="distance from the mean answer")
     for axes in grid[0]:
         draw_box(axes, box, YELLOW, width=1.2)
     return figure
 
 
 def _ends(search_size: int) -> tuple[float, float]:
-    """Centres of the first and last candidate window, in pixels of the search crop."""
+    """Return the centres of the first and last window, in pixels of the search crop."""
     first = TEMPLATE_SIZE / 2 - MARGIN[search_size]
     return first, search_size - first

@@ -1,4 +1,4 @@
-"""Figures of results: by sequence, against bounds and baselines, by threshold, over time."""
+"""Figures of scores: by sequence, against baselines, by mask threshold, and over time."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from e3sn_study.figures.style import (
     VARIANT_COLOURS,
     axes_grid,
     label_lines,
+    name_rows,
     styled,
 )
 from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
@@ -36,7 +37,10 @@ OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
 @styled
 def per_sequence(records: Records, benchmark: str = "davis2016") -> Figure:
-    """J of each sequence, the worst of E3SN at the top, beside a still mask and true boxes."""
+    """J of each sequence, from E3SN's worst at the top to its best.
+
+    It shows every variant, the first mask held still, and E3SN's masks in true boxes.
+    """
     series = {
         variant: records.measure(benchmark, records.main_runs(variant)) for variant in VARIANTS
     }
@@ -51,52 +55,25 @@ def per_sequence(records: Records, benchmark: str = "davis2016") -> Figure:
     if bound is not None:
         ends = bound.by_sequence("J-Mean")[order]
         axes.hlines(range(len(order)), main[order], ends, color=BLUE, alpha=0.3, linewidth=2.5)
-        axes.plot(
-            ends,
-            range(len(order)),
-            "o",
-            mfc="white",
-            mec=BLUE,
-            mew=1.5,
-            ms=6,
-            label="E3SN in true boxes",
-        )
+        hollow = {"mfc": "white", "mec": BLUE, "mew": 1.5, "ms": 6}
+        axes.plot(ends, range(len(order)), "o", label="E3SN in true boxes", **hollow)
     if still is not None:
-        axes.plot(
-            still.by_sequence("J-Mean")[order],
-            range(len(order)),
-            "|",
-            color=QUIET,
-            ms=11,
-            mew=2,
-            label=STILL,
-        )
+        values = still.by_sequence("J-Mean")[order]
+        axes.plot(values, range(len(order)), "|", color=QUIET, ms=11, mew=2, label=STILL)
     for variant, values in found.items():
         places = [rows[name] for name in values.index]
-        axes.plot(
-            values,
-            places,
-            "o",
-            color=VARIANT_COLOURS[variant],
-            ms=8,
-            label=VARIANTS[variant],
-            zorder=4,
-            clip_on=False,
-        )
-    axes.set_yticks(range(len(order)), order)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+        look = {"color": VARIANT_COLOURS[variant], "ms": 8, "zorder": 4, "clip_on": False}
+        axes.plot(values, places, "o", label=VARIANTS[variant], **look)
+    name_rows(axes, order)
     axes.set(xlim=(0, 100), ylim=(-0.6, len(order) - 0.4), xlabel="J mean, %")
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    figure.legend(
-        loc="outside upper left", ncols=5, fontsize=9, handletextpad=0.2, columnspacing=1.2
-    )
+    spacing = {"handletextpad": 0.2, "columnspacing": 1.2}
+    figure.legend(loc="outside upper left", ncols=5, fontsize=9, **spacing)
     return figure
 
 
 @styled
 def ladder(records: Records, benchmark: str = "davis2016") -> Figure:
-    """J and F of baselines, the model and its bounds: from a still box to perfect localisation."""
+    """J and F of baselines, of the model, and of its masks in true boxes."""
     chosen = records.main_runs("e3sn")
     entries = {
         STILL_BOX: records.measure(benchmark, method=STILL_BOX),
@@ -110,32 +87,25 @@ def ladder(records: Records, benchmark: str = "davis2016") -> Figure:
     }
     found = {name: each for name, each in entries.items() if each is not None}
     figure, grid = axes_grid(1, 2, (10.5, 0.9 + 0.42 * len(found)), sharey=True)
+    table = "table1" if benchmark == "davis2016" else "table2"
+    paper = paper_rows(table)["E3SN"] if records.whole_set(benchmark) else {}
     for axes, statistic in zip(grid[0], MEANS, strict=True):
+        name_rows(axes, list(found))
         for row, (name, each) in enumerate(found.items()):
-            interval = each.interval(statistic)
-            axes.barh(row, interval.mean, color=BLUE if name == "E3SN" else "#b8c4d0", height=0.66)
+            interval, main = each.interval(statistic), name == "E3SN"
+            axes.barh(row, interval.mean, color=BLUE if main else "#b8c4d0", height=0.66)
             axes.plot(
                 [interval.low, interval.high], [row, row], color=INK, linewidth=1.4, alpha=0.7
             )
-            axes.text(
-                interval.high + 1.5,
-                row,
-                f"{interval.mean:.1f}",
-                va="center",
-                color=BLUE if name == "E3SN" else INK,
-            )
-        if records.whole_set(benchmark):
-            paper = paper_rows("table1" if benchmark == "davis2016" else "table2")["E3SN"][
-                statistic
-            ]
-            axes.axvline(paper, color=ORANGE, linewidth=1.6)
-            axes.text(paper, -0.75, f"paper {paper}", color=ORANGE, ha="center", fontweight="bold")
+            # At the start of the bar no other line crosses the number. A short bar has no room.
+            colour = "white" if main and interval.mean > 8 else INK
+            axes.text(1.5, row, f"{interval.mean:.1f}", va="center", color=colour)
+        if paper:
+            axes.axvline(paper[statistic], color=ORANGE, linewidth=1.6)
+            look = {"color": ORANGE, "ha": "center", "fontweight": "bold"}
+            axes.text(paper[statistic], -0.65, f"paper {paper[statistic]}", va="bottom", **look)
         axes.set(xlim=(0, 100), xlabel=f"{statistic[0]} mean, %")
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.spines["left"].set_visible(False)
-    grid[0, 0].set_yticks(range(len(found)), list(found))
-    grid[0, 0].invert_yaxis()
+    grid[0, 0].set_ylim(len(found) - 0.4, -0.6)
     return figure
 
 
@@ -152,15 +122,8 @@ def thresholds(records: Records, benchmark: str = "davis2016") -> Figure:
         axes.plot(list(points), list(points.values()), "o-", color=colour)
         ends[f"{statistic[0]} mean"] = (max(points), points[max(points)], colour)
     axes.axvline(PAPER_THRESHOLD, color=ORANGE, linewidth=1.2, linestyle=":")
-    axes.annotate(
-        f"the paper's {PAPER_THRESHOLD}",
-        (PAPER_THRESHOLD, 1),
-        (4, -2),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        color=ORANGE,
-        va="top",
-    )
+    text, place = f" the paper's {PAPER_THRESHOLD}", axes.get_xaxis_transform()
+    axes.text(PAPER_THRESHOLD, 0.98, text, transform=place, color=ORANGE, va="top")
     axes.set_title("score by mask threshold, %")
     axes.set_xlabel("threshold")
     axes.set_xticks(list(found))
@@ -174,25 +137,20 @@ def thresholds(records: Records, benchmark: str = "davis2016") -> Figure:
 def gains(
     records: Records, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016"
 ) -> Figure:
-    """What one variant gains over another, sequence by sequence, in points of J and F."""
+    """The gain of one variant over another in J and F, sequence by sequence, in points."""
     compared = records.compared_runs(new, old)
     a, b = (_required(records.measure(benchmark, names), benchmark) for names in compared.values())
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
     for axes, statistic in zip(grid[0], MEANS, strict=True):
         _draw_gains(axes, a, b, statistic, list(order))
-    grid[0, 0].set_yticks(range(len(order)), list(order))
-    figure.suptitle(
-        f"{VARIANTS[new]} minus {VARIANTS[old]}, points",
-        x=0.01,
-        ha="left",
-        fontweight="bold",
-        fontsize=11,
-    )
+    title = f"{VARIANTS[new]} minus {VARIANTS[old]}, points"
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
 
 
 def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: list[str]) -> None:
+    name_rows(axes, order)
     values = (a.by_sequence(statistic) - b.by_sequence(statistic))[order]
     colours = [BLUE if value >= 0 else RED for value in values]
     axes.barh(range(len(order)), values, color=colours, height=0.66)
@@ -203,24 +161,22 @@ def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: lis
     axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
     reach = 1.15 * max(float(values.abs().max()), abs(mean.low), abs(mean.high), 1.0)
     axes.set_xlim(-reach, reach)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.spines["left"].set_visible(False)
 
 
 @styled
 def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
-    """J of every frame of some sequences, and where they are lost.
+    """J of every frame of some sequences: it shows where an object is lost.
 
     Args:
-        frames: by title, columns object, J as `e3sn_lib.scoring.score_sequence` gives them.
+        frames: by title, the columns object and J of `e3sn_lib.metrics.scoring.score_sequence`.
     """
     figure, grid = axes_grid(1, len(frames), (3.6 * len(frames), 2.5), sharey=True)
     for axes, (title, table) in zip(grid[0], frames.items(), strict=True):
         for number, part in table.groupby("object"):
             values = part["J"].to_numpy()
-            axes.fill_between(np.arange(1, len(values) + 1), values, color=BLUE, alpha=0.12)
-            axes.plot(np.arange(1, len(values) + 1), values, color=BLUE if number == 1 else ORANGE)
+            numbers = np.arange(1, len(values) + 1)
+            axes.fill_between(numbers, values, color=BLUE, alpha=0.12)
+            axes.plot(numbers, values, color=BLUE if number == 1 else ORANGE)
         axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=":")
         axes.set_title(title)
         axes.set(ylim=(0, 1), xlabel="frame")

@@ -1,10 +1,10 @@
-"""One look for all figures: colours that stay apart for every kind of sight, names beside what they name."""
+"""One look for all figures. The colours can be told apart with every kind of colour vision."""
 
 from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -12,18 +12,20 @@ import numpy as np
 from matplotlib import patheffects, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from e3sn_lib.files import atomic_path
 
 P = ParamSpec("P")
 
 INK, QUIET, FAINT = "#222222", "#6f7680", "#d9dde2"
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = "#0072B2", "#E08700", "#009E73", "#D1495B", "#8E5EA2", "#56B4E9", "#FFD23F"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E08700", "#009E73", "#D1495B"
+PURPLE, YELLOW = "#8E5EA2", "#FFD23F"
 VARIANT_COLOURS = {"e3sn": BLUE, "e3sn-s": ORANGE, "siammask": GREEN}
 LEVEL_COLOURS = {2: "#8BC6A4", 3: "#2C8C99", 4: "#1F3B70"}
-"""Shallow is light, deep is dark."""
+"""Shallow levels are light, deep ones dark."""
 TARGET, NEGATIVE = "#00E5C8", "#FF7A59"
-"""On photographs: what is to be found, and what is not to be taken for it."""
+"""On photographs: the target, and what must not be taken for it."""
 
 SCREEN_DPI = 130
 
@@ -52,7 +54,10 @@ STYLE: dict[str, Any] = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the study's look, whatever the reader's own settings are; what the figure shows becomes its label."""
+    """Draw in the study's look, whatever the user's own settings are.
+
+    The first line of the docstring becomes the label of the figure.
+    """
 
     @functools.wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -67,21 +72,54 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def axes_grid(
     rows: int, columns: int, size: tuple[float, float], photographs: bool = False, **settings: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of `size` inches that no window system knows of, with (rows, columns) axes, close together for photographs."""
+    """Return a figure of `size` inches and its axes, an array (rows, columns).
+
+    For photographs the axes stand close together, and their lines and ticks are hidden.
+    """
     figure = Figure(figsize=size, layout="compressed" if photographs else "constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+    grid = figure.subplots(rows, columns, squeeze=False, **settings)
+    for axes in grid.flat if photographs else ():
+        axes.set_axis_off()
+    return figure, grid
 
 
-def label_lines(axes: Axes, labels: Mapping[str, tuple[float, float, str]], least: float = 0.055) -> None:
-    """Names at the ends of lines, moved apart where they would overlap.
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write names beside the rows 0, 1, ... of a chart with horizontal bars or dots."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def count_pairs(axes: Axes) -> None:
+    """Let the x axis count training pairs: 500, 20k, 1.5M."""
+    axes.set_xlabel("pairs")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+
+
+def _thousands(value: float, _: int | None = None) -> str:
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
+
+
+def label_lines(
+    axes: Axes, labels: Mapping[str, tuple[float, float, str]], least: float = 0.055
+) -> None:
+    """Write names at the ends of lines, and move them apart where they would overlap.
 
     Args:
-        axes: whose limits are final.
-        labels: text to the line's last x and y and its colour.
-        least: distance between two labels, as a share of the axes' height.
+        axes: its limits must be final.
+        labels: by text, the last x and y of the line, and its colour.
+        least: smallest distance between two labels, as a share of the height of the axes.
     """
     to_share, scale = axes.transLimits, axes.transScale
-    wanted = {text: float(to_share.transform(scale.transform((x, y)))[1]) for text, (x, y, _) in labels.items()}
+    wanted = {
+        text: float(to_share.transform(scale.transform((x, y)))[1])
+        for text, (x, y, _) in labels.items()
+    }
     previous = -1.0
     for text, place in sorted(wanted.items(), key=lambda item: item[1]):
         previous = max(place, previous + least)
@@ -99,12 +137,15 @@ def label_lines(axes: Axes, labels: Mapping[str, tuple[float, float, str]], leas
 
 
 def halo(width: float = 3.0, colour: str = "#000000aa") -> list[patheffects.AbstractPathEffect]:
-    """An edge around lines and letters on photographs."""
+    """Return a dark edge for lines and letters on photographs."""
     return [patheffects.withStroke(linewidth=width, foreground=colour)]
 
 
 def save_figure(path: Path, figure: Figure, note: str = "", dpi: int = SCREEN_DPI) -> None:
-    """Write a PNG without empty margins, the same bytes for the same figure; `note` stands small below it."""
+    """Write a PNG without empty margins: the same figure gives the same bytes.
+
+    A `note` is written small below the figure.
+    """
     if note:
         figure.draw_without_rendering()
         box = figure.get_tightbbox()
@@ -123,4 +164,5 @@ def save_figure(path: Path, figure: Figure, note: str = "", dpi: int = SCREEN_DP
 
 
 def wrapped(text: str, width: int) -> str:
+    """Break a text into lines of at most `width` letters."""
     return "\n".join(textwrap.wrap(text, width))

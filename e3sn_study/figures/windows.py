@@ -1,4 +1,4 @@
-"""Figures of the paper's section 3.3: which candidate windows of a search crop are learned from."""
+"""Figures of the sampler (section 3.3): which candidate windows of a search crop are taught."""
 
 from __future__ import annotations
 
@@ -18,17 +18,28 @@ from e3sn_lib.geometry import STRIDE, TEMPLATE_SIZE, anchors_xyxy
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.sampling import anchor_iou
 from e3sn_study.figures.photographs import draw_box, draw_outline, show_image
-from e3sn_study.figures.style import BLUE, FAINT, INK, NEGATIVE, QUIET, TARGET, YELLOW, axes_grid, styled, wrapped
+from e3sn_study.figures.style import (
+    BLUE,
+    FAINT,
+    INK,
+    NEGATIVE,
+    QUIET,
+    TARGET,
+    YELLOW,
+    axes_grid,
+    styled,
+    wrapped,
+)
 
 
 def _centre(cells: Any) -> Any:
-    """Where cells' anchors and windows are centred, in pixels of a 255 px search crop."""
+    """Return the centres of cells, in pixels of a search crop of 255 px."""
     return cells * STRIDE - MARGIN[255] + TEMPLATE_SIZE / 2
 
 
 @styled
 def sample_matrix(pair: Pair, config: SamplerConfig) -> Figure:
-    """From the overlap of anchors to the sample distribution matrix and the cells drawn from it, in pixels of the search crop."""
+    """The overlap of anchors, the sample distribution matrix, and the cells drawn from it."""
     x1, y1, x2, y2 = (float(value) for value in pair.box_crop_xyxy)
     iou = anchor_iou((x1, y1, x2, y2))
     figure, grid = axes_grid(1, 3, (12.0, 4.5), photographs=True)
@@ -47,7 +58,8 @@ def _draw_best_anchors(axes: Axes, pair: Pair, iou: np.ndarray) -> None:
     best, row, column = np.unravel_index(iou.argmax(), iou.shape)
     boxes = anchors_xyxy()[:, row, column]
     for number, anchor in enumerate(boxes):
-        draw_box(axes, anchor, TARGET if number == best else "white", width=2.0 if number == best else 0.8)
+        colour, width = (TARGET, 2.0) if number == best else ("white", 0.8)
+        draw_box(axes, anchor, colour, width=width)
     _below(axes, f"target box yellow; the best anchor reaches IoU {iou.max():.2f}")
 
 
@@ -58,11 +70,17 @@ def _draw_overlap(axes: Axes, best: np.ndarray, config: SamplerConfig) -> None:
     axes.imshow(best, extent=(low, high, high, low), cmap="Greys", vmin=0, vmax=1)
     for level, colour in ((config.low, NEGATIVE), (config.high, TARGET)):
         if best.min() < level < best.max():
-            lines = axes.contour(centres, centres, best, levels=[level], colors=[colour], linewidths=2)
+            look: dict[str, Any] = {"levels": [level], "colors": [colour], "linewidths": 2}
+            lines = axes.contour(centres, centres, best, **look)
             axes.clabel(lines, fmt=lambda value: f"{value:g}", fontsize=9, colors=INK)
+    axes.set_axis_on()
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT)
-    _below(axes, f"above {config.high:g} a cell is positive, below {config.low:g} negative, between ignored")
+    _below(
+        axes,
+        f"above {config.high:g} a cell is positive, below {config.low:g} negative, "
+        "between them it is ignored",
+    )
 
 
 def _draw_matrix(axes: Axes, pair: Pair) -> None:
@@ -77,19 +95,24 @@ def _draw_matrix(axes: Axes, pair: Pair) -> None:
             axes.plot(_centre(column), _centre(row), "o", ms=10, mec="black", mew=1.6, color=colour)
     counts = Counter(pair.matrix.ravel().tolist())
     drawn = np.count_nonzero(pair.sample_labels)
-    _below(axes, f"{counts[1]} positive, {counts[-1]} negative, {counts[0]} ignored; large dots: the {drawn} drawn")
+    _below(
+        axes,
+        f"{counts[1]} positive, {counts[-1]} negative, {counts[0]} ignored; "
+        f"large dots: the {drawn} drawn",
+    )
 
 
 def _below(axes: Axes, text: str) -> None:
-    axes.text(0, -0.02, wrapped(text, 52), transform=axes.transAxes, va="top", color=INK, fontsize=9)
+    look: dict[str, Any] = {"va": "top", "color": INK, "fontsize": 9}
+    axes.text(0, -0.02, wrapped(text, 52), transform=axes.transAxes, **look)
 
 
 @styled
 def sampled_windows(pair: Pair, predicted: NDArray[np.bool_] | None = None) -> Figure:
-    """The drawn candidate windows, 127 px of the search crop each, with the mask to be learned and, in yellow, the predicted one.
+    """The drawn candidate windows of 127 px with the true mask and, in yellow, the predicted one.
 
     Args:
-        pair: with a 255 px search crop.
+        pair: its search crop must be 255 px wide.
         predicted: (K, 127, 127) from `e3sn_study.evaluation.inspection.predict_windows`.
     """
     size, taught = pair.search.shape[0], np.flatnonzero(pair.sample_labels)
@@ -97,12 +120,11 @@ def sampled_windows(pair: Pair, predicted: NDArray[np.bool_] | None = None) -> F
     reach = ((margin, margin), (margin, margin))
     image = np.pad(pair.search, (*reach, (0, 0)), constant_values=255)
     mask = np.pad(pair.mask > 0, reach)
-    figure, grid = axes_grid(1, max(len(taught), 1), (2.4 * max(len(taught), 1), 2.9), photographs=True)
-    for axes in grid[0]:
-        axes.set_axis_off()
+    columns = max(len(taught), 1)
+    figure, grid = axes_grid(1, columns, (2.4 * columns, 2.9), photographs=True)
     for axes, number in zip(grid[0], taught, strict=False):
         row, column = pair.cells[number]
-        top, left = row * STRIDE - MARGIN[size] + margin, column * STRIDE - MARGIN[size] + margin
+        top, left = ((place + 1) * STRIDE for place in (row, column))  # in the padded crop
         window = slice(top, top + TEMPLATE_SIZE), slice(left, left + TEMPLATE_SIZE)
         positive = pair.sample_labels[number] > 0
         show_image(axes, image[window])
@@ -117,7 +139,7 @@ def sampled_windows(pair: Pair, predicted: NDArray[np.bool_] | None = None) -> F
 
 @styled
 def positives_per_image(pairs: Sequence[Pair], config: SamplerConfig) -> Figure:
-    """How many positive cells images have, and how many of them the sampler gets to draw."""
+    """How many positive cells the images have, and how many of them the sampler draws."""
     shown = [pair for pair in pairs if not pair.negative]
     available = np.array([(pair.matrix == 1).sum() for pair in shown])
     drawn = np.array([(pair.sample_labels == 1).sum() for pair in shown])
@@ -128,14 +150,18 @@ def positives_per_image(pairs: Sequence[Pair], config: SamplerConfig) -> Figure:
     for bar in list(bars)[: config.positives_per_image]:
         bar.set_facecolor(NEGATIVE)
     few = (available < config.positives_per_image).mean()
-    left.set_title(f"median {np.median(available):.0f}; {few:.1%} of the images have fewer than {config.positives_per_image}")
+    left.set_title(
+        f"median {np.median(available):.0f}; {few:.1%} of the images have fewer than "
+        f"{config.positives_per_image}"
+    )
     left.set(xlabel="cells with +1 in an image's matrix", ylabel="images")
     left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.grid(visible=False, axis="x")
     counts = [int((drawn == n).sum()) for n in range(config.positives_per_image + 1)]
     places = right.barh(range(len(counts)), counts, color=BLUE, height=0.7)
-    right.bar_label(places, [f"{count / max(len(shown), 1):.1%}" for count in counts], padding=4, color=QUIET)
+    shares = [f"{count / max(len(shown), 1):.1%}" for count in counts]
+    right.bar_label(places, shares, padding=4, color=QUIET)
     right.set_title(f"positives drawn, of {config.positives_per_image}")
     right.set(yticks=range(len(counts)), xlabel="images")
     right.set_xlim(0, 1.25 * max(*counts, 1))

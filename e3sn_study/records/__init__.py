@@ -216,7 +216,8 @@ class Records:
 
     def lacking(self, benchmark: str) -> dict[str, str]:
         """Return what each baseline needs that could not be run."""
-        return dict(self.table(f"{benchmark}/baselines_not_run", LACKING).to_numpy())
+        table = self.table(f"{benchmark}/baselines_not_run", LACKING)
+        return dict(table[["method", "reason"]].to_numpy())
 
     def attributes(self, benchmark: str) -> pd.Series | None:
         """Return the lists of attributes by sequence, None if they are not on record."""

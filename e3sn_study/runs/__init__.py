@@ -33,6 +33,7 @@ from e3sn_lib.training import processes
 from e3sn_lib.training.loop import Trainer
 from e3sn_lib.training.state import CHECKPOINT, FINAL, Watch
 from e3sn_study.checkout import from_checkout
+from e3sn_study.notebooks import as_list
 from e3sn_study.records import Records, without_folders
 from e3sn_study.records.entries import DATA, Files, Record, RunRecord, Summary, files_of, run_folder
 from e3sn_study.records.schema import LOG
@@ -124,7 +125,7 @@ class Study:
         runs: str | Path = "runs",
         report: str | Path = "",
         seed: int = 0,
-        overrides: Iterable[str] = (),
+        overrides: Iterable[str] | str = (),
     ) -> Study:
         """Check the profile and name the folders.
 
@@ -144,7 +145,7 @@ class Study:
         """
         if profile.endswith((".yaml", ".yml")):
             profile = str(from_checkout(profile))
-        overrides = tuple(overrides)
+        overrides = tuple(as_list(overrides))
         own = load_profile(profile, overrides=overrides).data.root
         root = data or os.environ.get("E3SN_DATA", "") or own
         data = str(from_checkout(Path(root).expanduser())) if root else ""
@@ -289,22 +290,20 @@ class Study:
                 name = ""
             if name != path.stem:
                 outdated.append(path.stem)
-                self._set_aside(path.stem)
+                self._set_aside(f"*/{path.stem}[._]*")
         for config in self.load().data.evaluation:
             with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
                 files = digest(self.sequences(config.name))
                 for path in sorted((self.results / config.name).glob("*.csv")):
                     if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
-                        self._set_aside(path.stem, config.name)
+                        self._set_aside(f"{config.name}/{path.name}")
         return outdated
 
-    def _set_aside(self, name: str, folder: str = "*") -> None:
-        """Move the files of record of a run, all or those in one folder."""
-        for pattern in (f"{folder}/{name}.*", f"{folder}/{name}_*"):
-            for path in self.results.glob(pattern):
-                target = self.results / "earlier" / path.relative_to(self.results)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+    def _set_aside(self, pattern: str) -> None:
+        for path in list(self.results.glob(pattern)):
+            target = self.results / "earlier" / path.relative_to(self.results)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
     @cached_property
     def _opened(self) -> dict[object, tuple[TrainSets, Files]]:

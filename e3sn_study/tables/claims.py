@@ -49,7 +49,9 @@ def claims(records: Records) -> pd.DataFrame:
     table, name = pd.DataFrame(rows), f"Claims{', synthetic' * records.synthetic}"
     table.attrs["title"] = f"{name}: what the paper says and what we found"
     rules, thresholds = content["rules"].items(), content["thresholds"]
-    table.attrs["notes"] = [f"Rule for {name}: {rule.format(**thresholds)}." for name, rule in rules]
+    table.attrs["notes"] = [
+        f"Rule for {name}: {rule.format(**thresholds)}." for name, rule in rules
+    ]
     return table
 
 

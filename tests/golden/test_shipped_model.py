@@ -37,8 +37,13 @@ def test_a_sequence_scores_what_is_on_record(video: Video) -> None:
         run = file.metadata()["run"]
     record = pd.read_csv(ROOT / "reports" / "cpu" / "results" / "davis2016" / f"{run}.csv")
     expected = record[(record["sequence"] == video.name) & (record["method"] == MODEL)].iloc[0]
-    found = score_method(MODEL, [result.ids for result in tracked(video, len(video))], video).iloc[0]
-    for measure in ("J-Mean", "F-Mean"):  # a tracker feeds on its own boxes: one thread instead of two changes F by 0.014
+    found = score_method(MODEL, [result.ids for result in tracked(video, len(video))], video).iloc[
+        0
+    ]
+    for measure in (
+        "J-Mean",
+        "F-Mean",
+    ):  # a tracker feeds on its own boxes: one thread instead of two changes F by 0.014
         assert found[measure] == pytest.approx(expected[measure], abs=0.03)
 
 

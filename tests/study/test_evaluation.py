@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from e3sn_study.evaluation.baselines import (
     masks_from_boxes,
     true_boxes,
 )
-from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
+from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker, write_masks
 from e3sn_study.records.schema import BOUND, BOX, MODEL, THRESHOLDS, TRUE_BOX
 
 HEIGHT, WIDTH, SIDE, STEP = 100, 160, 40, 10
@@ -251,6 +253,50 @@ class TestEvaluation:
         assert tracked == [two_objects[1].name]
         assert {path: path.stat().st_mtime_ns for path in times} == times
         pd.testing.assert_frame_equal(again[0].head(2), first[0])
+
+    def test_masks_of_other_frames_masks_or_ids_are_not_kept(
+        self, data_root: Path, tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two benchmarks share the names of their sequences, and data may be mended between two evaluations."""
+        root = Path(shutil.copytree(data_root / "synthetic", tmp_path / "data"))
+        tracked: list[str] = []
+        track = benchmark._track
+
+        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
+            tracked.append(sequence.name)
+            return track(tracker, sequence, *arguments)
+
+        monkeypatch.setattr(benchmark, "_track", noted)
+
+        def write(merge_ids: bool = False) -> Video:
+            sequence = replace(davis_sequences(root, 2017, "val")[0], merge_ids=merge_ids)
+            list(write_masks(Tracker(tiny_model), [sequence], tmp_path / "out"))
+            return sequence
+
+        write(merge_ids=True)
+        sequence = write()
+        write()
+        assert len(tracked) == 2
+        cv2.imwrite(str(sequence.frame_paths[3]), np.flipud(sequence.frame(3))[..., ::-1])
+        write()
+        write_mask(sequence.mask_paths[0], np.fliplr(sequence.mask(0)))
+        write()
+        assert len(tracked) == 4
+
+    def test_weights_are_looked_at_once(
+        self,
+        two_objects: list[Video],
+        tiny_model: E3SN,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        tracker, read = Tracker(tiny_model), []
+        state_dict = type(tiny_model).state_dict
+        monkeypatch.setattr(
+            type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k)
+        )
+        evaluate_tracker(tracker, two_objects, tmp_path, extras=False, show=silent)
+        assert len(read) == 1
 
     def test_an_interrupted_sequence_is_tracked_again(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.types import Video
@@ -422,3 +424,91 @@ def test_records_of_other_settings_are_set_aside_and_not_lost(
         study.results / "earlier" / "davis2016" / f"{runs[2].name}_speed.csv"
     ).read_text() == runs[2].name
     assert (study.results / "earlier" / "runs" / f"{runs[2].name}.json").is_file()
+
+
+@pytest.fixture
+def own(study: Study, data_root: Path, tmp_path: Path) -> Study:
+    """A study of a copy of the data, to be changed."""
+    root = shutil.copytree(data_root, tmp_path / "own")
+    return Study.open(
+        "smoke", str(root), study.runs, study.report, overrides=[*study.overrides, "train.pairs=4"]
+    )
+
+
+def invert_a_frame(study: Study, split: str) -> None:
+    root = Path(study.data) / "synthetic"
+    name = (root / "ImageSets" / "2016" / f"{split}.txt").read_text().split()[0]
+    path = root / "JPEGImages" / "480p" / name / "00001.jpg"
+    write_image(path, 255 - read_image(path))
+
+
+def test_other_images_of_the_same_names_and_numbers_are_another_run(
+    own: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = own.train()
+    assert own.train().folder == first.folder
+    moved = shutil.copytree(own.data, tmp_path / "moved")
+    again = Study.open("smoke", str(moved), own.runs, own.report, overrides=own.overrides)
+    assert again.run("e3sn").folder == first.folder
+    invert_a_frame(again, "train")
+    changed = Study.open("smoke", str(moved), own.runs, own.report, overrides=own.overrides)
+    capsys.readouterr()
+    second = changed.train()
+    assert second.folder != first.folder
+    assert (
+        f"{first.name} was trained on other files; this is another run, {second.name}"
+        in capsys.readouterr().out
+    )
+    assert own.run("e3sn").folder == first.folder
+    (first.folder / "data.json").unlink()  # a run from before files were on record
+    assert changed.run("e3sn").folder == first.folder
+    assert changed.set_aside_outdated() == [second.name]
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_finished(
+    own: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = own.train()
+    model, summary, log = load_file(run.model), run.summary(), run.log()
+    for lost in ("model.safetensors", "summary.json", "log.csv", "env.json"):
+        (run.folder / lost).unlink()
+        assert not run.is_finished()
+        assert own.train().is_finished()
+        assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
+        assert run.summary() | {"peak_memory_mb": 0} == summary | {"peak_memory_mb": 0}
+        pd.testing.assert_frame_equal(run.log(), log)
+    for name, damaged in (
+        ("summary.json", "{"),
+        ("summary.json", json.dumps(summary | {"pairs": None})),
+        ("log.csv", "stage\n"),
+    ):
+        (run.folder / name).write_text(damaged)
+        assert own.train().is_finished()
+        assert "made anew: " in capsys.readouterr().out
+    (run.folder / "checkpoint.pt").unlink()
+    (run.folder / "summary.json").write_text("{")
+    with pytest.raises(
+        InputError,
+        match=r"summary\.json is no summary of a training .*; delete the folder to train it again",
+    ):
+        own.train()
+    assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
+
+
+def test_scores_on_other_files_of_a_benchmark_are_set_aside(
+    own: Study, evaluated: list[bool]
+) -> None:
+    run = Run(own.runs / "run", own.load(), ())
+    evaluate(own, run, "davis2016")
+    evaluate(own, run, "davis2017")
+    assert own.set_aside_outdated() == []
+    (own.results / "davis2016" / "baselines.csv").write_text("of an older study\n")
+    assert {path.name for path in (own.results / "davis2016").iterdir()} == {
+        "baselines.csv",
+        "run.csv",
+        "run_speed.csv",
+    }
+    invert_a_frame(own, "val")
+    own.set_aside_outdated()
+    assert {path.name for path in (own.results / "davis2016").iterdir()} == {"baselines.csv"}
+    assert len(list((own.results / "earlier").rglob("*.csv"))) == 4
