@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -94,8 +95,22 @@ def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     has none.
 
     Names that begin with a dot are no data: macOS puts ``._NAME`` beside NAME on foreign disks.
+
+    Raises:
+        InputError: the folder is there but cannot be listed.
     """
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    try:
+        names = sorted(os.listdir(folder))
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ):  # ValueError: a zero byte in its name
+        return []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise InputError(f"cannot list the files of {folder}: {error.strerror}") from error
     return [each for each in names if not each.startswith(".") and each.lower().endswith(suffixes)]
 
 

@@ -73,7 +73,7 @@ def figures(report: Path, synthetic: bool) -> dict[str, list[dict[str, Any]]]:
         entry = known.get(names[path], {"beside": "pictures", "caption": names[path]})
         caption = entry["caption"]
         if synthetic:
-            caption = f"Synthetic. {caption.replace('DAVIS-2016', 'the procedural clips')}"
+            caption = "Synthetic. " + re.sub(r"DAVIS-20\d\d", "the procedural clips", caption)
         found.setdefault(entry["beside"], []).append(picture(path, caption))
     return found
 

@@ -112,7 +112,8 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert file_names(tmp_path) == ["a.JPG", "b.png"]
     assert [*files_by_stem(tmp_path, (".png",))] == ["b"]
-    assert file_names(tmp_path / "absent") == []
+    for name in ("absent", "a.JPG", 300 * "long", "zero\0byte", "\ud800"):
+        assert file_names(tmp_path / name) == []
 
 
 def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
