@@ -265,7 +265,7 @@ class SiamMaskCrop:
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """Return the map of `ContextCrop` for the unrounded square, in a frame one pixel smaller."""
+        """Return the map for the unrounded square, in a frame that is one pixel smaller."""
         side = round(self.side)
         unit = side / self.size
         corner = np.array(self.centre_frame_xy) - side / 2 + unit * np.array(window_crop_xy)
