@@ -77,6 +77,27 @@ def as_list(parameter: Iterable[Any] | str) -> list[Any]:
     return values
 
 
+def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
+    """Return boxes ``[x, y, width, height]`` of a parameter.
+
+    Args:
+        parameter: text such as "10,20,30,40", with ";" between several boxes; or a list of four
+            numbers, or of such lists. A list may come as text.
+
+    Raises:
+        InputError: it is something else.
+    """
+    text = parameter if isinstance(parameter, str) else str(list(parameter))
+    parts = re.split(r"[;\]\[]+\s*,?\s*", text)
+    try:
+        boxes = [[float(side) for side in part.split(",")] for part in parts if part.strip()]
+    except ValueError:
+        boxes = []
+    if not boxes or any(len(box) != 4 for box in boxes):
+        raise InputError(f"'{text}' is no box; write x,y,width,height, or several with ; between")
+    return boxes
+
+
 def run_notebook(
     source: Path,
     out: Path,

@@ -17,6 +17,7 @@ from remote_loads import remote_loads
 from e3sn_lib.errors import InputError
 from e3sn_study.notebooks import (
     NotebookRun,
+    as_boxes,
     as_list,
     check_parameters,
     record,
@@ -180,6 +181,27 @@ def test_a_list_may_come_as_text():
     for text in ("16,18", "[1", "3", ""):
         with pytest.raises(InputError, match=r"is no list; write one like \[1, 2\]"):
             as_list(text)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["1,2,3,4", " 1, 2, 3, 4 ", "[1, 2, 3, 4]", [1, 2, 3, 4], [[1, 2, 3, 4]], "[[1,2,3,4]]"],
+)
+def test_a_box_may_be_text_or_a_list(given):
+    assert as_boxes(given) == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "given", ["1,2,3,4; 5,6.5,7,8", "[1,2,3,4];[5,6.5,7,8]", [[1, 2, 3, 4], [5, 6.5, 7, 8]]]
+)
+def test_several_boxes(given):
+    assert as_boxes(given) == [[1, 2, 3, 4], [5, 6.5, 7, 8]]
+
+
+@pytest.mark.parametrize("given", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", [], [1, 2], "1,2,3,4;5"])
+def test_what_is_no_box_is_one_line(given):
+    with pytest.raises(InputError, match=r"is no box; write x,y,width,height"):
+        as_boxes(given)
 
 
 def test_parameters_cell_that_is_no_python_is_one_line(notebook):
