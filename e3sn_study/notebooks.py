@@ -216,7 +216,8 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
 def to_html(executed: Path, out: Path) -> None:
     """Write an executed notebook as one HTML file that opens without a network.
 
-    Images are embedded and scripts are left out. Equations show as they were typed.
+    Images are embedded and scripts are left out. Equations show as they were typed. Links to other
+    notebooks lead to their pages, and the link to all of them to the report.
 
     Raises:
         InputError: the notebook cannot be read.
@@ -226,6 +227,8 @@ def to_html(executed: Path, out: Path) -> None:
     exporter = HTMLExporter(embed_images=True, raw_template=PAGE)  # type: ignore[no-untyped-call]
     _read(executed)
     html, _ = exporter.from_filename(str(executed))
+    html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
+    html = html.replace('href="README.md"', 'href="../index.html"')
     write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))
 
 
