@@ -1,4 +1,5 @@
-"""E3SN: an end-to-end Siamese network for video object segmentation, re-implemented as a reproducible study.
+"""E3SN: an end-to-end Siamese network for video object segmentation, re-implemented as a
+reproducible study.
 
 A name is imported when it is first asked for, so that importing the package takes no time.
 """

@@ -102,7 +102,9 @@ class ModelConfig:
     first 1x1 (Caffe, Keras)."""
     channels: Annotated[Count, Field(le=4096)] = 256
     """Width of neck, correlation and heads (SiamMask)."""
-    levels: Annotated[tuple[Annotated[int, Strict()], ...], BeforeValidator(_listed), AfterValidator(_levels)] = (2, 3, 4)
+    levels: Annotated[
+        tuple[Annotated[int, Strict()], ...], BeforeValidator(_listed), AfterValidator(_levels)
+    ] = (2, 3, 4)
     """Backbone levels whose correlations are fused for the mask (paper 3.4). The paper's "E3SN only
     S" has (4,)."""
     fusion: Literal["softmax", "raw", "fixed"] = "softmax"
@@ -196,8 +198,9 @@ class AugmentConfig:
     image (ours: synthetic motion). An image that shows other objects of its category stays as it
     is."""
     distractor: Share = 0.0
-    """Probability that a second object is pasted into the search crop, beside the target or partly in
-    front of it. Above 0, some of the negative anchors lie on such objects, pasted or real (ours)."""
+    """Probability that a second object is pasted into the search crop, beside the target or partly
+    in front of it. Above 0, some of the negative anchors lie on such objects, pasted or real
+    (ours)."""
     negative_alike: Share = 0.0
     """Share of the negative pairs that show another object of the same set and, where the set knows
     categories, of the same category (ours)."""
@@ -315,7 +318,9 @@ class TrainConfig:
     unfreeze_at: Share = 0.5
     """Share of the steps after which ``train_layers`` of the backbone are trained (SiamMask: epoch
     10 of 20); 1: never."""
-    train_layers: Annotated[tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)] = ("layer2", "layer3")
+    train_layers: Annotated[
+        tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)
+    ] = ("layer2", "layer3")
     """Backbone layers that are trained at all (SiamMask). Their batch-norm statistics do not
     change."""
     train_shortcuts: Switch = True
@@ -395,7 +400,9 @@ class Profile:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    stages: Annotated[dict[Text, StageConfig], Field(min_length=1)] = field(default_factory=lambda: {"end_to_end": StageConfig()})
+    stages: Annotated[dict[Text, StageConfig], Field(min_length=1)] = field(
+        default_factory=lambda: {"end_to_end": StageConfig()}
+    )
     track: TrackConfig = field(default_factory=TrackConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
 
@@ -407,7 +414,9 @@ class Profile:
                 raise ValueError(f"stages.{name}.mask is 'base'; this needs model.base_head=true")
             if unknown := sorted(set(stage.sets) - kinds):
                 hint = did_you_mean(unknown[0], kinds)
-                raise ValueError(f"stages.{name}.sets names {unknown[0]!r}{hint}; data.train has no such set")
+                raise ValueError(
+                    f"stages.{name}.sets names {unknown[0]!r}{hint}; data.train has no such set"
+                )
         total = sum(stage.share for stage in self.stages.values())
         if abs(total - 1) > 1e-6:
             keys = ", ".join(f"stages.{name}.share" for name in self.stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
 
 def _davis_palette() -> list[int]:
-    """The 256 colours of DAVIS (and PASCAL VOC): bits 0, 1, 2 of the id, repeatedly, from the highest bit of R, G, B down."""
+    """The 256 colours of DAVIS (and PASCAL VOC): bits 0, 1, 2 of the id, repeatedly, from the
+    highest bit of R, G, B down."""
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+            colours[:, channel] |= (
+                (np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)
+            ).astype(np.uint8)
     return [int(value) for value in colours.ravel()]
 
 
@@ -47,7 +51,8 @@ PAGE_WIDTH = 1600
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on
+    failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -71,8 +76,11 @@ def write_csv(path: Path, table: pd.DataFrame, decimals: int = 6) -> None:
         table.to_csv(temporary, index=False, float_format=f"%.{decimals}f")
 
 
-def as_webp(source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: int = 86) -> tuple[bytes, tuple[int, int]]:
-    """Return an image for a page as WebP, on white and no wider than this, with its width and height."""
+def as_webp(
+    source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: int = 86
+) -> tuple[bytes, tuple[int, int]]:
+    """Return an image for a page as WebP, on white and no wider than this, with its width and
+    height."""
     with Image.open(source) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image.convert("RGBA"), mask=image.convert("RGBA").getchannel("A"))
@@ -83,11 +91,26 @@ def as_webp(source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: i
 
 
 def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
-    """Return the names of a folder's files with one of these suffixes, in order; an absent folder has none.
+    """Return the names of a folder's files with one of these suffixes, in order; an absent folder
+    has none.
 
     Names that begin with a dot are no data: macOS puts ``._NAME`` beside NAME on foreign disks.
+
+    Raises:
+        InputError: the folder is there but cannot be listed.
     """
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    try:
+        names = sorted(os.listdir(folder))
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ):  # ValueError: a zero byte in its name
+        return []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise InputError(f"cannot list the files of {folder}: {error.strerror}") from error
     return [each for each in names if not each.startswith(".") and each.lower().endswith(suffixes)]
 
 
@@ -105,9 +128,13 @@ def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> 
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"cannot read {what} {path}: it is a folder, a pipe or a device, no file")
+            raise InputError(
+                f"cannot read {what} {path}: it is a folder, a pipe or a device, no file"
+            )
         if status.st_size > largest:
-            raise InputError(f"{what} {path} has {status.st_size:,} bytes; at most {largest:,} are read")
+            raise InputError(
+                f"{what} {path} has {status.st_size:,} bytes; at most {largest:,} are read"
+            )
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
@@ -115,7 +142,8 @@ def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> 
 
 
 def read_text(path: Path, what: str = "file") -> str:
-    """Return the text of a file in UTF-8; the byte order mark that Windows editors put first is left out.
+    """Return the text of a file in UTF-8; the byte order mark that Windows editors put first is
+    left out.
 
     Raises:
         InputError: as `read_bytes`, or it is no UTF-8.
@@ -151,7 +179,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Return a mask as (H, W) uint8: palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255).
+    """Return a mask as (H, W) uint8: palette indices (DAVIS-2017, YouTube-VOS) or grey values
+    (DAVIS-2016: 0 and 255).
 
     Raises:
         InputError: the file cannot be read, is no image, too large or damaged, or its colours are
@@ -160,9 +189,14 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     _, image = _opened(path, "mask")
     bands = image.getbands()
     if bands not in (("P",), ("L",), ("1",), ("L", "A")):  # DAVIS-2016 has one mask of mode LA
-        raise InputError(f"mask {path} has colours ({image.mode}); it must be a palette or grey image of object ids")
+        raise InputError(
+            f"mask {path} has colours ({image.mode}); "
+            "it must be a palette or grey image of object ids"
+        )
     try:
-        mask = np.array(image.convert("L") if bands == ("1",) else image)  # black and white is 0 and 255
+        mask = np.array(
+            image.convert("L") if bands == ("1",) else image
+        )  # black and white is 0 and 255
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
     return np.ascontiguousarray(mask[..., 0] if mask.ndim == 3 else mask, dtype=np.uint8)
@@ -194,7 +228,8 @@ def _one_line(error: Exception) -> str:
 
 
 def write_mask(path: Path, ids: NDArray[np.uint8]) -> None:
-    """Write object ids (H, W) as a palette PNG in DAVIS's colours, which the official evaluator reads."""
+    """Write object ids (H, W) as a palette PNG in DAVIS's colours, which the official evaluator
+    reads."""
     image = Image.fromarray(np.ascontiguousarray(ids, np.uint8), "P")
     image.putpalette(DAVIS_PALETTE)
     with atomic_path(path) as temporary:

@@ -202,7 +202,9 @@ def compute_losses(
     if stage.train_location:
         anchors = batch.anchor_labels
         cls = classification_loss(output.cls, anchors, counts)
-        loc = regression_loss(output.loc, batch.offsets, anchors, config.loc, config.loc_beta, counts)
+        loc = regression_loss(
+            output.loc, batch.offsets, anchors, config.loc, config.loc_beta, counts
+        )
         parts |= {"cls": cls, "loc": loc}
         total = total + config.cls_weight * cls + config.loc_weight * loc
     with torch.no_grad():

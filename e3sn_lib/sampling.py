@@ -41,7 +41,9 @@ class Samples:
     """(K,) y of eq. 4: +1 positive, -1 negative. 0 fills up to K and teaches nothing."""
 
 
-def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> NDArray[np.float64]:
+def anchor_iou(
+    box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5
+) -> NDArray[np.float64]:
     """Return (5, cells, cells), the intersection over union of each anchor with the target."""
     anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
     corner = np.maximum(anchors[..., :2], target[:2])
@@ -117,7 +119,9 @@ def negative_pair_targets(
     return AnchorTargets(labels, np.zeros((4, 5, cells, cells), np.float32))
 
 
-def distribution_matrix(iou: NDArray[np.float64], high: float = 0.6, low: float = 0.3) -> NDArray[np.int8]:
+def distribution_matrix(
+    iou: NDArray[np.float64], high: float = 0.6, low: float = 0.3
+) -> NDArray[np.int8]:
     """Return the paper's sample distribution matrix, (n, n) from anchor IoU (5, n, n).
 
     A cell is +1 if any of its anchors has an IoU above `high`, -1 if all have an IoU below `low`,

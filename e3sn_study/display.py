@@ -1,4 +1,5 @@
-"""What a notebook puts on the page: figures as files of record, tables with title and notes, clips that play without a network."""
+"""What a notebook puts on the page: figures as files of record, tables with title and notes, clips
+that play without a network."""
 
 from __future__ import annotations
 
@@ -29,11 +30,14 @@ def show_figure(figure: Figure, path: Path) -> ShownImage:
     save_figure(path, figure, "synthetic data" if path.stem.endswith("_synthetic") else "")
     with PillowImage.open(path) as image:
         width = round(image.width * 96 / SCREEN_DPI)
-    return ShownImage(data=path.read_bytes(), format="png", width=width, alt=str(figure.get_label()))  # type: ignore[no-untyped-call]
+    return ShownImage(
+        data=path.read_bytes(), format="png", width=width, alt=str(figure.get_label())
+    )  # type: ignore[no-untyped-call]
 
 
 def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
-    """A figure of a growing table that is drawn anew each time it is called, in one and the same place of the notebook."""
+    """A figure of a growing table that is drawn anew each time it is called, in one and the same
+    place of the notebook."""
     shown: list[DisplayHandle] = []
 
     def update(table: pd.DataFrame) -> None:

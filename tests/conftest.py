@@ -74,7 +74,9 @@ def tiny_model(tiny_profile: Callable[..., Profile]) -> E3SN:
 
 
 @pytest.fixture(scope="session")
-def tiny_model_file(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model_file(
+    tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The same network as a file."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_model(path, tiny_model, tiny_profile())

@@ -22,7 +22,12 @@ class Planted(nn.Module):
     """
 
     def __init__(
-        self, anchor: int = 2, row: int = 12, column: int = 12, offsets: tuple[float, ...] = (0, 0, 0, 0), side: float = 64
+        self,
+        anchor: int = 2,
+        row: int = 12,
+        column: int = 12,
+        offsets: tuple[float, ...] = (0, 0, 0, 0),
+        side: float = 64,
     ) -> None:
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))

@@ -169,7 +169,9 @@ def _usable(annotation: dict[str, Any], entries: dict[Any, Any], key: Any) -> _I
     raise _LeftOutError(*image.args)
 
 
-def _alike(objects: list[dict[str, Any]], entries: dict[Any, Any]) -> dict[tuple[Any, int], list[tuple[Any, Box]]]:
+def _alike(
+    objects: list[dict[str, Any]], entries: dict[Any, Any]
+) -> dict[tuple[Any, int], list[tuple[Any, Box]]]:
     """Return id and box of the objects, also small ones, by image and category."""
     alike = defaultdict(list)
     for annotation in objects:
@@ -258,7 +260,11 @@ def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> byte
         both = f"of {theirs} in {width}x{height}"
         raise _LeftOutError("with run lengths of another size than the image", both)
     compress = run_lengths.frPyObjects
-    text: bytes = counts.encode("ascii") if isinstance(counts, str) else compress(segmentation, height, width)["counts"]
+    text: bytes = (
+        counts.encode("ascii")
+        if isinstance(counts, str)
+        else compress(segmentation, height, width)["counts"]
+    )
     lengths = _decompressed(text)
     if min(lengths, default=0) < 0 or sum(lengths) != height * width:
         wrong = f"of {sum(lengths):,} pixels in {width}x{height}"

@@ -77,7 +77,9 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
     for name in names:
         for stem in sorted(frames[name].keys() ^ masks[name].keys()):
             has_frame = stem in frames[name]
-            path = mask_root / name / f"{stem}.png" if has_frame else frame_root / name / f"{stem}.jpg"
+            path = (
+                mask_root / name / f"{stem}.png" if has_frame else frame_root / name / f"{stem}.jpg"
+            )
             counts = f"{len(frames[name])} frames, {len(masks[name])} masks"
             raise InputError(f"sequence {name}: {counts}; {path} is missing, copy it again")
         paths = tuple(frames[name].values()), tuple(masks[name].values())
@@ -86,7 +88,9 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
     return videos
 
 
-def davis_tracks(root: Path, year: int, split: str, hold_out: Iterable[str] = (), min_area: float = 0.0) -> TrackSet:
+def davis_tracks(
+    root: Path, year: int, split: str, hold_out: Iterable[str] = (), min_area: float = 0.0
+) -> TrackSet:
     """Return a split as training tracks: one for each sequence (2016) or object (2017).
 
     An object of 2017 is an id of its sequence's first mask. Boxes are taken from the masks later.

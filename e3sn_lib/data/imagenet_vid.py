@@ -66,10 +66,14 @@ def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
     if not found:
         counts = (f"{count} {reason}" for reason, count in findings.left_out.items())
         reasons = ", ".join(counts) or "no XML files"
-        raise InputError(f"no object of {annotations} can be used ({reasons}); put frames in {data}")
+        raise InputError(
+            f"no object of {annotations} can be used ({reasons}); put frames in {data}"
+        )
 
 
-def _snippet_tracks(snippet: Path, data: Path, findings: Findings) -> dict[str, list[tuple[str, Box]]]:
+def _snippet_tracks(
+    snippet: Path, data: Path, findings: Findings
+) -> dict[str, list[tuple[str, Box]]]:
     """Return the frames of each track id: file names and boxes."""
     images = files_by_stem(data)
     frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
@@ -92,7 +96,9 @@ def _snippet_tracks(snippet: Path, data: Path, findings: Findings) -> dict[str, 
 def _track(data: Path, record: Any) -> Track:
     snippet, track_id, frames = record
     folder = data / snippet
-    shown = (TrackFrame(folder / image, None, (x1, y1, x2, y2)) for image, (x1, y1, x2, y2) in frames)
+    shown = (
+        TrackFrame(folder / image, None, (x1, y1, x2, y2)) for image, (x1, y1, x2, y2) in frames
+    )
     return Track(f"{snippet}/{track_id}", tuple(shown))
 
 
@@ -105,7 +111,9 @@ def _boxes(path: Path) -> list[tuple[str, Box]]:
     try:
         boxes = []
         for thing in ElementTree.fromstring(read_bytes(path, "annotations")).iterfind("object"):
-            corners = (thing.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax"))
+            corners = (
+                thing.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax")
+            )
             x1, y1, x2, y2 = map(float, corners)
             boxes.append((thing.findtext("trackid", ""), (x1, y1, x2 + 1, y2 + 1)))
         return boxes

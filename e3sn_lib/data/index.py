@@ -61,7 +61,9 @@ class PackedTracks(Sequence[Track]):
         unpack: makes a track of what its JSON holds.
     """
 
-    def __init__(self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Unpack) -> None:
+    def __init__(
+        self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Unpack
+    ) -> None:
         self.packed, self.offsets, self.unpack = packed, offsets, unpack
 
     def __len__(self) -> int:

@@ -1,4 +1,5 @@
-"""Still images in one folder and their masks in another: ECSSD, DUTS-TR, Penn-Fudan, Oxford-IIIT Pet, or one's own."""
+"""Still images in one folder and their masks in another: ECSSD, DUTS-TR, Penn-Fudan, Oxford-IIIT
+Pet, or one's own."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ OBJECT, BACKGROUND, BORDER = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class BinaryMask:
-    """A mask in grey levels: above 127 is the object. A mask of 0 and 1 alone (one bit, or so written) counts by its 1."""
+    """A mask in grey levels: above 127 is the object. A mask of 0 and 1 alone (one bit, or so
+    written) counts by its 1."""
 
     path: Path
 
@@ -47,22 +49,33 @@ class TrimapMask:
         inside, outside = ((trimap != value).astype(np.uint8) for value in (OBJECT, BACKGROUND))
         if inside.all() or outside.all():  # without one of the two there is no distance to it
             return trimap == OBJECT
-        nearer = cv2.distanceTransform(inside, cv2.DIST_L2, 5) <= cv2.distanceTransform(outside, cv2.DIST_L2, 5)
+        nearer = cv2.distanceTransform(inside, cv2.DIST_L2, 5) <= cv2.distanceTransform(
+            outside, cv2.DIST_L2, 5
+        )
         return (trimap == OBJECT) | ((trimap == BORDER) & nearer)
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
-    """Return the two folders as `config` names them or, where those are absent, as ``images`` and ``masks``."""
+    """Return the two folders as `config` names them or, where those are absent, as ``images`` and
+    ``masks``."""
     named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
-    return plain if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named) else named
+    return (
+        plain
+        if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named)
+        else named
+    )
 
 
-def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_area: float | None = None) -> TrackSet:
-    """Return one track of one frame for each image with a mask, or for each object of a mask of ids.
+def mask_folder_tracks(
+    root: Path, config: TrainSetConfig | None = None, min_area: float | None = None
+) -> TrackSet:
+    """Return one track of one frame for each image with a mask, or for each object of a mask of
+    ids.
 
     Args:
         root: holds the two folders.
-        config: their names, what joins a mask to its image, and what a mask's values mean; None: ``images`` and ``masks``.
+        config: their names, what joins a mask to its image, and what a mask's values mean; None:
+            ``images`` and ``masks``.
         min_area: in pixels; smaller masks read as empty. None: that of `config`.
 
     Raises:
@@ -72,7 +85,9 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_are
     area = config.min_area if min_area is None else min_area
     images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
     suffix = config.mask_suffix
-    masks = {stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)}
+    masks = {
+        stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)
+    }
     counts = {
         "image without mask": len(images.keys() - masks.keys()),
         "mask without image": len(masks.keys() - images.keys()),
@@ -84,7 +99,10 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig | None = None, min_are
         for name, source in _objects(stem, masks[stem], config.mask_kind)
     ]
     if not tracks:
-        raise InputError(f"{root}: none of {len(images)} images has a mask of the same name among {len(found)} masks")
+        raise InputError(
+            f"{root}: none of {len(images)} images has a mask of the same name among "
+            f"{len(found)} masks"
+        )
     return TrackSet(
         root.name,
         tuple(tracks),

@@ -94,7 +94,9 @@ def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfi
     found = []
     for videos, config in _held_out(data):
         left_out: Counter[str] = Counter()
-        tracks = [track for each in videos for track in sequence_tracks(each, config.min_area, left_out)]
+        tracks = [
+            track for each in videos for track in sequence_tracks(each, config.min_area, left_out)
+        ]
         name = f"{config.kind}{config.year}-{config.split} held out"
         found.append((TrackSet(name, tuple(tracks), left_out), config))
     return found
@@ -195,7 +197,9 @@ def _row(data: DataConfig, config: SetConfig, make: bool, sample: int) -> dict[s
     return row | found
 
 
-def _examine_tracks(folder: Path, config: Any, sample: int) -> tuple[dict[str, Any], list[TrackFrame]]:
+def _examine_tracks(
+    folder: Path, config: Any, sample: int
+) -> tuple[dict[str, Any], list[TrackFrame]]:
     """Return what a row says of a training set, and the frames to open."""
     tracks = _open_tracks(folder, config)
     found = {
@@ -209,11 +213,15 @@ def _examine_tracks(folder: Path, config: Any, sample: int) -> tuple[dict[str, A
     return found, [frames[len(frames) // 2] for frames in shown]
 
 
-def _examine_videos(folder: Path, config: Any, sample: int) -> tuple[dict[str, Any], list[TrackFrame]]:
+def _examine_videos(
+    folder: Path, config: Any, sample: int
+) -> tuple[dict[str, Any], list[TrackFrame]]:
     """Return what a row says of a benchmark, and the frames to open."""
     videos = _open_videos(folder, config)
     objects = sum(len(video.object_ids()) for video in videos)
-    files = [pair for each in videos for pair in zip(each.frame_paths, each.mask_paths, strict=True)]
+    files = [
+        pair for each in videos for pair in zip(each.frame_paths, each.mask_paths, strict=True)
+    ]
     found = {"state": "present", "tracks": objects, "images": len(files), "with_masks": objects}
     chosen = [files[number] for number in _spread(len(files), sample)]
     frames = [TrackFrame(image, PngMask(mask)) for image, mask in chosen]
@@ -222,7 +230,9 @@ def _examine_videos(folder: Path, config: Any, sample: int) -> tuple[dict[str, A
 
 def _spread(count: int, sample: int) -> list[int]:
     """Return up to `sample` numbers below `count`, evenly spread."""
-    return [int(each) for each in np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))]
+    return [
+        int(each) for each in np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))
+    ]
 
 
 def _unusable(frames: list[TrackFrame]) -> list[str]:

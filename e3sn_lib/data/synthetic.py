@@ -154,7 +154,9 @@ def plan_clips(seed: int, train_clips: int, val_clips: int) -> list[Clip]:
     return clips
 
 
-def draw_clip(clip: Clip, rng: Generator, frames: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def draw_clip(
+    clip: Clip, rng: Generator, frames: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield the frames of a clip: RGB (180, 320, 3) and object ids (180, 320), uint8."""
     time = np.linspace(0, 1, frames, dtype=np.float32)
     scene = _scene(rng, clip.kind, HEIGHT + 140, WIDTH + 200)
@@ -190,7 +192,9 @@ def draw_clip(clip: Clip, rng: Generator, frames: int) -> Iterator[tuple[NDArray
         yield np.clip(image + 0.5, 0, 255).astype(np.uint8), ids
 
 
-def _noise(rng: Generator, height: int, width: int, cells: tuple[int, ...] = (64, 32, 16, 8, 4, 2)) -> Floats:
+def _noise(
+    rng: Generator, height: int, width: int, cells: tuple[int, ...] = (64, 32, 16, 8, 4, 2)
+) -> Floats:
     """Return smooth noise (height, width), 0 to 1: a sum of random grids of these cell sizes."""
     total = np.zeros((height, width), np.float32)
     for cell in cells:
@@ -282,7 +286,9 @@ def _cast(rng: Generator, kind: str, time: Floats, count: int) -> list[tuple[Flo
     ]
 
 
-def _actor(rng: Generator, kind: str, time: Floats, hue: float, band: float, way: int) -> tuple[Floats, list[Floats]]:
+def _actor(
+    rng: Generator, kind: str, time: Floats, hue: float, band: float, way: int
+) -> tuple[Floats, list[Floats]]:
     """Send an object across its band of the frame: x (n,) and n layers, RGBA (180, 320, 4)."""
     radius = rng.uniform(34, 46) * (1 + _wave(rng, time, 0.05, 0.2))
     x = WIDTH * (0.5 + way * rng.uniform(0.2, 0.32) * (2 * time - 1)) + _wave(rng, time, 4, 16)
@@ -339,7 +345,9 @@ def _smeared(image: Any, pixels: float) -> Any:
     return cv2.blur(image, (2 * int(abs(pixels) / 2) + 1, 1))
 
 
-def _write_frame(root: Path, name: str, number: int, image: NDArray[np.uint8], ids: NDArray[np.uint8]) -> None:
+def _write_frame(
+    root: Path, name: str, number: int, image: NDArray[np.uint8], ids: NDArray[np.uint8]
+) -> None:
     frame = root / "JPEGImages" / "480p" / name / f"{number:05d}.jpg"
     frame.parent.mkdir(parents=True, exist_ok=True)
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
@@ -350,7 +358,8 @@ def _write_frame(root: Path, name: str, number: int, image: NDArray[np.uint8], i
 def _write_lists(root: Path, clips: list[Clip]) -> None:
     for split in ("train", "val"):
         single, several = (
-            [clip.name for clip in clips if clip.split == split and (clip.objects > 1) == many] for many in (False, True)
+            [clip.name for clip in clips if clip.split == split and (clip.objects > 1) == many]
+            for many in (False, True)
         )
         both = several + single[: max(len(several), 1)] if split == "val" else single
         for year, names in ((2016, single), (2017, both)):

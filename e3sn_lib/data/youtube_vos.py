@@ -86,5 +86,8 @@ def _objects(
 def _track(folder: Path, min_area: float, record: Any) -> Track:
     video, object_id, files = record
     images, masks = folder / "JPEGImages" / video, folder / "Annotations" / video
-    frames = (TrackFrame(images / image, at_least(PngMask(masks / mask, object_id), min_area)) for image, mask in files)
+    frames = (
+        TrackFrame(images / image, at_least(PngMask(masks / mask, object_id), min_area))
+        for image, mask in files
+    )
     return Track(f"{video}/{object_id}", tuple(frames))

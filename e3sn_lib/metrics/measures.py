@@ -43,7 +43,9 @@ def region_similarity(prediction: NDArray[Any], truth: NDArray[Any]) -> float:
     return float(np.count_nonzero(prediction & truth) / union) if union else 1.0
 
 
-def boundary_accuracy(prediction: NDArray[Any], truth: NDArray[Any], tolerance: float = 0.008) -> float:
+def boundary_accuracy(
+    prediction: NDArray[Any], truth: NDArray[Any], tolerance: float = 0.008
+) -> float:
     """Return F, the harmonic mean of the precision and the recall of the boundary.
 
     It is 1 if neither mask has a boundary, and 0 if only one has.
@@ -136,7 +138,10 @@ def statistics(values: Sequence[float] | NDArray[np.floating[Any]]) -> Statistic
     """
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1 or np.isnan(series).all():
-        raise ValueError(f"statistics need a row of at least one value, got shape {series.shape} without any number")
+        raise ValueError(
+            "statistics need a row of at least one value, "
+            f"got shape {series.shape} without any number"
+        )
     ends = np.round(np.linspace(1, len(series), 5) + 1e-10).astype(int) - 1
     known = series[~np.isnan(series)]
     decay = _mean(series[: ends[1] + 1]) - _mean(series[ends[3] :])
@@ -151,13 +156,23 @@ def _mean(values: NDArray[np.float64]) -> float:
 def _checked(*masks: NDArray[Any]) -> tuple[Mask, ...]:
     prediction, truth = (np.asarray(mask) for mask in masks)
     if prediction.shape != truth.shape:
-        raise ValueError(f"the masks differ in size: prediction {prediction.shape}, truth {truth.shape}")
+        raise ValueError(
+            f"the masks differ in size: prediction {prediction.shape}, truth {truth.shape}"
+        )
     if truth.ndim != 2 or not truth.size:
-        raise ValueError(f"masks must be (height, width) with at least one pixel, got {truth.shape}")
+        raise ValueError(
+            f"masks must be (height, width) with at least one pixel, got {truth.shape}"
+        )
     for mask in (prediction, truth):
         if mask.dtype.kind not in "bui":
-            raise ValueError(f"masks must be bool or integer, got {mask.dtype}; compare soft masks with a threshold first")
-    return tuple(np.ascontiguousarray(mask != 0 if mask.dtype != bool else mask) for mask in (prediction, truth))
+            raise ValueError(
+                f"masks must be bool or integer, got {mask.dtype}; "
+                "compare soft masks with a threshold first"
+            )
+    return tuple(
+        np.ascontiguousarray(mask != 0 if mask.dtype != bool else mask)
+        for mask in (prediction, truth)
+    )
 
 
 @lru_cache(maxsize=16)

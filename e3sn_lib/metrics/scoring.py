@@ -45,7 +45,9 @@ MANY_IDS = 32
 """No video has as many objects; larger values below 255 are grey levels."""
 FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 LAYOUT = "annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p"
-SUMMARY_COLUMNS = tuple(f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay"))
+SUMMARY_COLUMNS = tuple(
+    f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay")
+)
 
 
 def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
@@ -70,16 +72,23 @@ def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFra
     for index, ids in enumerate(masks):
         given = index + 1
         if given > len(sequence):
-            raise InputError(f"sequence {sequence.name}: there are more masks than its {len(sequence)} frames; give one per frame")
+            raise InputError(
+                f"sequence {sequence.name}: there are more masks than its {len(sequence)} "
+                "frames; give one per frame"
+            )
         if index in truth.evaluated:
             source = f"sequence {sequence.name}, frame {truth.frame(index)}"
             scores.append(truth.score(index, ids, source))
     if given < len(sequence):
-        raise InputError(f"sequence {sequence.name}: no mask for frame {truth.frame(given)}; give one per frame")
+        raise InputError(
+            f"sequence {sequence.name}: no mask for frame {truth.frame(given)}; give one per frame"
+        )
     return _table(scores, truth.notes(scores))
 
 
-def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merge: bool | None = None) -> pd.DataFrame:
+def score_folder(
+    masks: Path, annotations: Path, names: Iterable[str] = (), merge: bool | None = None
+) -> pd.DataFrame:
     """Return J and F of masks from any method that are saved as PNG files.
 
     Args:
@@ -99,7 +108,9 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     """
     for role, folder in (("masks", masks), ("annotations", annotations)):
         if not folder.is_dir():
-            raise InputError(f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png")
+            raise InputError(
+                f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png"
+            )
     names = list(dict.fromkeys(names)) or _folders(annotations)
     if not names and any(annotations.glob("*.png")):  # the folder of one sequence, not of several
         annotations, names = annotations.resolve().parent, [annotations.resolve().name]
@@ -109,18 +120,27 @@ def score_folder(masks: Path, annotations: Path, names: Iterable[str] = (), merg
     folders = [masks / name for name in names]
     if len(names) == 1 and any(masks.glob("*.png")):
         folders = [masks]
-    surplus_masks = sum(truth.check_complete(folder) for truth, folder in zip(truths, folders, strict=True))
-    jobs = [(truth, index, folder) for truth, folder in zip(truths, folders, strict=True) for index in truth.evaluated]
+    surplus_masks = sum(
+        truth.check_complete(folder) for truth, folder in zip(truths, folders, strict=True)
+    )
+    jobs = [
+        (truth, index, folder)
+        for truth, folder in zip(truths, folders, strict=True)
+        for index in truth.evaluated
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scores = list(pool.map(lambda job: job[0].score_file(*job[1:]), jobs))
     remaining = iter(scores)
-    notes = [note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))]
+    notes = [
+        note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))
+    ]
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
     if merged and merge is None:
         which = "the truth" if len(merged) == len(truths) else f"the truth of {', '.join(merged)}"
         notes.insert(
             0,
-            f"{which} is 0/255 as in DAVIS-2016: one object per sequence, predicted ids above 0 merged into it",
+            f"{which} is 0/255 as in DAVIS-2016: one object per sequence, "
+            "predicted ids above 0 merged into it",
         )
     if surplus := ", ".join(sorted(set(_folders(masks)) - set(names))):
         notes.append(f"folders of {masks} that are none of the sequences, not scored: {surplus}")
@@ -213,10 +233,15 @@ class _Truth:
         truth = self.sequence.mask(index)
         if ids.shape != truth.shape:
             path = self.sequence.mask_paths[index]
-            raise InputError(f"{source} is {_size(ids)} pixels, but its truth {path} is {_size(truth)}")
+            raise InputError(
+                f"{source} is {_size(ids)} pixels, but its truth {path} is {_size(truth)}"
+            )
         highest, count = int(ids.max()), len(self.objects)
         if highest > count and not self.sequence.merge_ids:
-            raise InputError(f"{source} has id {highest}, but the ids of the first truth mask end at {count}; use the truth's ids")
+            raise InputError(
+                f"{source} has id {highest}, but the ids of the first truth mask end at {count}; "
+                "use the truth's ids"
+            )
         radius, box = boundary_radius(truth.shape), box_slices((ids > 0) | (truth > 0))
         ids, truth = ids[box], truth[box]
         soft = False
@@ -242,13 +267,17 @@ class _Truth:
         """
         if not folder.is_dir():
             raise InputError(
-                f"there are no masks for sequence {self.sequence.name} (no folder {folder}); add them or name fewer sequences"
+                f"there are no masks for sequence {self.sequence.name} (no folder {folder}); "
+                "add them or name fewer sequences"
             )
         given = set(file_names(folder, (".png",)))
         names = [path.name for path in self.sequence.mask_paths]
         if missing := [names[index] for index in self.evaluated if names[index] not in given]:
             more = f", and {len(missing) - 1} more of this sequence" if len(missing) > 1 else ""
-            raise InputError(f"missing mask {folder / missing[0]}{more}; every frame but the first and the last needs one")
+            raise InputError(
+                f"missing mask {folder / missing[0]}{more}; "
+                "every frame but the first and the last needs one"
+            )
         return len(given - set(names))
 
     def notes(self, scores: Iterable[_Score]) -> list[str]:
@@ -261,17 +290,23 @@ class _Truth:
         if VOID in ignored:
             notes.append("void (255) in the truth is scored as background")
         if soft:
-            notes.append(f"{soft} masks have other values than 0 and 255; all above 0 count as the object")
+            notes.append(
+                f"{soft} masks have other values than 0 and 255; all above 0 count as the object"
+            )
         return [f"{name}: {note}" for note in notes]
 
 
 def _open(sequence: Video) -> _Truth:
     name, count = sequence.name, len(sequence)
     if len(sequence.mask_paths) != count:
-        raise InputError(f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; scoring needs one per frame")
+        raise InputError(
+            f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; "
+            "scoring needs one per frame"
+        )
     if count <= 2:
         raise InputError(
-            f"sequence {name}: of {count} frames nothing is left without the first and the last; leave the sequence out"
+            f"sequence {name}: of {count} frames nothing is left without the first and the last; "
+            "leave the sequence out"
         )
     first = sequence.mask(0)
     ids = set(np.unique(first).tolist()) - {0, VOID}
@@ -294,7 +329,9 @@ def _sequence(folder: Path, merge: bool | None) -> Video:
 
 
 def _folders(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def _size(mask: NDArray[Any]) -> str:
@@ -304,6 +341,8 @@ def _size(mask: NDArray[Any]) -> str:
 def _table(scores: Iterable[_Score], notes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.DataFrame([row for score in scores for row in score.rows], columns=list(FRAME_COLUMNS))
+    table = pd.DataFrame(
+        [row for score in scores for row in score.rows], columns=list(FRAME_COLUMNS)
+    )
     table.attrs["notes"] = notes
     return table

@@ -30,4 +30,6 @@ class LevelFusion(nn.Module):
 
     def forward(self, correlations: list[Tensor]) -> Tensor:
         """Return the weighted sum of tensors of one shape, one per level."""
-        return torch.stack([w * g for w, g in zip(self.weights(), correlations, strict=True)]).sum(dim=0)
+        return torch.stack([w * g for w, g in zip(self.weights(), correlations, strict=True)]).sum(
+            dim=0
+        )

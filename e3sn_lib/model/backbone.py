@@ -78,7 +78,9 @@ class Backbone(nn.Module):
             is_bottleneck = hasattr(first, "conv3")
             strided = first.conv2 if is_bottleneck else first.conv1
             old = first.downsample[0]
-            first.downsample[0] = Shortcut(old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False)
+            first.downsample[0] = Shortcut(
+                old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False
+            )
             strided.stride, strided.padding = (stride, stride), (2 - stride, 2 - stride)
             if block_layout == "v1":
                 strided.dilation, strided.padding = (2, 2), (3 - stride, 3 - stride)
@@ -133,7 +135,11 @@ def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) ->
     shortcut are centred on the same pixels. Layers after conv4 are dropped.
     """
     wanted = backbone.state_dict()
-    adapted = {key: value.float() if value.is_floating_point() else value for key, value in weights.items() if key in wanted}
+    adapted = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in weights.items()
+        if key in wanted
+    }
     for key, value in adapted.items():
         if value.shape[2:] == (1, 1) and wanted[key].shape[2:] == (3, 3):
             centred = torch.zeros_like(wanted[key])

@@ -21,7 +21,9 @@ from e3sn_lib.model.network import RGB_MEAN, RGB_STD, build_model
 from e3sn_lib.model.weights import check_keys, save_model, strict_load
 from e3sn_lib.profiles.loading import load_profile
 
-DAVIS_SETTINGS = TrackConfig(penalty_k=0.04, window_influence=0.40, size_lr=1.0, mask_threshold=0.35, crop="siammask")
+DAVIS_SETTINGS = TrackConfig(
+    penalty_k=0.04, window_influence=0.40, size_lr=1.0, mask_threshold=0.35, crop="siammask"
+)
 """Inference as in SiamMask's own DAVIS evaluation."""
 
 PREFIXES = (  # ours, SiamMask's public code, PySOT; the first match counts
@@ -55,10 +57,16 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
         InputError: keys are missing, surplus or misshapen; it names them. Or these are weights of
             the base network, which has no refinement.
     """
-    found = {str(key).removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+    found = {
+        str(key).removeprefix("module."): value
+        for key, value in state.get("state_dict", state).items()
+    }
     for key, value in found.items():
         if not isinstance(value, Tensor):
-            raise InputError(f"{what} does not fit this network: {key} is of type {type(value).__name__}, not a tensor")
+            raise InputError(
+                f"{what} does not fit this network: {key} is of type {type(value).__name__}, "
+                "not a tensor"
+            )
     is_pysot = any(key.startswith("backbone.") for key in found)
     names = public_names(PYSOT if is_pysot else SIAMMASK)
     wanted = {names[key]: value for key, value in shapes().items()}
@@ -68,7 +76,8 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
     refinement = {theirs for ours, theirs in names.items() if ours.startswith("refine.")}
     if wanted.keys() - found.keys() == refinement:
         raise InputError(
-            f"{what} holds SiamMask's base network, without refinement; give a refined one, such as SiamMask_DAVIS.pth"
+            f"{what} holds SiamMask's base network, without refinement; give a refined one, "
+            "such as SiamMask_DAVIS.pth"
         )
     check_keys(wanted, found, what)
 
@@ -91,7 +100,8 @@ def convert_file(checkpoint: Path, out: Path) -> None:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # by its own documentation, unpickling may raise anything
         raise InputError(
-            f"{checkpoint} cannot be read as tensors only ({type(error).__name__}); it is damaged or no checkpoint of weights"
+            f"{checkpoint} cannot be read as tensors only ({type(error).__name__}); "
+            "it is damaged or no checkpoint of weights"
         ) from error
     what = f"checkpoint {checkpoint}"
     if not isinstance(content, Mapping):

@@ -57,14 +57,18 @@ class TorchBackend:
         return self.network.encode_template(self._images(crops))
 
     @torch.inference_mode()
-    def search(self, crops: NDArray[np.uint8], template: Template) -> tuple[NDArray[np.float32], NDArray[np.float32], Search]:
+    def search(
+        self, crops: NDArray[np.uint8], template: Template
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], Search]:
         """See `Backend`."""
         search = self._encode_search(self._images(crops))
         cls, loc = self.network.locate(template, search)
         return cls.cpu().numpy(), loc.cpu().numpy(), search
 
     @torch.inference_mode()
-    def segment(self, template: Template, features: Search, cells: NDArray[np.int64]) -> NDArray[np.float32]:
+    def segment(
+        self, template: Template, features: Search, cells: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """See `Backend`."""
         rows, columns = torch.from_numpy(cells.T.copy()).to(self.device)
         chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)

@@ -22,7 +22,9 @@ from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.profiles.loading import profile_from_dict
 
 
-def load_backbone(backbone: Backbone, source: str, config: ModelConfig, data_root: Path = Path()) -> None:
+def load_backbone(
+    backbone: Backbone, source: str, config: ModelConfig, data_root: Path = Path()
+) -> None:
     """Fill a backbone with ImageNet weights.
 
     Args:
@@ -107,7 +109,8 @@ def check_finite(state: Mapping[str, Tensor], what: str) -> None:
     """
     if bad := [key for key, value in state.items() if not value.isfinite().all()]:
         raise InputError(
-            f"weights of {what} are not finite: {_first(bad)}; train again with a lower train.lr, or take another file"
+            f"weights of {what} are not finite: {_first(bad)}; "
+            "train again with a lower train.lr, or take another file"
         )
 
 
@@ -203,13 +206,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error
     if metadata.get("format") != "e3sn":
-        raise InputError(f"{path} is not a model of this project (no e3sn metadata); convert it first: e3sn convert siammask")
+        raise InputError(
+            f"{path} is not a model of this project (no e3sn metadata); "
+            "convert it first: e3sn convert siammask"
+        )
     return metadata
 
 
 def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return half precision as single precision."""
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return {
+        key: value.float() if value.is_floating_point() else value for key, value in state.items()
+    }
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

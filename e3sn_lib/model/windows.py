@@ -63,9 +63,9 @@ class _Windows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:
         ctx.shape, ctx.places, ctx.size = maps.shape, places, size
-        windows = torch.zeros((len(places), maps.shape[1], size, size), dtype=maps.dtype, device=maps.device).contiguous(
-            memory_format=torch.channels_last
-        )
+        windows = torch.zeros(
+            (len(places), maps.shape[1], size, size), dtype=maps.dtype, device=maps.device
+        ).contiguous(memory_format=torch.channels_last)
         for n, (image, source, target) in enumerate(_overlaps(places, size, maps.shape)):
             windows[n][:, *target] = maps[image][:, *source]
         return windows
@@ -73,13 +73,17 @@ class _Windows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
-        filled = torch.zeros(ctx.shape, dtype=gradient.dtype, device=gradient.device).contiguous(memory_format=torch.channels_last)
+        filled = torch.zeros(ctx.shape, dtype=gradient.dtype, device=gradient.device).contiguous(
+            memory_format=torch.channels_last
+        )
         for n, (image, source, target) in enumerate(_overlaps(ctx.places, ctx.size, ctx.shape)):
             filled[image][:, *source] += gradient[n][:, *target]
         return filled, None, None
 
 
-def _overlaps(places: list[tuple[int, int, int]], size: int, shape: torch.Size) -> list[tuple[int, Any, Any]]:
+def _overlaps(
+    places: list[tuple[int, int, int]], size: int, shape: torch.Size
+) -> list[tuple[int, Any, Any]]:
     """Return for each window: its map, the part of the map that it covers, and this part's place in
     the window."""
     height, width = shape[-2:]

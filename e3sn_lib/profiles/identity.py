@@ -36,9 +36,12 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     ):
         section, _, key = path.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(key, None)
-    if source := settings.get("train", {}).pop("init_weights", ""):  # its content counts, not its place
+    if source := settings.get("train", {}).pop(
+        "init_weights", ""
+    ):  # its content counts, not its place
         settings["train"]["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
-    # Unlike in other sections, all fields of a stage and a set are listed. Those that came later are
+    # Unlike in other sections, all fields of a stage and a set are listed. Those that came later
+    # are
     # left out at their defaults.
     for stage in settings["stages"].values():
         _drop_defaults(stage, StageConfig(), ("warmup", "sets"))
@@ -80,7 +83,10 @@ def content_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
-        raise InputError(f"train.init_weights: cannot read {path} ({error.strerror}); give the file of a trained model") from error
+        raise InputError(
+            f"train.init_weights: cannot read {path} ({error.strerror}); "
+            "give the file of a trained model"
+        ) from error
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
@@ -94,6 +100,9 @@ def run_name(profile: Profile, sets: Any) -> str:
     The hash is of all settings that training depends on and of the opened sets (`TrainSets`): their
     names, numbers of tracks, weights and frame ranges.
     """
-    opened = [[tracks.name, len(tracks.tracks), config.weight, config.frame_range] for tracks, config in sets.opened]
+    opened = [
+        [tracks.name, len(tracks.tracks), config.weight, config.frame_range]
+        for tracks, config in sets.opened
+    ]
     digest = config_hash({"settings": training_settings(profile), "sets": opened})
     return f"{profile.name}-{profile.variant}-seed{profile.seed}-{digest}"

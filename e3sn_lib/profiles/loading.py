@@ -61,7 +61,10 @@ def load_profile(
     by_variant = settings.pop("variants", {})
     whole = isinstance(by_variant, dict) and all(isinstance(v, dict) for v in by_variant.values())
     if not whole:
-        raise InputError(f"{path.name}: 'variants' must hold settings by variant, such as siammask: {{train: {{pairs: 1000}}}}")
+        raise InputError(
+            f"{path.name}: 'variants' must hold settings by variant, "
+            f"such as siammask: {{train: {{pairs: 1000}}}}"
+        )
     if unknown := [each for each in by_variant if each not in variants]:
         hint = did_you_mean(unknown[0], variants)
         raise InputError(f"{path.name}: settings for unknown variant {unknown[0]!r}{hint}")
@@ -71,7 +74,9 @@ def load_profile(
     stages, given = variants[variant]["stages"], merged["stages"]
     if unknown := [each for each in given if each not in stages] if isinstance(given, dict) else []:
         hint = did_you_mean(unknown[0], stages)
-        raise InputError(f"variant {variant} has no stage {unknown[0]!r}{hint}; there are {', '.join(stages)}")
+        raise InputError(
+            f"variant {variant} has no stage {unknown[0]!r}{hint}; there are {', '.join(stages)}"
+        )
     merged |= {"name": path.stem, "variant": variant, "seed": seed}
     if data_root:
         merged = _merge(merged, {"data": {"root": str(data_root)}})
@@ -162,7 +167,10 @@ def _profile_file(name: str) -> Path:
         return PROFILE_DIR / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")) and os.path.isfile(name):
         return Path(name)
-    raise InputError(f"unknown profile {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, or give a .yaml file")
+    raise InputError(
+        f"unknown profile {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
+        "or give a .yaml file"
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

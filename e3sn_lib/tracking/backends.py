@@ -99,14 +99,18 @@ class OnnxBackend:
         """See `Backend`."""
         return _Filters(self._run(TEMPLATE, [{"crop": crop[None]} for crop in crops]))
 
-    def search(self, crops: NDArray[np.uint8], template: _Filters) -> tuple[Floats, Floats, list[dict[str, Floats]]]:
+    def search(
+        self, crops: NDArray[np.uint8], template: _Filters
+    ) -> tuple[Floats, Floats, list[dict[str, Floats]]]:
         """See `Backend`."""
         pairs = zip(crops, template, strict=True)
         found = self._run(SEARCH, [{"crop": crop[None], **filters} for crop, filters in pairs])
         cls, loc = (np.concatenate([each[name] for each in found]) for name in ("cls", "loc"))
         return cls, loc, found
 
-    def segment(self, template: _Filters, features: list[dict[str, Floats]], cells: NDArray[np.int64]) -> Floats:
+    def segment(
+        self, template: _Filters, features: list[dict[str, Floats]], cells: NDArray[np.int64]
+    ) -> Floats:
         """See `Backend`."""
         given = []
         for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
@@ -118,7 +122,9 @@ class OnnxBackend:
     def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Floats]]:
         """Run a graph once for each object."""
         session = self._sessions[name]
-        inputs, outputs = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
+        inputs, outputs = (
+            [each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs())
+        )
 
         def run(values: Mapping[str, Any]) -> dict[str, Floats]:
             found = session.run(outputs, {each: values[each] for each in inputs})
@@ -163,7 +169,8 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
         named = os.environ.get(VARIABLE)
         if not has_shipped():
             raise InputError(
-                f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; make one with e3sn export MODEL FOLDER"
+                f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; "
+                "make one with e3sn export MODEL FOLDER"
             )
         folder = named or PACKAGED
     return OnnxBackend(Path(folder), threads)
@@ -182,20 +189,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; make one with e3sn export MODEL FOLDER")
+        raise InputError(
+            f"{folder} is no exported model: it has no {MANIFEST}; "
+            "make one with e3sn export MODEL FOLDER"
+        )
     manifest = read_json(path)
     if manifest.get("format") != FORMAT:
         found = manifest.get("format")
-        raise InputError(f"{path} has format {found!r}, but this version reads {FORMAT}; export the model again")
+        raise InputError(
+            f"{path} has format {found!r}, but this version reads {FORMAT}; export the model again"
+        )
     for key in ("files", "windows", "track"):
         if not isinstance(manifest.get(key), dict):
             raise InputError(f"{path} has no '{key}'; export the model again")
     for name in {*GRAPHS, *manifest["files"]}:
         file = folder / name
         if not file.is_file():
-            raise InputError(f"there is no {file}; copy the whole folder, or export the model again")
+            raise InputError(
+                f"there is no {file}; copy the whole folder, or export the model again"
+            )
         if hashlib.sha256(file.read_bytes()).hexdigest() != manifest["files"].get(name):
-            raise InputError(f"{file} does not belong to {MANIFEST}; copy the whole folder, or export the model again")
+            raise InputError(
+                f"{file} does not belong to {MANIFEST}; copy the whole folder, "
+                "or export the model again"
+            )
     return manifest
 
 
@@ -223,4 +240,6 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no class of their own
         reason = " ".join(str(error).split())
-        raise InputError(f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {reason}") from error
+        raise InputError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {reason}"
+        ) from error

@@ -128,7 +128,9 @@ class Sound:
         begin: time in the video at which the clip begins, in seconds.
     """
 
-    def __init__(self, source: VideoSource, clip: av.container.OutputContainer, begin: Fraction) -> None:
+    def __init__(
+        self, source: VideoSource, clip: av.container.OutputContainer, begin: Fraction
+    ) -> None:
         self.damaged = False
         """Whether the sound ends early because it cannot be decoded."""
         self._clip, self._begin = clip, begin + source.start

@@ -112,7 +112,9 @@ class Graphs:
             if each == name:
                 return given
             outputs = module(*map(torch.from_numpy, given.values()))
-            known |= {key: value.numpy() for key, value in zip(module.outputs, outputs, strict=True)}
+            known |= {
+                key: value.numpy() for key, value in zip(module.outputs, outputs, strict=True)
+            }
             if each == TEMPLATE:
                 known["crop"] = sample.search[None]
             else:
@@ -188,7 +190,9 @@ def _differences(graphs: Graphs, folder: Path, sample: Sample) -> dict[str, floa
         session = onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
         with torch.inference_mode():
             expected = module(*map(torch.from_numpy, given.values()))
-        for key, ours, theirs in zip(module.outputs, session.run(module.outputs, given), expected, strict=True):
+        for key, ours, theirs in zip(
+            module.outputs, session.run(module.outputs, given), expected, strict=True
+        ):
             if key in ("cls", "loc", "logits"):
                 found[key] = float(np.abs(ours - theirs.numpy()).max())
     return found

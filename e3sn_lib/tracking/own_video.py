@@ -196,7 +196,9 @@ def _rescued(outputs: Sequence[Output], out: Path) -> str:
     kept = [output for output in reversed(outputs) if output.rescue()]
     if kept:
         _move(kept[0].path.parent, out)
-    return " and ".join(f"{out / each.path.name} ({each.count} frames)" for each in kept) or "nothing"
+    return (
+        " and ".join(f"{out / each.path.name} ({each.count} frames)" for each in kept) or "nothing"
+    )
 
 
 def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:

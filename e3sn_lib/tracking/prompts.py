@@ -107,7 +107,9 @@ class Plan:
         if frame not in self.frames:
             raise InputError(f"frame {frame} has a box, but it is none of the frames to be tracked")
         if 0 < self.source.announced <= frame:
-            raise InputError(f"frame {frame} has a box, but the last frame is {self.source.announced - 1}")
+            raise InputError(
+                f"frame {frame} has a box, but the last frame is {self.source.announced - 1}"
+            )
         if prompt.corrects and self.begins.get(number, frame) >= frame:
             raise InputError(f"there is no object {number} before frame {frame} to be corrected")
         if number in self.boxes.setdefault(frame, {}):

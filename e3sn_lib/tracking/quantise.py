@@ -61,11 +61,15 @@ class Sample(NamedTuple):
     """Row and column where the object is."""
 
 
-BLANK = Sample(np.zeros((127, 127, 3), np.uint8), np.zeros((255, 255, 3), np.uint8), (CELLS // 2, CELLS // 2))
+BLANK = Sample(
+    np.zeros((127, 127, 3), np.uint8), np.zeros((255, 255, 3), np.uint8), (CELLS // 2, CELLS // 2)
+)
 """A sample for what depends on shapes alone."""
 
 
-def calibration_samples(profile: Profile, sources: Sequence[tuple[TrackSet, TrainSetConfig]]) -> list[Sample]:
+def calibration_samples(
+    profile: Profile, sources: Sequence[tuple[TrackSet, TrainSetConfig]]
+) -> list[Sample]:
     """Draw crops of training images as tracking sees them.
 
     Raises:
@@ -85,7 +89,9 @@ def calibration_samples(profile: Profile, sources: Sequence[tuple[TrackSet, Trai
     return samples
 
 
-def quantise(path: Path, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]) -> None:
+def quantise(
+    path: Path, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]
+) -> None:
     """Replace a float graph by its int8 version.
 
     Weights are scaled per channel, activations per tensor by their extremes over the samples.
@@ -115,7 +121,9 @@ def quantise(path: Path, samples: Sequence[Sample], inputs: Callable[[Sample], M
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Inputs for the calibrator, computed when it asks for them."""
 
-    def __init__(self, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]
+    ) -> None:
         self.samples, self.inputs = samples, inputs
         self.remaining: Iterator[Sample] = iter(samples)
 

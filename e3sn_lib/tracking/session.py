@@ -159,6 +159,8 @@ def cleaned(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
         _, parts, stats, _ = cv2.connectedComponentsWithStats((ids == number).astype(np.uint8))
         largest = parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
         result[largest] = number
-        outline, _ = cv2.findContours(largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        outline, _ = cv2.findContours(
+            largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
         cv2.drawContours(filled, outline, -1, number, cv2.FILLED)
     return np.where(result > 0, result, filled)

@@ -1,7 +1,8 @@
-"""Follow objects through a video: locate, segment, paste back (paper 4.1 "Inference"; SiamMask's tracker).
+"""Follow objects through a video: locate, segment, paste back.
 
-All of this is numpy; the network is behind a `Backend`. The network knows nothing of objects: their state is a `Targets` value
-that goes into each step and comes out changed. So several videos can share one tracker.
+This is "Inference" of the paper's section 4.1, as SiamMask's tracker does it. All of it is numpy;
+the network is behind a `Backend`. The network knows nothing of objects. Their state is a `Targets`
+value that goes into each step and comes out changed, so several videos can share one tracker.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
 ROUNDING = 1e-6
-"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than it."""
+"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than
+it."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
@@ -57,19 +59,30 @@ class Targets:
     """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
 
     def boxes_frame_xyxy(self) -> NDArray[np.float64]:
-        """(N, 4)."""
-        return np.hstack([self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2])
+        """Return the boxes, (N, 4)."""
+        return np.hstack(
+            [self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2]
+        )
 
     def select(self, objects: Sequence[int]) -> Targets:
-        """Only these objects."""
+        """Return the state of some of the objects."""
         index = list(objects)
         kept = self.template.select(index)
-        return replace(self, template=kept, centre_frame_xy=self.centre_frame_xy[index], size_wh=self.size_wh[index])
+        return replace(
+            self,
+            template=kept,
+            centre_frame_xy=self.centre_frame_xy[index],
+            size_wh=self.size_wh[index],
+        )
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
-        """The same objects at other places."""
+        """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
-        return replace(self, centre_frame_xy=(boxes[:, :2] + boxes[:, 2:]) / 2, size_wh=boxes[:, 2:] - boxes[:, :2])
+        return replace(
+            self,
+            centre_frame_xy=(boxes[:, :2] + boxes[:, 2:]) / 2,
+            size_wh=boxes[:, 2:] - boxes[:, :2],
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,8 @@ class FrameResult:
     patches: tuple[Patch, ...]
     """Of each object, the probabilities in the part of the frame that its window covers."""
     scores: NDArray[np.float64]
-    """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the object is there."""
+    """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the
+    object is there."""
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
     outside: float = 0.0
@@ -89,7 +103,7 @@ class FrameResult:
 
     @property
     def soft_masks(self) -> NDArray[np.float32]:
-        """(N, H, W) object probabilities in the whole frame, made anew at each call; `patches` are much smaller."""
+        """Return probabilities in the whole frame, (N, H, W). `patches` take much less memory."""
         pasted = np.full((len(self.patches), *self.ids.shape), self.outside, np.float32)
         for whole, patch in zip(pasted, self.patches, strict=True):
             whole[patch.rows, patch.columns] = patch.soft
@@ -104,13 +118,22 @@ class Tracker:
     """Masks of objects in a video from their boxes in its first frame.
 
     Args:
-        network: a trained network (it is put into evaluation mode), what `load_model` or `load_export` returns, or any backend.
-        config: hyper-parameters of inference; None: those that came with the network, or the defaults.
+        network: a trained network (it is put into evaluation mode), what `load_model` or
+            `load_export` returns, or any backend.
+        config: hyper-parameters of inference; None: those that came with the network, or the
+            defaults.
         device: where a torch network computes; None: where it is.
-        precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in some pixels.
+        precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in
+            some pixels.
     """
 
-    def __init__(self, network: Any, config: TrackConfig | None = None, device: Any = None, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        network: Any,
+        config: TrackConfig | None = None,
+        device: Any = None,
+        precision: str = "fp32",
+    ) -> None:
         if isinstance(network, tuple):
             network, profile = network
             config = config or profile.track
@@ -121,7 +144,9 @@ class Tracker:
         self.backend: Backend = network
         self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
 
-    def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]) -> Iterator[FrameResult]:
+    def run(
+        self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]
+    ) -> Iterator[FrameResult]:
         """Follow objects through a video.
 
         Args:
@@ -132,7 +157,8 @@ class Tracker:
             One result per frame; that of the first frame has the given boxes.
 
         Raises:
-            InputError: no frame, frames of different sizes, a box outside the frame or without area.
+            InputError: no frame, frames of different sizes, a box outside the frame or without
+                area.
         """
         targets: Targets | None = None
         for index, frame in enumerate(frames):
@@ -142,15 +168,33 @@ class Tracker:
                 _, result = self.step(frame, targets, move=False)
             else:
                 if frame.shape != shape:
-                    raise InputError(f"frame {index} is {frame.shape[1]}x{frame.shape[0]}, the first one {shape[1]}x{shape[0]}")
+                    raise InputError(
+                        f"frame {index} is {frame.shape[1]}x{frame.shape[0]}, "
+                        f"the first one {shape[1]}x{shape[0]}"
+                    )
                 targets, result = self.step(frame, targets)
             yield result
         if targets is None:
             raise InputError("the video has no frames")
 
-    def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]) -> Targets:
-        """State of the objects in the first frame; raises InputError for a box that cannot be used."""
-        boxes = np.array([check_box(box, frame.shape[:2], number) for number, box in enumerate(boxes_frame_xywh, start=1)])
+    def start(
+        self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]
+    ) -> Targets:
+        """Return the state of the objects in the first frame.
+
+        Args:
+            frame: (H, W, 3) RGB uint8.
+            boxes_frame_xywh: x, y, width and height of each object.
+
+        Raises:
+            InputError: there is no box, or one reaches outside the frame or has no area.
+        """
+        boxes = np.array(
+            [
+                check_box(box, frame.shape[:2], number)
+                for number, box in enumerate(boxes_frame_xywh, start=1)
+            ]
+        )
         if len(boxes) == 0:
             raise InputError("no box is given, so there is nothing to follow")
         fill = cv2.mean(frame)[:3]
@@ -158,7 +202,9 @@ class Tracker:
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
         return Targets(self.backend.encode_template(np.stack(crops)), centre, size, fill)
 
-    def step(self, frame: NDArray[np.uint8], targets: Targets, move: bool = True) -> tuple[Targets, FrameResult]:
+    def step(
+        self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
+    ) -> tuple[Targets, FrameResult]:
         """Find and segment the objects in the next frame.
 
         Args:
@@ -176,14 +222,23 @@ class Tracker:
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
         corners = [(float(column), float(row)) for row, column in cells * STRIDE - WINDOW_MARGIN]
-        patches = tuple(paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True))
+        patches = tuple(
+            paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True)
+        )
         ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
-        return targets, FrameResult(ids, patches, scores, targets.boxes_frame_xyxy(), crops[0].outside)
+        return targets, FrameResult(
+            ids, patches, scores, targets.boxes_frame_xyxy(), crops[0].outside
+        )
 
-    def _crops(self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int) -> list[ContextCrop]:
+    def _crops(
+        self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int
+    ) -> list[ContextCrop]:
         cut = CROPS[self.config.crop]
         sides = context_sides(size_wh) * pixels / TEMPLATE_SIZE
-        return [cut((x, y), side, pixels) for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)]
+        return [
+            cut((x, y), side, pixels)
+            for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
+        ]
 
 
 class Choice(NamedTuple):
@@ -202,12 +257,19 @@ class Choice(NamedTuple):
 
     @property
     def cells(self) -> NDArray[np.int64]:
-        """(N, 2) row and column."""
+        """Return row and column of the best anchors, (N, 2)."""
         return np.stack([self.best % CELLS**2 // CELLS, self.best % CELLS], axis=1)
 
 
-def choose(cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: NDArray[np.float64], config: TrackConfig) -> Choice:
-    """Pick the best anchor; large changes of size and ratio, and far moves, count against one (SiamRPN).
+def choose(
+    cls: NDArray[np.float32],
+    loc: NDArray[np.float32],
+    size_wh: NDArray[np.float64],
+    config: TrackConfig,
+) -> Choice:
+    """Pick the best anchor of each object (SiamRPN).
+
+    Changes of size and ratio count against an anchor, and so does its distance from the middle.
 
     Args:
         cls: (N, 2, 5, 25, 25) logits, background first.
@@ -231,14 +293,14 @@ def choose(cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: NDArray[
     return Choice(ranked, best, score, box[:, :2], (1 - rate) * size_wh + rate * box[:, 2:])
 
 
-def labels_from_soft_masks(soft_masks: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """(N, H, W) probabilities to (H, W) ids: the most probable object, background where none exceeds the threshold (SiamMask)."""
-    best = soft_masks.argmax(axis=0)
-    return np.where(soft_masks.max(axis=0) > threshold, best + 1, 0).astype(np.uint8)
+def labels_from_patches(
+    patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float
+) -> NDArray[np.uint8]:
+    """Return the most probable object of each pixel, (H, W): 1 for the first, 0 for background.
 
-
-def labels_from_patches(patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float) -> NDArray[np.uint8]:
-    """`labels_from_soft_masks` of masks that are 0 outside their patches, without whole-frame soft masks."""
+    Background is where no probability exceeds the threshold (SiamMask). Outside their patches
+    probabilities are 0.
+    """
     ids = np.zeros(frame_hw, np.uint8)
     best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
     for number, (soft, rows, columns) in enumerate(patches, start=1):
@@ -249,12 +311,20 @@ def labels_from_patches(patches: Sequence[Patch], frame_hw: tuple[int, ...], thr
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # exp may become infinite; the result is 0 then, as it should be
+    with np.errstate(over="ignore"):  # of an infinite exp comes 0, as it should
         return 1 / (1 + np.exp(-logits))
 
 
-def _penalty(size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float) -> NDArray[np.float64]:
-    """exp(-(scale change x ratio change - 1) k) of boxes (N, A, 2) against the previous size (N, 2) (SiamRPN)."""
+def _penalty(
+    size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float
+) -> NDArray[np.float64]:
+    """Return exp(-(change of scale x change of ratio - 1) k) (SiamRPN).
+
+    Args:
+        size_wh: of boxes, (N, A, 2).
+        previous_wh: of the objects before, (N, 2).
+        k: strength.
+    """
 
     def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(ratio, 1 / ratio)
@@ -266,14 +336,26 @@ def _penalty(size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: 
 
 
 def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
-    """The targets at their new places; centres stay in the frame, sizes between the smallest and the frame's (SiamMask)."""
+    """Return the targets at their new places.
+
+    Centres stay in the frame, sizes between the smallest and the frame's (SiamMask).
+    """
     limit = frame_hw[::-1]
     centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
-    return replace(targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit))
+    return replace(
+        targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit)
+    )
 
 
-def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int) -> tuple[float, ...]:
-    """Return x, y, width and height of a box that can be followed; `number` names it in the message.
+def check_box(
+    box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int
+) -> tuple[float, ...]:
+    """Return x, y, width and height of a box that can be followed.
+
+    Args:
+        box_frame_xywh: what the user gave.
+        frame_hw: size of the frame.
+        number: of the box, for the message.
 
     Raises:
         InputError: it is not four numbers, has no area, or reaches outside the frame.
@@ -284,9 +366,12 @@ def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number
         raise InputError(f"box {number} ({text}) is not four numbers x,y,width,height")
     x, y, w, h = (float(value) for value in box_frame_xywh)
     if w < 1 or h < 1:
-        raise InputError(f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame")
+        raise InputError(
+            f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame"
+        )
     if min(x, y, width - x - w, height - y - h) < -ROUNDING:
         raise InputError(
-            f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; give x,y,width,height inside it"
+            f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; "
+            "give x,y,width,height inside it"
         )
     return x, y, w, h

@@ -93,7 +93,9 @@ class VideoSource:
         for frame in islice(found, len(chosen)):
             (width, height), known = _size(frame.image), self.size
             if (width, height) != known:
-                raise InputError(f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}")
+                raise InputError(
+                    f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}"
+                )
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
@@ -231,7 +233,9 @@ def open_file(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(str(path), container_options={"protocol_whitelist": "file"})
     except av.FFmpegError as error:
-        raise InputError(f"{path} is no video that FFmpeg can read; convert it, or give a folder of images") from error
+        raise InputError(
+            f"{path} is no video that FFmpeg can read; convert it, or give a folder of images"
+        ) from error
     if not container.streams.video:
         container.close()
         raise InputError(f"{path} has no pictures, only sound")
@@ -328,7 +332,9 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
         colour, mask = object_colour(int(number)), ids == number
         tinted = (1 - opacity) * part[mask] + opacity * np.array(colour)
         shown[place][mask] = tinted.astype(np.uint8)
-        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        outlines, _ = cv2.findContours(
+            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
         width = max(round(frame.shape[1] / 600), 1)
         cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA, offset=(left, top))
     return shown

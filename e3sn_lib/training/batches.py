@@ -31,7 +31,9 @@ class _Batches(Dataset[Batch | InputError]):
             return error
 
 
-def step_batches(sources: list[Source], profile: Profile, stage: StagePlan, done: int, pin_memory: bool) -> Iterator[list[Batch]]:
+def step_batches(
+    sources: list[Source], profile: Profile, stage: StagePlan, done: int, pin_memory: bool
+) -> Iterator[list[Batch]]:
     """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
 
     Args:

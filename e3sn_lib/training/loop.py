@@ -131,7 +131,10 @@ class Trainer:
         source = Path(config.init_weights)
         digest = content_hash(source)
         if config.init_sha256 not in ("", digest):
-            raise InputError(f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., not {config.init_sha256}")
+            raise InputError(
+                f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., "
+                f"not {config.init_sha256}"
+            )
         self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
         load_network(self.model, source)
 
@@ -156,7 +159,10 @@ class Trainer:
             with lock if processes.is_first() else nullcontext():
                 return self._run(show, watch)
         except Timeout as error:
-            raise InputError(f"{self.run_dir} is in use by another training; wait for its end, or choose another folder") from error
+            raise InputError(
+                f"{self.run_dir} is in use by another training; wait for its end, "
+                "or choose another folder"
+            ) from error
 
     def _run(self, show: Callable[[str], None], watch: Watch | None) -> Path:
         # go on from the last checkpoint, if there is one
@@ -233,7 +239,8 @@ class Trainer:
                 self._save(optimiser)
             if stop and not last:
                 raise KeyboardInterrupt(
-                    f"stopped after step {self.state.step} of {self.steps}; the same command goes on from there"
+                    f"stopped after step {self.state.step} of {self.steps}; "
+                    "the same command goes on from there"
                 )
         bar.close()
         self._save(None)
@@ -263,9 +270,13 @@ class Trainer:
         """Wrap the network anew: the wrapper exchanges gradients of what is trainable now."""
         if self.processes > 1:
             devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.model, devices, broadcast_buffers=False, find_unused_parameters=True)
+            self.network = DistributedDataParallel(
+                self.model, devices, broadcast_buffers=False, find_unused_parameters=True
+            )
 
-    def _step(self, batches: list[Batch], optimiser: Optimizer, rate: float, stage: StageConfig) -> dict[str, float]:
+    def _step(
+        self, batches: list[Batch], optimiser: Optimizer, rate: float, stage: StageConfig
+    ) -> dict[str, float]:
         """Train one step; return its losses and gradient norms.
 
         The ``loss`` is NaN if the step was skipped, because its loss or gradient was not finite.
@@ -311,7 +322,9 @@ class Trainer:
             wait = number < len(batches) and isinstance(self.network, DistributedDataParallel)
             with cast(DistributedDataParallel, self.network).no_sync() if wait else nullcontext():
                 with autocast(self.dtype, self.device):
-                    loss, parts = compute_losses(self.network, batch.to(self.device), self.profile, stage, counts)
+                    loss, parts = compute_losses(
+                        self.network, batch.to(self.device), self.profile, stage, counts
+                    )
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
@@ -324,7 +337,10 @@ class Trainer:
         The division makes up for the gradients, which are averaged over the processes.
         """
         negatives = self.profile.loss.negatives
-        each = [torch.stack(count_targets(batch.anchor_labels, batch.sample_labels, negatives)) for batch in batches]
+        each = [
+            torch.stack(count_targets(batch.anchor_labels, batch.sample_labels, negatives))
+            for batch in batches
+        ]
         sums = processes.total(torch.stack(each).sum(dim=0).float().to(self.device))
         sums[:-1].clamp_(min=1)  # the last stays 0: without masks the mean mask IoU is NaN
         return Counts(*(sums / self.processes))
@@ -341,15 +357,19 @@ class Trainer:
         seen = (self.state.step + 1) * self.profile.train.batch_size
         if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
             raise InputError(
-                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, the last: {' '.join(problems[-1:])}"
+                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, "
+                f"the last: {' '.join(problems[-1:])}"
             )
         self.state.skipped += bad_steps > 0
         if bad_steps >= BAD_STEPS_IN_A_ROW:
             raise InputError(
-                f"the loss or its gradient was not finite {bad_steps} steps in a row at step {self.state.step}; lower train.lr"
+                f"the loss or its gradient was not finite {bad_steps} steps in a row at step "
+                f"{self.state.step}; lower train.lr"
             )
 
-    def _log(self, stage: str, rate: float, measured: list[dict[str, float]], elapsed: float) -> None:
+    def _log(
+        self, stage: str, rate: float, measured: list[dict[str, float]], elapsed: float
+    ) -> None:
         weights = self.model.mask.fusion.weights().detach().tolist()
         levels = self.profile.model.levels
         fusion = {f"w{level}": weight for level, weight in zip(levels, weights, strict=True)}

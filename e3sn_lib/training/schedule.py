@@ -71,7 +71,9 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
     return float(first * (last / first) ** ((place - warmup) / max(length - 1 - warmup, 1)))
 
 
-def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: E3SN, config: TrainConfig, train_location: bool
+) -> list[dict[str, Any]]:
     """Return the optimiser's groups of parameters.
 
     They are ``backbone``, ``location`` (neck and RPN), ``mask``, and ``fusion``, which has no
@@ -79,7 +81,10 @@ def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> 
     parameters is left out.
     """
     backbone = [
-        parameter for name in config.train_layers for layer in model.backbone.stage(name) for parameter in layer.parameters()
+        parameter
+        for name in config.train_layers
+        for layer in model.backbone.stage(name)
+        for parameter in layer.parameters()
     ]
     if not config.train_shortcuts:
         fixed = {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
@@ -111,7 +116,9 @@ def build_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.
     return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
 
 
-def set_trainable(model: E3SN, groups: list[dict[str, Any]], config: TrainConfig, train_backbone: bool) -> None:
+def set_trainable(
+    model: E3SN, groups: list[dict[str, Any]], config: TrainConfig, train_backbone: bool
+) -> None:
     """Freeze the parts of the network that are not trained now.
 
     Batch-norm of a frozen part uses its statistics and does not change them.

@@ -39,7 +39,9 @@ MEASURED = (
 """Columns of the log that are means over steps. They are NaN for what a stage does not train."""
 
 
-def write_checkpoint(run_dir: Path, profile: Profile, precision: str, content: dict[str, Any], step: int) -> None:
+def write_checkpoint(
+    run_dir: Path, profile: Profile, precision: str, content: dict[str, Any], step: int
+) -> None:
     """Replace a run's checkpoint.
 
     Args:
@@ -60,7 +62,8 @@ def write_checkpoint(run_dir: Path, profile: Profile, precision: str, content: d
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError when it cannot write
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         raise InputError(
-            f"cannot write the checkpoint of step {step}, {path}; {kept}. Free some disk space and start again"
+            f"cannot write the checkpoint of step {step}, {path}; {kept}. "
+            "Free some disk space and start again"
         ) from error
 
 
@@ -77,7 +80,8 @@ def copy_checkpoint(source: Path, target: Path) -> None:
             shutil.copyfile(source / CHECKPOINT, temporary)
     except OSError as error:
         raise InputError(
-            f"cannot copy {source / CHECKPOINT} to {target} ({error.strerror}); free some space there, or change train.backup"
+            f"cannot copy {source / CHECKPOINT} to {target} ({error.strerror}); "
+            "free some space there, or change train.backup"
         ) from error
 
 
@@ -102,9 +106,13 @@ def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings = content["profile"]
     except Exception as error:  # bytes that have changed may raise anything
-        raise InputError(f"{path} is damaged or no checkpoint of this project; delete it to train from the start") from error
+        raise InputError(
+            f"{path} is damaged or no checkpoint of this project; delete it to train from the start"
+        ) from error
     if training_settings(profile_from_dict(settings)) != training_settings(profile):
-        raise InputError(f"{path} belongs to a run with other settings; choose another run folder or delete it")
+        raise InputError(
+            f"{path} belongs to a run with other settings; choose another run folder or delete it"
+        )
     torch.set_rng_state(content["torch_rng"])
     return content
 
@@ -169,7 +177,9 @@ def tensorboard_writer(folder: Path) -> Watch:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError("train.tensorboard needs TensorBoard; pip install tensorboard, or leave it off") from error
+        raise InputError(
+            "train.tensorboard needs TensorBoard; pip install tensorboard, or leave it off"
+        ) from error
     writer = SummaryWriter(folder / "tensorboard")
 
     def write(log: pd.DataFrame) -> None:

@@ -31,7 +31,8 @@ def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
         profiles: of each variant.
 
     Returns:
-        One row per variant: variant, backbone, levels (of the mask), stages (of training), parameters,
+        One row per variant: variant, backbone, levels (of the mask), stages (of training),
+            parameters,
         and multiply_adds for one object in one frame: search features, location and one mask.
     """
     rows = []

@@ -138,6 +138,12 @@ TRAINING_SPEED = _schema(
     "phase contender",
     remedy="make it again with e3sn bench train",
 )
+TRACKING_SPEED = _schema(
+    "contender machine",
+    "width height objects step_ms frames_per_second ratio share threads",
+    key="width objects contender",
+    remedy="make it again with e3sn bench track",
+)
 CHECKS = _schema(
     "check source",
     "largest tolerance cases",

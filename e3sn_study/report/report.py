@@ -167,7 +167,7 @@ def _context(
         "tiles": sections.tiles(tables["table1"], records.scope("davis2016"), claims),
         "tables": {name: _shown(table, words) for name, table in tables.items()},
         "words": words,
-        "figures": sections.figures(report, records.synthetic),
+        "figures": sections.figures(report),
         "next_figure": itertools.count(1).__next__,
         "slider": records.slider,
         "networks": networks.to_dict("records"),
@@ -186,7 +186,9 @@ def _context(
 def _notebooks(report: Path, records: Records) -> list[Row]:
     """Return the notebooks by name: status, seconds, and the executed page where there is one."""
     found = {each["name"]: each for each in records.notebooks}
-    pages = {page.stem: f"notebooks/{page.name}" for page in (report / "notebooks").glob("[!.]*.html")}
+    pages = {
+        page.stem: f"notebooks/{page.name}" for page in (report / "notebooks").glob("[!.]*.html")
+    }
     unknown = {"status": "not on record", "seconds": None}
     return [
         {"name": name, "page": pages.get(name)} | found.get(name, unknown)

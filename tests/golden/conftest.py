@@ -36,11 +36,17 @@ def golden() -> Path:
     return FOLDER.resolve()
 
 
-@pytest.fixture(scope="session", params=find_references(FOLDER) or [None], ids=lambda found: found.folder.name if found else "none")
+@pytest.fixture(
+    scope="session",
+    params=find_references(FOLDER) or [None],
+    ids=lambda found: found.folder.name if found else "none",
+)
 def reference(request: pytest.FixtureRequest) -> Reference:
     """Each set of numbers of the public SiamMask code in turn."""
     if request.param is None:
-        pytest.skip(f"no siammask_seed* at {FOLDER}; E3SN_GOLDEN names the folder of reference numbers")
+        pytest.skip(
+            f"no siammask_seed* at {FOLDER}; E3SN_GOLDEN names the folder of reference numbers"
+        )
     return request.param
 
 
@@ -64,7 +70,9 @@ def record_deviation(pytestconfig: pytest.Config) -> RecordDeviation:
     """Note a check's largest deviation from its source, the tolerance and the number of cases, before asserting anything."""
 
     def record(check: str, source: str, largest: float, tolerance: float, cases: int) -> None:
-        pytestconfig.stash.setdefault(ROWS, []).append((check, source, float(largest), float(tolerance), int(cases)))
+        pytestconfig.stash.setdefault(ROWS, []).append(
+            (check, source, float(largest), float(tolerance), int(cases))
+        )
 
     return record
 
@@ -73,4 +81,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rows, path = session.config.stash.get(ROWS, []), os.environ.get("E3SN_RECORD")
     if rows and path:
         with atomic_path(Path(path)) as temporary:
-            pd.DataFrame(sorted(rows), columns=COLUMNS).to_csv(temporary, index=False, float_format="%.3g")
+            pd.DataFrame(sorted(rows), columns=COLUMNS).to_csv(
+                temporary, index=False, float_format="%.3g"
+            )

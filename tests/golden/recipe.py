@@ -58,7 +58,10 @@ class Reference:
         }
 
     def weights(self) -> dict[str, Tensor]:
-        return {key: torch.from_numpy(make_weight(self.seed, key, shape)) for key, shape in self.shapes().items()}
+        return {
+            key: torch.from_numpy(make_weight(self.seed, key, shape))
+            for key, shape in self.shapes().items()
+        }
 
     def image(self, name: str, size: int) -> NDArray[np.uint8]:
         """(size, size, 3) BGR."""
@@ -69,7 +72,11 @@ class Reference:
 
 
 def find_references(folder: Path) -> list[Reference]:
-    return [Reference(path) for path in sorted(folder.glob("siammask_seed*")) if re.fullmatch(r"siammask_seed\d+", path.name)]
+    return [
+        Reference(path)
+        for path in sorted(folder.glob("siammask_seed*"))
+        if re.fullmatch(r"siammask_seed\d+", path.name)
+    ]
 
 
 def rng_for(seed: int, name: str) -> Generator:
@@ -87,7 +94,9 @@ def make_weight(seed: int, key: str, shape: tuple[int, ...]) -> NDArray[np.float
     elif len(shape) == 1:
         values = gain * rng.uniform(0.5, 1.5, shape)
     else:
-        transposed = key == "refine_model.deconv.weight"  # (in, out, 15, 15): each output pixel sees `in` products
+        transposed = (
+            key == "refine_model.deconv.weight"
+        )  # (in, out, 15, 15): each output pixel sees `in` products
         axes, fan_in = ((0,), shape[0]) if transposed else ((1, 2, 3), int(np.prod(shape[1:])))
         values = rng.standard_normal(shape)
         values = gain * np.sqrt(2 / fan_in) * (values - values.mean(axis=axes, keepdims=True))
@@ -101,7 +110,8 @@ def smooth_noise(rng: Generator, height: int, width: int, cell: int) -> NDArray[
     row, down = np.divmod(np.arange(height)[:, None], cell)
     column, right = np.divmod(np.arange(width)[None, :], cell)
     total = sum(
-        grid[row + i, column + j] * ((down if i else cell - down) * (right if j else cell - right))[..., None]
+        grid[row + i, column + j]
+        * ((down if i else cell - down) * (right if j else cell - right))[..., None]
         for i in (0, 1)
         for j in (0, 1)
     )
@@ -111,10 +121,14 @@ def smooth_noise(rng: Generator, height: int, width: int, cell: int) -> NDArray[
 def noise_image(seed: int, name: str, height: int, width: int) -> NDArray[np.uint8]:
     """(height, width, 3) BGR."""
     rng = rng_for(seed, name)
-    return ((smooth_noise(rng, height, width, 32) + smooth_noise(rng, height, width, 8)) // 2).astype(np.uint8)
+    return (
+        (smooth_noise(rng, height, width, 32) + smooth_noise(rng, height, width, 8)) // 2
+    ).astype(np.uint8)
 
 
-def frames(seed: int, case: int, semi_axes: tuple[int, int], centres: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+def frames(
+    seed: int, case: int, semi_axes: tuple[int, int], centres: NDArray[np.int64]
+) -> list[NDArray[np.uint8]]:
     """Two BGR frames of 360 x 480: a textured ellipse at the first, then the second of `centres` (x, y)."""
     a, b = semi_axes
     rng = rng_for(seed, f"bg{case}")

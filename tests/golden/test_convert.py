@@ -42,7 +42,9 @@ def to_siammask(state: State) -> State:
     """Return the inverse of `convert_siammask`, in the names of SiamMask's public code."""
     public = {theirs: state[ours].clone() for ours, theirs in public_names(SIAMMASK).items()}
     weight = state[CONV].double() / RGB_STD.double()[:, None, None]
-    public["features.features.bn1.running_mean"] = (state[MEAN].double() + response_to_mean(weight)).float()
+    public["features.features.bn1.running_mean"] = (
+        state[MEAN].double() + response_to_mean(weight)
+    ).float()
     public["features.features.conv1.weight"] = weight.flip(1).float()
     return public
 
@@ -69,7 +71,9 @@ def in_pysot(state: State) -> State:
 
 
 def equal(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) for key, value in one.items()
+    )
 
 
 @pytest.mark.parametrize("layout", ["SIAMMASK_SHARP", "PYSOT_SIAMMASK"])
@@ -83,11 +87,21 @@ def test_keys_and_shapes_are_the_published_ones(layout, state, shared_path) -> N
 
 WRAPPINGS: dict[str, Callable[[State], dict]] = {
     "as it is": lambda state: state,
-    "state_dict": lambda state: {"state_dict": state, "epoch": 20, "arch": "Custom", "best_acc": 0.0},
+    "state_dict": lambda state: {
+        "state_dict": state,
+        "epoch": 20,
+        "arch": "Custom",
+        "best_acc": 0.0,
+    },
     "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
-    "both": lambda state: {"epoch": 20, "state_dict": {f"module.{key}": value for key, value in state.items()}},
+    "both": lambda state: {
+        "epoch": 20,
+        "state_dict": {f"module.{key}": value for key, value in state.items()},
+    },
     "PySOT": in_pysot,
-    "PySOT, module.": lambda state: {f"module.{key}": value for key, value in in_pysot(state).items()},
+    "PySOT, module.": lambda state: {
+        f"module.{key}": value for key, value in in_pysot(state).items()
+    },
 }
 
 
@@ -97,27 +111,49 @@ def test_every_wrapping_gives_the_same_weights(wrapping, state) -> None:
 
 
 def test_counters_of_batches_may_be_absent(state) -> None:
-    without = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    without = {
+        key: value for key, value in state.items() if not key.endswith("num_batches_tracked")
+    }
     assert len(without) == 303
     converted = convert_siammask(without)
     assert converted.keys() == convert_siammask(state).keys()
-    assert all(int(value) == 0 for key, value in converted.items() if key.endswith("num_batches_tracked"))
+    assert all(
+        int(value) == 0 for key, value in converted.items() if key.endswith("num_batches_tracked")
+    )
 
 
 def test_forth_and_back_is_the_identity(state, record_deviation) -> None:
     again = to_siammask(convert_siammask(state))
-    assert equal({k: v for k, v in again.items() if k not in FOLDED}, {k: v for k, v in state.items() if k not in FOLDED})
-    off = max(largest_deviation(again[key], state[key]) / state[key].abs().max().item() for key in FOLDED)
-    record_deviation("weights converted forth and back, relative", "identity", off, 1e-6, len(state))
+    assert equal(
+        {k: v for k, v in again.items() if k not in FOLDED},
+        {k: v for k, v in state.items() if k not in FOLDED},
+    )
+    off = max(
+        largest_deviation(again[key], state[key]) / state[key].abs().max().item() for key in FOLDED
+    )
+    record_deviation(
+        "weights converted forth and back, relative", "identity", off, 1e-6, len(state)
+    )
     assert off <= 1e-6
 
 
 def test_weights_of_the_set_forth_and_back(public_weights, reference, record_deviation) -> None:
     again = to_siammask(convert_siammask(public_weights))
-    off = max(largest_deviation(again[key], public_weights[key]) / public_weights[key].abs().max().item() for key in FOLDED)
-    record_deviation("the set's weights forth and back, relative", reference.source, off, 1e-5, len(public_weights))
+    off = max(
+        largest_deviation(again[key], public_weights[key]) / public_weights[key].abs().max().item()
+        for key in FOLDED
+    )
+    record_deviation(
+        "the set's weights forth and back, relative",
+        reference.source,
+        off,
+        1e-5,
+        len(public_weights),
+    )
     assert off <= 1e-5
-    assert all(torch.equal(again[key], value) for key, value in public_weights.items() if key not in FOLDED)
+    assert all(
+        torch.equal(again[key], value) for key, value in public_weights.items() if key not in FOLDED
+    )
 
 
 def test_the_first_layer_answers_raw_bgr_alike(public_weights, reference, siammask) -> None:
@@ -175,13 +211,19 @@ def test_a_converted_file_tracks_like_the_public_code(
     zipped, reference: Reference, public_weights, siammask: E3SN, tmp_path
 ) -> None:
     checkpoint, out = tmp_path / "SiamMask_DAVIS.pth", tmp_path / "siammask.safetensors"
-    torch.save({"epoch": 20, "state_dict": public_weights}, checkpoint, _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"epoch": 20, "state_dict": public_weights},
+        checkpoint,
+        _use_new_zipfile_serialization=zipped,
+    )
     convert_file(checkpoint, out)
     model, profile = load_model(out)
     assert (profile.variant, profile.track) == ("siammask", DAVIS_SETTINGS)
     assert count_parameters(model) == 21_482_052
     clip = [reference.image(f"frame{index}", 120) for index in range(2)]
-    ours, theirs = (Tracker(m, profile.track).run(clip, [[30, 40, 50, 60]]) for m in (model, siammask))
+    ours, theirs = (
+        Tracker(m, profile.track).run(clip, [[30, 40, 50, 60]]) for m in (model, siammask)
+    )
     for one, other in zip(ours, theirs, strict=True):
         assert np.array_equal(one.soft_masks, other.soft_masks)
         assert one.soft_masks.min() == -1
@@ -192,10 +234,16 @@ class Opaque:
 
 
 CONTENTS = {
-    "an object": (lambda path: torch.save({"model": Opaque()}, path), "cannot be read as tensors only"),
+    "an object": (
+        lambda path: torch.save({"model": Opaque()}, path),
+        "cannot be read as tensors only",
+    ),
     "noise": (lambda path: path.write_bytes(b"\x93noise" * 99), "cannot be read as tensors only"),
     "cut short": (lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read as tensors only"),
-    "a list": (lambda path: torch.save([torch.zeros(1)], path), "holds a list; it must be a dictionary of tensors"),
+    "a list": (
+        lambda path: torch.save([torch.zeros(1)], path),
+        "holds a list; it must be a dictionary of tensors",
+    ),
     "nothing": (lambda path: None, "there is no file"),
 }
 

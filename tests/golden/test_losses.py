@@ -62,7 +62,9 @@ def class_labels(seed: int) -> NDArray[np.int8]:
 def make_inputs(reference: Reference, kind: torch.dtype) -> Inputs:
     labels = class_labels(reference.seed)
     image, row, column = (torch.from_numpy(index) for index in np.nonzero(labels.max(axis=1) == 1))
-    masks = np.stack([np.where(reference.image(f"C.mask{b}", 255)[..., 0] > 127, 1.0, -1.0) for b in (0, 1)])
+    masks = np.stack(
+        [np.where(reference.image(f"C.mask{b}", 255)[..., 0] > 127, 1.0, -1.0) for b in (0, 1)]
+    )
     cells = Cells(image, row, column)
 
     def normal(name: str, shape: tuple[int, ...], scale: float) -> Tensor:
@@ -71,8 +73,12 @@ def make_inputs(reference: Reference, kind: torch.dtype) -> Inputs:
     return Inputs(
         cls=normal("C.cls", (2, 10, 25, 25), 1.5).unflatten(1, (2, 5)).requires_grad_(),
         loc=normal("C.loc", (2, 20, 25, 25), 0.5).unflatten(1, (4, 5)).requires_grad_(),
-        mask63=normal("C.mask63", (2, 3969, 25, 25), 2)[image, :, row, column].unflatten(1, (63, 63)).requires_grad_(),
-        mask127=normal("C.refine", (len(image), 16129), 2).unflatten(1, (127, 127)).requires_grad_(),
+        mask63=normal("C.mask63", (2, 3969, 25, 25), 2)[image, :, row, column]
+        .unflatten(1, (63, 63))
+        .requires_grad_(),
+        mask127=normal("C.refine", (len(image), 16129), 2)
+        .unflatten(1, (127, 127))
+        .requires_grad_(),
         labels=torch.from_numpy(labels),
         loc_target=normal("C.label_loc", (2, 4, 5, 25, 25), 0.5),
         pixel_labels=mask_windows(torch.from_numpy(masks).to(kind), cells, margin=32),
@@ -106,15 +112,32 @@ def test_the_recipe_gives_the_labels_of_the_set(reference, expected) -> None:
     masks = np.stack([reference.image(f"C.mask{b}", 255)[..., 0] > 127 for b in (0, 1)])
     assert np.array_equal(np.packbits(masks), expected["label_mask_bits"])
     assert (2 * masks.sum(axis=(1, 2)) - 255**2).tolist() == expected["label_mask_sum"].tolist()
-    for name, scale in (("cls", 1.5), ("loc", 0.5), ("label_loc", 0.5), ("mask63", 2), ("refine", 2)):
-        assert reference.normal(f"C.{name}", (8,), scale).tolist() == expected[f"{name}_first"].tolist()
+    for name, scale in (
+        ("cls", 1.5),
+        ("loc", 0.5),
+        ("label_loc", 0.5),
+        ("mask63", 2),
+        ("refine", 2),
+    ):
+        assert (
+            reference.normal(f"C.{name}", (8,), scale).tolist()
+            == expected[f"{name}_first"].tolist()
+        )
 
 
 def test_losses(inputs, expected, reference, record_deviation) -> None:
     kind = inputs.cls.dtype
     losses = inputs.losses() | {"loss_total": inputs.total()}
-    off = {name: abs(loss.item() / value(expected, name, kind) - 1) for name, loss in losses.items()}
-    record_deviation(f"losses, relative ({precision(inputs)})", reference.source, max(off.values()), TOLERANCE[kind], len(off))
+    off = {
+        name: abs(loss.item() / value(expected, name, kind) - 1) for name, loss in losses.items()
+    }
+    record_deviation(
+        f"losses, relative ({precision(inputs)})",
+        reference.source,
+        max(off.values()),
+        TOLERANCE[kind],
+        len(off),
+    )
     assert max(off.values()) <= TOLERANCE[kind], off
 
 
@@ -125,7 +148,13 @@ def test_losses_of_single_windows(inputs, expected, reference, record_deviation)
         ours += [mask_loss(logits, inputs.pixel_labels, only).item() for only in alone]
         theirs += expected[name].tolist()
     largest = float(np.abs(np.array(ours) / theirs - 1).max())
-    record_deviation(f"mask losses of single windows, relative ({precision(inputs)})", reference.source, largest, 1e-5, len(ours))
+    record_deviation(
+        f"mask losses of single windows, relative ({precision(inputs)})",
+        reference.source,
+        largest,
+        1e-5,
+        len(ours),
+    )
     assert largest <= 1e-5
 
 
@@ -138,11 +167,18 @@ def test_gradients(inputs, expected, reference, record_deviation) -> None:
         "grad_mask63_sel": mask63.flatten(1)[:, ::31],
         "grad_mask127": mask127.flatten(1)[:, ::127],
     }
-    off = {name: largest_deviation(found, expected[name]) / np.abs(expected[name]).max() for name, found in ours.items()}
+    off = {
+        name: largest_deviation(found, expected[name]) / np.abs(expected[name]).max()
+        for name, found in ours.items()
+    }
     norm = abs(mask63.norm().item() / value(expected, "grad_mask63_norm", mask63.dtype) - 1)
     cases = sum(expected[name].size for name in ours)
     record_deviation(
-        f"gradients of the losses, of their largest ({precision(inputs)})", reference.source, max(off.values()), GRADIENT, cases
+        f"gradients of the losses, of their largest ({precision(inputs)})",
+        reference.source,
+        max(off.values()),
+        GRADIENT,
+        cases,
     )
     assert max(off.values()) <= GRADIENT, off
     assert norm <= GRADIENT
@@ -152,10 +188,16 @@ def test_edges(inputs, expected, reference, record_deviation) -> None:
     kind, labels = inputs.cls.dtype, inputs.labels
     none = torch.zeros(len(inputs.cells.image))
     ours = {
-        "edge_cls_no_positive": classification_loss(inputs.cls, labels.masked_fill(labels == 1, -1)),
-        "edge_cls_no_negative": classification_loss(inputs.cls, labels.masked_fill(labels == 0, -1)),
+        "edge_cls_no_positive": classification_loss(
+            inputs.cls, labels.masked_fill(labels == 1, -1)
+        ),
+        "edge_cls_no_negative": classification_loss(
+            inputs.cls, labels.masked_fill(labels == 0, -1)
+        ),
         "edge_mask_no_cell": mask_loss(inputs.mask63, inputs.pixel_labels, none),
-        "edge_loc_zero_weight": regression_loss(inputs.loc, inputs.loc_target, labels.masked_fill(labels == 1, -1), kind="l1"),
+        "edge_loc_zero_weight": regression_loss(
+            inputs.loc, inputs.loc_target, labels.masked_fill(labels == 1, -1), kind="l1"
+        ),
     }
     off = {name: abs(loss.item() - value(expected, name, kind)) for name, loss in ours.items()}
     allowed = {name: TOLERANCE[kind] * value(expected, name, kind) for name in ours}
@@ -176,7 +218,9 @@ def test_smooth_l1_is_l1_less_half_its_bend_where_offsets_are_large(inputs, expe
     smooth = regression_loss(inputs.loc, target, inputs.labels, kind="smooth_l1", beta=1.0)
     plain = regression_loss(inputs.loc, target, inputs.labels, kind="l1")
     assert smooth.item() == pytest.approx(plain.item() - 4 * 0.5, rel=1e-5)
-    sharp = regression_loss(inputs.loc, inputs.loc_target, inputs.labels, kind="smooth_l1", beta=1e-6)
+    sharp = regression_loss(
+        inputs.loc, inputs.loc_target, inputs.labels, kind="smooth_l1", beta=1e-6
+    )
     assert sharp.item() == pytest.approx(value(expected, "loss_loc", kind), rel=2e-5)
 
 
@@ -188,5 +232,10 @@ def test_smooth_l1_is_half_the_square_where_offsets_are_small(inputs) -> None:
 
 def test_each_variant_has_the_weights_and_the_distance_of_its_source() -> None:
     paper, code = load_profile("paper", "e3sn").loss, load_profile("paper", "siammask").loss
-    assert (paper.cls_weight, paper.loc_weight, paper.mask_weight, paper.loc) == (1, 1, 32, "smooth_l1")
+    assert (paper.cls_weight, paper.loc_weight, paper.mask_weight, paper.loc) == (
+        1,
+        1,
+        32,
+        "smooth_l1",
+    )
     assert (code.cls_weight, code.loc_weight, code.mask_weight, code.loc) == (1, 1.2, 36, "l1")

@@ -39,9 +39,15 @@ def per_frame(golden: Path, masks: Path, annotations: Path) -> pd.DataFrame:
 
 def test_mean_recall_and_decay_of_the_set(per_frame, official, record_deviation) -> None:
     overall = summarise(per_frame)[1]
-    expected = {f"{measure}-{name}": official["glob"][measure][name[0]] for measure in "JF" for name in ("Mean", "Recall", "Decay")}
+    expected = {
+        f"{measure}-{name}": official["glob"][measure][name[0]]
+        for measure in "JF"
+        for name in ("Mean", "Recall", "Decay")
+    }
     largest = max(abs(overall[name] - value) for name, value in expected.items())
-    record_deviation("J and F mean, recall and decay of the set", SOURCE, largest, FIVE_DECIMALS, len(expected))
+    record_deviation(
+        "J and F mean, recall and decay of the set", SOURCE, largest, FIVE_DECIMALS, len(expected)
+    )
     assert largest < FIVE_DECIMALS
 
 
@@ -52,7 +58,9 @@ def test_every_sequence(per_frame, official, record_deviation) -> None:
     assert per_object["frames"].sum() == 1376 - 2 * 20
     expected = pd.DataFrame(official["per"], index=["J-Mean", "F-Mean"]).T
     largest = float((per_object[expected.columns] - expected).abs().to_numpy().max())
-    record_deviation("J and F mean of every sequence", SOURCE, largest, FIVE_DECIMALS, expected.size)
+    record_deviation(
+        "J and F mean of every sequence", SOURCE, largest, FIVE_DECIMALS, expected.size
+    )
     assert largest <= FIVE_DECIMALS
 
 
@@ -76,4 +84,6 @@ def test_the_csv_of_the_set_holds_the_official_numbers(per_frame, official, tmp_
     assert overall["J-Mean"] == pytest.approx(official["glob"]["J"]["M"], abs=FIVE_DECIMALS)
     assert overall["F-Decay"] == pytest.approx(official["glob"]["F"]["D"], abs=FIVE_DECIMALS)
     sequences = pd.read_csv(tmp_path / "per-sequence_results-val.csv").set_index("Sequence")
-    assert sequences.loc["blackswan_1"].to_numpy() == pytest.approx(official["per"]["blackswan"], abs=2 * FIVE_DECIMALS)
+    assert sequences.loc["blackswan_1"].to_numpy() == pytest.approx(
+        official["per"]["blackswan"], abs=2 * FIVE_DECIMALS
+    )

@@ -18,8 +18,14 @@ RELATIVE = 1e-4
 FINE, COARSE = 1e-4, 5e-4
 STAGES = ("p0", "p1", "p2", "p3")
 PARTS = {  # absolute tolerance and arrays
-    "backbone features p0 to p3": (FINE, [f"{stage}_{part}" for stage in STAGES for part in ("mean", "std", "samples")]),
-    "neck and template filters": (FINE, ["zf", "xf_sub", "kernel_cls", "kernel_loc", "kernel_mask"]),
+    "backbone features p0 to p3": (
+        FINE,
+        [f"{stage}_{part}" for stage in STAGES for part in ("mean", "std", "samples")],
+    ),
+    "neck and template filters": (
+        FINE,
+        ["zf", "xf_sub", "kernel_cls", "kernel_loc", "kernel_mask"],
+    ),
     "class and box maps": (FINE, ["cls", "loc"]),
     "mask correlation": (COARSE, ["corr_sub", "corr_mean", "corr_std"]),
     "63 px masks of the base head": (FINE, ["mask_pos"]),
@@ -35,9 +41,14 @@ def expected(reference: Reference) -> dict[str, NDArray[Any]]:
 
 @pytest.fixture(scope="module")
 @torch.inference_mode()
-def maps(reference: Reference, siammask: E3SN, expected: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+def maps(
+    reference: Reference, siammask: E3SN, expected: dict[str, NDArray[Any]]
+) -> dict[str, Tensor]:
     """Everything the set holds, by its names there."""
-    images = {name: rgb_tensor(reference.image(name, size)) for name, size in (("z", 127), ("x", 255), ("x143", 143))}
+    images = {
+        name: rgb_tensor(reference.image(name, size))
+        for name, size in (("z", 127), ("x", 255), ("x143", 143))
+    }
     template, search = siammask.encode_template(images["z"]), siammask.encode_search(images["x"])
     small_search = siammask.encode_search(images["x143"])
     template_p3 = siammask.backbone((images["z"] - siammask.mean) / siammask.std).p3
@@ -73,14 +84,21 @@ def maps(reference: Reference, siammask: E3SN, expected: dict[str, NDArray[Any]]
     return found
 
 
-def test_the_recipe_gives_the_weights_of_the_set(reference, public_weights, record_deviation) -> None:
+def test_the_recipe_gives_the_weights_of_the_set(
+    reference, public_weights, record_deviation
+) -> None:
     stored = reference.arrays("weights_check")
     values = [public_weights[str(key)].double() for key in stored["keys"]]
     sums = np.array([[float(value.sum()), float(value.abs().sum())] for value in values])
     ends = np.array([[float(value.flatten()[0]), float(value.flatten()[-1])] for value in values])
-    off_sum = np.abs(sums - np.stack([stored["sum"], stored["abs_sum"]], 1)).max(axis=1) / stored["abs_sum"]
+    off_sum = (
+        np.abs(sums - np.stack([stored["sum"], stored["abs_sum"]], 1)).max(axis=1)
+        / stored["abs_sum"]
+    )
     off_ends = np.abs(ends - np.stack([stored["first"], stored["last"]], 1)).max()
-    record_deviation("sums of the recipe's weights, relative", reference.source, off_sum.max(), 1e-6, sums.size)
+    record_deviation(
+        "sums of the recipe's weights, relative", reference.source, off_sum.max(), 1e-6, sums.size
+    )
     assert off_sum.max() < 1e-6
     assert off_ends < 1e-6
 
@@ -100,7 +118,9 @@ def test_every_array_of_the_set_is_compared(maps, expected) -> None:
 def test_part_of_the_network(part, maps, expected, reference, record_deviation) -> None:
     absolute, names = PARTS[part]
     largest = max(largest_deviation(maps[name], expected[name]) for name in names)
-    record_deviation(part, reference.source, largest, absolute, sum(expected[name].size for name in names))
+    record_deviation(
+        part, reference.source, largest, absolute, sum(expected[name].size for name in names)
+    )
     for name in names:
         torch.testing.assert_close(
             maps[name],

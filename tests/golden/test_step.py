@@ -40,15 +40,23 @@ class Step:
     result: FrameResult
 
 
-def crop_around(centre: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int) -> SiamMaskCrop:
-    return SiamMaskCrop(tuple(centre.tolist()), context_side(*size_wh) * pixels / TEMPLATE_SIZE, pixels)
+def crop_around(
+    centre: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int
+) -> SiamMaskCrop:
+    return SiamMaskCrop(
+        tuple(centre.tolist()), context_side(*size_wh) * pixels / TEMPLATE_SIZE, pixels
+    )
 
 
 @torch.inference_mode()
-def take_step(expected: dict[str, NDArray[Any]], pair: list[NDArray[np.uint8]], model: E3SN) -> Step:
+def take_step(
+    expected: dict[str, NDArray[Any]], pair: list[NDArray[np.uint8]], model: E3SN
+) -> Step:
     first, second = pair
     fill = tuple(first.reshape(-1, 3).mean(axis=0).tolist())
-    template_image = crop_around(expected["template_pos"], expected["template_sz"], TEMPLATE_SIZE).image(first, fill)
+    template_image = crop_around(
+        expected["template_pos"], expected["template_sz"], TEMPLATE_SIZE
+    ).image(first, fill)
     template = model.encode_template(torch.from_numpy(template_image).permute(2, 0, 1)[None])
     tracker = Tracker(model, DAVIS_SETTINGS)
     kept = tracker.backend.encode_template(template_image[None])
@@ -59,36 +67,65 @@ def take_step(expected: dict[str, NDArray[Any]], pair: list[NDArray[np.uint8]], 
     cls, loc = model.locate(template, search)
     choice = choose(cls, loc, before.size_wh, DAVIS_SETTINGS)
     row, column = torch.from_numpy(choice.cells).T
-    window_mask = model.segment(template, search, Cells(torch.zeros_like(row), row, column)).sigmoid()[0]
+    window_mask = model.segment(
+        template, search, Cells(torch.zeros_like(row), row, column)
+    ).sigmoid()[0]
     targets, result = tracker.step(second, before)
-    return Step(expected, pair, template_image, search_image, crop, cls[0], loc[0], choice, window_mask, targets, result)
+    return Step(
+        expected,
+        pair,
+        template_image,
+        search_image,
+        crop,
+        cls[0],
+        loc[0],
+        choice,
+        window_mask,
+        targets,
+        result,
+    )
 
 
 @pytest.fixture(scope="module")
 def steps(reference: Reference, siammask: E3SN) -> list[Step]:
     stored, taken = reference.arrays("step"), []
     for case in range(sum(name.endswith("_best_index") for name in stored)):
-        expected = {name.partition("_")[2]: values for name, values in stored.items() if name.startswith(f"case{case}_")}
-        pair = frames(reference.seed, case, tuple(expected["semi_axes"].tolist()), expected["centres"])
+        expected = {
+            name.partition("_")[2]: values
+            for name, values in stored.items()
+            if name.startswith(f"case{case}_")
+        }
+        pair = frames(
+            reference.seed, case, tuple(expected["semi_axes"].tolist()), expected["centres"]
+        )
         taken.append(take_step(expected, [frame[..., ::-1].copy() for frame in pair], siammask))
     return taken
 
 
 def worst(steps: list[Step], name: str, ours: list[Any]) -> float:
-    return max(largest_deviation(found, step.expected[name]) for step, found in zip(steps, ours, strict=True))
+    return max(
+        largest_deviation(found, step.expected[name])
+        for step, found in zip(steps, ours, strict=True)
+    )
 
 
 def test_frames(steps) -> None:
     for step in steps:
         bgr = [frame[..., ::-1] for frame in step.frames]
         assert [crc32(frame) for frame in bgr] == step.expected["frame_crc32"].tolist()
-        assert bgr[0].reshape(-1, 3).mean(axis=0) == pytest.approx(step.expected["avg_chans"], abs=1e-9)
+        assert bgr[0].reshape(-1, 3).mean(axis=0) == pytest.approx(
+            step.expected["avg_chans"], abs=1e-9
+        )
 
 
 def test_crops(steps, reference, record_deviation) -> None:
     ours = {
-        "z_crop_sum": [step.template_image[..., ::-1].sum(axis=(0, 1), dtype=np.int64) for step in steps],
-        "x_crop_sum": [step.search_image[..., ::-1].sum(axis=(0, 1), dtype=np.int64) for step in steps],
+        "z_crop_sum": [
+            step.template_image[..., ::-1].sum(axis=(0, 1), dtype=np.int64) for step in steps
+        ],
+        "x_crop_sum": [
+            step.search_image[..., ::-1].sum(axis=(0, 1), dtype=np.int64) for step in steps
+        ],
         "z_crop_pixels": [step.template_image[::6, ::6, ::-1] for step in steps],
         "x_crop_pixels": [step.search_image[::6, ::6, ::-1] for step in steps],
     }
@@ -98,7 +135,10 @@ def test_crops(steps, reference, record_deviation) -> None:
 
 
 def test_maps(steps, reference, record_deviation) -> None:
-    ours = {"cls": [step.cls.flatten(0, 1) for step in steps], "loc": [step.loc.flatten(0, 1) for step in steps]}
+    ours = {
+        "cls": [step.cls.flatten(0, 1) for step in steps],
+        "loc": [step.loc.flatten(0, 1) for step in steps],
+    }
     largest = max(worst(steps, name, found) for name, found in ours.items())
     record_deviation("step: class and box maps", reference.source, largest, 1e-4, len(steps))
     assert largest <= 1e-4
@@ -111,11 +151,18 @@ def test_best_position_and_scores(steps, reference, record_deviation) -> None:
         worst(steps, "best_pscore", [step.choice.ranked[0].max() for step in steps]),
         worst(steps, "best_score", [step.result.scores[0] for step in steps]),
     )
-    record_deviation("step: ranking score of every anchor", reference.source, largest, 1e-5, 3125 * len(steps))
-    wrong = sum(index != step.expected["best_index"] for index, step in zip(best, steps, strict=True))
+    record_deviation(
+        "step: ranking score of every anchor", reference.source, largest, 1e-5, 3125 * len(steps)
+    )
+    wrong = sum(
+        index != step.expected["best_index"] for index, step in zip(best, steps, strict=True)
+    )
     record_deviation("step: best anchor", reference.source, wrong, 0, len(steps))
     assert wrong == 0
-    assert all(step.choice.cells[0].tolist() == step.expected["best_anchor_row_col"][1:].tolist() for step in steps)
+    assert all(
+        step.choice.cells[0].tolist() == step.expected["best_anchor_row_col"][1:].tolist()
+        for step in steps
+    )
     assert largest <= 1e-5
 
 
@@ -124,13 +171,17 @@ def test_new_position_and_size(steps, reference, record_deviation) -> None:
         worst(steps, "new_pos", [step.targets.centre_frame_xy[0] for step in steps]),
         worst(steps, "new_sz", [step.targets.size_wh[0] for step in steps]),
     )
-    record_deviation("step: new centre and size, pixels", reference.source, largest, 2e-3, 4 * len(steps))
+    record_deviation(
+        "step: new centre and size, pixels", reference.source, largest, 2e-3, 4 * len(steps)
+    )
     assert largest <= 2e-3
 
 
 def test_mask_of_the_window(steps, reference, record_deviation) -> None:
     largest = worst(steps, "mask127", [step.window_mask for step in steps])
-    record_deviation("step: soft mask of the window", reference.source, largest, 5e-4, 127**2 * len(steps))
+    record_deviation(
+        "step: soft mask of the window", reference.source, largest, 5e-4, 127**2 * len(steps)
+    )
     assert largest <= 5e-4
 
 
@@ -144,7 +195,9 @@ def test_where_the_mask_is_pasted(steps) -> None:
 def test_soft_mask_in_the_frame(steps, reference, record_deviation) -> None:
     masks = [step.result.soft_masks[0] for step in steps]
     largest = worst(steps, "mask_grid", [mask[::8, ::8] for mask in masks])
-    record_deviation("step: soft mask in the frame", reference.source, largest, PASTED, 45 * 60 * len(steps))
+    record_deviation(
+        "step: soft mask in the frame", reference.source, largest, PASTED, 45 * 60 * len(steps)
+    )
     assert largest <= PASTED
     for step, mask in zip(steps, masks, strict=True):
         binary = np.unpackbits(step.expected["mask_bits"]).reshape(360, 480).astype(bool)
@@ -160,7 +213,11 @@ def test_the_tracker_starts_with_the_same_template(steps, siammask) -> None:
         if (corner < 0).any() or (corner + step.expected["template_sz"] > (480, 360)).any():
             continue  # a first box must lie in the frame
         targets = tracker.start(step.frames[0], [[*corner, *step.expected["template_sz"]]])
-        moved = replace(targets, centre_frame_xy=step.expected["state_pos"][None], size_wh=step.expected["state_sz"][None])
+        moved = replace(
+            targets,
+            centre_frame_xy=step.expected["state_pos"][None],
+            size_wh=step.expected["state_sz"][None],
+        )
         again, result = tracker.step(step.frames[1], moved)
         assert np.array_equal(again.centre_frame_xy, step.targets.centre_frame_xy)
         assert np.array_equal(result.soft_masks, step.result.soft_masks)

@@ -14,7 +14,13 @@ from recipe import Reference, largest_deviation
 
 from e3sn_lib.config import SamplerConfig
 from e3sn_lib.geometry import anchor_sizes, anchors_cxcywh, anchors_xyxy
-from e3sn_lib.sampling import AnchorTargets, anchor_iou, anchor_targets, distribution_matrix, negative_pair_targets
+from e3sn_lib.sampling import (
+    AnchorTargets,
+    anchor_iou,
+    anchor_targets,
+    distribution_matrix,
+    negative_pair_targets,
+)
 from e3sn_lib.tracking.tracker import ANCHORS, WINDOW
 
 ALL = SamplerConfig(anchor_positives=3125, anchor_total=2 * 3125)
@@ -33,9 +39,14 @@ def ious(expected: dict[str, NDArray[Any]]) -> list[NDArray[np.float64]]:
 
 
 @pytest.fixture(scope="module")
-def targets(expected: dict[str, NDArray[Any]], ious: list[NDArray[np.float64]]) -> list[AnchorTargets]:
+def targets(
+    expected: dict[str, NDArray[Any]], ious: list[NDArray[np.float64]]
+) -> list[AnchorTargets]:
     rng = np.random.default_rng(0)
-    return [anchor_targets(iou, tuple(box + 0.5), ALL, rng) for iou, box in zip(ious, expected["boxes"], strict=True)]
+    return [
+        anchor_targets(iou, tuple(box + 0.5), ALL, rng)
+        for iou, box in zip(ious, expected["boxes"], strict=True)
+    ]
 
 
 def test_anchors_and_the_window_of_tracking(expected, reference, record_deviation) -> None:
@@ -43,12 +54,19 @@ def test_anchors_and_the_window_of_tracking(expected, reference, record_deviatio
         "anchor_wh": anchor_sizes(),
         "base_corner": anchors_xyxy(centre=0.0, cells=1)[:, 0, 0],
         "grid_corner": anchors_xyxy().transpose(3, 0, 1, 2) - 0.5,
-        "grid_center": anchors_cxcywh().transpose(3, 0, 1, 2) - np.array([0.5, 0.5, 0, 0])[:, None, None, None],
+        "grid_center": anchors_cxcywh().transpose(3, 0, 1, 2)
+        - np.array([0.5, 0.5, 0, 0])[:, None, None, None],
         "inference_anchors": ANCHORS,
         "window": WINDOW[:625].reshape(25, 25),
     }
     largest = max(largest_deviation(values, expected[name]) for name, values in ours.items())
-    record_deviation("anchors and window", reference.source, largest, TOLERANCE, sum(expected[name].size for name in ours))
+    record_deviation(
+        "anchors and window",
+        reference.source,
+        largest,
+        TOLERANCE,
+        sum(expected[name].size for name in ours),
+    )
     assert largest <= TOLERANCE
     assert largest_deviation(WINDOW, np.tile(expected["window"].ravel(), 5)) <= TOLERANCE
 
@@ -61,7 +79,9 @@ def test_overlap_of_anchors_and_boxes(ious, expected, reference, record_deviatio
         largest_deviation(flat.max(axis=1), expected["iou_max"]),
         largest_deviation(flat.mean(axis=1), expected["iou_mean"]),
     )
-    record_deviation("overlap of anchors and boxes", reference.source, largest, TOLERANCE, overlaps.size)
+    record_deviation(
+        "overlap of anchors and boxes", reference.source, largest, TOLERANCE, overlaps.size
+    )
     assert largest <= TOLERANCE
     assert np.array_equal(flat.argmax(axis=1), expected["iou_argmax"])
     margins = np.stack([np.abs(flat - threshold).min(axis=1) for threshold in (0.6, 0.3)], axis=1)
@@ -74,7 +94,10 @@ def test_positive_and_negative_anchors(targets, expected, reference, record_devi
     negative_bits = np.unpackbits(expected["neg_bits"], axis=1, count=3125).astype(bool)
     positive_index = np.split(expected["pos_index"], np.cumsum(expected["pos_count"])[:-1])
     wrong = int((negative != negative_bits).sum())
-    wrong += sum(not np.array_equal(np.flatnonzero(row), index) for row, index in zip(positive, positive_index, strict=True))
+    wrong += sum(
+        not np.array_equal(np.flatnonzero(row), index)
+        for row, index in zip(positive, positive_index, strict=True)
+    )
     record_deviation("positive and negative anchors", reference.source, wrong, 0, labels.size)
     assert wrong == 0
     assert positive.sum(axis=1).tolist() == expected["pos_count"].tolist()
@@ -91,17 +114,33 @@ def test_offsets_of_positives(targets, expected, reference, record_deviation) ->
 def test_cells_with_a_positive_anchor(targets, ious, expected, reference, record_deviation) -> None:
     cells = np.stack([target.labels.max(axis=0) for target in targets])
     matrices = np.stack([distribution_matrix(iou) for iou in ious])
-    negative = np.unpackbits(expected["neg_bits"], axis=1, count=3125).reshape(-1, 5, 25, 25).all(axis=1)
-    wrong = (cells != expected["cell_label"]).sum() + ((matrices == 1) != (expected["cell_label"] == 1)).sum()
+    negative = (
+        np.unpackbits(expected["neg_bits"], axis=1, count=3125).reshape(-1, 5, 25, 25).all(axis=1)
+    )
+    wrong = (cells != expected["cell_label"]).sum() + (
+        (matrices == 1) != (expected["cell_label"] == 1)
+    ).sum()
     wrong += ((matrices == -1) != negative).sum()
-    record_deviation("labels of cells, sample distribution matrix", reference.source, int(wrong), 0, 2 * cells.size)
+    record_deviation(
+        "labels of cells, sample distribution matrix",
+        reference.source,
+        int(wrong),
+        0,
+        2 * cells.size,
+    )
     assert wrong == 0
 
 
 def test_anchors_of_a_negative_pair(expected, reference, record_deviation) -> None:
     labels = negative_pair_targets(ALL, np.random.default_rng(0)).labels.ravel()
     wrong = np.setxor1d(np.flatnonzero(labels == 0), expected["negpair_index"])
-    record_deviation("anchors of a negative pair", reference.source, len(wrong), 0, len(expected["negpair_index"]))
+    record_deviation(
+        "anchors of a negative pair",
+        reference.source,
+        len(wrong),
+        0,
+        len(expected["negpair_index"]),
+    )
     assert len(wrong) == 0
     assert set(np.unique(labels)) == {-1, 0}
 

@@ -34,7 +34,13 @@ def shape(box: Box, side: int = SIDE) -> NDArray[np.bool_]:
     """A rectangle with a corner cut off, so that no flip or turn maps it to itself."""
     x1, y1, x2, y2 = box
     y, x = np.mgrid[:side, :side] + 0.5
-    return (x > x1) & (x < x2) & (y > y1) & (y < y2) & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) > 0.4)
+    return (
+        (x > x1)
+        & (x < x2)
+        & (y > y1)
+        & (y < y2)
+        & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) > 0.4)
+    )
 
 
 def write_frame(path: Path, box: Box, background: int = 0, colour: int = 255) -> TrackFrame:
@@ -80,7 +86,9 @@ class TestGeometry:
         mask = shape(box)
         frame = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
         for seed in range(25):
-            crop = augment.random_crop(box, 255, 64, 0.18, np.random.default_rng(seed), degrees=degrees, flip=flip)
+            crop = augment.random_crop(
+                box, 255, 64, 0.18, np.random.default_rng(seed), degrees=degrees, flip=flip
+            )
             seen, cut = bright(crop.image(frame, 0)), crop.mask(mask)
             assert np.array_equal(seen, cut)
             expected = crop.matrix @ (*np.argwhere(mask).mean(axis=0)[::-1] + 0.5, 1.0)
@@ -90,7 +98,9 @@ class TestGeometry:
 
     def test_shift_and_scale_keep_to_their_ranges_and_fill_them(self) -> None:
         box, rng = (80.0, 80.0, 120.0, 120.0), np.random.default_rng(0)
-        boxes = np.array([augment.random_crop(box, 255, 64, 0.18, rng).box_to_crop(box) for _ in range(400)])
+        boxes = np.array(
+            [augment.random_crop(box, 255, 64, 0.18, rng).box_to_crop(box) for _ in range(400)]
+        )
         moves = (boxes[:, :2] + boxes[:, 2:]) / 2 - 127.5
         sizes = (boxes[:, 2:] - boxes[:, :2]) / 63.5
         for values, low, high in ((moves, -64, 64), (sizes, 0.82, 1.18)):
@@ -101,26 +111,51 @@ class TestGeometry:
             assert (values.max(axis=0) > high - 0.05 * span).all()
             assert abs(np.corrcoef(values.T)[0, 1]) < 0.15  # x and y are drawn apart
 
-    def test_a_zoom_is_of_both_sides_and_of_the_search_alone(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_a_zoom_is_of_both_sides_and_of_the_search_alone(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         """From 1 / 1.5 to 1.5, as often larger as smaller."""
         box, rng = (80.0, 70.0, 120.0, 130.0), np.random.default_rng(0)
-        boxes = np.array([augment.random_crop(box, 255, 0, 0, rng, zoom=0.5).box_to_crop(box) for _ in range(400)])
+        boxes = np.array(
+            [
+                augment.random_crop(box, 255, 0, 0, rng, zoom=0.5).box_to_crop(box)
+                for _ in range(400)
+            ]
+        )
         sizes = boxes[:, 2:] - boxes[:, :2]
         assert sizes[:, 0] / sizes[:, 1] == pytest.approx(40 / 60)
         zoom = np.log(sizes[:, 0] / (127 / context_side(40, 60) * 40)) / np.log(1.5)
         assert (zoom.min(), zoom.max(), zoom.mean()) == pytest.approx((-1, 1, 0), abs=0.1)
         assert np.abs(zoom).max() <= 1
-        tracks, still_template = TrackSet("made", (still(tmp_path, "one"),)), "augment.template_scale=0"
-        pairs = islice(dataset(tiny_profile(*PLAIN, still_template, "augment.search_zoom=0.5"), tracks), 20)
-        widths = [[bright(image).any(axis=0).sum() for image in (pair.template, pair.search)] for pair in pairs]
+        tracks, still_template = (
+            TrackSet("made", (still(tmp_path, "one"),)),
+            "augment.template_scale=0",
+        )
+        pairs = islice(
+            dataset(tiny_profile(*PLAIN, still_template, "augment.search_zoom=0.5"), tracks), 20
+        )
+        widths = [
+            [bright(image).any(axis=0).sum() for image in (pair.template, pair.search)]
+            for pair in pairs
+        ]
         template, search = np.array(widths).T
         assert np.ptp(template) <= 2
         assert search.max() > 1.5 * search.min()
 
-    @pytest.mark.parametrize("stage", [StageConfig(), StageConfig(search_size=143, search_shift=8.0)])
+    @pytest.mark.parametrize(
+        "stage", [StageConfig(), StageConfig(search_size=143, search_shift=8.0)]
+    )
     @pytest.mark.parametrize("rotation", [0, 20])
-    def test_of_whole_pairs(self, tmp_path: Path, tiny_profile: Callable[..., Profile], stage: StageConfig, rotation: int) -> None:
-        tracks = TrackSet("made", (still(tmp_path, "one"), still(tmp_path, "two", (60, 90, 150, 125))))
+    def test_of_whole_pairs(
+        self,
+        tmp_path: Path,
+        tiny_profile: Callable[..., Profile],
+        stage: StageConfig,
+        rotation: int,
+    ) -> None:
+        tracks = TrackSet(
+            "made", (still(tmp_path, "one"), still(tmp_path, "two", (60, 90, 150, 125)))
+        )
         profile = tiny_profile(*PLAIN, f"augment.rotation={rotation}")
         for pair in islice(dataset(profile, tracks, stage=stage), 20):
             size = stage.search_size
@@ -131,7 +166,9 @@ class TestGeometry:
             assert pair.box_crop_xyxy.tolist() == pytest.approx(seen, abs=1)
             template = box_from_mask(bright(pair.template))
             assert template is not None
-            assert (template[0] + template[2]) / 2 == pytest.approx(63.5, abs=5)  # shift 4, and half a pixel at either edge
+            assert (template[0] + template[2]) / 2 == pytest.approx(
+                63.5, abs=5
+            )  # shift 4, and half a pixel at either edge
 
     def test_a_rotated_box_reaches_beyond_the_crop_like_its_object(
         self, tmp_path: Path, tiny_profile: Callable[..., Profile]
@@ -156,7 +193,9 @@ class TestGeometry:
             beyond += x1 < 0 or x2 * scale > 255
         assert beyond > 5
 
-    def test_a_flip_is_of_both_images(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_a_flip_is_of_both_images(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         """The cut-off corner is on the same side of template and search."""
 
         def corner_is_left(image: NDArray[np.uint8]) -> bool:
@@ -164,12 +203,19 @@ class TestGeometry:
             top = bright(image)[y1 + 2, x1:x2]
             return bool(top[: len(top) // 2].sum() < top[len(top) // 2 :].sum())
 
-        pairs = dataset(tiny_profile(*PLAIN, "augment.flip=0.5"), TrackSet("made", (still(tmp_path, "one"),)))
-        sides = [(corner_is_left(pair.template), corner_is_left(pair.search)) for pair in islice(pairs, 40)]
+        pairs = dataset(
+            tiny_profile(*PLAIN, "augment.flip=0.5"), TrackSet("made", (still(tmp_path, "one"),))
+        )
+        sides = [
+            (corner_is_left(pair.template), corner_is_left(pair.search))
+            for pair in islice(pairs, 40)
+        ]
         assert all(one == other for one, other in sides)
         assert 8 < sum(one for one, _ in sides) < 32
 
-    def test_targets_belong_to_the_box(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_targets_belong_to_the_box(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         pair = dataset(tiny_profile(*PLAIN), TrackSet("made", (still(tmp_path, "one"),)))[0]
         x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float)
         anchors = anchors_xyxy()
@@ -181,7 +227,9 @@ class TestGeometry:
             dx, dy, dw, dh = pair.offsets[(slice(None), *index)]
             assert dx * (ax2 - ax1) == pytest.approx((x1 + x2) / 2 - (ax1 + ax2) / 2, abs=1e-3)
             assert dy * (ay2 - ay1) == pytest.approx((y1 + y2) / 2 - (ay1 + ay2) / 2, abs=1e-3)
-            assert (np.exp(dw) * (ax2 - ax1), np.exp(dh) * (ay2 - ay1)) == pytest.approx((x2 - x1, y2 - y1), rel=1e-4)
+            assert (np.exp(dw) * (ax2 - ax1), np.exp(dh) * (ay2 - ay1)) == pytest.approx(
+                (x2 - x1, y2 - y1), rel=1e-4
+            )
 
 
 class TestColours:
@@ -201,7 +249,10 @@ class TestColours:
     def test_brightness_keeps_grey_pixels_nearly_grey_and_saturates(self) -> None:
         white = np.full((4, 4, 3), 255, np.uint8)
         changed = np.stack(
-            [augment.change_colour(white, AugmentConfig(colour=0.4), np.random.default_rng(seed)) for seed in range(50)]
+            [
+                augment.change_colour(white, AugmentConfig(colour=0.4), np.random.default_rng(seed))
+                for seed in range(50)
+            ]
         )
         assert changed.max() == 255
         assert changed.min() > 80  # no wrap-around
@@ -219,14 +270,19 @@ class TestColours:
 
     def test_a_new_background_keeps_the_object(self) -> None:
         mask = shape((60, 60, 140, 140))
-        image, background = np.full((SIDE, SIDE, 3), 200, np.uint8), np.full((SIDE, SIDE, 3), 10, np.uint8)
+        image, background = (
+            np.full((SIDE, SIDE, 3), 200, np.uint8),
+            np.full((SIDE, SIDE, 3), 10, np.uint8),
+        )
         mixed = augment.replace_background(image, mask, background)
         inside = cv2.erode(mask.astype(np.uint8), np.ones((7, 7))).astype(bool)
         outside = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7))) == 0
         assert mixed[inside].min() >= 199
         assert mixed[outside].max() <= 11
 
-    def test_synthetic_motion_moves_no_mask(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_synthetic_motion_moves_no_mask(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         """The pair with a new background differs from the one without in the background alone."""
         dark = TrackSet("made", tuple(still(tmp_path, f"dark{n}") for n in range(2)))
         settings = (*PLAIN, "augment.rotation=10")
@@ -244,9 +300,15 @@ class TestLookAlikes:
     def tracks(self, tmp_path: Path) -> TrackSet:
         """Of two categories: bright ones and one dim one."""
         bright_ones = [still(tmp_path, f"bright{n}", colour=255) for n in range(2)]
-        return TrackSet("made", (*bright_ones, still(tmp_path, "dim", colour=150)), categories=np.array([1, 1, 2]))
+        return TrackSet(
+            "made",
+            (*bright_ones, still(tmp_path, "dim", colour=150)),
+            categories=np.array([1, 1, 2]),
+        )
 
-    def test_a_second_object_is_seen_and_not_taught(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+    def test_a_second_object_is_seen_and_not_taught(
+        self, tracks: TrackSet, tiny_profile: Callable[..., Profile]
+    ) -> None:
         covered, seen = [], 0
         for number in range(60):
             plain = dataset(tiny_profile(*PLAIN), tracks)[number]
@@ -255,27 +317,38 @@ class TestLookAlikes:
             target, left = plain.mask == 1, pair.mask == 1
             assert not (left & ~target).any()
             inside = cv2.erode(left.astype(np.uint8), np.ones((7, 7))).astype(bool)
-            assert np.abs(pair.search[inside].astype(int) - plain.search[inside]).max(initial=0) <= 1
+            assert (
+                np.abs(pair.search[inside].astype(int) - plain.search[inside]).max(initial=0) <= 1
+            )
             covered.append(1 - left.sum() / target.sum())
             seen += np.count_nonzero((pair.search[..., 0] > 127) & ~target) > 200
         assert seen > 20
         assert 0 < max(covered) <= 0.4 + 1e-9
         assert np.mean(np.array(covered) == 0) > 0.3
 
-    def test_anchors_on_it_are_negatives(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+    def test_anchors_on_it_are_negatives(
+        self, tracks: TrackSet, tiny_profile: Callable[..., Profile]
+    ) -> None:
         """Among 48 of some 3,000 anchors there is hardly one by chance."""
         target, other = (90.0, 90.0, 150.0, 150.0), (160.0, 90.0, 220.0, 150.0)
         config, rng = tiny_profile().sampler, np.random.default_rng(0)
         on_other = anchor_iou(other) > config.high
-        plain, hard = (anchor_targets(anchor_iou(target), target, config, rng, alike_crop_xyxy=each) for each in ((), (other,)))
+        plain, hard = (
+            anchor_targets(anchor_iou(target), target, config, rng, alike_crop_xyxy=each)
+            for each in ((), (other,))
+        )
         assert (plain.labels[on_other] == 0).sum() < 4
         assert (hard.labels[on_other] == 0).sum() == min(16, on_other.sum())
         assert [(targets.labels >= 0).sum() for targets in (plain, hard)] == [64, 64]
 
-    def test_negative_pairs_of_one_category(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+    def test_negative_pairs_of_one_category(
+        self, tracks: TrackSet, tiny_profile: Callable[..., Profile]
+    ) -> None:
         profile = tiny_profile(*PLAIN, "data.negative_pairs=1", "augment.negative_alike=1")
         pairs = list(islice(dataset(profile, tracks), 60))
-        assert {pair.negative for pair in pairs if pair.source == "dim"} == {False}  # it is the only one of its kind
+        assert {pair.negative for pair in pairs if pair.source == "dim"} == {
+            False
+        }  # it is the only one of its kind
         others = [pair for pair in pairs if pair.negative]
         assert len(others) > 10
         for pair in others:
@@ -284,12 +357,17 @@ class TestLookAlikes:
             assert (pair.anchor_labels[on_it] == 0).sum() >= min(8, on_it.sum())
             assert ((pair.anchor_labels == 0).sum(), (pair.anchor_labels == 1).sum()) == (16, 0)
 
-    def test_an_image_with_real_ones_keeps_its_background(self, tracks: TrackSet, tiny_profile: Callable[..., Profile]) -> None:
+    def test_an_image_with_real_ones_keeps_its_background(
+        self, tracks: TrackSet, tiny_profile: Callable[..., Profile]
+    ) -> None:
         first = tracks.tracks[0]
         frame = replace(first.frames[0], alike_frame_xyxy=((130.0, 70.0, 170.0, 130.0),))
         real = replace(tracks, tracks=(replace(first, frames=(frame,)),), categories=None)
         settings = (*PLAIN, "augment.distractor=1e-9", "augment.new_background=1")
-        kept, lost = (dataset(tiny_profile(*settings), each)[0] for each in (real, replace(real, tracks=(first,))))
+        kept, lost = (
+            dataset(tiny_profile(*settings), each)[0]
+            for each in (real, replace(real, tracks=(first,)))
+        )
         plain = dataset(tiny_profile(*PLAIN), real)[0]
         assert np.array_equal(kept.search, plain.search)
         assert not np.array_equal(lost.search, plain.search)
@@ -298,12 +376,16 @@ class TestLookAlikes:
 class TestOnlySeedAndNumber:
     @pytest.fixture
     def source(self, data_root: Path) -> tuple[TrackSet, TrainSetConfig]:
-        return davis_tracks(data_root / "synthetic", 2016, "train"), TrainSetConfig("synthetic", ("synthetic",), frame_range=3)
+        return davis_tracks(data_root / "synthetic", 2016, "train"), TrainSetConfig(
+            "synthetic", ("synthetic",), frame_range=3
+        )
 
     def make(self, source, profile: Profile, pairs: int = 6, first: int = 0) -> PairDataset:
         return PairDataset([source], profile, next(iter(profile.stages.values())), pairs, first)
 
-    def test_drawn_twice_or_out_of_order(self, source, tiny_profile: Callable[..., Profile]) -> None:
+    def test_drawn_twice_or_out_of_order(
+        self, source, tiny_profile: Callable[..., Profile]
+    ) -> None:
         one, other = self.make(source, tiny_profile()), self.make(source, tiny_profile())
         drawn = [one[index] for index in range(6)]
         assert all(same(other[index], drawn[index]) for index in (5, 0, 3))
@@ -321,28 +403,48 @@ class TestOnlySeedAndNumber:
         for one, other in zip(alone, several, strict=True):
             for field in fields(Batch):
                 values = getattr(one, field.name), getattr(other, field.name)
-                parts = [values] if isinstance(values[0], torch.Tensor | int) else zip(*values, strict=True)
-                assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in parts), field.name
+                parts = (
+                    [values]
+                    if isinstance(values[0], torch.Tensor | int)
+                    else zip(*values, strict=True)
+                )
+                assert all(
+                    torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in parts
+                ), field.name
 
 
 class TestChoice:
-    def test_search_frames_keep_to_their_range(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
-        frames = tuple(write_frame(tmp_path / f"{n:02d}.png", (80, 80, 120, 120), background=10 * n) for n in range(12))
+    def test_search_frames_keep_to_their_range(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        frames = tuple(
+            write_frame(tmp_path / f"{n:02d}.png", (80, 80, 120, 120), background=10 * n)
+            for n in range(12)
+        )
         profile = tiny_profile(*PLAIN, "augment.search_shift=0", "augment.search_scale=0")
         pairs = dataset(profile, TrackSet("video", (Track("video", frames),)), frame_range=2)
-        steps = [(int(pair.search[0, 0, 0]) - int(pair.template[0, 0, 0])) // 10 for pair in islice(pairs, 80)]
+        steps = [
+            (int(pair.search[0, 0, 0]) - int(pair.template[0, 0, 0])) // 10
+            for pair in islice(pairs, 80)
+        ]
         assert set(steps) == {-2, -1, 0, 1, 2}
 
-    def test_sets_share_the_pairs_by_weight(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_sets_share_the_pairs_by_weight(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("often", "rarely", "never")]
-        configs = [TrainSetConfig("davis", ("unused",), weight=weight) for weight in (3.0, 1.0, 0.0)]
+        configs = [
+            TrainSetConfig("davis", ("unused",), weight=weight) for weight in (3.0, 1.0, 0.0)
+        ]
         profile = tiny_profile(*PLAIN)
         pairs = PairDataset(list(zip(sets, configs, strict=True)), profile, StageConfig(), 200)
         names = [pair.source for pair in islice(pairs, 200)]
         assert set(names) == {"often", "rarely"}
         assert names.count("often") / 200 == pytest.approx(0.75, abs=0.1)
 
-    def test_a_stage_may_weigh_sets_by_kind(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_a_stage_may_weigh_sets_by_kind(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("still", "video")]
         configs = [TrainSetConfig("coco", ("unused",)), TrainSetConfig("davis", ("unused",))]
         stage = StageConfig(sets={"coco": 0.0})
@@ -355,11 +457,15 @@ class TestChoice:
 
 
 class TestNegativePairs:
-    def test_teach_not_here_and_nothing_else(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_teach_not_here_and_nothing_else(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         tracks = TrackSet("made", (still(tmp_path, "bright"), still(tmp_path, "dim", colour=190)))
         pairs = list(islice(dataset(tiny_profile(*PLAIN, "data.negative_pairs=0.2"), tracks), 200))
         negative = [pair for pair in pairs if pair.negative]
-        assert 0.05 < len(negative) / len(pairs) < 0.17  # of a fifth, half draw the same object by chance
+        assert (
+            0.05 < len(negative) / len(pairs) < 0.17
+        )  # of a fifth, half draw the same object by chance
         for pair in negative:
             assert pair.search.max() != pair.template.max()  # another object
             assert pair.sample_labels.tolist() == [0, 0, 0, 0]
@@ -373,11 +479,18 @@ class TestNegativePairs:
                 assert pair.search.max() == pair.template.max()
                 assert 1 in pair.sample_labels
 
-    def test_one_object_has_no_other(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
-        pairs = dataset(tiny_profile(*PLAIN, "data.negative_pairs=1"), TrackSet("made", (still(tmp_path, "one"),)))
+    def test_one_object_has_no_other(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        pairs = dataset(
+            tiny_profile(*PLAIN, "data.negative_pairs=1"),
+            TrackSet("made", (still(tmp_path, "one"),)),
+        )
         assert not any(pair.negative for pair in islice(pairs, 10))
 
-    def test_a_stage_may_do_without(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_a_stage_may_do_without(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         tracks = TrackSet("made", (still(tmp_path, "one"), still(tmp_path, "two")))
         stage = StageConfig(negative_pairs=0.0)
         pairs = dataset(tiny_profile("data.negative_pairs=1"), tracks, stage=stage)
@@ -385,8 +498,14 @@ class TestNegativePairs:
 
 
 class TestWithoutMasks:
-    def test_boxes_teach_location_only(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
-        frame = replace(write_frame(tmp_path / "a.png", (80, 70, 120, 130)), mask=None, box_frame_xyxy=(80.0, 70.0, 120.0, 130.0))
+    def test_boxes_teach_location_only(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        frame = replace(
+            write_frame(tmp_path / "a.png", (80, 70, 120, 130)),
+            mask=None,
+            box_frame_xyxy=(80.0, 70.0, 120.0, 130.0),
+        )
         tracks = TrackSet("boxes", (Track("a", (frame,)),))
         for pair in islice(dataset(tiny_profile(*PLAIN), tracks), 10):
             assert pair.sample_labels.tolist() == [0, 0, 0, 0]
@@ -394,12 +513,16 @@ class TestWithoutMasks:
             assert (pair.mask == -1).all()
             assert (pair.matrix == 1).any()
 
-    def test_an_object_that_is_absent_or_tiny_is_drawn_again(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_an_object_that_is_absent_or_tiny_is_drawn_again(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         empty = write_frame(tmp_path / "empty.png", (500, 500, 510, 510))
         speck = write_frame(tmp_path / "speck.png", (50, 50, 53, 90))
         good = [write_frame(tmp_path / f"good{n}.png", (80, 70, 120, 130)) for n in range(3)]
         video = Track("video", (empty, speck, *good))
-        pairs = list(islice(dataset(tiny_profile(*PLAIN), TrackSet("made", (video,)), frame_range=5), 10))
+        pairs = list(
+            islice(dataset(tiny_profile(*PLAIN), TrackSet("made", (video,)), frame_range=5), 10)
+        )
         for pair in pairs:
             assert pair.search.max() == 255
             assert pair.problems == ()
@@ -416,7 +539,10 @@ class TestBadFiles:
             (tmp_path / folder).mkdir()
         for name in ("a", "b", "bad"):
             mask = shape((80, 70, 120, 130))
-            cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
+            cv2.imwrite(
+                str(tmp_path / "images" / f"{name}.jpg"),
+                np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255,
+            )
             write_mask(tmp_path / "masks" / f"{name}.png", mask.astype(np.uint8))
         spoil(tmp_path)
         return mask_folder_tracks(tmp_path)
@@ -437,9 +563,15 @@ class TestBadFiles:
 
     @pytest.mark.parametrize(
         ("spoil", "words"),
-        [(cut_jpeg, ["bad.jpg", "cut short"]), (shrink_mask, ["bad.jpg", "100x200", "200x200"]), (cut_mask, ["bad.png"])],
+        [
+            (cut_jpeg, ["bad.jpg", "cut short"]),
+            (shrink_mask, ["bad.jpg", "100x200", "200x200"]),
+            (cut_mask, ["bad.png"]),
+        ],
     )
-    def test_are_replaced_and_named(self, tmp_path: Path, tiny_profile: Callable[..., Profile], spoil, words: list[str]) -> None:
+    def test_are_replaced_and_named(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile], spoil, words: list[str]
+    ) -> None:
         tracks = self.one_bad_of_three(tmp_path, spoil)
         pairs = list(islice(dataset(tiny_profile(*PLAIN), tracks), 30))
         problems = [text for pair in pairs for text in pair.problems]
@@ -451,7 +583,9 @@ class TestBadFiles:
         assert not any(pair.redrawn for pair in pairs)
         assert sum(len(collate([pair]).problems) for pair in pairs) == len(problems)
 
-    def test_that_are_all_there_is_stop_the_run(self, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
+    def test_that_are_all_there_is_stop_the_run(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
         tracks = self.one_bad_of_three(tmp_path, self.cut_jpeg)
         bad = replace(tracks, tracks=tuple(track for track in tracks.tracks if track.name == "bad"))
         with pytest.raises(InputError, match=r"20 draws .*bad\.jpg") as caught:
@@ -498,7 +632,10 @@ class TestBatches:
     def test_moving_keeps_every_part(self) -> None:
         batch = collate(self.pairs([(1, 1, 1, -1)]))
         moved = batch.to(torch.device("meta"))
-        tensors = [*moved.cells, *(value for value in vars(moved).values() if isinstance(value, torch.Tensor))]
+        tensors = [
+            *moved.cells,
+            *(value for value in vars(moved).values() if isinstance(value, torch.Tensor)),
+        ]
         assert len(tensors) == 9
         assert {tensor.device.type for tensor in tensors} == {"meta"}
         assert (moved.problems, moved.redrawn) == (batch.problems, batch.redrawn)

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e3sn_lib.geometry import CELLS, anchor_sizes, anchors_cxcywh, anchors_xyxy, decode_boxes, encode_boxes
+from e3sn_lib.geometry import (
+    CELLS,
+    anchor_sizes,
+    anchors_cxcywh,
+    anchors_xyxy,
+    decode_boxes,
+    encode_boxes,
+)
 
 boxes = st.tuples(*[st.floats(-300, 300)] * 2, *[st.floats(0.5, 600)] * 2)
 
@@ -48,14 +55,20 @@ def test_corners_and_centres_name_the_same_boxes() -> None:
 
 def test_offsets_in_numbers() -> None:
     anchor, box = np.array([100.0, 50.0, 64.0, 32.0]), np.array([116.0, 42.0, 128.0, 16.0])
-    assert encode_boxes(box, anchor).tolist() == pytest.approx([0.25, -0.25, math.log(2), -math.log(2)])
+    assert encode_boxes(box, anchor).tolist() == pytest.approx(
+        [0.25, -0.25, math.log(2), -math.log(2)]
+    )
     assert encode_boxes(anchor, anchor).tolist() == [0, 0, 0, 0]
 
 
 @given(box=boxes, anchor=boxes)
-def test_decoding_is_the_inverse_of_encoding(box: tuple[float, ...], anchor: tuple[float, ...]) -> None:
+def test_decoding_is_the_inverse_of_encoding(
+    box: tuple[float, ...], anchor: tuple[float, ...]
+) -> None:
     first, second = (np.array(values) for values in (box, anchor))
-    np.testing.assert_allclose(decode_boxes(encode_boxes(first, second), second), first, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(
+        decode_boxes(encode_boxes(first, second), second), first, rtol=1e-9, atol=1e-6
+    )
 
 
 @given(box=boxes)

@@ -27,7 +27,9 @@ def copied(video: Path, clip: Path, chosen: range = range(99), sound: bool = Fal
 
 
 class TestFrames:
-    def test_what_is_written_is_read(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_what_is_written_is_read(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         path = tmp_path / "deep" / "clip.mp4"
         assert write_clip(path, (bar(number) for number in range(8))) == 8
         frames = list(read_frames(path))
@@ -51,8 +53,12 @@ class TestFrames:
         red, green, blue = next(read_frames(tmp_path / "clip.mp4")).mean(axis=(0, 1))
         assert (red, green, blue) == pytest.approx((200, 60, 30), abs=4)
 
-    @pytest.mark.parametrize(("size", "kept"), [((97, 65), (96, 64)), ((1, 1), (2, 2)), ((20, 1), (20, 2))])
-    def test_odd_sizes_lose_their_last_row_and_column(self, tmp_path: Path, size: tuple[int, int], kept: tuple[int, int]) -> None:
+    @pytest.mark.parametrize(
+        ("size", "kept"), [((97, 65), (96, 64)), ((1, 1), (2, 2)), ((20, 1), (20, 2))]
+    )
+    def test_odd_sizes_lose_their_last_row_and_column(
+        self, tmp_path: Path, size: tuple[int, int], kept: tuple[int, int]
+    ) -> None:
         write_clip(tmp_path / "clip.mp4", [still(100, 100, 100, *size)] * 2)
         frame = next(read_frames(tmp_path / "clip.mp4"))
         assert frame.shape == (kept[1], kept[0], 3)

@@ -22,28 +22,50 @@ from e3sn_lib.data.sources import open_train_sets, prepare, verify
 from e3sn_lib.geometry import box_from_mask
 
 SharedPath = Callable[[str], Path]
-SQUARE = {"segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]], "area": 200, "bbox": [10, 10, 20, 10], "category_id": 1}
+SQUARE = {
+    "segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]],
+    "area": 200,
+    "bbox": [10, 10, 20, 10],
+    "category_id": 1,
+}
 RUNS = {"size": [48, 64], "counts": [485, 20, 28, 20, 28, 20, 2471]}
 BROKEN = {
     "with damaged run lengths (the first: annotation 7 of 10,000,485 pixels in 64x48)": {
         "segmentation": RUNS | {"counts": [485, 10_000_000]}
     },
-    "with damaged run lengths (the first: annotation 7 that are cut short)": {"segmentation": RUNS | {"counts": COMPRESSED[:-1]}},
-    "with damaged run lengths (the first: annotation 7 of no known form)": {"segmentation": RUNS | {"counts": "~~~~"}},
+    "with damaged run lengths (the first: annotation 7 that are cut short)": {
+        "segmentation": RUNS | {"counts": COMPRESSED[:-1]}
+    },
+    "with damaged run lengths (the first: annotation 7 of no known form)": {
+        "segmentation": RUNS | {"counts": "~~~~"}
+    },
     "with run lengths of another size than the image (the first: annotation 7 of 48x64 in 64x48)": {
         "segmentation": RUNS | {"size": [64, 48]}
     },
     "without segmentation (the first: annotation 7)": {"segmentation": None},
-    "far outside the image (the first: annotation 7 in 64x48)": {"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]},
-    "damaged annotation (the first: annotation 7, ValueError 'nan' is no": {"segmentation": [[float("nan"), 0, 1, 0, 1, 1]]},
+    "far outside the image (the first: annotation 7 in 64x48)": {
+        "segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]
+    },
+    "damaged annotation (the first: annotation 7, ValueError 'nan' is no": {
+        "segmentation": [[float("nan"), 0, 1, 0, 1, 1]]
+    },
     "damaged annotation (the first: annotation 7, ValueError '1' is no": {"bbox": ["1", 2, 3, 4]},
-    "damaged annotation (the first: annotation 7, ValueError 'inf' is no": {"bbox": [float("inf"), 2, 3, 4]},
+    "damaged annotation (the first: annotation 7, ValueError 'inf' is no": {
+        "bbox": [float("inf"), 2, 3, 4]
+    },
     "damaged annotation (the first: annotation 7, KeyError 'area')": {"area": ...},
     "damaged annotation (the first: annotation 7, KeyError 'bbox')": {"bbox": ...},
     "damaged annotation (the first: annotation 7, ValueError 'many' is no": {"area": "many"},
-    "of an image outside the folder of images (the first: annotation 7 in ../2.jpg)": {"file_name": "../2.jpg"},
-    "of an image outside the folder of images (the first: annotation 7 in /etc/2.jpg)": {"file_name": "/etc/2.jpg"},
-    "of an image of impossible size (the first: annotation 7 in 2.jpg, 100000x100000)": {"width": 100_000, "height": 100_000},
+    "of an image outside the folder of images (the first: annotation 7 in ../2.jpg)": {
+        "file_name": "../2.jpg"
+    },
+    "of an image outside the folder of images (the first: annotation 7 in /etc/2.jpg)": {
+        "file_name": "/etc/2.jpg"
+    },
+    "of an image of impossible size (the first: annotation 7 in 2.jpg, 100000x100000)": {
+        "width": 100_000,
+        "height": 100_000,
+    },
     "of an image of impossible size (the first: annotation 7 in 2.jpg, 64xNone)": {"height": None},
 }
 """What is left out, and why: changes of an annotation or of its image."""
@@ -60,7 +82,9 @@ def write_coco(root: Path, *changes: dict[str, object]) -> tuple[Path, Path]:
         entry = {"id": number, "file_name": f"{number}.jpg", "height": 48, "width": 64}
         entries.append(entry | {key: value for key, value in change.items() if key in OF_IMAGE})
         whole = (
-            SQUARE | {"id": number + 5, "image_id": number} | {key: value for key, value in change.items() if key not in OF_IMAGE}
+            SQUARE
+            | {"id": number + 5, "image_id": number}
+            | {key: value for key, value in change.items() if key not in OF_IMAGE}
         )
         annotations.append({key: value for key, value in whole.items() if value is not ...})
     for number in range(1, len(changes) + 2):
@@ -75,7 +99,9 @@ def test_an_annotation_that_cannot_be_used_is_left_out_alone(tmp_path: Path, rea
     assert [track.name for track in tracks.tracks] == ["1/1"]
     assert list(tracks.left_out.values()) == [2]
     assert tracks.reasons().startswith(f"2 {reason}")
-    config = TrainSetConfig("coco", (tmp_path.name,), images="images", annotations="a.json", min_area=0)
+    config = TrainSetConfig(
+        "coco", (tmp_path.name,), images="images", annotations="a.json", min_area=0
+    )
     (row,) = verify(DataConfig(root=str(tmp_path.parent), train=(config,))).itertuples()
     assert (row.state, row.tracks) == ("partial", 1)
     assert row.left_out == tracks.reasons()
@@ -88,7 +114,9 @@ def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:
     content["images"].append({"id": 2, "file_name": "train/deep/2.jpg", "height": 48, "width": 64})
     content["annotations"].append(SQUARE | {"id": 2, "image_id": 2})
     annotations.write_text(json.dumps(content))
-    assert [track.frames[0].read()[0].shape for track in coco_tracks(images, annotations).tracks] == [(48, 64, 3)] * 2
+    assert [
+        track.frames[0].read()[0].shape for track in coco_tracks(images, annotations).tracks
+    ] == [(48, 64, 3)] * 2
     (images / "train" / "deep" / "2.jpg").unlink()
     assert coco_tracks(images, annotations).missing == ("train/deep/2.jpg",)
 
@@ -105,25 +133,41 @@ def test_run_lengths_are_those_of_pycocotools(pixels: list[bool], width: int) ->
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 KEYS = ("id", "image_id", "category_id", "area", "iscrowd", *OF_IMAGE)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever one annotation holds, the other is read, and so is every mask that is not left out."""
     numbers = st.integers(-70, 130) | st.floats(-1e12, 1e12) | anything
     polygons = st.lists(st.lists(numbers, max_size=12), max_size=3)
-    runs = st.lists(st.integers(0, 4000), max_size=6) | st.text(st.characters(min_codepoint=40, max_codepoint=115), max_size=9)
-    packed = st.fixed_dictionaries({"counts": runs | anything, "size": st.just([48, 64]) | anything})
+    runs = st.lists(st.integers(0, 4000), max_size=6) | st.text(
+        st.characters(min_codepoint=40, max_codepoint=115), max_size=9
+    )
+    packed = st.fixed_dictionaries(
+        {"counts": runs | anything, "size": st.just([48, 64]) | anything}
+    )
     values: dict[str, st.SearchStrategy[object]] = dict.fromkeys(KEYS, anything)
-    values |= {"segmentation": polygons | packed | anything, "bbox": st.lists(numbers, min_size=4, max_size=4)}
-    images, annotations = write_coco(tmp_path, data.draw(st.fixed_dictionaries({}, optional=values)))
+    values |= {
+        "segmentation": polygons | packed | anything,
+        "bbox": st.lists(numbers, min_size=4, max_size=4),
+    }
+    images, annotations = write_coco(
+        tmp_path, data.draw(st.fixed_dictionaries({}, optional=values))
+    )
     findings = Findings()
-    records = [json.loads(json.dumps(each)) for each in coco._parse(images, annotations, 0, 0, False, findings)]
+    records = [
+        json.loads(json.dumps(each))
+        for each in coco._parse(images, annotations, 0, 0, False, findings)
+    ]
     masks = [coco._track(images, each).frames[0].mask for each in records]
     assert [mask.read().shape for mask in masks if mask] == [(48, 64)] * len(records)
     assert len(records) + findings.left_out.total() == 2
@@ -133,7 +177,11 @@ def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.Dat
 @pytest.mark.parametrize(
     ("name", "objects", "reason"),
     [
-        ("coco_rle_broken", 0, "1 with damaged run lengths (the first: annotation 1 of 10,000,100 pixels in 96x64)"),
+        (
+            "coco_rle_broken",
+            0,
+            "1 with damaged run lengths (the first: annotation 1 of 10,000,100 pixels in 96x64)",
+        ),
         (
             "coco_rle_of_another_size",
             0,

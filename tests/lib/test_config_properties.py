@@ -39,11 +39,14 @@ SCALARS = st.one_of(
 TREES = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text() | st.integers(), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text() | st.integers(), inner, max_size=4)
     ),
     max_leaves=8,
 )
-PIECES = st.sampled_from([*"[]{}&*!?|>-:,#%@'\"\\ \n\t.~<=_", "e3", "1", "9" * 400, "\ud800", "\0", "!!int ", *KEYS])
+PIECES = st.sampled_from(
+    [*"[]{}&*!?|>-:,#%@'\"\\ \n\t.~<=_", "e3", "1", "9" * 400, "\ud800", "\0", "!!int ", *KEYS]
+)
 YAML = st.text() | st.lists(PIECES, max_size=30).map("".join) | TREES.map(yaml.safe_dump)
 
 
@@ -99,7 +102,9 @@ def test_any_override(examples: int) -> None:
 def test_any_file(examples: int, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
 
-    @repeated(examples, content=YAML.map(lambda text: text.encode(errors="surrogatepass")) | st.binary())
+    @repeated(
+        examples, content=YAML.map(lambda text: text.encode(errors="surrogatepass")) | st.binary()
+    )
     def check(content: bytes) -> None:
         path.write_bytes(content)
         answer(lambda: load_profile(str(path)))

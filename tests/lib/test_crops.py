@@ -27,11 +27,19 @@ FRAME = (240, 320)
 SEARCH = 255
 
 
-def painted(box: Box, frame_hw: tuple[int, int] = FRAME) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def painted(
+    box: Box, frame_hw: tuple[int, int] = FRAME
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A bright rectangle with a corner cut off, so that no flip or turn maps it to itself, on black; and its mask."""
     x1, y1, x2, y2 = box
     y, x = np.mgrid[: frame_hw[0], : frame_hw[1]] + 0.5
-    mask = (x > x1) & (x < x2) & (y > y1) & (y < y2) & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) > 0.4)
+    mask = (
+        (x > x1)
+        & (x < x2)
+        & (y > y1)
+        & (y < y2)
+        & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) > 0.4)
+    )
     return np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255, mask
 
 
@@ -59,10 +67,12 @@ class TestContext:
     @pytest.mark.parametrize(("width", "height"), [(64, 64), (20, 80), (300, 7)])
     def test_side_is_siamfc_s(self, width: float, height: float) -> None:
         context = (width + height) / 2
-        assert context_side(width, height) == pytest.approx(math.sqrt((width + context) * (height + context)))
-        assert context_sides(np.array([[width, height], [2.0 * width, 2.0 * height]])).ravel() == pytest.approx(
-            [context_side(width, height), 2 * context_side(width, height)]
+        assert context_side(width, height) == pytest.approx(
+            math.sqrt((width + context) * (height + context))
         )
+        assert context_sides(
+            np.array([[width, height], [2.0 * width, 2.0 * height]])
+        ).ravel() == pytest.approx([context_side(width, height), 2 * context_side(width, height)])
 
 
 class TestOneMap:
@@ -76,7 +86,9 @@ class TestOneMap:
     )
     def test_image_mask_and_centre_stay_together(self, centre, move, scale, degrees, flip) -> None:
         frame, mask = painted((135, 95, 185, 145))
-        crop = Crop.similarity(centre, (SEARCH / 2 + move[0], SEARCH / 2 + move[1]), scale, SEARCH, degrees, flip)
+        crop = Crop.similarity(
+            centre, (SEARCH / 2 + move[0], SEARCH / 2 + move[1]), scale, SEARCH, degrees, flip
+        )
         seen, cut = crop.image(frame, 0)[..., 0] > 127, crop.mask(mask)
         assert np.array_equal(seen, cut)
         if not (cut[[0, -1]].any() or cut[:, [0, -1]].any()):  # all of it is in the crop
@@ -113,7 +125,9 @@ class TestOneMap:
     def test_beyond_the_frame_is_the_fill_colour_and_no_object(self) -> None:
         frame = np.full((*FRAME, 3), 50, np.uint8)
         crop = Crop.square((0.0, 0.0), 100.0, 100)
-        assert np.unique(crop.image(frame, (200.0, 10.0, 90.0))[:49].reshape(-1, 3), axis=0).tolist() == [[200, 10, 90]]
+        assert np.unique(
+            crop.image(frame, (200.0, 10.0, 90.0))[:49].reshape(-1, 3), axis=0
+        ).tolist() == [[200, 10, 90]]
         mask = crop.mask(np.ones(FRAME, bool))
         assert box_from_mask(mask) == (50, 50, 100, 100)
 
@@ -121,7 +135,9 @@ class TestOneMap:
 class TestPasteBack:
     """A window's true mask, pasted, is the frame's mask: crop and paste-back are inverse to each other."""
 
-    def pasted(self, kind: str, box: Box, cell: tuple[int, int] = (12, 12)) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def pasted(
+        self, kind: str, box: Box, cell: tuple[int, int] = (12, 12)
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         _, mask = painted(box)
         x1, y1, x2, y2 = box
         row, column = cell
@@ -141,7 +157,9 @@ class TestPasteBack:
         cell=st.tuples(st.integers(4, 20), st.integers(4, 20)),
     )
     def test_the_shape_comes_back_to_its_place(self, corner, size, cell) -> None:
-        pasted, mask = self.pasted("exact", (*corner, corner[0] + size[0], corner[1] + size[1]), cell)
+        pasted, mask = self.pasted(
+            "exact", (*corner, corner[0] + size[0], corner[1] + size[1]), cell
+        )
         assert overlap(pasted, mask) > 0.93
         assert centroid(pasted) == pytest.approx(centroid(mask), abs=0.5)
 
@@ -155,7 +173,10 @@ class TestPasteBack:
         assert overlap(pasted, mask) > 0.95
 
     @settings(max_examples=40, deadline=None, derandomize=True)
-    @given(corner=st.tuples(st.floats(20, 180), st.floats(20, 120)), size=st.tuples(st.floats(30, 110), st.floats(30, 110)))
+    @given(
+        corner=st.tuples(st.floats(20, 180), st.floats(20, 120)),
+        size=st.tuples(st.floats(30, 110), st.floats(30, 110)),
+    )
     def test_the_public_code_s_rounding_stays_below_two_pixels(self, corner, size) -> None:
         pasted, mask = self.pasted("siammask", (*corner, corner[0] + size[0], corner[1] + size[1]))
         assert centroid(pasted) == pytest.approx(centroid(mask), abs=2.0)
@@ -176,7 +197,9 @@ class TestPasteBack:
         cell=st.tuples(st.integers(0, 24), st.integers(0, 24)),
         kind=st.sampled_from(sorted(CROPS)),
     )
-    def test_the_part_with_the_window_is_that_of_the_whole_frame(self, centre, side, cell, kind) -> None:
+    def test_the_part_with_the_window_is_that_of_the_whole_frame(
+        self, centre, side, cell, kind
+    ) -> None:
         crop, corner = CROPS[kind](centre, side, SEARCH), (8.0 * cell[0] - 32, 8.0 * cell[1] - 32)
         soft = np.random.default_rng(0).random((127, 127), np.float32)
         whole = cv2.warpAffine(

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 STUDY = PROJECT["dependencies"] + EXTRAS["study"]
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
-PART_OF = {"ipython": "ipykernel", "markupsafe": "jinja2"}  # the kernel is IPython's, HTML that is escaped is Jinja's
+PART_OF = {
+    "ipython": "ipykernel",
+    "markupsafe": "jinja2",
+}  # the kernel is IPython's, HTML that is escaped is Jinja's
 
 
 def names(requirements):
@@ -45,17 +49,25 @@ def imported_packages(path):
 
 def test_conda_environment_agrees_with_pyproject():
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    wanted = [re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in STUDY + EXTRAS["lab"]]
+    wanted = [
+        re.sub(r"^[\w-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line)
+        for line in STUDY + EXTRAS["lab"]
+    ]
     assert sorted(conda) == sorted([*wanted, f"python{PROJECT['requires-python']}", "pip"])
     assert pip == {"pip": ["-e ."]}
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)])
+@pytest.mark.parametrize(
+    "requirement",
+    [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)],
+)
 def test_requirements_are_lower_bounds(requirement):
     assert re.fullmatch(r"[\w-]+>=\d+(\.\d+)*", requirement)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("e3sn_*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("e3sn_*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_imports_are_declared(path):
     distributions = importlib.metadata.packages_distributions()
     runtime, optional = names(STUDY), names(line for extra in EXTRAS.values() for line in extra)
@@ -64,7 +76,9 @@ def test_imports_are_declared(path):
             continue
         providers = {name.lower() for name in distributions.get(package, [package])}
         providers = {PART_OF.get(name, name) for name in providers}
-        assert providers & (runtime if at_module_level else runtime | optional), f"{package} is not declared"
+        assert providers & (runtime if at_module_level else runtime | optional), (
+            f"{package} is not declared"
+        )
 
 
 def test_citation_names_the_paper():
@@ -72,8 +86,15 @@ def test_citation_names_the_paper():
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
     paper = citation["preferred-citation"]
-    assert paper["title"] == "E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation"
-    assert [author["family-names"] for author in paper["authors"]] == ["Lan", "Zhang", "Xu", "Zhang"]
+    assert (
+        paper["title"] == "E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation"
+    )
+    assert [author["family-names"] for author in paper["authors"]] == [
+        "Lan",
+        "Zhang",
+        "Xu",
+        "Zhang",
+    ]
 
 
 def test_environment_is_json_and_true():
@@ -101,12 +122,20 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_commit_of_a_clean_checkout(checkout):
-    head = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    head = subprocess.run(
+        ["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert provenance._commit() == (head, False)
 
 
 @pytest.mark.parametrize(
-    ("changed", "dirty"), [("e3sn_lib/model.py", True), ("e3sn_lib/new.py", True), ("reports/table.md", False), ("runs.csv", False)]
+    ("changed", "dirty"),
+    [
+        ("e3sn_lib/model.py", True),
+        ("e3sn_lib/new.py", True),
+        ("reports/table.md", False),
+        ("runs.csv", False),
+    ],
 )
 def test_dirty_means_changed_code(checkout, changed, dirty):
     (checkout / changed).write_text("2\n")
@@ -151,7 +180,9 @@ def test_native_bf16_is_a_cpu_flag(monkeypatch, cpuinfo, native):
     assert device.has_native_bf16() is native
 
 
-@pytest.mark.parametrize(("native", "faster", "name"), [(1, 1, "bfloat16"), (1, 0, "float32"), (0, 1, "float32")])
+@pytest.mark.parametrize(
+    ("native", "faster", "name"), [(1, 1, "bfloat16"), (1, 0, "float32"), (0, 1, "float32")]
+)
 def test_auto_is_bf16_where_it_is_native_and_faster(monkeypatch, native, faster, name):
     monkeypatch.setattr(device, "has_native_bf16", lambda kind: bool(native))
     monkeypatch.setattr(device, "bf16_is_faster", lambda: bool(faster))
@@ -180,7 +211,11 @@ def test_peak_memory_grows_with_what_is_held():
         "import numpy; from e3sn_lib.model.device import peak_memory_bytes as peak;"
         "before = peak(); held = numpy.ones(2**25); del held; print(peak() - before)"
     )
-    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    grown = int(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert 0.9 * 2**28 < grown < 1.2 * 2**28
 
 
@@ -194,8 +229,36 @@ def test_seeds_repeat_and_differ():
 
 
 def test_make_passes_settings_on_as_they_are_typed():
-    command = ["make", "-s", "-o", ".venv/.ready", "reproduce", "PY=printf '%s|'", "SET=train.pairs=7 train.lr=[1e-3,1e-4] a=*"]
+    command = [
+        "make",
+        "-s",
+        "-o",
+        ".venv/.ready",
+        "reproduce",
+        "PY=printf '%s|'",
+        "SET=train.pairs=7 train.lr=[1e-3,1e-4] a=*",
+    ]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.endswith("|--set|train.pairs=7|--set|train.lr=[1e-3,1e-4]|--set|a=*|")
     said = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.endswith("|--profile|smoke|")
+
+
+def test_git_stores_notebooks_without_outputs_after_setup(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("Makefile", ".gitattributes"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("stream", text="seen")])
+    saved = nbformat.v4.new_notebook(cells=[cell])
+    nbformat.write(saved, tmp_path / "notebooks" / "01.ipynb")
+
+    def run(*command):
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    run("git", "init", "-q")
+    run("make", "-o", ".venv/.ready", "setup", f"PY={sys.executable}")
+    run("git", "add", ".")
+    stored = run("git", "show", ":notebooks/01.ipynb").stdout
+    assert "seen" in (tmp_path / "notebooks" / "01.ipynb").read_text()
+    assert "seen" not in stored
+    assert cell.id in stored

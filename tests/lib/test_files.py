@@ -20,7 +20,9 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import file_names, read_image, read_mask, read_text
 
 SharedPath = Callable[[str], Path]
-PHOTO = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2)
+PHOTO = cv2.GaussianBlur(
+    np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2
+)
 READERS = (read_image, read_mask, read_list, read_json)
 
 
@@ -38,7 +40,9 @@ def test_the_content_decides_not_the_suffix(tmp_path: Path, suffix: str, called:
     path = tmp_path / f"a{called}"
     path.write_bytes(cv2.imencode(suffix, PHOTO[..., ::-1])[1].tobytes())
     seen = np.asarray(Image.open(path).convert("RGB"))
-    assert np.abs(read_image(path).astype(int) - seen).max() <= (1 if suffix in (".jpg", ".webp") else 0)
+    assert np.abs(read_image(path).astype(int) - seen).max() <= (
+        1 if suffix in (".jpg", ".webp") else 0
+    )
     if suffix not in (".jpg", ".webp"):
         assert np.array_equal(read_image(path), PHOTO)
 
@@ -51,7 +55,9 @@ def test_only_regular_files_are_opened(tmp_path: Path, read: Callable[[Path], ob
     assert "No such file" in refusal(read, tmp_path / "absent.png")
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(files.LARGEST_IMAGE + 1)  # a hole, which takes no room on the disk
@@ -78,9 +84,16 @@ def test_an_image_that_is_cut_short_is_refused(tmp_path: Path, suffix: str) -> N
         assert "copy or download it again" in refusal(read_image, path)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ppm"]))
-def test_damaged_bytes_give_an_image_or_one_line(tmp_path: Path, data: st.DataObject, suffix: str) -> None:
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.data(),
+    suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ppm"]),
+)
+def test_damaged_bytes_give_an_image_or_one_line(
+    tmp_path: Path, data: st.DataObject, suffix: str
+) -> None:
     content = bytearray(cv2.imencode(suffix, PHOTO)[1].tobytes())
     for _ in range(data.draw(st.integers(1, 20))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -99,7 +112,8 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert file_names(tmp_path) == ["a.JPG", "b.png"]
     assert [*files_by_stem(tmp_path, (".png",))] == ["b"]
-    assert file_names(tmp_path / "absent") == []
+    for name in ("absent", "a.JPG", 300 * "long", "zero\0byte", "\ud800"):
+        assert file_names(tmp_path / name) == []
 
 
 def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -123,11 +137,15 @@ def test_a_list_names_no_folder_outside(tmp_path: Path, name: str) -> None:
 def test_cases_of_images(shared_path: SharedPath) -> None:
     cases = shared_path("cases")
     assert read_image(cases / "jpeg_with_trailer/frames/0.jpg").shape == (64, 96, 3)
-    assert [read_image(cases / f"png_named_jpg/frames/{n}.jpg").shape for n in (0, 1)] == [(64, 96, 3)] * 2
+    assert [read_image(cases / f"png_named_jpg/frames/{n}.jpg").shape for n in (0, 1)] == [
+        (64, 96, 3)
+    ] * 2
     assert read_image(cases / "damaged_jpeg/frames/0.jpg").shape == (120, 160, 3)
     assert "is damaged" in refusal(read_image, cases / "damaged_jpeg/frames/1.jpg")
     turned = cases / "coco_exif_orientation/set/images/1.jpg"
-    assert np.array_equal(read_image(turned), np.asarray(Image.open(turned)))  # Pillow leaves pixels as stored
+    assert np.array_equal(
+        read_image(turned), np.asarray(Image.open(turned))
+    )  # Pillow leaves pixels as stored
 
 
 def test_cases_of_names(shared_path: SharedPath) -> None:

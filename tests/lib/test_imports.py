@@ -19,7 +19,11 @@ EVERY_MODULE = (
 def loaded(code: str) -> set[str]:
     """Top-level packages that are loaded after `code`, in a process of its own."""
     code += "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def test_no_module_of_the_library_brings_what_only_the_study_needs() -> None:

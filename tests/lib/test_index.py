@@ -73,19 +73,29 @@ def test_another_frame_on_the_disk_is_seen(opened: Open, kind: str, tmp_path: Pa
     assert first.missing
     time.sleep(0.02)  # a folder's time is as coarse as the system's clock tick
     there = next((tmp_path / "data").rglob("*.JPEG" if kind == "imagenet_vid" else "*.jpg"))
-    wanted = {"coco": "000000000003.jpg", "youtube_vos": "00015.jpg", "imagenet_vid": "000003.JPEG"}[kind]
+    wanted = {
+        "coco": "000000000003.jpg",
+        "youtube_vos": "00015.jpg",
+        "imagenet_vid": "000003.JPEG",
+    }[kind]
     there.with_name(wanted).write_bytes(there.read_bytes())
     if kind == "youtube_vos":
         mask = next((tmp_path / "data").rglob("*.png"))
         mask.with_name("00015.png").write_bytes(mask.read_bytes())
     second = opened()
     assert second.left_out.total() < first.left_out.total()
-    assert sum(len(track.frames) for track in second.tracks) == sum(len(track.frames) for track in first.tracks) + 1
+    assert (
+        sum(len(track.frames) for track in second.tracks)
+        == sum(len(track.frames) for track in first.tracks) + 1
+    )
 
 
 def test_settings_have_indices_of_their_own(tmp_path: Path) -> None:
     images, annotations = make_coco(tmp_path / "data")
-    sizes = [[len(coco.coco_tracks(images, annotations, least).tracks) for least in (0, 50, 100)] for _ in range(2)]
+    sizes = [
+        [len(coco.coco_tracks(images, annotations, least).tracks) for least in (0, 50, 100)]
+        for _ in range(2)
+    ]
     assert sizes == [[5, 4, 2], [5, 4, 2]]
     root = make_youtube_vos(tmp_path / "videos")
     for least, shown in ((0, True), (150, False), (0, True)):
@@ -117,7 +127,9 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_a_foreign_file_is_replaced_and_never_unpickled(opened: Open, cache: Path, tmp_path: Path) -> None:
+def test_a_foreign_file_is_replaced_and_never_unpickled(
+    opened: Open, cache: Path, tmp_path: Path
+) -> None:
     first = contents(opened())
     (path,) = cache.iterdir()
     own = path.read_bytes()
@@ -143,7 +155,9 @@ def test_a_foreign_file_is_replaced_and_never_unpickled(opened: Open, cache: Pat
     assert not (tmp_path / "sprung").exists()
 
 
-def test_without_a_place_to_keep_it_a_set_opens_all_the_same(opened: Open, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_place_to_keep_it_a_set_opens_all_the_same(
+    opened: Open, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache.write_text("a file where the folder should be")
     first = contents(opened())
     assert contents(opened()) == first
@@ -172,9 +186,16 @@ def test_tracks_can_be_sliced_and_sent_to_another_process(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "expected"), [("/caches", "/caches/e3sn"), ("", "/home/me/.cache/e3sn"), ("relative", "/home/me/.cache/e3sn")]
+    ("variable", "expected"),
+    [
+        ("/caches", "/caches/e3sn"),
+        ("", "/home/me/.cache/e3sn"),
+        ("relative", "/home/me/.cache/e3sn"),
+    ],
 )
-def test_indices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, variable: str, expected: str) -> None:
+def test_indices_are_in_the_users_cache(
+    monkeypatch: pytest.MonkeyPatch, variable: str, expected: str
+) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_CACHE_HOME", variable)
     assert str(cache_folder()) == expected

@@ -46,27 +46,41 @@ def pictures(count: int, size: int) -> Tensor:
 
 def encoded(model: E3SN, count: int) -> tuple[Template, Search]:
     with torch.inference_mode():
-        return model.encode_template(pictures(count, 127)), model.encode_search(pictures(count, 255))
+        return model.encode_template(pictures(count, 127)), model.encode_search(
+            pictures(count, 255)
+        )
 
 
 def random_cells(images: int, count: int) -> Cells:
-    return Cells(torch.randint(images, (count,)), torch.randint(25, (count,)), torch.randint(25, (count,)))
+    return Cells(
+        torch.randint(images, (count,)), torch.randint(25, (count,)), torch.randint(25, (count,))
+    )
 
 
-CORNERS = Cells(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 24, 24]), torch.tensor([0, 24, 0, 24]))
+CORNERS = Cells(
+    torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 24, 24]), torch.tensor([0, 24, 0, 24])
+)
 
 
 def close(one: Tensor, other: Tensor, relative: float = 1e-5) -> bool:
-    return one.shape == other.shape and bool((one - other).abs().max() <= relative * other.abs().max())
+    return one.shape == other.shape and bool(
+        (one - other).abs().max() <= relative * other.abs().max()
+    )
 
 
 def test_both_ways_to_gather_windows_are_one_function() -> None:
     """That of the CPU and that of GPUs, values and gradients, within and beyond the border."""
     torch.manual_seed(0)
-    image, top, left = torch.randint(2, (40,)), torch.randint(-6, 9, (40,)), torch.randint(-6, 11, (40,))
+    image, top, left = (
+        torch.randint(2, (40,)),
+        torch.randint(-6, 9, (40,)),
+        torch.randint(-6, 11, (40,)),
+    )
     found = []
     for gather in (gather_windows, index_windows):
-        maps = torch.rand(2, 3, 10, 12, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        maps = torch.rand(
+            2, 3, 10, 12, generator=torch.Generator().manual_seed(1), requires_grad=True
+        )
         windows = gather(maps, image, top, left, 7)
         (windows * torch.arange(windows.numel()).reshape(windows.shape)).sum().backward()  # type: ignore[no-untyped-call]
         found.append((windows.detach(), maps.grad))
@@ -91,7 +105,9 @@ class TestFusion:
         with torch.inference_mode():
             maps = model.mask.whole_maps(template, search)
             assert [level.shape[-1] for level in maps] == [49, 25, 25]
-            brought = [F.interpolate(level, size=49, mode="bilinear", align_corners=True) for level in maps]
+            brought = [
+                F.interpolate(level, size=49, mode="bilinear", align_corners=True) for level in maps
+            ]
             fused = model.mask.fusion(brought)
             for cells in (random_cells(2, 20), CORNERS):
                 whole = fused[cells.image, :, 2 * cells.row, 2 * cells.column]
@@ -103,18 +119,28 @@ class TestFusion:
         deepest = build_model(ModelConfig(backbone="resnet18", channels=16, levels=(4,))).eval()
         assert deepest.mask.fusion.weights().item() == 1
         weights = all_levels.state_dict()
-        deepest.load_state_dict({key: weights[key] for key in deepest.state_dict() if "fusion" not in key}, strict=False)
+        deepest.load_state_dict(
+            {key: weights[key] for key in deepest.state_dict() if "fusion" not in key}, strict=False
+        )
         template, search = encoded(all_levels, 1)
         reduced = template._replace(levels=template.levels[2:])
-        cells = Cells(torch.zeros(2, dtype=torch.int64), torch.tensor([3, 20]), torch.tensor([12, 24]))
+        cells = Cells(
+            torch.zeros(2, dtype=torch.int64), torch.tensor([3, 20]), torch.tensor([12, 24])
+        )
         with torch.inference_mode():
-            assert torch.equal(deepest.segment(reduced, search, cells), all_levels.segment(template, search, cells))
-            for one, other in zip(deepest.locate(reduced, search), all_levels.locate(template, search), strict=True):
+            assert torch.equal(
+                deepest.segment(reduced, search, cells), all_levels.segment(template, search, cells)
+            )
+            for one, other in zip(
+                deepest.locate(reduced, search), all_levels.locate(template, search), strict=True
+            ):
                 assert torch.equal(one, other)
 
     def test_all_weights_of_levels_start_as_one_third(self) -> None:
         for fusion in ("softmax", "raw", "fixed"):
-            weights = build_model(ModelConfig(backbone="resnet18", channels=16, fusion=fusion)).mask.fusion.weights()
+            weights = build_model(
+                ModelConfig(backbone="resnet18", channels=16, fusion=fusion)
+            ).mask.fusion.weights()
             assert weights.tolist() == pytest.approx([1 / 3] * 3)
 
 
@@ -123,7 +149,11 @@ class TestNegativeSamples:
         """Of the mask loss by every parameter, with the first `keep` of three positive samples and a negative one."""
         torch.manual_seed(1)
         images = pictures(1, 127), pictures(1, 255)
-        cells = Cells(torch.zeros(4, dtype=torch.int64), torch.tensor([11, 12, 13, 2]), torch.tensor([12, 12, 11, 20]))
+        cells = Cells(
+            torch.zeros(4, dtype=torch.int64),
+            torch.tensor([11, 12, 13, 2]),
+            torch.tensor([12, 12, 11, 20]),
+        )
         truth = torch.where(torch.rand(4, 127, 127) < 0.5, 1.0, -1.0)
         labels = torch.tensor([1, 1, 1, -1])
         output = model(*images, Cells(*(part[:keep] for part in cells)))
@@ -135,7 +165,9 @@ class TestNegativeSamples:
         model = network(SMALL)
         with_negative, without = self.gradients(model, 4), self.gradients(model, 3)
         assert len(with_negative) == len(without) > 20
-        assert all(close(one, other, 1e-4) for one, other in zip(with_negative, without, strict=True))
+        assert all(
+            close(one, other, 1e-4) for one, other in zip(with_negative, without, strict=True)
+        )
 
     def test_its_logits_have_no_gradient(self) -> None:
         logits = torch.randn(4, 127, 127, requires_grad=True)
@@ -143,16 +175,23 @@ class TestNegativeSamples:
         (gradient,) = torch.autograd.grad(mask_loss(logits, truth, labels), logits)
         assert gradient[3].eq(0).all()
         assert gradient[:3].ne(0).all()
-        (gradient,) = torch.autograd.grad(mask_loss(logits, truth, labels, negatives="background"), logits)
+        (gradient,) = torch.autograd.grad(
+            mask_loss(logits, truth, labels, negatives="background"), logits
+        )
         assert gradient.ne(0).all()
 
 
-def random_target(rng: np.random.Generator, shift: float = 64, scale: float = 0.18) -> tuple[float, float, float, float]:
+def random_target(
+    rng: np.random.Generator, shift: float = 64, scale: float = 0.18
+) -> tuple[float, float, float, float]:
     """A box in a 255 px search crop as augmentation leaves it: any shape, of the size that crops are normalised to."""
     aspect = math.exp(rng.uniform(-math.log(4), math.log(4)))
     width, height = math.sqrt(aspect), 1 / math.sqrt(aspect)
     unit = 127 / context_side(width, height)
-    (w, h), (cx, cy) = unit * rng.uniform(1 - scale, 1 + scale, 2) * (width, height), 127.5 + rng.uniform(-shift, shift, 2)
+    (w, h), (cx, cy) = (
+        unit * rng.uniform(1 - scale, 1 + scale, 2) * (width, height),
+        127.5 + rng.uniform(-shift, shift, 2),
+    )
     return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
 
 
@@ -189,12 +228,17 @@ class TestSampler:
             counts[tuple(samples.cells[samples.labels == 1].T)] += 1
         share = 3 / (matrix == 1).sum()
         assert (matrix == 1).sum() > 3
-        assert np.abs(counts[matrix == 1] / draws - share).max() < 5 * math.sqrt(share * (1 - share) / draws)
+        assert np.abs(counts[matrix == 1] / draws - share).max() < 5 * math.sqrt(
+            share * (1 - share) / draws
+        )
         assert counts[matrix != 1].sum() == 0
 
     def test_one_seed_gives_one_draw(self) -> None:
         matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
-        one, other = (draw_samples(matrix, self.no_labels, True, self.config, np.random.default_rng(7)) for _ in range(2))
+        one, other = (
+            draw_samples(matrix, self.no_labels, True, self.config, np.random.default_rng(7))
+            for _ in range(2)
+        )
         assert np.array_equal(one.cells, other.cells)
 
     def test_few_positives_are_filled_up_with_negatives(self) -> None:
@@ -213,7 +257,9 @@ class TestSampler:
 
 class TestGeometry:
     # cells from the border that padding reaches: 2 (resnet18) or 1.5 (resnet50) in layer1, 3 in layer2, 6 or 11 in layer3
-    @pytest.mark.parametrize(("backbone", "reached", "size"), [("resnet18", 12, 367), ("resnet50", 17, 415)])
+    @pytest.mark.parametrize(
+        ("backbone", "reached", "size"), [("resnet18", 12, 367), ("resnet50", 17, 415)]
+    )
     def test_eight_pixels_are_one_cell(self, backbone, reached, size) -> None:
         model = network(ModelConfig(backbone=backbone, channels=16))
         scene = pictures(1, size + 8)
@@ -225,7 +271,9 @@ class TestGeometry:
                 features = model.backbone((image - model.mean) / model.std)
                 search = Search(features, model.neck(features.p3), MARGIN[255])
                 cls, loc = model.locate(template, search)
-                maps.append([cls.flatten(1, 2), loc.flatten(1, 2), *model.mask.whole_maps(template, search)])
+                maps.append(
+                    [cls.flatten(1, 2), loc.flatten(1, 2), *model.mask.whole_maps(template, search)]
+                )
         for still, moved in zip(*maps, strict=True):
             cell = 2 if still.shape[-1] > size // 8 else 1
             inner = slice(reached * cell, still.shape[-1] - reached * cell)
@@ -239,10 +287,17 @@ class TestGeometry:
 class TestBatches:
     def test_a_batch_of_objects_is_as_many_single_calls(self) -> None:
         model, count = network(SMALL), 3
-        templates, searches, rows = pictures(count, 127), pictures(count, 255), torch.tensor([0, 12, 24])
+        templates, searches, rows = (
+            pictures(count, 127),
+            pictures(count, 255),
+            torch.tensor([0, 12, 24]),
+        )
 
         def compute(which: list[int]) -> list[Tensor]:
-            template, search = model.encode_template(templates[which]), model.encode_search(searches[which])
+            template, search = (
+                model.encode_template(templates[which]),
+                model.encode_search(searches[which]),
+            )
             cells = Cells(torch.arange(len(which)), rows[which], rows[which])
             return [*model.locate(template, search), model.segment(template, search, cells)]
 
@@ -281,7 +336,10 @@ def convolution(kernel: int, channels: int, out: int) -> int:
 
 
 class TestSizesAndCosts:
-    @pytest.mark.parametrize(("variant", "parameters"), [("e3sn", 22_954_950), ("e3sn-s", 20_395_972), ("siammask", 21_482_052)])
+    @pytest.mark.parametrize(
+        ("variant", "parameters"),
+        [("e3sn", 22_954_950), ("e3sn-s", 20_395_972), ("siammask", 21_482_052)],
+    )
     def test_parameters(self, variant, parameters) -> None:
         assert count_parameters(on_no_device(variant)) == parameters
 
@@ -290,19 +348,37 @@ class TestSizesAndCosts:
         windows = 4
         at = torch.arange(windows)
         cells = Cells(torch.zeros_like(at), at, at)
-        template_image, search_image = (torch.empty(1, 3, size, size, device="meta") for size in (127, 255))
+        template_image, search_image = (
+            torch.empty(1, 3, size, size, device="meta") for size in (127, 255)
+        )
         costs = {}
         for variant in ("e3sn", "e3sn-s"):
             model = on_no_device(variant)
-            template, costs[variant, "template"] = flops(lambda model=model: model.encode_template(template_image))
-            search, costs[variant, "search"] = flops(lambda model=model: model.encode_search(search_image))
+            template, costs[variant, "template"] = flops(
+                lambda model=model: model.encode_template(template_image)
+            )
+            search, costs[variant, "search"] = flops(
+                lambda model=model: model.encode_search(search_image)
+            )
             arguments = template, search
             _, costs[variant, "locate"] = flops(lambda model=model, a=arguments: model.locate(*a))
-            _, costs[variant, "windows"] = flops(lambda model=model, a=arguments: model.mask.at_cells(*a, cells))
-            _, costs[variant, "maps"] = flops(lambda model=model, a=arguments: model.mask.whole_maps(*a))
-        added = {part: costs["e3sn", part] - costs["e3sn-s", part] for part in ("template", "search", "locate", "windows", "maps")}
+            _, costs[variant, "windows"] = flops(
+                lambda model=model, a=arguments: model.mask.at_cells(*a, cells)
+            )
+            _, costs[variant, "maps"] = flops(
+                lambda model=model, a=arguments: model.mask.whole_maps(*a)
+            )
+        added = {
+            part: costs["e3sn", part] - costs["e3sn-s", part]
+            for part in ("template", "search", "locate", "windows", "maps")
+        }
 
-        per_window = convolution(1, 256, 15) + convolution(3, 256, 13) + convolution(1, 512, 7) + convolution(3, 256, 5)
+        per_window = (
+            convolution(1, 256, 15)
+            + convolution(3, 256, 13)
+            + convolution(1, 512, 7)
+            + convolution(3, 256, 5)
+        )
         conv2 = convolution(1, 256, 63) + convolution(3, 256, 61) + 2 * 256 * 13**2 * 49**2
         conv3 = convolution(1, 512, 31) + convolution(3, 256, 29) + 2 * 256 * 5**2 * 25**2
         assert added == {

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from e3sn_lib.metrics.measures import Statistics, boundary_accuracy, boundary_map, boundary_radius, region_similarity, statistics
+from e3sn_lib.metrics.measures import (
+    Statistics,
+    boundary_accuracy,
+    boundary_map,
+    boundary_radius,
+    region_similarity,
+    statistics,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -40,14 +47,22 @@ OFFICIAL_VALUES = {
 }
 
 
-@pytest.mark.parametrize(("truth", "prediction", "j", "f"), OFFICIAL_VALUES.values(), ids=OFFICIAL_VALUES)
-def test_the_official_evaluator_gives_the_same(truth: Mask, prediction: Mask, j: float, f: float) -> None:
+@pytest.mark.parametrize(
+    ("truth", "prediction", "j", "f"), OFFICIAL_VALUES.values(), ids=OFFICIAL_VALUES
+)
+def test_the_official_evaluator_gives_the_same(
+    truth: Mask, prediction: Mask, j: float, f: float
+) -> None:
     assert region_similarity(prediction, truth) == pytest.approx(j, abs=5e-7)
     assert boundary_accuracy(prediction, truth) == pytest.approx(f, abs=5e-7)
 
 
-@pytest.mark.parametrize(("shape", "radius"), [((480, 854), 8), ((1080, 1920), 18), ((120, 160), 2), ((64, 64), 1)])
-def test_the_tolerance_is_a_share_of_the_diagonal_or_pixels(shape: tuple[int, int], radius: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((480, 854), 8), ((1080, 1920), 18), ((120, 160), 2), ((64, 64), 1)]
+)
+def test_the_tolerance_is_a_share_of_the_diagonal_or_pixels(
+    shape: tuple[int, int], radius: int
+) -> None:
     assert boundary_radius(shape) == radius
     assert boundary_radius(shape, 3) == 3
 
@@ -55,10 +70,18 @@ def test_the_tolerance_is_a_share_of_the_diagonal_or_pixels(shape: tuple[int, in
 def boundary_by_definition(mask: Mask) -> set[tuple[int, int]]:
     height, width = mask.shape
     neighbours = {
-        (y, x): [(y + dy, x + dx) for dy, dx in ((0, 1), (1, 0), (1, 1)) if y + dy < height and x + dx < width]
+        (y, x): [
+            (y + dy, x + dx)
+            for dy, dx in ((0, 1), (1, 0), (1, 1))
+            if y + dy < height and x + dx < width
+        ]
         for y, x in np.ndindex(height, width)
     }
-    return {pixel for pixel, others in neighbours.items() if any(mask[pixel] != mask[other] for other in others)}
+    return {
+        pixel
+        for pixel, others in neighbours.items()
+        if any(mask[pixel] != mask[other] for other in others)
+    }
 
 
 def f_by_definition(prediction: Mask, truth: Mask, radius: int) -> float:
@@ -78,7 +101,9 @@ def mask_pairs(draw: st.DrawFn) -> tuple[Mask, Mask]:
     shape = draw(array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14))
 
     def rectangle() -> Mask:
-        (y, v), (x, u) = (sorted(draw(st.tuples(st.integers(0, side), st.integers(0, side)))) for side in shape)
+        (y, v), (x, u) = (
+            sorted(draw(st.tuples(st.integers(0, side), st.integers(0, side)))) for side in shape
+        )
         mask = np.zeros(shape, bool)
         mask[y:v, x:u] = True
         return mask
@@ -91,8 +116,12 @@ def mask_pairs(draw: st.DrawFn) -> tuple[Mask, Mask]:
 @given(mask_pairs(), st.integers(1, 6))
 def test_cropping_and_dilation_change_nothing(pair: tuple[Mask, Mask], radius: int) -> None:
     for mask in pair:
-        assert set(zip(*map(np.ndarray.tolist, np.nonzero(boundary_map(mask))), strict=True)) == boundary_by_definition(mask)
-    assert boundary_accuracy(*pair, radius) == pytest.approx(f_by_definition(*pair, radius), abs=1e-12)
+        assert set(
+            zip(*map(np.ndarray.tolist, np.nonzero(boundary_map(mask))), strict=True)
+        ) == boundary_by_definition(mask)
+    assert boundary_accuracy(*pair, radius) == pytest.approx(
+        f_by_definition(*pair, radius), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -102,12 +131,16 @@ def test_scattered_objects_in_a_full_frame(seed: int) -> None:
     for mask in (truth, prediction):
         for y, x, height, width in random.integers((0, 0, 1, 1), (120, 160, 40, 40), (4, 4)):
             mask[y : y + height, x : x + width] ^= True
-    assert boundary_accuracy(prediction, truth) == pytest.approx(f_by_definition(prediction, truth, 2), abs=1e-12)
+    assert boundary_accuracy(prediction, truth) == pytest.approx(
+        f_by_definition(prediction, truth, 2), abs=1e-12
+    )
 
 
 @settings(deadline=None)
 @given(mask_pairs())
-def test_both_measures_are_shares_symmetric_and_one_for_equal_masks(pair: tuple[Mask, Mask]) -> None:
+def test_both_measures_are_shares_symmetric_and_one_for_equal_masks(
+    pair: tuple[Mask, Mask],
+) -> None:
     one, other = pair
     for measure in (region_similarity, boundary_accuracy):
         assert measure(one, one) == 1
@@ -118,15 +151,22 @@ def test_both_measures_are_shares_symmetric_and_one_for_equal_masks(pair: tuple[
 
 def test_integers_count_as_objects_where_not_zero() -> None:
     prediction = box(104, 204, 100, 300)
-    assert region_similarity(255 * prediction.astype(np.uint8), BOX.astype(np.int64)) == region_similarity(prediction, BOX)
-    assert boundary_accuracy(255 * prediction.astype(np.uint8), np.asfortranarray(BOX)) == boundary_accuracy(prediction, BOX)
+    assert region_similarity(
+        255 * prediction.astype(np.uint8), BOX.astype(np.int64)
+    ) == region_similarity(prediction, BOX)
+    assert boundary_accuracy(
+        255 * prediction.astype(np.uint8), np.asfortranarray(BOX)
+    ) == boundary_accuracy(prediction, BOX)
 
 
 @pytest.mark.parametrize("measure", [region_similarity, boundary_accuracy])
 @pytest.mark.parametrize(
     ("prediction", "message"),
     [
-        (np.zeros((480, 853), bool), r"differ in size: prediction \(480, 853\), truth \(480, 854\)"),
+        (
+            np.zeros((480, 853), bool),
+            r"differ in size: prediction \(480, 853\), truth \(480, 854\)",
+        ),
         (np.zeros((480, 854)), "bool or integer, got float64"),
     ],
 )
@@ -161,9 +201,12 @@ def test_the_official_statistics_of_a_ramp(count: int, recall: float, decay: flo
 
 
 @pytest.mark.parametrize(
-    ("count", "first_quarter_end", "last_quarter_start"), [(256, 64, 191), (257, 64, 192), (300, 75, 224), (400, 100, 299)]
+    ("count", "first_quarter_end", "last_quarter_start"),
+    [(256, 64, 191), (257, 64, 192), (300, 75, 224), (400, 100, 299)],
 )
-def test_decay_is_right_beyond_255_frames(count: int, first_quarter_end: int, last_quarter_start: int) -> None:
+def test_decay_is_right_beyond_255_frames(
+    count: int, first_quarter_end: int, last_quarter_start: int
+) -> None:
     closed_form = (last_quarter_start + count - 1 - first_quarter_end) / 2 / (count - 1)
     assert statistics(np.linspace(1, 0, count)).decay == pytest.approx(closed_form, abs=1e-12)
     assert closed_form == pytest.approx(0.75, abs=0.005)

@@ -32,7 +32,9 @@ def closest(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
 def test_a_copy_is_found_in_another_size_and_quality(davis_2016: Path, tmp_path: Path) -> None:
     frames = sorted((davis_2016 / "JPEGImages" / "480p" / "camel").glob("*.jpg"))
     image = cv2.imread(str(frames[40]))
-    cv2.imwrite(str(tmp_path / "copy.jpg"), cv2.resize(image, (400, 225)), [cv2.IMWRITE_JPEG_QUALITY, 60])
+    cv2.imwrite(
+        str(tmp_path / "copy.jpg"), cv2.resize(image, (400, 225)), [cv2.IMWRITE_JPEG_QUALITY, 60]
+    )
     copy, frame = difference_hash(tmp_path / "copy.jpg"), difference_hash(frames[40])
     assert copy is not None
     assert frame is not None
@@ -45,7 +47,11 @@ def test_a_copy_is_found_in_another_size_and_quality(davis_2016: Path, tmp_path:
 def test_no_training_image_of_the_cpu_profile_is_a_val_frame(davis_2016: Path) -> None:
     """Every tenth frame of each val sequence against every third still image and every tenth frame of the training sequences."""
     data = load_profile("long", data_root=davis_2016.parent).data
-    val = [path for sequence in open_evaluation(data, "davis2016") for path in sequence.frame_paths[::10]]
+    val = [
+        path
+        for sequence in open_evaluation(data, "davis2016")
+        for path in sequence.frame_paths[::10]
+    ]
     hashes = np.stack([found for path in val if (found := difference_hash(path)) is not None])
     assert len(hashes) == len(val) > 100
     sets = open_train_sets(data)
@@ -57,5 +63,9 @@ def test_no_training_image_of_the_cpu_profile_is_a_val_frame(davis_2016: Path) -
         names |= {path.parent.name for path in images} if config.kind == "davis" else set()
         paths += images[:: 10 if config.kind == "davis" else 3]
     assert not sequences & names
-    near = {path.name for path in paths if (found := difference_hash(path)) is not None and closest(found, hashes) <= CLOSE}
+    near = {
+        path.name
+        for path in paths
+        if (found := difference_hash(path)) is not None and closest(found, hashes) <= CLOSE
+    }
     assert not near, f"{sorted(near)} look like frames of DAVIS val"

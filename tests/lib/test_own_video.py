@@ -57,7 +57,9 @@ def masks(out: Path) -> list[Image]:
     return [np.array(PillowImage.open(path)) for path in sorted((out / "masks").iterdir())]
 
 
-def test_a_video_is_followed_as_its_frames_are(tiny_model: E3SN, data_root: Path, tmp_path: Path) -> None:
+def test_a_video_is_followed_as_its_frames_are(
+    tiny_model: E3SN, data_root: Path, tmp_path: Path
+) -> None:
     """Masks on the disk are those that the tracker gives, under the frames' names."""
     video = davis_sequences(data_root / "synthetic", 2016, "val")[0]
     box = [20.0, 20.0, 60.0, 50.0]
@@ -144,7 +146,9 @@ class TestOutputs:
         (tmp_path / "in").mkdir()
         for number in (2, 10, 1):
             cv2.imwrite(str(tmp_path / "in" / f"f{number}.jpg"), bar(number))
-        track_video(planted, tmp_path / "in", [BOX], tmp_path / "out", save=["masks", "coco", "table"])
+        track_video(
+            planted, tmp_path / "in", [BOX], tmp_path / "out", save=["masks", "coco", "table"]
+        )
         names = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
         assert names == ["f1.png", "f10.png", "f2.png"]
         assert [row["name"] for row in table(tmp_path / "out" / "tracks.csv")] == [
@@ -155,7 +159,9 @@ class TestOutputs:
         images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
         assert [image["file_name"] for image in images] == ["f1.jpg", "f2.jpg", "f10.jpg"]
 
-    def test_clean_masks(self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_clean_masks(
+        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def speckled(self: object, frame: Image) -> Seen:
             ids = np.zeros(frame.shape[:2], np.uint8)
             ids[5:30, 5:30], ids[10:15, 10:15], ids[50:52, 50:52] = 1, 0, 1
@@ -167,7 +173,9 @@ class TestOutputs:
 
 
 class TestPrompts:
-    def test_objects_that_come_and_are_corrected(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+    def test_objects_that_come_and_are_corrected(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
         given = [Prompt(BOX, 4), Prompt((70, 4, 20, 20), 8, 1, True)]
         track_video(planted, video, [OTHER], tmp_path, prompts=[given[0], given[1]], save=["table"])
         rows = table(tmp_path / "tracks.csv")
@@ -186,7 +194,9 @@ class TestPrompts:
             times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
         assert times == [0, Fraction(22, 100), Fraction(48, 100)]
 
-    def test_backward_is_forward_through_the_reversed_video(self, tiny_model: E3SN, tmp_path: Path) -> None:
+    def test_backward_is_forward_through_the_reversed_video(
+        self, tiny_model: E3SN, tmp_path: Path
+    ) -> None:
         rng = np.random.default_rng(0)
         frames = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(8)]
         for name, order in (("in", frames), ("reversed", frames[4::-1])):
@@ -211,14 +221,18 @@ class TestPrompts:
     def test_a_frame_that_is_not_there(self, planted: Tracker, tmp_path: Path) -> None:
         write_video(tmp_path / "v.mkv", [bar(0)] * 5)  # does not say how many it has
         with pytest.raises(InputError, match="ends before frame 7, which has a box"):
-            track_video(planted, tmp_path / "v.mkv", [BOX], tmp_path / "out", prompts=[Prompt(BOX, 7)])
+            track_video(
+                planted, tmp_path / "v.mkv", [BOX], tmp_path / "out", prompts=[Prompt(BOX, 7)]
+            )
         with pytest.raises(InputError, match="ends before frame 9"):
             track_video(planted, tmp_path / "v.mkv", [BOX], tmp_path / "out", first=9)
         assert [path.name for path in tmp_path.iterdir()] == ["v.mkv"]
 
 
 class TestEnds:
-    def test_stopped_it_keeps_the_frames_that_are_done(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+    def test_stopped_it_keeps_the_frames_that_are_done(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
         steps: list[tuple[int, int]] = []
         tracked = track_video(
             planted,
@@ -236,10 +250,14 @@ class TestEnds:
         assert len(table(tmp_path / "out" / "tracks.csv")) == 5
         assert len(COCO(str(tmp_path / "out" / "coco.json")).imgs) == 5
 
-    def test_stopped_on_the_way_back_it_writes_nothing(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+    def test_stopped_on_the_way_back_it_writes_nothing(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
         given = [Prompt(BOX, 6)]
         out = tmp_path / "out"
-        tracked = track_video(planted, video, [], out, prompts=given, backward=True, stopped=lambda: True)
+        tracked = track_video(
+            planted, video, [], out, prompts=given, backward=True, stopped=lambda: True
+        )
         assert (tracked.frames, tracked.files, tracked.stopped) == (0, (), True)
         assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
@@ -264,7 +282,9 @@ class TestEnds:
         real = getattr(owner, name)
         monkeypatch.setattr(owner, name, full)
         out = tmp_path / "out"
-        with pytest.raises(OSError, match=r"the disk is full; kept: .*tracks.csv .* and .*masks") as caught:
+        with pytest.raises(
+            OSError, match=r"the disk is full; kept: .*tracks.csv .* and .*masks"
+        ) as caught:
             track_video(planted, video, [BOX], out)
         count = {"write_mask": 4, "ClipWriter.write": 5, "ClipWriter.close": 12}[fails]
         assert f"masks ({count} frames)" in str(caught.value)
@@ -272,7 +292,9 @@ class TestEnds:
         assert len(masks(out)) == len(table(out / "tracks.csv")) == count
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "v.mp4"]
 
-    def test_what_was_there_before_is_replaced_or_named(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+    def test_what_was_there_before_is_replaced_or_named(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         track_video(planted, video, [BOX], out, save=["masks", "matte", "table"])
         tracked = track_video(planted, video, [BOX], out, last=3)
@@ -290,7 +312,10 @@ class TestEnds:
         (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
         tracked = track_video(planted, tmp_path / "cut.mp4", [BOX], tmp_path / "out")
         lost = 20 - tracked.frames
-        assert f"the file announces 20 frames; {lost} of those wanted could not be read" in tracked.notes
+        assert (
+            f"the file announces 20 frames; {lost} of those wanted could not be read"
+            in tracked.notes
+        )
 
 
 class TestRefused:
@@ -298,7 +323,9 @@ class TestRefused:
         ("video", "out"),
         [("in", "in"), ("in", "in/deep"), ("o/masks", "o"), ("o/overlay.mp4", "o")],
     )
-    def test_outputs_on_or_in_the_input(self, planted: Tracker, tmp_path: Path, video: str, out: str) -> None:
+    def test_outputs_on_or_in_the_input(
+        self, planted: Tracker, tmp_path: Path, video: str, out: str
+    ) -> None:
         path = tmp_path / video
         path.parent.mkdir(exist_ok=True)
         if path.suffix:
@@ -315,14 +342,18 @@ class TestRefused:
         (tmp_path / "in").mkdir()
         cv2.imwrite(str(tmp_path / "in" / "0.png"), still(9, 9, 9, 20000, 20))
         box, out = (100, 0, 20, 20), tmp_path / "out"
-        with pytest.raises(InputError, match=r"are 20000x20, but clips end at 16384.*leave out overlay"):
+        with pytest.raises(
+            InputError, match=r"are 20000x20, but clips end at 16384.*leave out overlay"
+        ):
             track_video(planted, tmp_path / "in", [box], out)
         assert not out.exists()
         track_video(planted, tmp_path / "in", [box], out, save=["masks", "table"])
         assert masks(out)[0].shape == (20, 20000)
 
     def test_an_unknown_output(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="cannot save 'gif'; choose from masks, cutout-png, table"):
+        with pytest.raises(
+            InputError, match="cannot save 'gif'; choose from masks, cutout-png, table"
+        ):
             track_video(planted, video, [BOX], tmp_path / "out", save=["masks", "gif"])
 
     def test_what_is_in_the_way(self, planted: Tracker, video: Path, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ from e3sn_lib.profiles.loading import load_profile
 SharedPath = Callable[[str], Path]
 
 
-def rectangle(x1: int, y1: int, x2: int, y2: int, value: int = 1, size: tuple[int, int] = (48, 64)) -> NDArray[np.uint8]:
+def rectangle(
+    x1: int, y1: int, x2: int, y2: int, value: int = 1, size: tuple[int, int] = (48, 64)
+) -> NDArray[np.uint8]:
     ids = np.zeros(size, np.uint8)
     ids[y1:y2, x1:x2] = value
     return ids
@@ -58,15 +60,27 @@ def read_mask_of(frame: TrackFrame) -> NDArray[np.bool_]:
 # DAVIS
 
 
-def make_davis(root: Path, year: int, names: tuple[str, ...] = ("bear", "camel"), frames: int = 3, pairs: bool = False) -> Path:
+def make_davis(
+    root: Path,
+    year: int,
+    names: tuple[str, ...] = ("bear", "camel"),
+    frames: int = 3,
+    pairs: bool = False,
+) -> Path:
     """Two objects side by side in every frame: 0/255 as in 2016 or ids 1 and 2 as in 2017."""
     for name in names:
         for i in range(frames):
             write_image(root / "JPEGImages" / "480p" / name / f"{i:05d}.jpg")
             ids = rectangle(5 + i, 10, 20 + i, 30) + rectangle(40, 5, 50, 15, 2)
             mask = root / "Annotations" / "480p" / name / f"{i:05d}.png"
-            write_grey(mask, np.where(ids, 255, 0).astype(np.uint8)) if year == 2016 else write_mask(mask, ids)
-    lines = [f"/JPEGImages/480p/{name}/{i:05d}.jpg /Annotations/480p/{name}/{i:05d}.png " for name in names for i in range(frames)]
+            write_grey(
+                mask, np.where(ids, 255, 0).astype(np.uint8)
+            ) if year == 2016 else write_mask(mask, ids)
+    lines = [
+        f"/JPEGImages/480p/{name}/{i:05d}.jpg /Annotations/480p/{name}/{i:05d}.png "
+        for name in names
+        for i in range(frames)
+    ]
     path = root / "ImageSets" / ("480p" if pairs else str(year)) / "train.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines if pairs else names) + "\n")
@@ -77,14 +91,20 @@ def test_sequences_can_be_held_out_of_sets_of_sequences_only(tmp_path: Path) -> 
     still = TrainSetConfig(kind="mask_folder", path=("still",), hold_out=("a",))
     write_image(tmp_path / "still" / "images" / "a.jpg")
     write_mask(tmp_path / "still" / "masks" / "a.png", rectangle(5, 10, 20, 30))
-    with pytest.raises(InputError, match=r"\(still\): hold_out names sequences of a DAVIS-like set; a mask_folder set has none"):
+    with pytest.raises(
+        InputError,
+        match=r"\(still\): hold_out names sequences of a DAVIS-like set; a mask_folder set has none",
+    ):
         open_train_sets(DataConfig(root=str(tmp_path), train=(still,)))
 
 
 def test_davis_2017_masks_are_not_taken_for_those_of_2016(tmp_path: Path) -> None:
     make_davis(tmp_path, 2017)
     (tmp_path / "ImageSets" / "2017").rename(tmp_path / "ImageSets" / "2016")
-    with pytest.raises(InputError, match=r"bear/00000\.png has several objects, as in DAVIS-2017; .*davischallenge\.org"):
+    with pytest.raises(
+        InputError,
+        match=r"bear/00000\.png has several objects, as in DAVIS-2017; .*davischallenge\.org",
+    ):
         davis_sequences(tmp_path, 2016, "train")
 
 
@@ -93,7 +113,9 @@ def test_davis_2016_reads_both_forms_of_list(tmp_path: Path, pairs: bool) -> Non
     sequences = davis_sequences(make_davis(tmp_path, 2016, pairs=pairs), 2016, "train")
     assert [(sequence.name, len(sequence)) for sequence in sequences] == [("bear", 3), ("camel", 3)]
     assert sequences[0].object_ids() == [1]
-    assert np.array_equal(sequences[0].mask(0) > 0, rectangle(5, 10, 20, 30) + rectangle(40, 5, 50, 15) > 0)
+    assert np.array_equal(
+        sequences[0].mask(0) > 0, rectangle(5, 10, 20, 30) + rectangle(40, 5, 50, 15) > 0
+    )
     assert sequences[0].frame(2).shape == (48, 64, 3)
 
 
@@ -111,16 +133,23 @@ def test_davis_2017_prefers_its_own_annotation_folder(tmp_path: Path) -> None:
     make_davis(tmp_path, 2016)
     (tmp_path / "ImageSets" / "2017").mkdir()
     (tmp_path / "ImageSets" / "2017" / "train.txt").write_text("bear\n")
-    with pytest.raises(InputError, match=r"bear/00000\.png is a DAVIS-2016 mask .*davischallenge\.org"):
+    with pytest.raises(
+        InputError, match=r"bear/00000\.png is a DAVIS-2016 mask .*davischallenge\.org"
+    ):
         davis_sequences(tmp_path, 2017, "train")
     for i in range(3):
-        write_mask(tmp_path / "Annotations_2017" / "480p" / "bear" / f"{i:05d}.png", rectangle(1, 1, 9, 9, 3))
+        write_mask(
+            tmp_path / "Annotations_2017" / "480p" / "bear" / f"{i:05d}.png",
+            rectangle(1, 1, 9, 9, 3),
+        )
     assert davis_sequences(tmp_path, 2017, "train")[0].object_ids() == [1, 2, 3]
 
 
 def test_davis_tracks_leave_out_and_count(tmp_path: Path) -> None:
     make_davis(tmp_path, 2016)
-    write_grey(tmp_path / "Annotations" / "480p" / "bear" / "00001.png", np.zeros((48, 64), np.uint8))
+    write_grey(
+        tmp_path / "Annotations" / "480p" / "bear" / "00001.png", np.zeros((48, 64), np.uint8)
+    )
     tracks = davis_tracks(tmp_path, 2016, "train", hold_out=["camel"])
     assert [len(track.frames) for track in tracks.tracks] == [2]
     assert tracks.left_out == {"frame without object": 1, "sequence held out": 1}
@@ -131,10 +160,15 @@ def test_davis_small_masks_read_as_empty(tmp_path: Path) -> None:
     tracks = davis_tracks(make_davis(tmp_path, 2017), 2017, "train", min_area=101).tracks
     assert read_mask_of(tracks[0].frames[0]).sum() == 300
     assert read_mask_of(tracks[1].frames[0]).sum() == 0
-    assert read_mask_of(davis_tracks(tmp_path, 2017, "train", min_area=100).tracks[1].frames[0]).sum() == 100
+    assert (
+        read_mask_of(davis_tracks(tmp_path, 2017, "train", min_area=100).tracks[1].frames[0]).sum()
+        == 100
+    )
 
 
-@pytest.mark.parametrize("gone", ["JPEGImages/480p/camel/00001.jpg", "Annotations/480p/camel/00001.png"])
+@pytest.mark.parametrize(
+    "gone", ["JPEGImages/480p/camel/00001.jpg", "Annotations/480p/camel/00001.png"]
+)
 def test_davis_names_the_first_missing_file(tmp_path: Path, gone: str) -> None:
     make_davis(tmp_path, 2016)
     (tmp_path / gone).unlink()
@@ -161,7 +195,9 @@ def test_davis_attributes_are_those_of_its_own_list(tmp_path: Path, folder: str)
     assert davis_attributes(tmp_path) is None
     path = tmp_path / folder / "db_info.yml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("attributes: [AC, FM]\nsequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}\n")
+    path.write_text(
+        "attributes: [AC, FM]\nsequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}\n"
+    )
     assert davis_attributes(tmp_path) == {"bear": ["FM", "AC"], "swan": []}
     for broken in (
         "sequences: [bear]",
@@ -180,17 +216,26 @@ def test_davis_attributes_of_the_complete_set(davis_2016: Path) -> None:
     attributes = davis_attributes(davis_2016)
     if attributes is None:
         pytest.skip("needs db_info.yml in ../data/DAVIS, which is not there")
-    assert {sequence.name for sequence in davis_sequences(davis_2016, 2016, "val")} <= attributes.keys()
+    assert {
+        sequence.name for sequence in davis_sequences(davis_2016, 2016, "val")
+    } <= attributes.keys()
     assert attributes["car-roundabout"] == ["ROT", "BC"]
 
 
 def test_davis_mini_is_complete(shared_path: SharedPath) -> None:
     sequences = davis_sequences(shared_path("data/DAVIS_mini"), 2016, "val")
-    assert {sequence.name: len(sequence) for sequence in sequences} == {"blackswan": 50, "car-shadow": 40, "dog": 60, "libby": 49}
+    assert {sequence.name: len(sequence) for sequence in sequences} == {
+        "blackswan": 50,
+        "car-shadow": 40,
+        "dog": 60,
+        "libby": 49,
+    }
     assert set(np.unique(sequences[2].mask(59))) == {0, 1}
 
 
-def test_davis_2017_masks_of_a_real_sequence(shared_path: SharedPath, davis_2016: Path, tmp_path: Path) -> None:
+def test_davis_2017_masks_of_a_real_sequence(
+    shared_path: SharedPath, davis_2016: Path, tmp_path: Path
+) -> None:
     (tmp_path / "JPEGImages").symlink_to(davis_2016 / "JPEGImages")
     (tmp_path / "Annotations_2017").symlink_to(shared_path("data/DAVIS_mini") / "Annotations_2017")
     sequence = davis_sequences(tmp_path, 2017, "val", ["bmx-trees"])[0]
@@ -220,33 +265,69 @@ def make_coco(root: Path) -> tuple[Path, Path]:
     for name in ("000000000001", "000000000002"):
         write_image(root / "val2017" / f"{name}.jpg")
     column_major = [10 * 48 + 5, 20, 28, 20, 28, 20, 48 * 64 - 601]  # columns 10-12, rows 5-24
-    entries = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 48, "width": 64} for i in (1, 2, 3)]
-    square = {"segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]], "area": 200.0, "bbox": [10, 10, 20, 10], "iscrowd": 0}
+    entries = [
+        {"id": i, "file_name": f"{i:012d}.jpg", "height": 48, "width": 64} for i in (1, 2, 3)
+    ]
+    square = {
+        "segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]],
+        "area": 200.0,
+        "bbox": [10, 10, 20, 10],
+        "iscrowd": 0,
+    }
     annotations = [
         square | {"image_id": 1},
-        square | {"image_id": 2, "segmentation": [[10, 10, 20, 10, 20, 20, 10, 20], [20, 10, 30, 10, 30, 20, 20, 20]]},
-        square | {"image_id": 2, "segmentation": {"size": [48, 64], "counts": column_major}, "area": 60.0, "bbox": [10, 5, 3, 20]},
-        square | {"image_id": 1, "iscrowd": 1, "segmentation": {"size": [48, 64], "counts": column_major}},
+        square
+        | {
+            "image_id": 2,
+            "segmentation": [[10, 10, 20, 10, 20, 20, 10, 20], [20, 10, 30, 10, 30, 20, 20, 20]],
+        },
+        square
+        | {
+            "image_id": 2,
+            "segmentation": {"size": [48, 64], "counts": column_major},
+            "area": 60.0,
+            "bbox": [10, 5, 3, 20],
+        },
+        square
+        | {"image_id": 1, "iscrowd": 1, "segmentation": {"size": [48, 64], "counts": column_major}},
         square | {"image_id": 1, "area": 12.0},
         square | {"image_id": 3},
         square | {"image_id": 1, "segmentation": [[10, 10, 30, 10]]},
-        square | {"image_id": 1, "segmentation": {"size": [48, 64], "counts": COMPRESSED}, "area": 60.0, "bbox": [10, 5, 3, 20]},
+        square
+        | {
+            "image_id": 1,
+            "segmentation": {"size": [48, 64], "counts": COMPRESSED},
+            "area": 60.0,
+            "bbox": [10, 5, 3, 20],
+        },
     ]
     for number, annotation in enumerate(annotations):
         annotation |= {"id": 100 + number, "category_id": 1}
     path = root / "annotations" / "instances_val2017.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"images": entries, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}))
+    path.write_text(
+        json.dumps(
+            {
+                "images": entries,
+                "annotations": annotations,
+                "categories": [{"id": 1, "name": "person"}],
+            }
+        )
+    )
     return root / "val2017", path
 
 
-def test_coco_reads_polygons_and_run_lengths(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_coco_reads_polygons_and_run_lengths(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     tracks = coco_tracks(*make_coco(tmp_path), min_area=50)
     assert [track.name for track in tracks.tracks] == [
         "000000000001/100", "000000000002/101", "000000000002/102", "000000000001/107",
     ]  # fmt: skip
     frames = [track.frames[0] for track in tracks.tracks]
-    assert [frame.box_frame_xyxy for frame in frames] == [(10, 10, 30, 20)] * 2 + [(10, 5, 13, 25)] * 2
+    assert [frame.box_frame_xyxy for frame in frames] == [(10, 10, 30, 20)] * 2 + [
+        (10, 5, 13, 25)
+    ] * 2
     assert np.array_equal(read_mask_of(frames[0]), rectangle(10, 10, 30, 20) > 0)
     assert np.array_equal(read_mask_of(frames[1]), rectangle(10, 10, 30, 20) > 0)
     assert np.array_equal(read_mask_of(frames[2]), rectangle(10, 5, 13, 25) > 0)
@@ -278,7 +359,10 @@ def test_coco_mini_masks_have_their_areas_and_boxes(shared_path: SharedPath) -> 
     everything, large = coco_tracks(root / "images", path), coco_tracks(root / "images", path, 1200)
     assert len(everything.tracks) + everything.left_out["crowd"] == 5624
     assert len(large.tracks) + large.left_out.total() == 5624
-    annotations = {f"{each['image_id']:012d}/{each['id']}": each for each in json.loads(path.read_bytes())["annotations"]}
+    annotations = {
+        f"{each['image_id']:012d}/{each['id']}": each
+        for each in json.loads(path.read_bytes())["annotations"]
+    }
     areas, overlaps = [], []
     for track in large.tracks[::40]:
         frame = track.frames[0]
@@ -302,27 +386,38 @@ def make_youtube_vos(root: Path) -> Path:
         write_image(train / "JPEGImages" / "003234408d" / f"{number:05d}.jpg")
     for stem in ("00000", "00005", "00010"):
         late = rectangle(30, 4, 40, 14, 0 if stem == "00000" else 2)
-        write_mask(train / "Annotations" / "003234408d" / f"{stem}.png", rectangle(4, 4, 24, 24) + late)
+        write_mask(
+            train / "Annotations" / "003234408d" / f"{stem}.png", rectangle(4, 4, 24, 24) + late
+        )
     objects = {
         "1": {"category": "penguin", "frames": ["00000", "00005", "00010", "00015"]},
         "2": {"category": "penguin", "frames": ["00005", "00010"]},
         "3": {"category": "penguin", "frames": ["00020"]},
     }
     absent = {"objects": {"1": {"category": "ape", "frames": ["00000"]}}}
-    (train / "meta.json").write_text(json.dumps({"videos": {"003234408d": {"objects": objects}, "zz": absent}}))
+    (train / "meta.json").write_text(
+        json.dumps({"videos": {"003234408d": {"objects": objects}, "zz": absent}})
+    )
     return root
 
 
 def test_youtube_vos_reads_objects_and_their_frames(tmp_path: Path) -> None:
     tracks = youtube_vos_tracks(make_youtube_vos(tmp_path), min_area=150)
-    assert [(track.name, len(track.frames)) for track in tracks.tracks] == [("003234408d/1", 3), ("003234408d/2", 2)]
+    assert [(track.name, len(track.frames)) for track in tracks.tracks] == [
+        ("003234408d/1", 3),
+        ("003234408d/2", 2),
+    ]
     assert [frame.image.stem for frame in tracks.tracks[0].frames] == ["00000", "00005", "00010"]
     assert [frame.image.stem for frame in tracks.tracks[1].frames] == ["00005", "00010"]
     assert box_from_mask(read_mask_of(tracks.tracks[0].frames[1])) == (4, 4, 24, 24)
     assert not read_mask_of(tracks.tracks[1].frames[0]).any()
     late = youtube_vos_tracks(tmp_path).tracks[1].frames
     assert [box_from_mask(read_mask_of(frame)) for frame in late] == [(30, 4, 40, 14)] * 2
-    assert tracks.left_out == {"frame or mask not on disk": 2, "object without frames": 1, "video not on disk": 1}
+    assert tracks.left_out == {
+        "frame or mask not on disk": 2,
+        "object without frames": 1,
+        "video not on disk": 1,
+    }
     assert tracks.missing == ("003234408d/00015", "003234408d/00020", "zz")
 
 
@@ -361,10 +456,17 @@ def make_imagenet_vid(root: Path, split: str = "train/ILSVRC2015_VID_train_0000"
     snippet = "ILSVRC2015_train_00000000"
     annotations = root / "Annotations" / "VID" / split / snippet
     annotations.mkdir(parents=True)
-    things = [[(0, 19, 10, 29, 5, 0, 0)], [(0, 20, 11, 29, 5, 1, 1), (1, 63, 40, 47, 30, 0, 1)], [], [(1, 60, 40, 47, 30, 0, 0)]]
+    things = [
+        [(0, 19, 10, 29, 5, 0, 0)],
+        [(0, 20, 11, 29, 5, 1, 1), (1, 63, 40, 47, 30, 0, 1)],
+        [],
+        [(1, 60, 40, 47, 30, 0, 0)],
+    ]
     for i, boxes in enumerate(things):
         body = "".join(OBJECT.format(*box) for box in boxes)
-        (annotations / f"{i:06d}.xml").write_text(HEAD.format(split, snippet, i) + body + "</annotation>")
+        (annotations / f"{i:06d}.xml").write_text(
+            HEAD.format(split, snippet, i) + body + "</annotation>"
+        )
         if i < 3:
             write_image(root / "Data" / "VID" / split / snippet / f"{i:06d}.JPEG")
     return root
@@ -386,8 +488,19 @@ def test_imagenet_vid_reads_tracks_without_masks(tmp_path: Path, split: str) -> 
 
 def test_imagenet_vid_teaches_location_and_no_mask(tmp_path: Path) -> None:
     profile = load_profile("smoke", overrides=["data.negative_pairs=0"])
-    sources = [(imagenet_vid_tracks(make_imagenet_vid(tmp_path)), TrainSetConfig("imagenet_vid", ("unused",), frame_range=100))]
-    batch = collate([PairDataset(sources, profile, stage, 8)[n] for stage in profile.stages.values() for n in range(8)])
+    sources = [
+        (
+            imagenet_vid_tracks(make_imagenet_vid(tmp_path)),
+            TrainSetConfig("imagenet_vid", ("unused",), frame_range=100),
+        )
+    ]
+    batch = collate(
+        [
+            PairDataset(sources, profile, stage, 8)[n]
+            for stage in profile.stages.values()
+            for n in range(8)
+        ]
+    )
     assert batch.sample_labels.tolist() == [0]
     assert (batch.mask == -1).all()
     assert (batch.anchor_labels == 1).any()
@@ -440,8 +553,17 @@ def test_mask_folder_thresholds_and_counts(tmp_path: Path) -> None:
 
 def test_mask_folder_of_instance_ids_has_a_track_for_each(tmp_path: Path) -> None:
     write_image(tmp_path / "PNGImages" / "a.png")
-    write_mask(tmp_path / "PedMasks" / "a_mask.png", rectangle(8, 8, 28, 28) + rectangle(40, 8, 50, 28, 3))
-    config = TrainSetConfig("mask_folder", ("set",), images="PNGImages", masks="PedMasks", mask_suffix="_mask", mask_kind="ids")
+    write_mask(
+        tmp_path / "PedMasks" / "a_mask.png", rectangle(8, 8, 28, 28) + rectangle(40, 8, 50, 28, 3)
+    )
+    config = TrainSetConfig(
+        "mask_folder",
+        ("set",),
+        images="PNGImages",
+        masks="PedMasks",
+        mask_suffix="_mask",
+        mask_kind="ids",
+    )
     tracks = mask_folder_tracks(tmp_path, config, min_area=0)
     assert [track.name for track in tracks.tracks] == ["a/1", "a/3"]
     assert np.array_equal(read_mask_of(tracks.tracks[1].frames[0]), rectangle(40, 8, 50, 28) > 0)
@@ -454,7 +576,9 @@ def test_mask_folder_halves_the_border_of_a_trimap(tmp_path: Path) -> None:
     trimap[:, 14:40], trimap[:, 20:34] = 3, 1
     write_image(tmp_path / "images" / "a.jpg")
     write_mask(tmp_path / "trimaps" / "a.png", trimap)
-    tracks = mask_folder_tracks(tmp_path, TrainSetConfig("mask_folder", ("set",), masks="trimaps", mask_kind="trimap"), 0)
+    tracks = mask_folder_tracks(
+        tmp_path, TrainSetConfig("mask_folder", ("set",), masks="trimaps", mask_kind="trimap"), 0
+    )
     assert np.array_equal(read_mask_of(tracks.tracks[0].frames[0]), rectangle(17, 0, 37, 48) > 0)
 
 
@@ -482,7 +606,13 @@ def make_everything(root: Path) -> DataConfig:
     make_imagenet_vid(root / "ILSVRC2015")
     make_mask_folder(root / "folder")
     train = (
-        TrainSetConfig("coco", ("coco",), images="val2017", annotations="annotations/instances_val2017.json", min_area=50),
+        TrainSetConfig(
+            "coco",
+            ("coco",),
+            images="val2017",
+            annotations="annotations/instances_val2017.json",
+            min_area=50,
+        ),
         TrainSetConfig("youtube_vos", ("YouTubeVOS",), weight=2.0),
         TrainSetConfig("imagenet_vid", ("ILSVRC2015",)),
         TrainSetConfig("mask_folder", ("nowhere", "folder"), min_area=1),
@@ -490,7 +620,9 @@ def make_everything(root: Path) -> DataConfig:
         TrainSetConfig("davis", ("DAVIS-2016", "DAVIS"), year=2016),
     )
     evaluation = (
-        EvalSetConfig("davis2017", "davis", ("DAVIS",), year=2017, split="train", sequences=("camel",)),
+        EvalSetConfig(
+            "davis2017", "davis", ("DAVIS",), year=2017, split="train", sequences=("camel",)
+        ),
         EvalSetConfig("davis2016", "davis", ("DAVIS",)),
     )
     return DataConfig(root=str(root), train=train, evaluation=evaluation)
@@ -498,7 +630,13 @@ def make_everything(root: Path) -> DataConfig:
 
 def test_open_train_sets_opens_what_is_there_and_tells_the_rest(tmp_path: Path) -> None:
     sets = open_train_sets(make_everything(tmp_path))
-    assert [config.kind for _, config in sets.opened] == ["coco", "youtube_vos", "imagenet_vid", "mask_folder", "davis"]
+    assert [config.kind for _, config in sets.opened] == [
+        "coco",
+        "youtube_vos",
+        "imagenet_vid",
+        "mask_folder",
+        "davis",
+    ]
     assert [len(tracks.tracks) for tracks, _ in sets.opened] == [4, 2, 2, 3, 4]
     assert [config.weight for _, config in sets.opened] == [1, 2, 1, 1, 1]
     assert len(sets.absent) == 1
@@ -510,7 +648,9 @@ def test_open_train_sets_opens_what_is_there_and_tells_the_rest(tmp_path: Path) 
 def test_open_evaluation_opens_or_says_where_to_get_it(tmp_path: Path) -> None:
     data = make_everything(tmp_path)
     assert [sequence.name for sequence in open_evaluation(data, "davis2017")] == ["camel"]
-    with pytest.raises(InputError, match=r"benchmark davis2016 is absent.*davischallenge\.org.*put it in"):
+    with pytest.raises(
+        InputError, match=r"benchmark davis2016 is absent.*davischallenge\.org.*put it in"
+    ):
         open_evaluation(data, "davis2016")
     with pytest.raises(InputError, match="there are: davis2017, davis2016"):
         open_evaluation(data, "davis")
@@ -520,7 +660,16 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
     data = make_everything(tmp_path)
     (tmp_path / "YouTubeVOS" / "train" / "meta.json").write_text("{")
     table = verify(data)
-    assert list(table["state"]) == ["partial", "partial", "partial", "present", "present", "absent", "present", "absent"]
+    assert list(table["state"]) == [
+        "partial",
+        "partial",
+        "partial",
+        "present",
+        "present",
+        "absent",
+        "present",
+        "absent",
+    ]
     assert list(table["tracks"]) == [4, 0, 2, 3, 4, 0, 2, 0]
     assert list(table["images"]) == [2, 0, 2, 3, 6, 0, 3, 0]
     assert list(table["with_masks"]) == [4, 0, 0, 3, 4, 0, 2, 0]
@@ -540,15 +689,28 @@ def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path
     write_mask(tmp_path / "folder" / "masks" / "c.png", rectangle(1, 1, 9, 9, size=(20, 20)))
     assert list(verify(data)["state"]) == states
     table = prepare(data)
-    assert list(table["state"]) == ["partial", "partial", "partial", "partial", "partial", "absent", "partial", "absent"]
+    assert list(table["state"]) == [
+        "partial",
+        "partial",
+        "partial",
+        "partial",
+        "partial",
+        "absent",
+        "partial",
+        "absent",
+    ]
     assert "2 of 4 frames that were opened cannot be used, the first: image" in table["left_out"][0]
     assert "mask of" in table["left_out"][3]
     assert "1 of 3 frames" in table["left_out"][6]
     assert list(prepare(data, sample=1)["state"]) == states
 
 
-@pytest.mark.parametrize("read", [open_train_sets, verify, prepare, lambda data: open_evaluation(data, "davis2017")])
-def test_a_missing_data_root_says_how_to_give_one(tmp_path: Path, read: Callable[[DataConfig], object]) -> None:
+@pytest.mark.parametrize(
+    "read", [open_train_sets, verify, prepare, lambda data: open_evaluation(data, "davis2017")]
+)
+def test_a_missing_data_root_says_how_to_give_one(
+    tmp_path: Path, read: Callable[[DataConfig], object]
+) -> None:
     data = make_everything(tmp_path)
     for root in ("", str(tmp_path / "elsewhere")):
         with pytest.raises(InputError, match=r"--data DIR or.*E3SN_DATA"):
@@ -568,7 +730,11 @@ def test_the_long_profile_opens_the_shared_sets(shared_path: SharedPath) -> None
     data = load_profile("long", data_root=shared_path("data")).data
     sets = open_train_sets(data)
     assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_duts", "saliency_ecssd"]
-    assert [absent.config.path[0] for absent in sets.absent] == ["PennFudanPed", "oxford_pets", "DAVIS"]
+    assert [absent.config.path[0] for absent in sets.absent] == [
+        "PennFudanPed",
+        "oxford_pets",
+        "DAVIS",
+    ]
     assert len(open_evaluation(data, "davis2016")) == 4
     with pytest.raises(InputError, match="benchmark davis2017 is absent"):
         open_evaluation(data, "davis2017")

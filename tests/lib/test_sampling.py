@@ -10,7 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from e3sn_lib.config import SamplerConfig
-from e3sn_lib.sampling import anchor_iou, anchor_targets, distribution_matrix, draw_samples, negative_pair_targets
+from e3sn_lib.sampling import (
+    anchor_iou,
+    anchor_targets,
+    distribution_matrix,
+    draw_samples,
+    negative_pair_targets,
+)
 
 SIZES = np.array([(104, 32), (88, 40), (64, 64), (40, 80), (32, 96)], float)
 CENTRED = (127.5 - 31.75, 127.5 - 31.75, 127.5 + 31.75, 127.5 + 31.75)
@@ -26,7 +32,10 @@ def simulated_targets(count: int, shift: float, seed: int = 0) -> Iterator[Box]:
         root = math.exp(rng.uniform(-math.log(2), math.log(2)))
         width, height = root, 1 / root
         side = math.sqrt((width + (width + height) / 2) * (height + (width + height) / 2))
-        width, height = 127 / side * width * rng.uniform(0.82, 1.18), 127 / side * height * rng.uniform(0.82, 1.18)
+        width, height = (
+            127 / side * width * rng.uniform(0.82, 1.18),
+            127 / side * height * rng.uniform(0.82, 1.18),
+        )
         x, y = 127.5 + rng.uniform(-shift, shift, 2)
         yield x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
@@ -39,7 +48,10 @@ def overlaps(box: Box, sizes: NDArray[np.float64] = SIZES) -> NDArray[np.float64
         start, end = centres - lengths[:, None] / 2, centres + lengths[:, None] / 2
         return np.clip(np.minimum(high, end) - np.maximum(low, start), 0, None)
 
-    inside = shared(box[1], box[3], sizes[:, 1])[:, :, None] * shared(box[0], box[2], sizes[:, 0])[:, None, :]
+    inside = (
+        shared(box[1], box[3], sizes[:, 1])[:, :, None]
+        * shared(box[0], box[2], sizes[:, 0])[:, None, :]
+    )
     area = (box[2] - box[0]) * (box[3] - box[1])
     return inside / (area + sizes.prod(axis=1)[:, None, None] - inside)
 
@@ -75,7 +87,9 @@ class TestMatrix:
     @pytest.mark.parametrize(("shift", "positives"), [(64, 7.3), (8, 7.2), (0, 7.2)])
     def test_counts_of_simulated_images(self, shift: float, positives: float) -> None:
         """Simulated apart: about 7 positives per image, at most 12, 576 negatives; fewer than 3 positives in 0.1 % of images."""
-        matrices = np.stack([distribution_matrix(anchor_iou(box)) for box in simulated_targets(1500, shift)])
+        matrices = np.stack(
+            [distribution_matrix(anchor_iou(box)) for box in simulated_targets(1500, shift)]
+        )
         counts = (matrices == 1).sum(axis=(1, 2))
         assert counts.mean() == pytest.approx(positives, abs=0.15)
         assert np.median(counts) == 7
@@ -88,7 +102,9 @@ class TestMatrix:
         """Why "the corresponding window" stands for the anchors of its cell."""
         window = np.array([(127.0, 127.0)])
         assert max(overlaps(box, window).max() for box in simulated_targets(500, 64)) < 0.4
-        square_only = np.array([(overlaps(box, SIZES[2:3]) > 0.6).any() for box in simulated_targets(1500, 64)])
+        square_only = np.array(
+            [(overlaps(box, SIZES[2:3]) > 0.6).any() for box in simulated_targets(1500, 64)]
+        )
         assert square_only.mean() == pytest.approx(1 - 0.578, abs=0.04)
 
 
@@ -143,17 +159,27 @@ class TestDraws:
         matrix[1, 1] = 0
         counts = np.zeros((4, 4))
         for seed in range(3000):
-            counts[tuple(self.draw(matrix, seed=seed, samples_per_image=1, positives_per_image=1).cells[0])] += 1
+            counts[
+                tuple(
+                    self.draw(matrix, seed=seed, samples_per_image=1, positives_per_image=1).cells[
+                        0
+                    ]
+                )
+            ] += 1
         assert counts[1, 1] == 0
         expected = 3000 / 15
-        assert ((counts[matrix == -1] - expected) ** 2 / expected).sum() < 36.1  # chi-square of 14 degrees, 0.1 %
+        assert (
+            (counts[matrix == -1] - expected) ** 2 / expected
+        ).sum() < 36.1  # chi-square of 14 degrees, 0.1 %
 
     def test_the_two_stage_policy_takes_the_cells_of_drawn_anchors(self) -> None:
         labels = UNTAUGHT.copy()
         labels[1, 5, 6] = labels[3, 5, 6] = labels[0, 7, 8] = 1
         labels[2, 9, 9] = 0
         config = SamplerConfig(policy="all_positive")
-        samples = draw_samples(np.zeros((25, 25), np.int8), labels, True, config, np.random.default_rng(0))
+        samples = draw_samples(
+            np.zeros((25, 25), np.int8), labels, True, config, np.random.default_rng(0)
+        )
         assert samples.cells[samples.labels == 1].tolist() == [[5, 6], [7, 8]]
         assert len(samples.labels) == 16
         assert (samples.labels[2:] == 0).all()
@@ -173,17 +199,23 @@ class TestAnchorTargets:
     def test_too_few_negatives_are_all_taken(self) -> None:
         iou = np.full((5, 3, 3), 0.5)
         iou[0, 0, :2] = 0.1
-        labels = anchor_targets(iou, (40, 40, 100, 100), SamplerConfig(), np.random.default_rng(0), centre=71.5).labels
+        labels = anchor_targets(
+            iou, (40, 40, 100, 100), SamplerConfig(), np.random.default_rng(0), centre=71.5
+        ).labels
         assert (labels == 0).sum() == 2
         assert (labels == 1).sum() == 0
 
     def test_offsets_lead_from_anchor_to_box(self) -> None:
         box = (100.0, 90.0, 170.0, 140.0)
-        offsets = anchor_targets(anchor_iou(box), box, SamplerConfig(), np.random.default_rng(0)).offsets
+        offsets = anchor_targets(
+            anchor_iou(box), box, SamplerConfig(), np.random.default_rng(0)
+        ).offsets
         assert offsets.shape == (4, 5, 25, 25)
         dx, dy, dw, dh = offsets[:, 2, 10, 14].astype(float)
         x, y = 31.5 + 8 * 14 + 64 * dx, 31.5 + 8 * 10 + 64 * dy
-        assert (x, y, 64 * math.exp(dw), 64 * math.exp(dh)) == pytest.approx((135, 115, 70, 50), rel=1e-5)
+        assert (x, y, 64 * math.exp(dw), 64 * math.exp(dh)) == pytest.approx(
+            (135, 115, 70, 50), rel=1e-5
+        )
 
     def test_a_negative_pair_teaches_the_middle_only(self) -> None:
         targets = negative_pair_targets(SamplerConfig(), np.random.default_rng(0))

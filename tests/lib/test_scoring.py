@@ -17,7 +17,13 @@ from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
-from e3sn_lib.metrics.scoring import evaluate_sequence, score_folder, score_sequence, summarise, write_official_csvs
+from e3sn_lib.metrics.scoring import (
+    evaluate_sequence,
+    score_folder,
+    score_sequence,
+    summarise,
+    write_official_csvs,
+)
 
 Ids = NDArray[np.uint8]
 OFFICIAL_COLUMNS = ["J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"]
@@ -86,13 +92,21 @@ def test_folder_stream_and_summary_agree(truth: Path, tmp_path: Path) -> None:
     save(tmp_path / "out/walk", masks)
     streamed = score_sequence(masks, sequence(truth / "walk"))
     pd.testing.assert_frame_equal(score_folder(tmp_path / "out", truth), streamed)
-    pd.testing.assert_series_equal(evaluate_sequence(masks, sequence(truth / "walk")), summarise(streamed)[1])
+    pd.testing.assert_series_equal(
+        evaluate_sequence(masks, sequence(truth / "walk")), summarise(streamed)[1]
+    )
 
 
 def test_objects_are_averaged_not_videos_or_frames() -> None:
     values = {("a", 1): [0.9, 0.7], ("a", 2): [0.2, 0.4, 0.6, 0.0], ("b", 1): [1.0]}
-    rows = [(*key, str(frame), j, 1 - j) for key, series in values.items() for frame, j in enumerate(series)]
-    per_object, overall = summarise(pd.DataFrame(rows, columns=["sequence", "object", "frame", "J", "F"]))
+    rows = [
+        (*key, str(frame), j, 1 - j)
+        for key, series in values.items()
+        for frame, j in enumerate(series)
+    ]
+    per_object, overall = summarise(
+        pd.DataFrame(rows, columns=["sequence", "object", "frame", "J", "F"])
+    )
     assert per_object["frames"].tolist() == [2, 4, 1]
     assert per_object.iloc[1, 2:5].tolist() == pytest.approx(statistics([0.2, 0.4, 0.6, 0.0]))
     assert list(overall.index) == OFFICIAL_COLUMNS
@@ -136,10 +150,20 @@ def test_a_gap_in_the_ids_is_an_object_that_scores_one_while_absent(tmp_path: Pa
 
 
 @pytest.mark.parametrize("grey", [True, False], ids=["grey 0/255", "palette ids"])
-def test_a_truth_of_0_and_255_is_one_object_with_merged_predictions(tmp_path: Path, grey: bool) -> None:
-    save(tmp_path / "truth/walk", [np.where(mask, 255, 0).astype(np.uint8) for mask in clip({1: (5, 5), 2: (50, 40)})], grey=True)
+def test_a_truth_of_0_and_255_is_one_object_with_merged_predictions(
+    tmp_path: Path, grey: bool
+) -> None:
+    save(
+        tmp_path / "truth/walk",
+        [np.where(mask, 255, 0).astype(np.uint8) for mask in clip({1: (5, 5), 2: (50, 40)})],
+        grey=True,
+    )
     masks = clip({1: (5, 5), 2: (50, 40)})
-    save(tmp_path / "out/walk", [np.where(mask, 255, 0).astype(np.uint8) for mask in masks] if grey else masks, grey)
+    save(
+        tmp_path / "out/walk",
+        [np.where(mask, 255, 0).astype(np.uint8) for mask in masks] if grey else masks,
+        grey,
+    )
     table = score_folder(tmp_path / "out", tmp_path / "truth")
     assert table[["object", "J", "F"]].drop_duplicates().to_numpy().tolist() == [[1, 1, 1]]
     assert table.attrs["notes"] == [
@@ -153,7 +177,12 @@ def test_a_truth_of_0_and_255_is_one_object_with_merged_predictions(tmp_path: Pa
 def test_ids_are_merged_on_request(truth: Path, tmp_path: Path) -> None:
     save(tmp_path / "out/walk", clip({2: (5, 5), 7: (50, 40)}))
     assert (score_folder(tmp_path / "out", truth, merge=True)["J"] == 1).all()
-    assert (score_sequence(clip({7: (5, 5), 1: (50, 40)}), sequence(truth / "walk", merge_ids=True))["J"] == 1).all()
+    assert (
+        score_sequence(clip({7: (5, 5), 1: (50, 40)}), sequence(truth / "walk", merge_ids=True))[
+            "J"
+        ]
+        == 1
+    ).all()
 
 
 def test_what_has_no_truth_is_counted(truth: Path, tmp_path: Path) -> None:
@@ -179,16 +208,25 @@ def test_bad_predictions_are_named(truth: Path, tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
         return str(raised.value)
 
-    assert error() == f"there is no folder of masks at {tmp_path / 'out'}; it must hold SEQUENCE/FRAME.png"
+    assert (
+        error()
+        == f"there is no folder of masks at {tmp_path / 'out'}; it must hold SEQUENCE/FRAME.png"
+    )
     (tmp_path / "out").mkdir()
     assert f"no masks for sequence walk (no folder {tmp_path / 'out/walk'})" in error()
     assert f"no PNG masks in {truth / 'wlak'}" in error(("wlak",))
 
     folder = save(tmp_path / "out/walk", clip({1: (5, 5), 2: (50, 40)}))
     write_mask(folder / "00002.png", np.zeros((90, 121), np.uint8))
-    assert f"mask {folder / '00002.png'} is 121x90 pixels, but its truth {truth / 'walk/00002.png'} is 120x90" in error()
+    assert (
+        f"mask {folder / '00002.png'} is 121x90 pixels, but its truth {truth / 'walk/00002.png'} is 120x90"
+        in error()
+    )
     write_mask(folder / "00002.png", np.full((90, 120), 3, np.uint8))
-    assert f"mask {folder / '00002.png'} has id 3, but the ids of the first truth mask end at 2" in error()
+    assert (
+        f"mask {folder / '00002.png'} has id 3, but the ids of the first truth mask end at 2"
+        in error()
+    )
     (folder / "00002.png").write_bytes(b"no image")
     assert f"mask {folder / '00002.png'} is damaged" in error()
     for name in ("00002.png", "00003.png"):
@@ -222,7 +260,11 @@ def test_a_truth_that_leaves_nothing_to_score_is_an_error(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no folders in"):
         score_folder(tmp_path, tmp_path / "none")
     with pytest.raises(InputError, match="no scores"):
-        summarise(score_sequence(clip({1: (5, 5)}), sequence(save(tmp_path / "some", clip({1: (5, 5)})))).head(0))
+        summarise(
+            score_sequence(
+                clip({1: (5, 5)}), sequence(save(tmp_path / "some", clip({1: (5, 5)})))
+            ).head(0)
+        )
 
 
 def test_the_csv_files_have_the_official_columns(truth: Path, tmp_path: Path) -> None:
@@ -230,7 +272,10 @@ def test_the_csv_files_have_the_official_columns(truth: Path, tmp_path: Path) ->
     write_official_csvs(tmp_path / "out", table, "val")
     overall = pd.read_csv(tmp_path / "out/global_results-val.csv")
     objects = pd.read_csv(tmp_path / "out/per-sequence_results-val.csv")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["global_results-val.csv", "per-sequence_results-val.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "global_results-val.csv",
+        "per-sequence_results-val.csv",
+    ]
     assert overall.columns.tolist() == OFFICIAL_COLUMNS
     assert overall.iloc[0].to_numpy() == pytest.approx(summarise(table)[1].to_numpy(), abs=1e-6)
     assert objects.columns.tolist() == ["Sequence", "J-Mean", "F-Mean"]
@@ -241,7 +286,9 @@ def test_the_csv_files_have_the_official_columns(truth: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_vos_benchmark_agrees_on_clips_of_several_objects(tmp_path: Path, seed: int) -> None:
     """Both evaluators treat objects alike that the first evaluated frame shows."""
-    benchmark = pytest.importorskip("vos_benchmark.benchmark", reason="the development extra vos-benchmark is not installed")
+    benchmark = pytest.importorskip(
+        "vos_benchmark.benchmark", reason="the development extra vos-benchmark is not installed"
+    )
     truth, prediction = (np.zeros((9, 120, 200), np.uint8) for _ in range(2))
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:120, :200]
@@ -250,7 +297,11 @@ def test_vos_benchmark_agrees_on_clips_of_several_objects(tmp_path: Path, seed: 
         radii = random.uniform(8, 35, 2)
         for index in range(9):
             for masks, error in ((truth, 0.0), (prediction, 3.0)):
-                dy, dx = centre + speed * index + random.normal(0, error, 2) if error else centre + speed * index
+                dy, dx = (
+                    centre + speed * index + random.normal(0, error, 2)
+                    if error
+                    else centre + speed * index
+                )
                 masks[index][((y - dy) / radii[0]) ** 2 + ((x - dx) / radii[1]) ** 2 <= 1] = number
     prediction[5] = 0
     truth[1:, 0, :3], prediction[1:, -1, -3:] = (1, 2, 3), (1, 2, 3)
@@ -259,9 +310,9 @@ def test_vos_benchmark_agrees_on_clips_of_several_objects(tmp_path: Path, seed: 
     save(tmp_path / "out/clip", list(prediction))
     _, j, f = benchmark.VideoEvaluator(tmp_path / "truth", tmp_path / "out")("clip")
     ours = summarise(score_folder(tmp_path / "out", tmp_path / "truth"))[0].set_index("object")
-    assert {number: (100 * row["J-Mean"], 100 * row["F-Mean"]) for number, row in ours.iterrows()} == {
-        number: pytest.approx((j[number], f[number]), abs=1e-9) for number in (1, 2, 3)
-    }
+    assert {
+        number: (100 * row["J-Mean"], 100 * row["F-Mean"]) for number, row in ours.iterrows()
+    } == {number: pytest.approx((j[number], f[number]), abs=1e-9) for number in (1, 2, 3)}
     assert 20 < 100 * ours["J-Mean"].mean() < 95
 
 
@@ -270,6 +321,13 @@ def test_cases(shared_path: Callable[[str], Path]) -> None:
     double = score_folder(cases / "apple_double/masks", cases / "apple_double/truth")
     assert double["J"].tolist() == [1]
     listed = cases / "list_with_bom"
-    assert score_folder(listed / "masks", listed / "truth", read_list(listed / "val.txt"))["J"].tolist() == [1] * 3
+    assert (
+        score_folder(listed / "masks", listed / "truth", read_list(listed / "val.txt"))[
+            "J"
+        ].tolist()
+        == [1] * 3
+    )
     soft = score_folder(cases / "soft_masks/masks", cases / "soft_masks/truth")
-    assert soft.attrs["notes"][1:] == ["s: 3 masks have other values than 0 and 255; all above 0 count as the object"]
+    assert soft.attrs["notes"][1:] == [
+        "s: 3 masks have other values than 0 and 255; all above 0 count as the object"
+    ]

@@ -54,7 +54,9 @@ class TestSession:
             assert np.array_equal(each.boxes_frame_xyxy[1], result.boxes_frame_xyxy[0])
             assert set(np.unique(each.ids)) <= {0, 7, 8}
 
-    def test_a_corrected_object_starts_anew_and_leaves_the_others_alone(self, tiny_model: E3SN) -> None:
+    def test_a_corrected_object_starts_anew_and_leaves_the_others_alone(
+        self, tiny_model: E3SN
+    ) -> None:
         tracker, frames = Tracker(tiny_model), noise(5)
         session, plain = Session(tracker), Session(tracker)
         for each in (session, plain):
@@ -66,7 +68,9 @@ class TestSession:
             seen, other = session.step(frame), plain.step(frame)
             assert seen.numbers == (1, 2, 3)
             assert np.array_equal(seen.boxes_frame_xyxy[1], result.boxes_frame_xyxy[0])
-            np.testing.assert_allclose(seen.boxes_frame_xyxy[[0, 2]], other.boxes_frame_xyxy[[0, 2]], atol=1e-2)
+            np.testing.assert_allclose(
+                seen.boxes_frame_xyxy[[0, 2]], other.boxes_frame_xyxy[[0, 2]], atol=1e-2
+            )
 
     def test_of_two_objects_that_are_equally_probable_the_first_is_seen(self) -> None:
         session = Session(Tracker(Planted(side=32), TrackConfig(penalty_k=0, window_influence=0)))

@@ -12,13 +12,26 @@ import pytest
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.davis import davis_sequences, davis_tracks
 from e3sn_lib.data.sources import open_evaluation, open_train_sets, verify
-from e3sn_lib.data.synthetic import HEIGHT, MARKER, WIDTH, Clip, draw_clip, ensure_synthetic, plan_clips, synthesise
+from e3sn_lib.data.synthetic import (
+    HEIGHT,
+    MARKER,
+    WIDTH,
+    Clip,
+    draw_clip,
+    ensure_synthetic,
+    plan_clips,
+    synthesise,
+)
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_from_mask
 
 
 def content(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +52,10 @@ def test_same_seed_same_bytes_whatever_the_threads(small_set: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
     synthesise(tmp_path / "other", seed=1, train_clips=1, val_clips=0, frames=(6, 8))
     name = plan_clips(1, 1, 0)[0].name
-    assert content(tmp_path / "other")[f"JPEGImages/480p/{name}/00000.jpg"] not in content(small_set).values()
+    assert (
+        content(tmp_path / "other")[f"JPEGImages/480p/{name}/00000.jpg"]
+        not in content(small_set).values()
+    )
 
 
 def test_it_reads_as_davis_of_both_years(small_set: Path) -> None:
@@ -75,7 +91,9 @@ def test_masks_lie_on_what_they_mask() -> None:
 
 
 def test_the_background_moves_too() -> None:
-    frames = [image for image, _ in draw_clip(Clip("x", "val", "beetle"), np.random.default_rng(0), 6)]
+    frames = [
+        image for image, _ in draw_clip(Clip("x", "val", "beetle"), np.random.default_rng(0), 6)
+    ]
     corners = [frame[:20, :20].astype(float) for frame in frames]
     assert np.abs(corners[0] - corners[3]).mean() > 10
 
@@ -113,12 +131,15 @@ def test_nothing_half_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_settings_open_it(small_set: Path, tmp_path: Path) -> None:
     train = (TrainSetConfig("synthetic", ("set",), min_area=100),)
-    evaluation = tuple(EvalSetConfig(f"davis{year}", "synthetic", ("set",), year=year) for year in (2016, 2017))
+    evaluation = tuple(
+        EvalSetConfig(f"davis{year}", "synthetic", ("set",), year=year) for year in (2016, 2017)
+    )
     data = DataConfig(str(small_set.parent), train, evaluation)
     sets = open_train_sets(data)
-    assert [(tracks.name, len(tracks.tracks), tracks.tracks[0].frames[0].mask is not None) for tracks, _ in sets.opened] == [
-        ("synthetic-v2-train", 6, True)
-    ]
+    assert [
+        (tracks.name, len(tracks.tracks), tracks.tracks[0].frames[0].mask is not None)
+        for tracks, _ in sets.opened
+    ] == [("synthetic-v2-train", 6, True)]
     assert len(open_evaluation(data, "davis2016")) == 4
     assert list(verify(data)["state"]) == ["present"] * 3
     assert list(verify(data)["tracks"]) == [6, 4, 6]

@@ -14,9 +14,9 @@ from planted import Planted
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import box_from_mask, box_xywh, context_side
+from e3sn_lib.geometry import Patch, box_from_mask, box_xywh, context_side
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_patches
 
 HEIGHT, WIDTH = 240, 320
 PLAIN = TrackConfig(penalty_k=0.0, window_influence=0.0)
@@ -34,7 +34,9 @@ def blank(value: int = 0) -> NDArray[np.uint8]:
     return np.full((HEIGHT, WIDTH, 3), value, np.uint8)
 
 
-def second(model: Planted, config: TrackConfig = PLAIN, box: tuple[float, ...] = BOX) -> FrameResult:
+def second(
+    model: Planted, config: TrackConfig = PLAIN, box: tuple[float, ...] = BOX
+) -> FrameResult:
     """The result for the second frame of two."""
     return list(Tracker(model, config).run([blank(), blank()], [box]))[1]  # type: ignore[arg-type]
 
@@ -44,16 +46,25 @@ class TestPlantedAnswers:
         result = second(Planted(row=15, column=10, side=32))
         x, y = 160 - 16 * UNIT, 110 + 24 * UNIT
         side = 64 * UNIT
-        assert result.boxes_frame_xyxy[0] == pytest.approx([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+        assert result.boxes_frame_xyxy[0] == pytest.approx(
+            [x - side / 2, y - side / 2, x + side / 2, y + side / 2]
+        )
         half = 16 * UNIT
-        assert box_from_mask(result.ids == 1) == pytest.approx((x - half, y - half, x + half, y + half), abs=1)
+        assert box_from_mask(result.ids == 1) == pytest.approx(
+            (x - half, y - half, x + half, y + half), abs=1
+        )
         assert result.scores == pytest.approx([1])
 
     def test_offsets_move_and_scale_the_box_but_not_the_window(self) -> None:
-        still, moved = second(Planted(side=32)), second(Planted(offsets=(0.25, -0.5, math.log(1.5), math.log(0.5)), side=32))
+        still, moved = (
+            second(Planted(side=32)),
+            second(Planted(offsets=(0.25, -0.5, math.log(1.5), math.log(0.5)), side=32)),
+        )
         assert np.array_equal(still.soft_masks, moved.soft_masks)
         x, y, w, h = 160 + 16 * UNIT, 110 - 32 * UNIT, 96 * UNIT, 32 * UNIT
-        assert moved.boxes_frame_xyxy[0] == pytest.approx([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+        assert moved.boxes_frame_xyxy[0] == pytest.approx(
+            [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        )
 
     def test_the_first_frame_has_the_given_boxes(self) -> None:
         model = Planted(row=3, column=20, side=64)
@@ -64,13 +75,19 @@ class TestPlantedAnswers:
 
     def test_outside_the_window_there_is_nothing(self) -> None:
         soft = second(Planted(side=200)).soft_masks[0]
-        assert box_from_mask(soft > 0.5) == pytest.approx((120, 70, 200, 150), abs=1)  # 127 px of the crop
+        assert box_from_mask(soft > 0.5) == pytest.approx(
+            (120, 70, 200, 150), abs=1
+        )  # 127 px of the crop
         assert set(np.unique(soft[:60])) == {0}
-        siammask = second(Planted(side=200), TrackConfig(penalty_k=0, window_influence=0, crop="siammask")).soft_masks[0]
+        siammask = second(
+            Planted(side=200), TrackConfig(penalty_k=0, window_influence=0, crop="siammask")
+        ).soft_masks[0]
         assert set(np.unique(siammask[:60])) == {-1}
 
     def test_the_centre_stays_in_the_frame_and_the_size_within_its_limits(self) -> None:
-        far = second(Planted(row=24, column=24, offsets=(2.0, 2.0, 5.0, 5.0)), box=(300, 220, 20, 20)).boxes_frame_xyxy[0]
+        far = second(
+            Planted(row=24, column=24, offsets=(2.0, 2.0, 5.0, 5.0)), box=(300, 220, 20, 20)
+        ).boxes_frame_xyxy[0]
         assert ((far[:2] + far[2:]) / 2).tolist() == [WIDTH, HEIGHT]
         assert (far[2:] - far[:2]).tolist() == [WIDTH, HEIGHT]
         small = second(Planted(offsets=(0, 0, -5.0, -5.0))).boxes_frame_xyxy[0]
@@ -79,7 +96,9 @@ class TestPlantedAnswers:
     def test_the_next_crop_is_around_the_new_box(self) -> None:
         model = Planted(row=12, column=14)
         frames = [blank() for _ in range(3)]
-        frames[2][:, :161] = 255  # the object's centre is at 160 in frame 1, 10.1 px further right in frame 2
+        frames[2][:, :161] = (
+            255  # the object's centre is at 160 in frame 1, 10.1 px further right in frame 2
+        )
         list(Tracker(model, PLAIN).run(frames, [BOX]))
         crop = model.seen[2][0, 0, 127]
         bright = int((crop > 127).sum())
@@ -118,18 +137,28 @@ class TestChoice:
     def test_the_window_prefers_the_middle(self) -> None:
         cls, loc = self.planted((2, 12, 12, 2.0), (2, 12, 22, 2.5))
         size = np.array([[63.5, 63.5]])
-        assert choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)).cells.tolist() == [[12, 12]]
-        assert choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.0)).cells.tolist() == [[12, 22]]
+        assert choose(
+            cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)
+        ).cells.tolist() == [[12, 12]]
+        assert choose(
+            cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.0)
+        ).cells.tolist() == [[12, 22]]
         assert choose(cls, loc, size, TrackConfig(score="raw")).cells.tolist() == [[12, 22]]
-        ranked = choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)).ranked.reshape(5, 25, 25)[2, 12]
+        ranked = choose(
+            cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)
+        ).ranked.reshape(5, 25, 25)[2, 12]
         hanning = 0.5 - 0.5 * math.cos(2 * math.pi * 22 / 24)
         assert ranked[22] == pytest.approx(0.6 / (1 + math.exp(-2.5)) + 0.4 * hanning)
 
     def test_size_follows_as_far_as_the_score_allows(self) -> None:
         cls, loc = self.planted((2, 12, 12, 0.0))  # a score of one half
-        size = np.array([[127.0, 127.0]])  # two frame pixels per crop pixel; the anchor is 128 frame pixels wide
+        size = np.array(
+            [[127.0, 127.0]]
+        )  # two frame pixels per crop pixel; the anchor is 128 frame pixels wide
         for rate in (1.0, 0.25):
-            choice = choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0, size_lr=rate))
+            choice = choose(
+                cls, loc, size, TrackConfig(penalty_k=0, window_influence=0, size_lr=rate)
+            )
             assert choice.scores == pytest.approx([0.5])
             assert choice.size_wh[0] == pytest.approx([127 + 0.5 * rate, 127 + 0.5 * rate])
 
@@ -143,15 +172,24 @@ class TestSeveralObjects:
         for number, box in enumerate(self.boxes):
             for one, every in zip(tracker.run(frames, [box]), together, strict=True):
                 np.testing.assert_allclose(one.soft_masks[0], every.soft_masks[number], atol=1e-4)
-                np.testing.assert_allclose(one.boxes_frame_xyxy[0], every.boxes_frame_xyxy[number], atol=1e-2)
+                np.testing.assert_allclose(
+                    one.boxes_frame_xyxy[0], every.boxes_frame_xyxy[number], atol=1e-2
+                )
                 assert one.scores[0] == pytest.approx(every.scores[number], abs=1e-4)
         for result in together:
             assert result.soft_masks.shape == (3, HEIGHT, WIDTH)
-            assert np.array_equal(result.ids, labels_from_soft_masks(result.soft_masks, 0.5))
+            soft = result.soft_masks
+            threshold = float(np.median(soft[soft > 0]))
+            expected = np.where(soft.max(axis=0) > threshold, soft.argmax(axis=0) + 1, 0)
+            assert np.array_equal(result.labels(threshold), expected)
+            assert np.unique(expected).tolist() == [0, 1, 2, 3]
+            assert np.array_equal(result.ids, result.labels(0.5))
 
     def test_videos_interleaved_are_as_one_after_the_other(self, tiny_model: E3SN) -> None:
         tracker, videos = Tracker(tiny_model), (noise(3, 1), noise(3, 2))
-        apart = [list(tracker.run(video, [box])) for video, box in zip(videos, self.boxes, strict=False)]
+        apart = [
+            list(tracker.run(video, [box])) for video, box in zip(videos, self.boxes, strict=False)
+        ]
         runs = [tracker.run(video, [box]) for video, box in zip(videos, self.boxes, strict=False)]
         for results in zip(*apart, strict=True):
             for expected, run in zip(results, runs, strict=True):
@@ -171,10 +209,16 @@ class TestSeveralObjects:
     @staticmethod
     def same(one: Targets, other: Targets) -> bool:
         tensors = [
-            (*targets.template[:2], *targets.template.levels, *map(torch.from_numpy, (targets.centre_frame_xy, targets.size_wh)))
+            (
+                *targets.template[:2],
+                *targets.template.levels,
+                *map(torch.from_numpy, (targets.centre_frame_xy, targets.size_wh)),
+            )
             for targets in (one, other)
         ]
-        return one.fill == other.fill and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+        return one.fill == other.fill and all(
+            torch.equal(a, b) for a, b in zip(*tensors, strict=True)
+        )
 
     def test_some_of_them_and_other_places(self, tiny_model: E3SN) -> None:
         tracker, (frame,) = Tracker(tiny_model), noise(1)
@@ -188,10 +232,14 @@ class TestSeveralObjects:
         assert box_xywh((5, 6, 15, 26)) == (5, 6, 10, 20)
 
     def test_labels(self) -> None:
-        soft = np.array([[[0.9, 0.5, 0.6, 0.2, -1.0, 0.7]], [[0.8, 0.4, 0.8, 0.1, -1.0, 0.7]]], np.float32)
-        assert labels_from_soft_masks(soft, 0.5).tolist() == [[1, 0, 2, 0, 0, 1]]
-        assert labels_from_soft_masks(soft, 0.15).tolist() == [[1, 1, 2, 1, 0, 1]]
-        assert labels_from_soft_masks(soft, 0.5).dtype == np.uint8
+        soft = np.array(
+            [[[0.9, 0.5, 0.6, 0.2, -1.0, 0.7]], [[0.8, 0.4, 0.8, 0.1, -1.0, 0.7]]], np.float32
+        )
+        patches = [Patch(each, slice(1, 2), slice(2, 8)) for each in soft]
+        for threshold, ids in ((0.5, [1, 0, 2, 0, 0, 1]), (0.15, [1, 1, 2, 1, 0, 1])):
+            labels = labels_from_patches(patches, (2, 9), threshold)
+            assert labels.tolist() == [[0] * 9, [0, 0, *ids, 0]]
+            assert labels.dtype == np.uint8
 
 
 class TestUse:

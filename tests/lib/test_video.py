@@ -62,7 +62,9 @@ class TestFolders:
 
 class TestFiles:
     @pytest.mark.parametrize("content", [b"", b"no video\n", b"\x1aE\xdf\xa3" + bytes(200)])
-    def test_what_is_no_video_is_named_in_one_line(self, tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_what_is_no_video_is_named_in_one_line(
+        self, tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "some.mp4").write_bytes(content)
         with pytest.raises(InputError, match=r"some\.mp4 is no video that FFmpeg can read"):
             next(read_frames(tmp_path / "some.mp4"))
@@ -167,13 +169,17 @@ class TestFiles:
         assert 5 <= len(list(source.frames())) <= 12
         assert source.announced == 20
 
-    def test_a_name_in_no_encoding(self, shared_path: Callable[[str], Path], tmp_path: Path) -> None:
+    def test_a_name_in_no_encoding(
+        self, shared_path: Callable[[str], Path], tmp_path: Path
+    ) -> None:
         path = tmp_path / "vid\udce9o.mp4"
         shutil.copyfile(shared_path("cases/name_not_utf8/clip.mp4"), path)
         assert len(list(read_frames(path))) == 2
 
     def test_a_playlist_opens_no_address(self, tmp_path: Path) -> None:
-        (tmp_path / "v.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+        (tmp_path / "v.m3u8").write_text(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+        )
         with pytest.raises(InputError, match=r"v\.m3u8 is no video|v\.m3u8 has no pictures"):
             open_video(tmp_path / "v.m3u8")
 
@@ -204,7 +210,9 @@ class TestChoice:
 
     @pytest.mark.parametrize("held", [1, 10**9])
     @pytest.mark.parametrize("chosen", [range(40), range(3, 31, 4), range(5, 6)])
-    def test_the_same_frames_backwards(self, video: Path, chosen: range, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_same_frames_backwards(
+        self, video: Path, chosen: range, held: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("e3sn_lib.tracking.video.HELD_BYTES", held)
         source = open_video(video)
         forward = {frame.number: frame.image for frame in source.frames(chosen)}

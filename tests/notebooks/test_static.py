@@ -18,7 +18,11 @@ FOLDERS = "home|Users|root|mnt|media|work|data|tmp|var|opt|usr|srv|content|kaggl
 def problems(notebook):
     """Every departure from the study's form, as text."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [*form_problems(notebook, code), *(line for cell in code for line in code_problems(cell)), *record_problems(code)]
+    return [
+        *form_problems(notebook, code),
+        *(line for cell in code for line in code_problems(cell)),
+        *record_problems(code),
+    ]
 
 
 def form_problems(notebook, code):
@@ -27,11 +31,17 @@ def form_problems(notebook, code):
         yield "a cell has no id of its own"
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         yield "the kernelspec is not python3"
-    if not notebook.cells or notebook.cells[0].cell_type != "markdown" or not re.match(r"# \S", notebook.cells[0].source):
+    if (
+        not notebook.cells
+        or notebook.cells[0].cell_type != "markdown"
+        or not re.match(r"# \S", notebook.cells[0].source)
+    ):
         yield "the first cell is no title"
     if any(cell.outputs or cell.execution_count is not None for cell in code):
         yield "it stores outputs or execution counts"
-    if "papermill" in notebook.metadata or any("papermill" in cell.metadata for cell in notebook.cells):
+    if "papermill" in notebook.metadata or any(
+        "papermill" in cell.metadata for cell in notebook.cells
+    ):
         yield "it is an executed copy"
     if len(code) > MOST_CODE_CELLS:
         yield f"{len(code)} code cells"
@@ -45,7 +55,9 @@ def form_problems(notebook, code):
     for text in (cell.source for cell in notebook.cells if cell.cell_type == "markdown"):
         if match := re.search(rf"(?<![\w/.:])/(?:{FOLDERS})/\S*|\b[A-Z]:\\\S*|file://\S*", text):
             yield f"absolute path {match[0]}"
-        if match := re.search(r"!\[[^\]]*\]\(\s*https?://\S*|<(?:img|script|link|iframe)\b[^>]*https?://\S*", text):
+        if match := re.search(
+            r"!\[[^\]]*\]\(\s*https?://\S*|<(?:img|script|link|iframe)\b[^>]*https?://\S*", text
+        ):
             yield f"loads {match[0]}"
 
 
@@ -54,7 +66,11 @@ def parameter_problems(cell):
         if line.count("=") > 1:
             yield f"papermill cannot read parameter line {line!r}"
     for line in ast.parse(cell.source).body:
-        target = line.targets[0] if isinstance(line, ast.Assign) and len(line.targets) == 1 else getattr(line, "target", None)
+        target = (
+            line.targets[0]
+            if isinstance(line, ast.Assign) and len(line.targets) == 1
+            else getattr(line, "target", None)
+        )
         if not isinstance(line, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name):
             yield f"parameter line {ast.unparse(line)!r} is no assignment of one name"
         elif isinstance(line, ast.AnnAssign) and not isinstance(line.annotation, ast.Name):
@@ -72,16 +88,29 @@ def code_problems(cell):
     except SyntaxError as error:
         yield f"not plain Python (a magic?): {error.text!r}"
         return
-    after_a_value = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values[1:]}
+    after_a_value = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values[1:]
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield f"defines {node.name}"
         elif isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
             yield f"imports * from {node.module}"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in after_a_value:
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in after_a_value
+        ):
             if re.match(r"/\w|~/|[A-Za-z]:[\\/]|file://", node.value):
                 yield f"absolute path {node.value!r}"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exit", "quit", "get_ipython"):
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("exit", "quit", "get_ipython")
+        ):
             yield f"calls {node.func.id}"
 
 
@@ -101,8 +130,13 @@ GOOD = new_notebook(
     cells=[
         new_markdown_cell("# Data\n\nFrom the [paper](https://example.org/data/paper), J/F."),
         new_code_cell("from e3sn_study.notebooks import record"),
-        new_code_cell('profile = "smoke"\nseed: int = 0  # 0: the first\nbox = [1, -2.5]', metadata={"tags": ["parameters"]}),
-        new_code_cell('key = sorted(f"{profile}/b ~1", key=lambda pair: pair[0])  # really?\nrate = (5\n    % 3)'),
+        new_code_cell(
+            'profile = "smoke"\nseed: int = 0  # 0: the first\nbox = [1, -2.5]',
+            metadata={"tags": ["parameters"]},
+        ),
+        new_code_cell(
+            'key = sorted(f"{profile}/b ~1", key=lambda pair: pair[0])  # really?\nrate = (5\n    % 3)'
+        ),
         new_code_cell('record("00_good", {"J": 0}, ".")'),
     ],
     metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
@@ -138,7 +172,10 @@ def with_parameter(line):
         (lambda notebook: [with_cell("1")(notebook) for _ in range(22)], "26 code cells"),
         (lambda notebook: [with_cell("1\n" * 21)(notebook) for _ in range(3)], "over 20 lines"),
         (lambda notebook: notebook.cells[2].metadata.update(tags=[]), "0 cells are tagged"),
-        (lambda notebook: notebook.cells[3].metadata.update(tags=["parameters"]), "2 cells are tagged"),
+        (
+            lambda notebook: notebook.cells[3].metadata.update(tags=["parameters"]),
+            "2 cells are tagged",
+        ),
         (with_parameter("steps: int | None = None"), "no plain type"),
         (with_parameter("steps = 2 * 3"), "no literal"),
         (with_parameter("steps = other = 1"), "no assignment"),

@@ -30,7 +30,9 @@ def add_run(
     **more: object,
 ) -> str:
     """Write the record of a training run; returns its name."""
-    name = f"made-{variant}-seed{seed}-{config_hash({'overrides': list(overrides), 'pairs': pairs})}"
+    name = (
+        f"made-{variant}-seed{seed}-{config_hash({'overrides': list(overrides), 'pairs': pairs})}"
+    )
     record = {
         "run": name,
         "variant": variant,
@@ -45,7 +47,13 @@ def add_run(
         "overrides": list(overrides),
         "data": [{"name": data, "tracks": 1500, "weight": 1.0}],
         "absent": [],
-        "environment": {"cpu": machine, "cores": 2, "commit": "0123456789abcdef", "dirty": False, "date": "2026-01-01"},
+        "environment": {
+            "cpu": machine,
+            "cores": 2,
+            "commit": "0123456789abcdef",
+            "dirty": False,
+            "date": "2026-01-01",
+        },
     }
     folder = results / "runs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +80,9 @@ def add_scores(
     rows = []
     for name in sequences:
         pair = [each[name] if isinstance(each, Mapping) else each for each in (j, f)]
-        values = dict(zip(STATISTICS, [value * share for value in pair for share in (1, 1, 0.1)], strict=True))
+        values = dict(
+            zip(STATISTICS, [value * share for value in pair for share in (1, 1, 0.1)], strict=True)
+        )
         for number in range(1, (objects or {}).get(name, 1) + 1):
             variant = run.removeprefix("made-").split("-seed")[0]
             labels = {
@@ -88,7 +98,9 @@ def add_scores(
     pd.DataFrame(rows).to_csv(path, mode="a", header=not path.exists(), index=False)
 
 
-def add_costs(results: Path, training: Mapping[str, Sequence[float]], tracking: Mapping[str, float]) -> None:
+def add_costs(
+    results: Path, training: Mapping[str, Sequence[float]], tracking: Mapping[str, float]
+) -> None:
     """Write seconds per pair of each variant's stages (of two the second has a quarter of the pairs), and per object-frame."""
     rows = []
     for variant, seconds in training.items():
@@ -101,10 +113,23 @@ def add_costs(results: Path, training: Mapping[str, Sequence[float]], tracking: 
     table.assign(batch=8, machine="a processor").to_csv(results / "variant_costs.csv", index=False)
 
 
-def add_speed(results: Path, run: str, per_second: float, benchmark: str = "davis2016", sequences: Sequence[str] = VAL) -> None:
+def add_speed(
+    results: Path,
+    run: str,
+    per_second: float,
+    benchmark: str = "davis2016",
+    sequences: Sequence[str] = VAL,
+) -> None:
     """Write timing of 50 frames of two objects each, so that 98 object-frames take 98 / `per_second` seconds."""
     rows = [
-        {"run": run, "sequence": name, "frames": 50, "objects": 2, "seconds_reading": 1.0, "seconds_tracking": 98 / per_second}
+        {
+            "run": run,
+            "sequence": name,
+            "frames": 50,
+            "objects": 2,
+            "seconds_reading": 1.0,
+            "seconds_tracking": 98 / per_second,
+        }
         for name in sequences
     ]
     pd.DataFrame(rows).to_csv(results / benchmark / f"{run}_speed.csv", index=False)

@@ -36,16 +36,25 @@ MakeProfile = Callable[..., Profile]
 
 @pytest.mark.parametrize(
     ("variant", "mask", "size"),
-    [("e3sn", "refine", 255), ("e3sn", "refine", 143), ("siammask", "refine", 143), ("siammask", "base", 255)],
+    [
+        ("e3sn", "refine", 255),
+        ("e3sn", "refine", 143),
+        ("siammask", "refine", 143),
+        ("siammask", "base", 255),
+    ],
 )
-def test_plain_is_the_same_function(tiny_profile: MakeProfile, variant: str, mask: str, size: int) -> None:
+def test_plain_is_the_same_function(
+    tiny_profile: MakeProfile, variant: str, mask: str, size: int
+) -> None:
     profile = tiny_profile(variant=variant)
     torch.manual_seed(0)
     ours, plain = build_model(profile.model).eval(), PlainE3SN(profile.model).eval()
     plain.load_state_dict(ours.state_dict())
     batch = noise(profile, replace(next(iter(profile.stages.values())), search_size=size), 2)
     with torch.no_grad():
-        expected, found = (model(batch.template, batch.search, batch.cells, mask) for model in (ours, plain))
+        expected, found = (
+            model(batch.template, batch.search, batch.cells, mask) for model in (ours, plain)
+        )
     for one, other in zip(expected, found, strict=True):
         assert torch.allclose(one, other, atol=1e-4 * float(one.abs().max()))
 
@@ -63,11 +72,20 @@ def test_plain_keeps_rows_together(tiny_profile: MakeProfile) -> None:
 
 
 def test_plain_is_fp32_with_whole_shortcuts(tiny_profile: MakeProfile) -> None:
-    entries = contenders(tiny_profile("train.precision=bf16", "train.train_layers=[layer2]", "train.weights=absent.safetensors"))
+    entries = contenders(
+        tiny_profile(
+            "train.precision=bf16",
+            "train.train_layers=[layer2]",
+            "train.weights=absent.safetensors",
+        )
+    )
     for trained in (False, True):
         for each in entries.values():
             each.train_backbone(trained)
-        whole = {name: not any(s.centre_only for s in each.model.backbone.shortcuts) for name, each in entries.items()}
+        whole = {
+            name: not any(s.centre_only for s in each.model.backbone.shortcuts)
+            for name, each in entries.items()
+        }
         assert whole == {OURS: trained, PLAIN: True, TWO_STAGE: True}
     assert {name: each.dtype for name, each in entries.items()} == {
         OURS: torch.bfloat16,
@@ -117,13 +135,28 @@ def test_difference_of_curves() -> None:
 
 def test_variants_take_turns_in_every_phase(tiny_profile: MakeProfile) -> None:
     profiles = {
-        variant: tiny_profile("train.unfreeze_at=0.25", "train.pairs=32", "train.batch_size=2", variant=variant)
+        variant: tiny_profile(
+            "train.unfreeze_at=0.25", "train.pairs=32", "train.batch_size=2", variant=variant
+        )
         for variant in ("siammask", "e3sn-s")
     }
-    trackers = {variant: Tracker(build_model(profile.model)) for variant, profile in profiles.items()}
+    trackers = {
+        variant: Tracker(build_model(profile.model)) for variant, profile in profiles.items()
+    }
     frames = [np.full((90, 120, 3), 40 * index, np.uint8) for index in range(4)]
-    table = variant_costs(profiles, open_train_sets(profiles["e3sn-s"].data).opened, trackers, frames, [30, 30, 40, 40], steps=1)
-    training = table[table["part"] == "training"].set_index(["variant", "stage", "backbone"])["share"].to_dict()
+    table = variant_costs(
+        profiles,
+        open_train_sets(profiles["e3sn-s"].data).opened,
+        trackers,
+        frames,
+        [30, 30, 40, 40],
+        steps=1,
+    )
+    training = (
+        table[table["part"] == "training"]
+        .set_index(["variant", "stage", "backbone"])["share"]
+        .to_dict()
+    )
     assert training == pytest.approx(
         {
             ("siammask", "base", "frozen"): 0.1875,

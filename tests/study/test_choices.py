@@ -35,14 +35,26 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
         tried.append((config.size_lr, config.window_influence, config.penalty_k))
         rows = []
         for threshold in (0.3, 0.5):
-            score = 1 - abs(config.size_lr - 0.5) - abs(config.window_influence - 0.4) - abs(threshold - 0.3)
+            score = (
+                1
+                - abs(config.size_lr - 0.5)
+                - abs(config.window_influence - 0.4)
+                - abs(threshold - 0.3)
+            )
             settings = dict(zip(SETTINGS, (*tried[-1], threshold), strict=True))
             rows.append(settings | {"sequence": "a", "object": 1, "J-Mean": score, "F-Mean": score})
         return pd.DataFrame(rows)
 
     monkeypatch.setattr(choices, "_one_pass", planted)
     scores = sweep(Tracker(tiny_model, TrackConfig()), [], tmp_path, GRID, show=silent)
-    assert tried == [(1.0, 0.4, 0.04), (0.2, 0.4, 0.04), (0.5, 0.4, 0.04), (0.5, 0.1, 0.04), (0.5, 0.9, 0.04), (0.5, 0.4, 0.0)]
+    assert tried == [
+        (1.0, 0.4, 0.04),
+        (0.2, 0.4, 0.04),
+        (0.5, 0.4, 0.04),
+        (0.5, 0.1, 0.04),
+        (0.5, 0.9, 0.04),
+        (0.5, 0.4, 0.0),
+    ]
     assert overrides_of(scores) == [
         "track.size_lr=0.5",
         "track.window_influence=0.4",
@@ -54,7 +66,9 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
 def test_a_choice_is_by_the_mean_of_both_measures_over_objects() -> None:
     rows = [(0.5, 1, 0.9, 0.1), (0.5, 2, 0.7, 0.1), (0.4, 1, 0.6, 0.5), (0.4, 2, 0.4, 0.5)]
     scores = pd.DataFrame(rows, columns=["mask_threshold", "object", "J-Mean", "F-Mean"])
-    best = best_choice(scores.assign(size_lr=1.0, window_influence=0.4, penalty_k=0.04, sequence="a"))
+    best = best_choice(
+        scores.assign(size_lr=1.0, window_influence=0.4, penalty_k=0.04, sequence="a")
+    )
     assert (best["mask_threshold"], best["J-Mean"], best["J&F"]) == pytest.approx((0.4, 0.5, 0.5))
 
 
@@ -63,19 +77,30 @@ def sequences(data_root: Path) -> list[Video]:
     return davis_sequences(data_root / "synthetic", 2017, "train")[:1]
 
 
-def test_one_pass_gives_what_each_threshold_would(tiny_model: E3SN, sequences: list[Video], tmp_path: Path) -> None:
+def test_one_pass_gives_what_each_threshold_would(
+    tiny_model: E3SN, sequences: list[Video], tmp_path: Path
+) -> None:
     scores = sweep(Tracker(tiny_model), sequences, tmp_path / "sweep", {}, (0.1, 0.3), show=silent)
     assert sorted(scores["mask_threshold"].unique()) == [0.1, 0.3, 0.5]
     for threshold, rows in scores.groupby("mask_threshold"):
         tracker = Tracker(tiny_model, TrackConfig(mask_threshold=float(threshold)))
-        alone, _ = evaluate_tracker(tracker, sequences, tmp_path / str(threshold), extras=False, show=silent)
-        assert rows[["J-Mean", "F-Mean"]].to_numpy() == pytest.approx(alone[["J-Mean", "F-Mean"]].to_numpy(), abs=1e-6)
+        alone, _ = evaluate_tracker(
+            tracker, sequences, tmp_path / str(threshold), extras=False, show=silent
+        )
+        assert rows[["J-Mean", "F-Mean"]].to_numpy() == pytest.approx(
+            alone[["J-Mean", "F-Mean"]].to_numpy(), abs=1e-6
+        )
 
 
 def test_finished_passes_are_not_made_again(
     tiny_model: E3SN, sequences: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = sweep(Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent)
+    first = sweep(
+        Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent
+    )
     assert len(list(tmp_path.iterdir())) == 2  # the scores of each pass, and no masks
     monkeypatch.delattr(choices, "evaluate_tracker")
-    pd.testing.assert_frame_equal(sweep(Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent), first)
+    pd.testing.assert_frame_equal(
+        sweep(Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent),
+        first,
+    )

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import open_held_out, open_held_out_stills, open_held_out_tracks, open_train_sets
+from e3sn_lib.data.sources import (
+    open_held_out,
+    open_held_out_stills,
+    open_held_out_tracks,
+    open_train_sets,
+)
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
@@ -37,22 +42,30 @@ class Oracle:
     def encode_template(self, _: Tensor) -> None: ...
 
     def encode_search(self, image: Tensor) -> Pair:
-        return next(pair for pair in self.pairs if (pair.search == image[0].permute(1, 2, 0).numpy()).all())
+        return next(
+            pair for pair in self.pairs if (pair.search == image[0].permute(1, 2, 0).numpy()).all()
+        )
 
     def segment(self, _: None, pair: Pair, cells: Cells) -> Tensor:
         return 9 * mask_windows(torch.from_numpy(pair.mask).float()[None], cells, 32)
 
     def locate(self, _: None, pair: Pair) -> tuple[Tensor, Tensor]:
         x1, y1, x2, y2 = pair.box_crop_xyxy.tolist()
-        true = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, self.growth * (x2 - x1), self.growth * (y2 - y1)])
-        offsets = torch.from_numpy(encode_boxes(true.double().numpy(), anchors_cxcywh())).permute(3, 0, 1, 2)[None]
+        true = torch.tensor(
+            [(x1 + x2) / 2, (y1 + y2) / 2, self.growth * (x2 - x1), self.growth * (y2 - y1)]
+        )
+        offsets = torch.from_numpy(encode_boxes(true.double().numpy(), anchors_cxcywh())).permute(
+            3, 0, 1, 2
+        )[None]
         cls = torch.zeros(1, 2, 5, 25, 25)
         cls[0, 1, 3, 20, 2] = 5.0
         return cls, torch.where(cls[:, 1:] > 0, offsets, 0.0)
 
 
 @pytest.mark.parametrize("growth", [1.0, 1.25])
-def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(tiny_profile: Callable[..., Profile], growth: float) -> None:
+def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(
+    tiny_profile: Callable[..., Profile], growth: float
+) -> None:
     profile = tiny_profile("augment.search_zoom=0.3")
     sources = open_train_sets(profile.data).opened
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
@@ -73,12 +86,21 @@ def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
     """A network that always answers at one place: on the target, on the neighbour, or on neither."""
     image = tmp_path / "two.png"
     cv2.imwrite(str(image), np.full((300, 400, 3), 90, np.uint8))
-    boxes = [(140.0, 120.0, 200.0, 180.0), (220.0, 120.0, 280.0, 180.0)]  # 60 px squares: 63.5 px in a crop
+    boxes = [
+        (140.0, 120.0, 200.0, 180.0),
+        (220.0, 120.0, 280.0, 180.0),
+    ]  # 60 px squares: 63.5 px in a crop
     frames = [TrackFrame(image, None, boxes[n], (boxes[1 - n],)) for n in range(2)]
     alone = TrackFrame(image, None, boxes[0])
-    tracks = TrackSet("two", tuple(Track(str(n), (frame,)) for n, frame in enumerate((*frames, alone))))
+    tracks = TrackSet(
+        "two", tuple(Track(str(n), (frame,)) for n, frame in enumerate((*frames, alone)))
+    )
     # the neighbour's middle lies 80 frame pixels, 85 crop pixels (10.6 cells), to the right of object 0 and to the left of object 1
-    for column, expected in ((12, {"0": False, "1": False}), (22, {"0": True, "1": False}), (2, {"0": False, "1": True})):
+    for column, expected in (
+        (12, {"0": False, "1": False}),
+        (22, {"0": True, "1": False}),
+        (2, {"0": False, "1": True}),
+    ):
         model = Planted(column=column)
         model.device = torch.device("cpu")
         rows = changing_over(model, tracks, TrackConfig(window_influence=0.0), scenes=10)  # type: ignore[arg-type]
@@ -89,7 +111,9 @@ def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
         changing_over(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
 
 
-def test_held_out_stills_are_the_images_that_training_lacks(shared_path: Callable[[str], Path]) -> None:
+def test_held_out_stills_are_the_images_that_training_lacks(
+    shared_path: Callable[[str], Path],
+) -> None:
     root = shared_path("data/coco_mini").parent
     data = load_profile("long", data_root=root).data
     held = {track.frames[0].image for track in open_held_out_stills(data).tracks}
@@ -109,10 +133,16 @@ def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:
 def test_held_out_tracks_are_the_held_out_sequences(tiny_profile: Callable[..., Profile]) -> None:
     root = Path(tiny_profile().data.root)
     names = (root / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()
-    text = f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{names[0]}]}}]"
+    text = (
+        f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{names[0]}]}}]"
+    )
     data = tiny_profile(text).data
     [(tracks, config)] = open_held_out_tracks(data)
     assert tracks.name == "synthetic2016-train held out"
-    assert [track.name for track in tracks.tracks] == [names[0]] == [sequence.name for sequence in open_held_out(data)]
+    assert (
+        [track.name for track in tracks.tracks]
+        == [names[0]]
+        == [sequence.name for sequence in open_held_out(data)]
+    )
     assert names[0] not in {track.name for track in open_train_sets(data).opened[0][0].tracks}
     assert config.hold_out == (names[0],)

@@ -19,7 +19,10 @@ from e3sn_study import display
 def frames(count: int = 6, noise: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     plain = np.full((90, 160, 3), (200, 40, 40), np.uint8)
-    return [np.clip(plain + rng.integers(-noise, noise + 1, plain.shape), 0, 255).astype(np.uint8) for _ in range(count)]
+    return [
+        np.clip(plain + rng.integers(-noise, noise + 1, plain.shape), 0, 255).astype(np.uint8)
+        for _ in range(count)
+    ]
 
 
 def test_a_figure_is_shown_as_the_file_that_is_kept(tmp_path: Path) -> None:

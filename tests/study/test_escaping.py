@@ -53,7 +53,9 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     settings["data"]["train"][0] |= {"path": [name], "hold_out": [name]}
     run = f"made-{file_name}-seed0"
     record = {"precision": name, "packages": {name: name}, "absent": [name]}
-    written = add_run(results, overrides=[f"{name}={name}"], machine=name, data=name, title=name, **record)
+    written = add_run(
+        results, overrides=[f"{name}={name}"], machine=name, data=name, title=name, **record
+    )
     other = add_run(results, variant=file_name, machine=name, data=name, title=name, **record)
     path = results / "runs" / f"{written}.json"
     content = json.loads(path.read_text()) | {"run": run, "profile": name}
@@ -70,15 +72,26 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     labels = pd.DataFrame([{"sequence": VAL[0], "attributes": name.replace(" ", "")}])
     labels.to_csv(results / "davis2016" / "attributes.csv", index=False)
     (results / "crops").mkdir()
-    crops = {"set": name, "pair": [0, 1], "mask_iou": [0.1, 0.2], "box_iou": 0.5, "size": [1.0, 2], "predicted_size": [1.0, 2]}
+    crops = {
+        "set": name,
+        "pair": [0, 1],
+        "mask_iou": [0.1, 0.2],
+        "box_iou": 0.5,
+        "size": [1.0, 2],
+        "predicted_size": [1.0, 2],
+    }
     pd.DataFrame(crops).to_csv(results / "crops" / f"{file_name}.csv", index=False)
-    check = pd.DataFrame([[name, name, 0.1, 0.2, 3]], columns=["check", "source", "largest", "tolerance", "cases"])
+    check = pd.DataFrame(
+        [[name, name, 0.1, 0.2, 3]], columns=["check", "source", "largest", "tolerance", "cases"]
+    )
     check.to_csv(results / "checks.csv", index=False)
     network = pd.DataFrame([[name, name, name, name, 1, 1]])
     columns = ["variant", "backbone", "levels", "stages", "parameters", "multiply_adds"]
     network.set_axis(columns, axis=1).to_csv(results / "networks.csv", index=False)
     frame = {"number": 0, "j": None, "image": "", "box": [0, 0, 0, 0], "mask": "", "truth": ""}
-    (results / "slider.json").write_text(json.dumps({"videos": [{"name": file_name, "size": [2, 2], "frames": [frame]}]}))
+    (results / "slider.json").write_text(
+        json.dumps({"videos": [{"name": file_name, "size": [2, 2], "frames": [frame]}]})
+    )
     notebook = {"name": name, "status": name, "seconds": 1.0}
     (results / "manifest.json").write_text(json.dumps({"notebooks": [notebook]}))
     (report / "notebooks").mkdir()
@@ -99,7 +112,9 @@ def pages(report: Path, name: str) -> dict[str, Counter[str]]:
     written = {path.stem: path.read_text() for path in (report / "tables").glob("*.md")}
     written["card"] = model_card(Records(report / "results"), run, profile, file)
     written["readme"] = readme_table(report / "README.md", report)
-    shown = {key: str(mistune.html(text)) for key, text in written.items()} | {"page": (report / "index.html").read_text()}
+    shown = {key: str(mistune.html(text)) for key, text in written.items()} | {
+        "page": (report / "index.html").read_text()
+    }
     assert name.split()[0].strip("`")[:4] in written["card"].replace("&lt;", "<")
     return {key: +Active(text).found for key, text in shown.items()}
 
@@ -110,7 +125,9 @@ def harmless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Counter[str]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_adds_no_element(name: str, harmless: dict[str, Counter[str]], tmp_path: Path) -> None:
+def test_a_name_adds_no_element(
+    name: str, harmless: dict[str, Counter[str]], tmp_path: Path
+) -> None:
     assert pages(tmp_path, name) == harmless
 
 

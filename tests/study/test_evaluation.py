@@ -284,11 +284,17 @@ class TestEvaluation:
         assert len(tracked) == 4
 
     def test_weights_are_looked_at_once(
-        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        two_objects: list[Video],
+        tiny_model: E3SN,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         tracker, read = Tracker(tiny_model), []
         state_dict = type(tiny_model).state_dict
-        monkeypatch.setattr(type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k))
+        monkeypatch.setattr(
+            type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k)
+        )
         evaluate_tracker(tracker, two_objects, tmp_path, extras=False, show=silent)
         assert len(read) == 1
 

@@ -43,7 +43,9 @@ def profile(tiny_profile: Callable[..., Profile]) -> Profile:
 
 @pytest.fixture(scope="module")
 def pairs(profile: Profile) -> list[Pair]:
-    dataset = PairDataset(open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 24)
+    dataset = PairDataset(
+        open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 24
+    )
     return [dataset[index] for index in range(len(dataset))]
 
 
@@ -70,7 +72,13 @@ def results(tmp_path: Path) -> Path:
                 ("mask@0.30", 0.03),
                 ("mask@0.60", -0.05),
             ):
-                add_scores(tmp_path, run, {name: value + bonus for name, value in J.items()}, 0.4, method=method)
+                add_scores(
+                    tmp_path,
+                    run,
+                    {name: value + bonus for name, value in J.items()},
+                    0.4,
+                    method=method,
+                )
     add_scores(tmp_path, "", 0.2, 0.1, method="first mask held still")
     add_scores(tmp_path, "", 0.1, 0.1, method="first box held still")
     return tmp_path
@@ -78,20 +86,39 @@ def results(tmp_path: Path) -> Path:
 
 def log(points: int = 20, stages: tuple[str, ...] = ("end_to_end",)) -> pd.DataFrame:
     step = np.arange(1, points + 1)
-    names = [stages[min(int(len(stages) * index / points), len(stages) - 1)] for index in range(points)]
-    falling = pd.DataFrame({"step": step, "stage": names, "pairs": 8 * step, "pairs_per_second": 9.0, "data_share": 0.02})
-    falling = falling.assign(peak_memory_mb=2048.0, mask_iou=step / points, w2=0.3, w3=0.33, w4=0.37)
+    names = [
+        stages[min(int(len(stages) * index / points), len(stages) - 1)] for index in range(points)
+    ]
+    falling = pd.DataFrame(
+        {
+            "step": step,
+            "stage": names,
+            "pairs": 8 * step,
+            "pairs_per_second": 9.0,
+            "data_share": 0.02,
+        }
+    )
+    falling = falling.assign(
+        peak_memory_mb=2048.0, mask_iou=step / points, w2=0.3, w3=0.33, w4=0.37
+    )
     return falling.assign(cls=1.0 / step, loc=1.0 / step, mask=1.0 / step)
 
 
 def texts(figure: Figure) -> str:
-    found = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.title, axes._left_title)]
+    found = [
+        text.get_text()
+        for axes in figure.axes
+        for text in (*axes.texts, axes.title, axes._left_title)
+    ]
     return "\n".join([*found, *(text.get_text() for text in figure.texts)])
 
 
 def boxes(axes) -> list[tuple[float, ...]]:
     patches = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    return [(*patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height()) for patch in patches]
+    return [
+        (*patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height())
+        for patch in patches
+    ]
 
 
 def test_a_figure_is_the_same_file_every_time_and_carries_what_it_shows(tmp_path: Path) -> None:
@@ -113,29 +140,58 @@ def test_empty_margins_are_cut_off_and_a_note_is_not(tmp_path: Path) -> None:
             ink = np.array(image.convert("L")) < 250
             heights[name] = image.height
             rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-            edges = (rows[0], columns[0], image.height - 1 - rows[-1], image.width - 1 - columns[-1])
+            edges = (
+                rows[0],
+                columns[0],
+                image.height - 1 - rows[-1],
+                image.width - 1 - columns[-1],
+            )
             assert max(edges) <= 16
     assert heights["noted"] > heights["plain"]
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB.
-DEUTERANOPIA = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
-PROTANOPIA = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
+DEUTERANOPIA = np.array(
+    [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ]
+)
+PROTANOPIA = np.array(
+    [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ]
+)
 
 
-@pytest.mark.parametrize("sight", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["full", "deuteranopia", "protanopia"])
 @pytest.mark.parametrize(
-    "palette", [VARIANT_COLOURS, LEVEL_COLOURS, dict(enumerate(OBJECT_COLOURS[:3]))], ids=["variants", "levels", "objects"]
+    "sight", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["full", "deuteranopia", "protanopia"]
+)
+@pytest.mark.parametrize(
+    "palette",
+    [VARIANT_COLOURS, LEVEL_COLOURS, dict(enumerate(OBJECT_COLOURS[:3]))],
+    ids=["variants", "levels", "objects"],
 )
 def test_colours_stay_apart_for_every_kind_of_sight(palette: dict, sight: np.ndarray) -> None:
-    colours = [np.array(colour) / 255 if isinstance(colour, tuple) else np.array(to_rgb(colour)) for colour in palette.values()]
+    colours = [
+        np.array(colour) / 255 if isinstance(colour, tuple) else np.array(to_rgb(colour))
+        for colour in palette.values()
+    ]
     seen = [np.clip(sight @ colour**2.2, 0, 1) ** (1 / 2.2) for colour in colours]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 0.2
 
 
 def test_training_curves_show_every_run_and_the_border_between_stages() -> None:
     figure = figures.training_curves({"e3sn": log(), "siammask": log(stages=("base", "sharp"))})
-    assert [axes._left_title.get_text() for axes in figure.axes] == ["classification loss", "box loss", "mask loss", "mask IoU"]
+    assert [axes._left_title.get_text() for axes in figure.axes] == [
+        "classification loss",
+        "box loss",
+        "mask loss",
+        "mask IoU",
+    ]
     border = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert [set(line.get_xdata()) for line in border] == [{80}]
     assert {"E3SN", "SiamMask"} <= set(texts(figure).split("\n"))
@@ -162,11 +218,15 @@ def test_stage_times_add_up() -> None:
     }
     figure = figures.stage_times(stages)
     assert [round(right, 3) for _, _, right, _ in boxes(figure.axes[0])] == [1.5, 2.0, 1.0]
-    assert {"base", "sharp", "end to end", "  2.0 min", "  1.0 min"} <= set(texts(figure).split("\n"))
+    assert {"base", "sharp", "end to end", "  2.0 min", "  1.0 min"} <= set(
+        texts(figure).split("\n")
+    )
 
 
 def test_stage_times_show_the_spread_of_several_runs() -> None:
-    runs = [pd.DataFrame({"stage": ["end_to_end"], "seconds": [seconds]}) for seconds in (60.0, 120.0)]
+    runs = [
+        pd.DataFrame({"stage": ["end_to_end"], "seconds": [seconds]}) for seconds in (60.0, 120.0)
+    ]
     figure = figures.stage_times({"e3sn": runs})
     assert [right for _, _, right, _ in boxes(figure.axes[0])] == [1.5]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1.0, 2.0]
@@ -174,8 +234,12 @@ def test_stage_times_show_the_spread_of_several_runs() -> None:
 
 
 def test_sampling_cost_tells_measured_from_estimated() -> None:
-    cost = pd.DataFrame({"samples_per_image": [1, 4, 625], "peak_memory_mb": [1024.0, 2048.0, np.nan]})
-    cost = cost.assign(seconds_per_step=[1.0, 2.0, np.nan], estimated_memory_mb=[np.nan, np.nan, 20480.0])
+    cost = pd.DataFrame(
+        {"samples_per_image": [1, 4, 625], "peak_memory_mb": [1024.0, 2048.0, np.nan]}
+    )
+    cost = cost.assign(
+        seconds_per_step=[1.0, 2.0, np.nan], estimated_memory_mb=[np.nan, np.nan, 20480.0]
+    )
     memory, time = figures.sampling_cost(cost).axes
     _, every, filled = memory.lines[:3]
     assert (list(every.get_ydata()), every.get_markerfacecolor()) == ([1.0, 2.0, 20.0], "white")
@@ -192,7 +256,13 @@ def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: 
     assert widths["E3SN"] == pytest.approx(mean + 2)
     assert widths["E3SN in true boxes"] == pytest.approx(mean + 10)
     assert widths["first mask held still"] == pytest.approx(20)
-    paper = dict(zip(reference("paper_tables")["table1"]["columns"], reference("paper_tables")["table1"]["rows"][-1], strict=True))
+    paper = dict(
+        zip(
+            reference("paper_tables")["table1"]["columns"],
+            reference("paper_tables")["table1"]["rows"][-1],
+            strict=True,
+        )
+    )
     assert f"paper {paper['J-Mean']}" in texts(figure)
 
 
@@ -207,9 +277,13 @@ def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
     order = [label.get_text() for label in axes.get_yticklabels()]
     assert order == sorted(J, key=lambda name: -J[name])
     dots = {line.get_label(): line for line in axes.lines}
-    assert list(dots["E3SN in true boxes"].get_xdata()) == pytest.approx([100 * (J[name] + 0.1) for name in order])
+    assert list(dots["E3SN in true boxes"].get_xdata()) == pytest.approx(
+        [100 * (J[name] + 0.1) for name in order]
+    )
     values = dict(zip(dots["E3SN"].get_ydata(), dots["E3SN"].get_xdata(), strict=True))
-    assert [values[place] for place in range(len(order))] == pytest.approx([100 * (J[name] + 0.02) for name in order])
+    assert [values[place] for place in range(len(order))] == pytest.approx(
+        [100 * (J[name] + 0.02) for name in order]
+    )
 
 
 def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
@@ -227,8 +301,12 @@ def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
     assert "J: +2.0 (+2.0 to +2.0)" in texts(figure)
 
 
-@pytest.mark.parametrize("draw", [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains])
-def test_without_scores_a_figure_says_what_to_do(draw: Callable[[Records], Figure], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "draw", [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains]
+)
+def test_without_scores_a_figure_says_what_to_do(
+    draw: Callable[[Records], Figure], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="no run of e3sn has been scored on davis2016"):
         draw(Records(tmp_path))
 
@@ -262,7 +340,11 @@ def test_sampled_windows_are_what_the_loss_sees(pair: Pair) -> None:
     rows, columns = torch.from_numpy(pair.cells).unbind(1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
     search = torch.from_numpy(pair.search).permute(2, 0, 1)[None].float()
-    windows = gather_windows(search, cells.image, 8 * rows - 32, 8 * columns - 32, 127).permute(0, 2, 3, 1).numpy()
+    windows = (
+        gather_windows(search, cells.image, 8 * rows - 32, 8 * columns - 32, 127)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     labels = mask_windows(torch.from_numpy(pair.mask)[None].float(), cells, 32).numpy()
     assert len(figure.axes) == 4
     for axes, window, pixels in zip(figure.axes, windows, labels, strict=True):
@@ -270,7 +352,9 @@ def test_sampled_windows_are_what_the_loss_sees(pair: Pair) -> None:
         assert np.array_equal(np.asarray(axes.images[0].get_array())[inside], window[inside])
 
 
-def test_positives_are_counted_over_positive_pairs_only(pairs: list[Pair], profile: Profile) -> None:
+def test_positives_are_counted_over_positive_pairs_only(
+    pairs: list[Pair], profile: Profile
+) -> None:
     figure = figures.positives_per_image(pairs, profile.sampler)
     counted = sum(top for _, _, _, top in boxes(figure.axes[0]))
     assert counted == sum(not each.negative for each in pairs)
@@ -287,7 +371,9 @@ def test_a_pair_is_shown_with_its_box_beside_its_template(pairs: list[Pair]) -> 
         if each.negative:
             assert "another object" in "".join(text.get_text() for text in axes.texts)
         else:
-            assert boxes(axes) == [pytest.approx(tuple(each.box_crop_xyxy + np.array([135, 0, 135, 0])))]
+            assert boxes(axes) == [
+                pytest.approx(tuple(each.box_crop_xyxy + np.array([135, 0, 135, 0])))
+            ]
 
 
 def test_every_training_set_has_its_row(profile: Profile) -> None:
@@ -300,17 +386,28 @@ def test_the_benchmark_is_shown_with_the_boxes_the_tracker_gets(videos: list[Vid
     figure = figures.benchmark_overview(videos)
     for axes, video in zip(figure.axes, videos, strict=False):
         first = video.mask(0)
-        assert boxes(axes) == [pytest.approx(box_from_mask(first == number)) for number in video.object_ids()]
+        assert boxes(axes) == [
+            pytest.approx(box_from_mask(first == number)) for number in video.object_ids()
+        ]
 
 
-def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Video], tmp_path: Path) -> None:
+def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(
+    videos: list[Video], tmp_path: Path
+) -> None:
     video = videos[0]
     for index, path in enumerate(video.frame_paths):
         write_mask(tmp_path / video.name / f"{path.stem}.png", video.mask(index))
-    figure = figures.video_rows([figures.Row(video, tmp_path), figures.Row(video, tmp_path, "again", (2,))], columns=3, truth=True)
+    figure = figures.video_rows(
+        [figures.Row(video, tmp_path), figures.Row(video, tmp_path, "again", (2,))],
+        columns=3,
+        truth=True,
+    )
     first, second, third, *others = figure.axes
     assert len(boxes(first)) == len(video.object_ids())
-    assert [axes.texts[0].get_text() for axes in (second, third)] == [f"frame {len(video) // 2}", f"frame {len(video) - 1}"]
+    assert [axes.texts[0].get_text() for axes in (second, third)] == [
+        f"frame {len(video) // 2}",
+        f"frame {len(video) - 1}",
+    ]
     assert others[0]._left_title.get_text() == "again"
     assert [len(axes.images) for axes in others] == [1, 1, 0]
     with pytest.raises(InputError, match="cannot read mask"):
@@ -328,7 +425,9 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(videos: list[Vid
 
 def test_level_maps_lie_on_the_crop_at_their_own_resolution() -> None:
     maps = {"conv2": np.zeros((49, 49), np.float32), "conv4": np.zeros((25, 25), np.float32)}
-    figure = figures.level_maps(Answers(np.zeros((255, 255, 3), np.uint8), (100.0, 90.0, 160.0, 150.0), maps))
+    figure = figures.level_maps(
+        Answers(np.zeros((255, 255, 3), np.uint8), (100.0, 90.0, 160.0, 150.0), maps)
+    )
     fine, coarse = (axes.images[1].get_extent() for axes in figure.axes[1:])
     assert tuple(coarse) == (27.5, 227.5, 227.5, 27.5)
     assert tuple(fine) == (29.5, 225.5, 225.5, 29.5)

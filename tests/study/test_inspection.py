@@ -52,7 +52,10 @@ def truth(video: Video, tmp_path: Path) -> Path:
 
 
 def test_masks_are_read_back_and_perfect_ones_score_1(video: Video, truth: Path) -> None:
-    assert all(np.array_equal(mask, video.mask(index)) for index, mask in enumerate(read_masks(truth, video)))
+    assert all(
+        np.array_equal(mask, video.mask(index))
+        for index, mask in enumerate(read_masks(truth, video))
+    )
     assert np.array_equal(next(read_masks(truth, video, [3])), video.mask(3))
     scores = frame_scores(truth, video)
     assert len(scores) == len(video) - 2
@@ -69,11 +72,17 @@ def test_overlaid_methods_stand_side_by_side(video: Video, truth: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"), [(1, ["a"]), (2, ["e", "a"]), (3, ["e", "c", "a"]), (5, list("edcba")), (9, list("edcba"))]
+    ("count", "expected"),
+    [(1, ["a"]), (2, ["e", "a"]), (3, ["e", "c", "a"]), (5, list("edcba")), (9, list("edcba"))],
 )
 def test_sequences_are_spread_from_best_to_worst(count: int, expected: list[str]) -> None:
-    rows = [(name, "mask", place) for place, name in enumerate("abcde")] + [("a", "true box filled", 99)]
-    assert spread_by_score(pd.DataFrame(rows, columns=["sequence", "method", "J-Mean"]), count) == expected
+    rows = [(name, "mask", place) for place, name in enumerate("abcde")] + [
+        ("a", "true box filled", 99)
+    ]
+    assert (
+        spread_by_score(pd.DataFrame(rows, columns=["sequence", "method", "J-Mean"]), count)
+        == expected
+    )
 
 
 def test_level_answers_show_the_target_where_it_is(video: Video, tiny_model: E3SN) -> None:
@@ -91,25 +100,44 @@ def test_level_answers_show_the_target_where_it_is(video: Video, tiny_model: E3S
         level_answers(tiny_model, video, 2, object_id=2)
 
 
-def test_the_fused_map_on_the_fine_grid_has_the_values_that_the_network_uses(tiny_model: E3SN) -> None:
+def test_the_fused_map_on_the_fine_grid_has_the_values_that_the_network_uses(
+    tiny_model: E3SN,
+) -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
-        template = tiny_model.encode_template(torch.randint(256, (1, 3, 127, 127), dtype=torch.uint8))
+        template = tiny_model.encode_template(
+            torch.randint(256, (1, 3, 127, 127), dtype=torch.uint8)
+        )
         search = tiny_model.encode_search(torch.randint(256, (1, 3, 255, 255), dtype=torch.uint8))
         levels = tiny_model.mask.whole_maps(template, search)
-        fused = tiny_model.mask.fusion([F.interpolate(level, (49, 49), mode="bilinear", align_corners=True) for level in levels])
+        fused = tiny_model.mask.fusion(
+            [
+                F.interpolate(level, (49, 49), mode="bilinear", align_corners=True)
+                for level in levels
+            ]
+        )
         rows, columns = torch.tensor([0, 7, 24]), torch.tensor([24, 12, 3])
-        at_cells = tiny_model.correlate(template, search, Cells(torch.zeros_like(rows), rows, columns))
-    assert torch.allclose(fused[0, :, 2 * rows, 2 * columns].T, at_cells, rtol=1e-3, atol=1e-3 * at_cells.abs().max())
+        at_cells = tiny_model.correlate(
+            template, search, Cells(torch.zeros_like(rows), rows, columns)
+        )
+    assert torch.allclose(
+        fused[0, :, 2 * rows, 2 * columns].T, at_cells, rtol=1e-3, atol=1e-3 * at_cells.abs().max()
+    )
 
 
-def test_windows_are_predicted_for_every_sample_of_a_pair(profile: Profile, tiny_model: E3SN) -> None:
-    dataset = PairDataset(open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 1)
+def test_windows_are_predicted_for_every_sample_of_a_pair(
+    profile: Profile, tiny_model: E3SN
+) -> None:
+    dataset = PairDataset(
+        open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 1
+    )
     predicted = predict_windows(tiny_model, dataset[0])
     assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)
 
 
-def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(video: Video, truth: Path) -> None:
+def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(
+    video: Video, truth: Path
+) -> None:
     box = np.zeros_like(video.mask(0))
     box[10:30, 20:60] = 1
     for path in video.frame_paths:
@@ -117,10 +145,17 @@ def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(video: Video,
     (shown,) = slider_frames([video], truth, truth / "boxes", count=3)
     height, width = box.shape
     assert (shown["name"], shown["size"]) == (video.name, (width, height))
-    assert [frame["number"] for frame in shown["frames"]] == [0, round((len(video) - 1) / 2), len(video) - 1]
+    assert [frame["number"] for frame in shown["frames"]] == [
+        0,
+        round((len(video) - 1) / 2),
+        len(video) - 1,
+    ]
     assert [frame["j"] for frame in shown["frames"]] == [None, 100, 100]
     for frame in shown["frames"]:
-        lines = [np.array(line.split(), int).reshape(-1, 1, 2) for line in frame["mask"].replace("Z", "").split("M")[1:]]
+        lines = [
+            np.array(line.split(), int).reshape(-1, 1, 2)
+            for line in frame["mask"].replace("Z", "").split("M")[1:]
+        ]
         filled = cv2.drawContours(np.zeros((height, width), np.uint8), lines, -1, 1, cv2.FILLED)
         assert region_similarity(filled, (video.mask(frame["number"]) > 0).astype(np.uint8)) > 0.9
         assert frame["truth"] == frame["mask"]

@@ -15,9 +15,20 @@ from PIL import Image
 from remote_loads import remote_loads
 
 from e3sn_lib.errors import InputError
-from e3sn_study.notebooks import NotebookRun, as_list, check_parameters, record, run_all, run_notebook, to_html
+from e3sn_study.notebooks import (
+    NotebookRun,
+    as_boxes,
+    as_list,
+    check_parameters,
+    record,
+    run_all,
+    run_notebook,
+    to_html,
+)
 
-PARAMETERS = 'name = "nobody"\nsteps: int = 0  # 0 = the profile\'s value\nbox = [1, 2, 3, 4]\nreport = ""'
+PARAMETERS = (
+    'name = "nobody"\nsteps: int = 0  # 0 = the profile\'s value\nbox = [1, 2, 3, 4]\nreport = ""'
+)
 
 
 @pytest.fixture
@@ -28,7 +39,8 @@ def notebook(tmp_path):
         tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
         kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         content = new_notebook(
-            cells=[new_markdown_cell("# Tiny"), tagged, *map(new_code_cell, cells)], metadata={"kernelspec": kernelspec}
+            cells=[new_markdown_cell("# Tiny"), tagged, *map(new_code_cell, cells)],
+            metadata={"kernelspec": kernelspec},
         )
         path = tmp_path / "sources" / f"{stem}.ipynb"
         path.parent.mkdir(exist_ok=True)
@@ -45,7 +57,9 @@ def out(tmp_path):
 
 def outputs(path):
     return "".join(
-        "".join(output.get("text", "")) for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", ())
+        "".join(output.get("text", ""))
+        for cell in json.loads(path.read_text())["cells"]
+        for output in cell.get("outputs", ())
     )
 
 
@@ -54,8 +68,12 @@ def leftovers(path):
 
 
 def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
-    before = (source := notebook("import os\nprint(name, steps, box, report, os.getcwd())")).read_text()
-    run = run_notebook(source, out, {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"})
+    before = (
+        source := notebook("import os\nprint(name, steps, box, report, os.getcwd())")
+    ).read_text()
+    run = run_notebook(
+        source, out, {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
+    )
     assert run == NotebookRun("tiny", "passed", run.seconds)
     assert 0 < run.seconds < 60
     assert outputs(out) == f"it's 3 [5, 6.5, 7, 8] {tmp_path}/a b {source.parent}\n"
@@ -65,7 +83,10 @@ def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
 
 
 def test_working_directory_can_be_set(notebook, out, tmp_path):
-    assert run_notebook(notebook("import os\nprint(os.getcwd())"), out, {}, cwd=tmp_path).status == "passed"
+    assert (
+        run_notebook(notebook("import os\nprint(os.getcwd())"), out, {}, cwd=tmp_path).status
+        == "passed"
+    )
     assert outputs(out) == f"{tmp_path}\n"
 
 
@@ -73,10 +94,16 @@ def test_working_directory_can_be_set(notebook, out, tmp_path):
     ("cell", "error"),
     [
         ("1 / 0", "code cell 3 of 4 (1 / 0): ZeroDivisionError: division by zero"),
-        ("raise ValueError('a\\nb')", "code cell 3 of 4 (raise ValueError('a\\nb')): ValueError: a b"),
+        (
+            "raise ValueError('a\\nb')",
+            "code cell 3 of 4 (raise ValueError('a\\nb')): ValueError: a b",
+        ),
         ("import sys\nsys.exit()", "code cell 3 of 4 (import sys): it called sys.exit"),
         ("raise SystemExit(2)", "code cell 3 of 4 (raise SystemExit(2)): SystemExit: 2"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "code cell 3 of 4 (import os, signal): Kernel died"),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+            "code cell 3 of 4 (import os, signal): Kernel died",
+        ),
     ],
     ids=["error", "two lines", "sys.exit", "SystemExit", "killed"],
 )
@@ -95,14 +122,21 @@ def test_failure_in_the_last_cell_is_one_too(notebook, out):
 
 def test_cell_that_takes_too_long_fails_the_notebook(notebook, out):
     run = run_notebook(notebook("import time\ntime.sleep(60)"), out, {}, timeout=1)
-    assert (run.status, run.error) == ("failed", "code cell 2 of 2 (import time): not finished after 1 seconds")
+    assert (run.status, run.error) == (
+        "failed",
+        "code cell 2 of 2 (import time): not finished after 1 seconds",
+    )
     assert run.seconds < 30
 
 
 def test_kernel_is_this_interpreter_whatever_is_registered(notebook, out, tmp_path, monkeypatch):
     spec = tmp_path / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}))
+    spec.write_text(
+        json.dumps(
+            {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
+        )
+    )
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
     assert run_notebook(notebook("import sys\nprint(sys.executable)"), out, {}).status == "passed"
     assert outputs(out) == f"{sys.executable}\n"
@@ -119,7 +153,10 @@ def test_figures_stay_in_the_executed_copy_and_its_page(notebook, out, tmp_path)
     ("parameters", "message"),
     [
         ({"naem": 1}, "notebook tiny.ipynb has no parameter 'naem'; did you mean 'name'?"),
-        ({"name": "x", "zzz": 1}, "notebook tiny.ipynb has no parameter 'zzz'; there are name, steps, box, report"),
+        (
+            {"name": "x", "zzz": 1},
+            "notebook tiny.ipynb has no parameter 'zzz'; there are name, steps, box, report",
+        ),
     ],
 )
 def test_unknown_parameter_is_refused_before_anything_runs(notebook, out, parameters, message):
@@ -130,7 +167,10 @@ def test_unknown_parameter_is_refused_before_anything_runs(notebook, out, parame
 
 
 def test_every_way_to_declare_a_parameter_counts(notebook, out):
-    source = notebook("print(a, b, c, d)", parameters="a: int | None = None  # a = none\nb = {\n  'x': 1,\n}\nc = d = 0")
+    source = notebook(
+        "print(a, b, c, d)",
+        parameters="a: int | None = None  # a = none\nb = {\n  'x': 1,\n}\nc = d = 0",
+    )
     assert run_notebook(source, out, {"a": 1, "b": {"y": 2}, "c": 3, "d": None}).status == "passed"
     assert outputs(out) == "1 {'y': 2} 3 None\n"
 
@@ -143,8 +183,31 @@ def test_a_list_may_come_as_text():
             as_list(text)
 
 
+@pytest.mark.parametrize(
+    "given",
+    ["1,2,3,4", " 1, 2, 3, 4 ", "[1, 2, 3, 4]", [1, 2, 3, 4], [[1, 2, 3, 4]], "[[1,2,3,4]]"],
+)
+def test_a_box_may_be_text_or_a_list(given):
+    assert as_boxes(given) == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "given", ["1,2,3,4; 5,6.5,7,8", "[1,2,3,4];[5,6.5,7,8]", [[1, 2, 3, 4], [5, 6.5, 7, 8]]]
+)
+def test_several_boxes(given):
+    assert as_boxes(given) == [[1, 2, 3, 4], [5, 6.5, 7, 8]]
+
+
+@pytest.mark.parametrize("given", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", [], [1, 2], "1,2,3,4;5"])
+def test_what_is_no_box_is_one_line(given):
+    with pytest.raises(InputError, match=r"is no box; write x,y,width,height"):
+        as_boxes(given)
+
+
 def test_parameters_cell_that_is_no_python_is_one_line(notebook):
-    with pytest.raises(InputError, match=r"notebook tiny\.ipynb: its parameters cell is not valid Python: .*line 1"):
+    with pytest.raises(
+        InputError, match=r"notebook tiny\.ipynb: its parameters cell is not valid Python: .*line 1"
+    ):
         check_parameters(notebook(parameters="a = "), {})
 
 
@@ -158,7 +221,10 @@ def test_file_that_is_no_notebook_is_one_line(tmp_path, content):
     path = tmp_path / "broken.ipynb"
     if content is not None:
         path.write_text(content)
-    for use in (lambda: check_parameters(path, {}), lambda: to_html(path, tmp_path / "broken.html")):
+    for use in (
+        lambda: check_parameters(path, {}),
+        lambda: to_html(path, tmp_path / "broken.html"),
+    ):
         with pytest.raises(InputError, match=r"cannot read notebook .*broken.ipynb") as caught:
             use()
         assert "\n" not in str(caught.value)
@@ -166,24 +232,37 @@ def test_file_that_is_no_notebook_is_one_line(tmp_path, content):
 
 
 def test_all_stops_at_the_first_failure_and_keeps_a_manifest(notebook, tmp_path, capsys):
-    sources = [notebook("print(name)", stem="01_good"), notebook("1 / 0", stem="02_bad"), notebook("3", stem="03_after")]
+    sources = [
+        notebook("print(name)", stem="01_good"),
+        notebook("1 / 0", stem="02_bad"),
+        notebook("3", stem="03_after"),
+    ]
     report = tmp_path / "report"
     runs = run_all(sources, report, {"name": "all"})
     assert [run.status for run in runs] == ["passed", "failed", "not run"]
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["notebook", "status", "seconds"]
-    assert [line.split()[:2] for line in table[1:3]] == [["01_good", "passed"], ["02_bad", "failed"]]
+    assert [line.split()[:2] for line in table[1:3]] == [
+        ["01_good", "passed"],
+        ["02_bad", "failed"],
+    ]
     assert table[3].strip() == runs[1].error
     assert table[4].split() == ["03_after", "not", "run", "0.0"]
     manifest = json.loads((report / "results" / "manifest.json").read_text())
     assert [entry["status"] for entry in manifest["notebooks"]] == ["passed", "failed", "not run"]
     assert manifest["parameters"] == {"name": "all"}
     assert manifest["environment"]["python"]
-    assert sorted(path.name for path in (report / "notebooks").iterdir()) == ["01_good.ipynb", "02_bad.ipynb"]
+    assert sorted(path.name for path in (report / "notebooks").iterdir()) == [
+        "01_good.ipynb",
+        "02_bad.ipynb",
+    ]
 
 
 def test_all_checks_every_notebook_before_the_first_runs(notebook, tmp_path):
-    sources = [notebook("1", stem="01_first"), notebook("1", stem="02_second", parameters="other = 1")]
+    sources = [
+        notebook("1", stem="01_first"),
+        notebook("1", stem="02_second", parameters="other = 1"),
+    ]
     with pytest.raises(InputError, match=r"02_second\.ipynb has no parameter 'name'"):
         run_all(sources, tmp_path / "report", {"name": "x"})
     with pytest.raises(InputError, match="no notebooks"):
@@ -192,17 +271,41 @@ def test_all_checks_every_notebook_before_the_first_runs(notebook, tmp_path):
 
 
 def test_record_from_a_notebook_is_a_file_and_a_table(notebook, out, tmp_path):
-    cell = "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5, 'name': name}, report)"
-    assert run_notebook(notebook(cell), out, {"name": "x", "report": tmp_path / "report"}).status == "passed"
-    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {"J": 0.5, "name": "x"}
+    cell = (
+        "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5, 'name': name}, report)"
+    )
+    assert (
+        run_notebook(notebook(cell), out, {"name": "x", "report": tmp_path / "report"}).status
+        == "passed"
+    )
+    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {
+        "J": 0.5,
+        "name": "x",
+    }
     assert "text/html" in json.loads(out.read_text())["cells"][-1]["outputs"][0]["data"]
 
 
 def test_record_writes_plain_json(tmp_path):
-    values = {"a": np.float32(0.5), "b": np.arange(2), "c": float("nan"), "d": [np.inf, {"e": True}], "f": tmp_path, "g": (1, "x")}
+    values = {
+        "a": np.float32(0.5),
+        "b": np.arange(2),
+        "c": float("nan"),
+        "d": [np.inf, {"e": True}],
+        "f": tmp_path,
+        "g": (1, "x"),
+    }
     table = record("plain", values, tmp_path)
-    written = json.loads((tmp_path / "results/plain.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert written == {"a": 0.5, "b": [0, 1], "c": None, "d": [None, {"e": True}], "f": str(tmp_path), "g": [1, "x"]}
+    written = json.loads(
+        (tmp_path / "results/plain.json").read_text(), parse_constant=lambda name: pytest.fail(name)
+    )
+    assert written == {
+        "a": 0.5,
+        "b": [0, 1],
+        "c": None,
+        "d": [None, {"e": True}],
+        "f": str(tmp_path),
+        "g": [1, "x"],
+    }
     assert table["value"].to_dict() == written
 
 
@@ -220,7 +323,9 @@ def page_of(tmp_path, *cells):
 
 def test_page_opens_without_a_network(tmp_path):
     code = new_code_cell('image = "<img src=https://example.org/a.png>"', execution_count=1)
-    page = page_of(tmp_path, new_markdown_cell("# Title\n\n[paper](https://example.org/paper) and $a^2$"), code)
+    page = page_of(
+        tmp_path, new_markdown_cell("# Title\n\n[paper](https://example.org/paper) and $a^2$"), code
+    )
     assert remote_loads(page) == []
     assert "<script" not in page
     assert 'href="https://example.org/paper"' in page
@@ -236,12 +341,21 @@ def test_page_opens_without_a_network(tmp_path):
         ('<iframe src="//e.org/a.html"></iframe>', 1),
         ('<video poster="https://e.org/a.png"></video>', 1),
         ('<div style="background: url(https://e.org/a.png)"></div>', 1),
-        ('<style>@import "https://e.org/a.css"; b { background: url( "//e.org/b.png" ) }</style>', 2),
+        (
+            '<style>@import "https://e.org/a.css"; b { background: url( "//e.org/b.png" ) }</style>',
+            2,
+        ),
         ('<script type="module">const m = await import("https://e.org/m.mjs")</script>', 1),
         ('<svg><use xlink:href="https://e.org/a.svg#b"/></svg>', 1),
         ('<a href="https://e.org/paper">paper</a> https://e.org', 0),
-        ('<img src="data:image/png;base64,//8A"><img src="figures/a.png"><a href="04.html">4</a>', 0),
-        ('<pre>&lt;img src="https://e.org/a.png"&gt;</pre><svg xmlns="http://www.w3.org/2000/svg"></svg>', 0),
+        (
+            '<img src="data:image/png;base64,//8A"><img src="figures/a.png"><a href="04.html">4</a>',
+            0,
+        ),
+        (
+            '<pre>&lt;img src="https://e.org/a.png"&gt;</pre><svg xmlns="http://www.w3.org/2000/svg"></svg>',
+            0,
+        ),
     ],
 )
 def test_remote_loads_are_found_and_links_are_not(html, count):

@@ -30,14 +30,18 @@ from e3sn_study.evaluation.baselines import (
 HW = 120, 200
 
 
-def disc(hw: tuple[int, int] = HW, centre: tuple[int, int] = (100, 60), radius: int = 30) -> NDArray[np.bool_]:
+def disc(
+    hw: tuple[int, int] = HW, centre: tuple[int, int] = (100, 60), radius: int = 30
+) -> NDArray[np.bool_]:
     y, x = np.mgrid[: hw[0], : hw[1]]
     return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
 
 
 def painted(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     noise = np.random.default_rng(0).integers(0, 40, (*mask.shape, 3))
-    return np.where(mask[..., None], [200, 60, 40], [30, 80, 180]).astype(np.uint8) + noise.astype(np.uint8)
+    return np.where(mask[..., None], [200, 60, 40], [30, 80, 180]).astype(np.uint8) + noise.astype(
+        np.uint8
+    )
 
 
 class TestGrabCut:
@@ -62,7 +66,9 @@ class TestGrabCut:
             ((10.4, 10.0, 10.4, 30.0), 0),
         ],
     )
-    def test_the_box_stays_where_there_is_nothing_to_tell_apart(self, box: tuple[float, ...], area: int) -> None:
+    def test_the_box_stays_where_there_is_nothing_to_tell_apart(
+        self, box: tuple[float, ...], area: int
+    ) -> None:
         assert grabcut(painted(disc()), box).sum() == area  # type: ignore[arg-type]
 
     def test_a_frame_of_one_colour(self) -> None:
@@ -81,7 +87,9 @@ class TestGrabCut:
         assert region_similarity(found, truth) > 0.97
 
     def test_the_smaller_object_is_in_front(self) -> None:
-        ids = grabcut_ids(painted(disc()), {1: (90.0, 50.0, 92.0, 52.0), 2: (70.0, 30.0, 130.0, 90.0), 3: None})
+        ids = grabcut_ids(
+            painted(disc()), {1: (90.0, 50.0, 92.0, 52.0), 2: (70.0, 30.0, 130.0, 90.0), 3: None}
+        )
         assert (ids == 1).sum() == 4
         assert (ids == 2).sum() > 2500
 
@@ -115,10 +123,15 @@ class TestTrackers:
     def test_boxes_follow_and_stay_where_the_tracker_gives_up(self, sequence: Video) -> None:
         boxes = list(tracked_boxes(sequence, Steps))
         assert [each[1] for each in boxes] == [None] * 4
-        assert [each[2] for each in boxes] == [(51 + shift, 31, 110 + shift, 90) for shift in (0, 1, 1, 3)]
+        assert [each[2] for each in boxes] == [
+            (51 + shift, 31, 110 + shift, 90) for shift in (0, 1, 1, 3)
+        ]
 
     def test_a_source_of_boxes_makes_two_methods(self, sequence: Video) -> None:
-        methods = {name: list(masks) for name, masks in masks_from_boxes("true", sequence, true_boxes(sequence)).items()}
+        methods = {
+            name: list(masks)
+            for name, masks in masks_from_boxes("true", sequence, true_boxes(sequence)).items()
+        }
         assert list(methods) == ["true box filled", "true box + GrabCut"]
         for index in range(4):
             truth = sequence.mask(index) == 2
@@ -132,7 +145,9 @@ class TestTrackers:
         x1, _, x2, _ = list(tracked_boxes(sequence, found["MIL"]))[-1][2] or (0, 0, 0, 0)
         assert 80 < (x1 + x2) / 2 < 110
 
-    def test_what_cannot_be_had_says_what_it_needs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_cannot_be_had_says_what_it_needs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name in ("TrackerMIL_create", "TrackerCSRT_create"):
             monkeypatch.delattr(cv2, name, raising=False)
         monkeypatch.setattr(cv2, "TrackerNano_create", lambda _: None, raising=False)
@@ -146,7 +161,9 @@ class TestTrackers:
         monkeypatch.delattr(cv2, "TrackerNano_create")
         assert opencv_trackers(tmp_path)[1]["NanoTrack"] == "needs an OpenCV with TrackerNano"
 
-    def test_nanotrack_is_used_where_its_networks_lie(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nanotrack_is_used_where_its_networks_lie(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "opencv").mkdir()
         for name in NANOTRACK_FILES:
             (tmp_path / "opencv" / name).touch()
@@ -155,7 +172,9 @@ class TestTrackers:
         found, lacking = opencv_trackers(tmp_path)
         assert "NanoTrack" not in lacking
         settings = found["NanoTrack"]()
-        assert [Path(each).name for each in (settings.backbone, settings.neckhead)] == list(NANOTRACK_FILES)
+        assert [Path(each).name for each in (settings.backbone, settings.neckhead)] == list(
+            NANOTRACK_FILES
+        )
 
 
 def test_the_colours_of_real_video(shared_path: Callable[[str], Path]) -> None:
@@ -163,4 +182,9 @@ def test_the_colours_of_real_video(shared_path: Callable[[str], Path]) -> None:
     (dog,) = davis_sequences(shared_path("data/DAVIS_mini"), 2016, "val", ["dog"])
     some = Video(dog.name, dog.frame_paths[::20], dog.mask_paths[::20], merge_ids=True)
     masks = masks_from_boxes("true", some, true_boxes(some))["true box + GrabCut"]
-    assert np.mean([region_similarity(ids > 0, some.mask(index) > 0) for index, ids in enumerate(masks)]) > 0.75
+    assert (
+        np.mean(
+            [region_similarity(ids > 0, some.mask(index) > 0) for index, ids in enumerate(masks)]
+        )
+        > 0.75
+    )

@@ -43,7 +43,9 @@ def clip(tmp_path: Path) -> Clip:
 
 
 class TestDigest:
-    def test_it_is_of_names_and_contents_wherever_they_lie(self, clip: Clip, tmp_path: Path) -> None:
+    def test_it_is_of_names_and_contents_wherever_they_lie(
+        self, clip: Clip, tmp_path: Path
+    ) -> None:
         first = digest(clip)
         moved = Path(shutil.copytree(clip.files[0].parent, tmp_path / "moved"))
         assert digest(Clip("clip", tuple(moved / path.name for path in clip.files))) == first
@@ -59,7 +61,9 @@ class TestDigest:
         path.unlink()
         assert len({first, second, digest(clip)}) == 3
 
-    def test_large_sets_count_by_size_and_time(self, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_large_sets_count_by_size_and_time(
+        self, clip: Clip, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("e3sn_study.records.store.HASHED_BYTES", 299)
         first = digest(clip)
         os.utime(clip.files[2], ns=(5, 5))
@@ -96,7 +100,9 @@ class TestSchema:
             assert SMALL.read(path)["name"].tolist() in (["a"], ["nan", "NA"])
 
     @given(st.binary(max_size=300))
-    @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    )
     def test_any_bytes_are_a_table_or_one_line(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "table.csv"
         path.write_bytes(b"name,value,more\n" + content)
@@ -114,7 +120,9 @@ class TestOnce:
         def table(of: str) -> pd.DataFrame:
             def compute() -> pd.DataFrame:
                 made.append(of)
-                return pd.DataFrame({"name": ["a", "b"], "value": [0.5, len(made)], "more": [None, 1.0]})
+                return pd.DataFrame(
+                    {"name": ["a", "b"], "value": [0.5, len(made)], "more": [None, 1.0]}
+                )
 
             return once(path, SMALL, of, compute, copy)
 
@@ -122,7 +130,11 @@ class TestOnce:
         pd.testing.assert_frame_equal(table("x"), first)
         assert list(first) == ["name", "value", "more"]
         assert table("y")["value"].tolist() == [0.5, 2]
-        for damage in (lambda text: text[:-9], lambda text: text.replace("0.5", "nan"), lambda _: "garbage"):
+        for damage in (
+            lambda text: text[:-9],
+            lambda text: text.replace("0.5", "nan"),
+            lambda _: "garbage",
+        ):
             path.write_text(damage(path.read_text()))
             table("y")
             assert copy.read_text() == path.read_text()
@@ -142,8 +154,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_costs(tmp_path, {"siammask": (1.0, 0.2), "e3sn": (0.9,)}, {"siammask": 0.05, "e3sn": 0.06})
     for path in (tmp_path / "davis2016" / "baselines.csv", tmp_path / "variant_costs.csv"):
         write_record(path, pd.read_csv(path))  # as a study does
-    write_record(tmp_path / "davis2016" / "attributes.csv", pd.DataFrame({"sequence": VAL, "attributes": "FM"}))
-    sampling = {"samples_per_image": [4, 64], "samples": [8, 128], "seconds_per_step": [1.0, 2.0], "peak_memory_mb": [500.0, 900.0]}
+    write_record(
+        tmp_path / "davis2016" / "attributes.csv",
+        pd.DataFrame({"sequence": VAL, "attributes": "FM"}),
+    )
+    sampling = {
+        "samples_per_image": [4, 64],
+        "samples": [8, 128],
+        "seconds_per_step": [1.0, 2.0],
+        "peak_memory_mb": [500.0, 900.0],
+    }
     write_record(tmp_path / "sampling_cost.csv", pd.DataFrame(sampling))
     crops = {"set": "coco", "pair": range(3), "mask_iou": [0.5, 0.6, 0.7], "box_iou": 0.5}
     crops |= {"size": [40.0, 50.0, 60.0], "predicted_size": [41.0, 52.0, 63.0]}
@@ -169,7 +189,9 @@ def before(kept: Path) -> dict[str, str]:
 
 SPOILT: dict[str, Callable[[str], str]] = {
     "half": lambda text: text[: len(text) // 2],
-    "half of the lines": lambda text: "".join(text.splitlines(keepends=True)[: len(text.splitlines()) // 2]),
+    "half of the lines": lambda text: "".join(
+        text.splitlines(keepends=True)[: len(text.splitlines()) // 2]
+    ),
     "without the last row": lambda text: "".join(text.splitlines(keepends=True)[:-1]),
     "last row twice": lambda text: text + text.splitlines()[-1] + "\n",
     "empty": lambda _: "",
@@ -185,7 +207,9 @@ ENDS = ("siammask-seed0-*.csv", "siammask-seed0-*_speed.csv", "baselines.csv", "
 def test_a_damaged_file_of_record_is_named_and_never_gives_other_numbers(
     results: Path, before: dict[str, str], pattern: str, spoil: str
 ) -> None:
-    path = min(results.rglob(pattern if "/" in pattern else f"*{pattern}"), key=lambda path: len(path.name))
+    path = min(
+        results.rglob(pattern if "/" in pattern else f"*{pattern}"), key=lambda path: len(path.name)
+    )
     damaged = SPOILT[spoil](path.read_text())
     if damaged == path.read_text():
         pytest.skip("nothing to spoil")
@@ -215,7 +239,13 @@ def test_a_damaged_manifest_is_named(results: Path) -> None:
     path = results / "manifest.json"
     path.write_text(json.dumps({"notebooks": [{"name": "01", "status": "passed", "seconds": 3.0}]}))
     assert Records(results).notebooks == [{"name": "01", "status": "passed", "seconds": 3.0}]
-    for text in ("{", "[]", "{}", '{"notebooks": [1]}', '{"notebooks": [{"name": "01", "status": "passed", "seconds": NaN}]}'):
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"notebooks": [1]}',
+        '{"notebooks": [{"name": "01", "status": "passed", "seconds": NaN}]}',
+    ):
         path.write_text(text)
         with pytest.raises(InputError, match=r"manifest\.json is no record of notebooks"):
             _ = Records(results).notebooks
@@ -225,7 +255,11 @@ class TestFacts:
     """What once was decided by the text of a setting or a title."""
 
     def test_masks_are_labelled_by_the_threshold_that_cut_them(self, tmp_path: Path) -> None:
-        run = add_run(tmp_path, track=dict.fromkeys(("size_lr", "window_influence", "penalty_k"), 0.1) | {"mask_threshold": 0.4})
+        run = add_run(
+            tmp_path,
+            track=dict.fromkeys(("size_lr", "window_influence", "penalty_k"), 0.1)
+            | {"mask_threshold": 0.4},
+        )
         add_scores(tmp_path, run, 0.6)
         add_scores(tmp_path, run, 0.5, method="mask@0.50")
         table = threshold_sweep(Records(tmp_path))
@@ -233,18 +267,34 @@ class TestFacts:
         assert table["J E3SN"].tolist() == ["60.0 (60.0 to 60.0)", "50.0 (50.0 to 50.0)"]
         assert table.attrs["notes"][0].startswith("All numbers elsewhere are at 0.40. ")
         path = tmp_path / "davis2016" / f"{run}.csv"
-        pd.read_csv(path).assign(mask_threshold=0.45).to_csv(path, index=False)  # scored with other settings than those of record
+        pd.read_csv(path).assign(mask_threshold=0.45).to_csv(
+            path, index=False
+        )  # scored with other settings than those of record
         assert threshold_sweep(Records(tmp_path))["Threshold"].tolist() == ["0.45", "0.50"]
 
-    @pytest.mark.parametrize(("value", "expected"), [("1", True), ("1.0", True), ("1e0", True), ("0.5", False)])
-    def test_a_frozen_backbone_is_known_by_the_number(self, tmp_path: Path, value: str, expected: bool) -> None:
+    @pytest.mark.parametrize(
+        ("value", "expected"), [("1", True), ("1.0", True), ("1e0", True), ("0.5", False)]
+    )
+    def test_a_frozen_backbone_is_known_by_the_number(
+        self, tmp_path: Path, value: str, expected: bool
+    ) -> None:
         for variant in ("e3sn", "siammask"):
-            add_scores(tmp_path, add_run(tmp_path, variant, overrides=[f"train.unfreeze_at = {value}"]), 0.5)
+            add_scores(
+                tmp_path,
+                add_run(tmp_path, variant, overrides=[f"train.unfreeze_at = {value}"]),
+                0.5,
+            )
         found = claims(Records(tmp_path)).set_index("Claim").loc["C2", "Ours"]
         assert found.endswith(", backbone frozen") == expected
 
     def test_what_a_run_says_of_itself_goes_before_its_names(self, tmp_path: Path) -> None:
-        add_run(tmp_path, title="a synthetic title", data="synthetic_shapes", synthetic=False, frozen=True)
+        add_run(
+            tmp_path,
+            title="a synthetic title",
+            data="synthetic_shapes",
+            synthetic=False,
+            frozen=True,
+        )
         assert not Records(tmp_path).synthetic
         assert Records(tmp_path).runs["frozen"].all()
         add_run(tmp_path, "siammask", data="coco", synthetic=True)

@@ -33,7 +33,9 @@ from e3sn_study.tables.deviations import deviations, profiles_of
 from e3sn_study.tables.tables import TABLES, table1
 
 ROOT = Path(__file__).parents[2]
-MACROS: Any = HTML.get_template("macros.html.j2").make_module({"figures": {}, "next_figure": lambda: 1})
+MACROS: Any = HTML.get_template("macros.html.j2").make_module(
+    {"figures": {}, "next_figure": lambda: 1}
+)
 HEADINGS = [
     "Claims and verdicts",
     "Summary",
@@ -131,7 +133,12 @@ def test_the_page_needs_no_network_and_its_files_exist(report: Path, smoke: Prof
     page = build_report(report, smoke).read_text()
     assert remote_loads(page) == []
     local = [link for link in Outline(page).links if not re.match(r"#|https?:", link)]
-    assert {"figures/ladder.png", "notebooks/04_evaluation.html", "tables/table1.csv", "tables/table1.md"} <= set(local)
+    assert {
+        "figures/ladder.png",
+        "notebooks/04_evaluation.html",
+        "tables/table1.csv",
+        "tables/table1.md",
+    } <= set(local)
     assert [link for link in local if not (report / link).is_file()] == []
 
 
@@ -139,10 +146,19 @@ def test_the_first_screen_gives_the_numbers_and_verdicts(report: Path, smoke: Pr
     page = build_report(report, smoke).read_text()
     header = Outline(page[page.index("<header>") : page.index("</header>")]).words
     assert "E3SN: Efficient End-to-End Siamese Network for Video Object Segmentation" in header
-    for part in ("47.5", "45.0", "all 20 sequences; the paper: 73.0", "12,000", "0.1\u00a0% of 12 million", "12.5"):
+    for part in (
+        "47.5",
+        "45.0",
+        "all 20 sequences; the paper: 73.0",
+        "12,000",
+        "0.1\u00a0% of 12 million",
+        "12.5",
+    ):
         assert part in header
     assert "1 not reproduced, 9 not testable here" in header
-    assert page.index("<header>") < page.index("Claims and verdicts</h2>") < page.index("Summary</h2>")
+    assert (
+        page.index("<header>") < page.index("Claims and verdicts</h2>") < page.index("Summary</h2>")
+    )
 
 
 def test_building_twice_gives_the_same_bytes(report: Path, smoke: Profile) -> None:
@@ -151,7 +167,9 @@ def test_building_twice_gives_the_same_bytes(report: Path, smoke: Profile) -> No
     tables = {path.name: path.read_bytes() for path in (report / "tables").iterdir()}
     assert build_report(report, smoke).read_bytes() == first
     assert {path.name: path.read_bytes() for path in (report / "tables").iterdir()} == tables
-    assert set(tables) == {f"{name}{suffix}" for name in [*TABLES, "deviations"] for suffix in (".md", ".csv")}
+    assert set(tables) == {
+        f"{name}{suffix}" for name in [*TABLES, "deviations"] for suffix in (".md", ".csv")
+    }
 
 
 def test_table_files_name_the_command_that_makes_them(report: Path, smoke: Profile) -> None:
@@ -169,7 +187,9 @@ def test_an_empty_folder_is_a_page_of_what_was_not_run(tmp_path: Path, smoke: Pr
     assert "10 not testable here" in page.words
 
 
-def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(tmp_path: Path, smoke: Profile) -> None:
+def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(
+    tmp_path: Path, smoke: Profile
+) -> None:
     run = add_run(tmp_path / "results", data="synthetic-train")
     add_scores(tmp_path / "results", run, 0.5, sequences=["fish-1", "car-2"])
     draw(tmp_path / "figures" / "ladder_synthetic.png")
@@ -177,7 +197,10 @@ def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(tmp_path: 
     (tmp_path / "tables" / "table1.csv").write_text("left from real results")
     page = build_report(tmp_path, smoke).read_text()
     names = {path.stem for path in (tmp_path / "tables").iterdir()}
-    assert names == {f"{name}_synthetic" for name in TABLES if name != "checks"} | {"checks", "deviations"}
+    assert names == {f"{name}_synthetic" for name in TABLES if name != "checks"} | {
+        "checks",
+        "deviations",
+    }
     header = Outline(page[page.index("<header>") : page.index("</header>")]).words
     assert "Synthetic results. Everything here was trained and scored on procedural clips" in header
     titles = [heading for heading in Outline(page).headings if heading.startswith("Table ")]
@@ -185,11 +208,15 @@ def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(tmp_path: 
     assert all(", synthetic: " in title for title in titles)
     assert "<title>E3SN study, profile smoke, synthetic</title>" in page
     assert "Synthetic. J (left) and F (right) on the procedural clips" in page
-    assert "None of the paper's 10 claims can be tested with these results." in " ".join(header.split())
+    assert "None of the paper's 10 claims can be tested with these results." in " ".join(
+        header.split()
+    )
     assert Outline(page).words.count("not testable here") >= 10
 
 
-def test_figures_are_numbered_through_the_page_beside_what_they_belong_to(report: Path, smoke: Profile) -> None:
+def test_figures_are_numbered_through_the_page_beside_what_they_belong_to(
+    report: Path, smoke: Profile
+) -> None:
     known = reference("figures")
     for name in (*known, "zebra"):
         draw(report / "figures" / f"{name}.png", 3, 2)
@@ -197,10 +224,19 @@ def test_figures_are_numbered_through_the_page_beside_what_they_belong_to(report
     found = re.findall(r"<figcaption><b>Figure (\d+)\.</b> (.*?)</figcaption>", page)
     assert [int(number) for number, _ in found] == list(range(1, len(known) + 2))
     captions = [caption for _, caption in found]
-    assert sorted(captions) == sorted(["zebra", *(prose(each["caption"]) for each in known.values())])
-    for place, caption in (("table-bounds", known["ladder"]), ("data", known["pair_grid"]), ("pictures", known["clip"])):
+    assert sorted(captions) == sorted(
+        ["zebra", *(prose(each["caption"]) for each in known.values())]
+    )
+    for place, caption in (
+        ("table-bounds", known["ladder"]),
+        ("data", known["pair_grid"]),
+        ("pictures", known["clip"]),
+    ):
         after = page[page.index(f'id="{place}"') :]
-        assert prose(caption["caption"]) in after[: re.search('<div class="entry" id=|<section id=', after).start()]
+        assert (
+            prose(caption["caption"])
+            in after[: re.search('<div class="entry" id=|<section id=', after).start()]
+        )
 
 
 def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
@@ -211,7 +247,9 @@ def test_clips_are_embedded(report: Path, smoke: Profile) -> None:
     assert 'href="figures/clip.mp4"' in page
 
 
-def test_of_a_large_clip_the_page_has_the_first_frame(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_clip_the_page_has_the_first_frame(
+    report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = report / "figures" / "clip.mp4"
     write_clip(clip, [np.full((40, 60, 3), 200, np.uint8)] * 3, 12)
     monkeypatch.setattr(page_pieces, "LARGEST_CLIP", 10)
@@ -231,7 +269,9 @@ def test_figures_are_embedded_small_with_transparency_on_white(tmp_path: Path) -
     assert '<a href="figures/wide.png"><img src="data:image/webp;base64,' in found
 
 
-def test_two_sentences_on_top_say_what_was_reproduced_and_what_not(report: Path, smoke: Profile) -> None:
+def test_two_sentences_on_top_say_what_was_reproduced_and_what_not(
+    report: Path, smoke: Profile
+) -> None:
     results = report / "results"
     for variant in ("siammask", "e3sn-s", "e3sn"):
         add_run(results, variant)
@@ -244,11 +284,15 @@ def test_two_sentences_on_top_say_what_was_reproduced_and_what_not(report: Path,
         "Of the paper's 10 claims, 1 is reproduced here: speed near SiamMask's. Not reproduced: less training time, "
     )
     assert answer.words.count(".") == 2
-    assert sorted(answer.links, key=lambda link: int(link[2:])) == [f"#C{number}" for number in range(1, 11)]
+    assert sorted(answer.links, key=lambda link: int(link[2:])) == [
+        f"#C{number}" for number in range(1, 11)
+    ]
 
 
 def test_rows_that_were_not_run_are_folded() -> None:
-    table = pd.DataFrame([["a", "1", "2"], ["b", NOT_RUN, NOT_RUN], ["c", "1", NOT_RUN]], columns=list("pqr"))
+    table = pd.DataFrame(
+        [["a", "1", "2"], ["b", NOT_RUN, NOT_RUN], ["c", "1", NOT_RUN]], columns=list("pqr")
+    )
     shown = view(table)
     assert [row["cells"][0] for row in shown["rows"]] == [("t", "a"), ("t", "c")]
     assert [row["cells"][0] for row in shown["not_run"]] == [("t", "b")]
@@ -256,16 +300,28 @@ def test_rows_that_were_not_run_are_folded() -> None:
 
 def test_names_of_runs_and_settings_are_put_into_words(tmp_path: Path) -> None:
     plain = add_run(tmp_path)
-    changed = add_run(tmp_path, "e3sn-s", 1, pairs=2000, overrides=["train.pairs=2000", "model.levels=[3,4]"])
+    changed = add_run(
+        tmp_path, "e3sn-s", 1, pairs=2000, overrides=["train.pairs=2000", "model.levels=[3,4]"]
+    )
     words = in_words(Records(tmp_path))
     assert words(f"{plain}: best") == "E3SN, 12,000 pairs, seed 0: best"
     assert words(changed) == "E3SN only S, 2,000 pairs, levels 3,4, seed 1"
-    assert words("runs with train.pairs=2000 train.unfreeze_at=1: short") == "runs with 2,000 pairs, backbone frozen: short"
+    assert (
+        words("runs with train.pairs=2000 train.unfreeze_at=1: short")
+        == "runs with 2,000 pairs, backbone frozen: short"
+    )
     assert words("an.unknown={0.key} J = 5") == "an.unknown={0.key} J = 5"
 
 
 def test_the_page_carries_the_frames_of_the_slider(report: Path, smoke: Profile) -> None:
-    frame = {"number": 3, "j": 61.2, "image": "UklGRg==", "box": [1, 2, 3, 4], "mask": "M0 0 1 1 2 0Z", "truth": ""}
+    frame = {
+        "number": 3,
+        "j": 61.2,
+        "image": "UklGRg==",
+        "box": [1, 2, 3, 4],
+        "mask": "M0 0 1 1 2 0Z",
+        "truth": "",
+    }
     videos = [{"name": "</script>", "size": [8, 6], "frames": [frame]}]
     (report / "results" / "slider.json").write_text(json.dumps({"videos": videos}))
     page = build_report(report, smoke).read_text()
@@ -277,14 +333,20 @@ def test_what_did_not_work_notebooks_and_absent_data_are_told(report: Path, smok
     (report / "what_did_not_work.md").write_text("One **global** clip starved `rpn`.")
     notebooks = [{"name": "02_training", "status": "failed", "seconds": 61.25, "error": "x"}]
     (report / "results" / "manifest.json").write_text(json.dumps({"notebooks": notebooks}))
-    add_run(report / "results", "e3sn-s", absent=["training set coco is absent: no /a/b/coco; put it in /a/b/coco"])
+    add_run(
+        report / "results",
+        "e3sn-s",
+        absent=["training set coco is absent: no /a/b/coco; put it in /a/b/coco"],
+    )
     page = build_report(report, smoke).read_text()
     assert "One <strong>global</strong> clip starved <code>rpn</code>." in page
     assert re.search(r"<td>02_training</td><td>failed</td>\s*<td class=\"n\">61\.2</td>", page)
     assert "training set coco is absent: no .../coco; put it in .../coco" in page
 
 
-@pytest.mark.parametrize("page", sorted(REPORTS.glob("*/index.html")), ids=lambda page: page.parent.name)
+@pytest.mark.parametrize(
+    "page", sorted(REPORTS.glob("*/index.html")), ids=lambda page: page.parent.name
+)
 def test_the_pages_on_record_load_nothing(page: Path) -> None:
     assert remote_loads(page.read_text()) == []
 
@@ -309,9 +371,13 @@ def test_a_changed_setting_changes_the_deviations() -> None:
     settings["train"]["pairs"] = 1_200_000
     table = deviations(profile_from_dict(settings)).set_index("Item")
     assert "Negatives in the mask loss" not in table.index
-    assert table.loc["Loss of a negative sample", "The paper says"] == "weight (1 + y) / 2 = 0 (eq. 4)"
+    assert (
+        table.loc["Loss of a negative sample", "The paper says"] == "weight (1 + y) / 2 = 0 (eq. 4)"
+    )
     assert table.loc["Length of training", "We did"] == "1,200,000 pairs, 10 % of 12 million"
-    assert table.loc["The SiamMask baseline's losses", "We did"].startswith("the baseline has L1 with weights 1, 1.2, 36,")
+    assert table.loc["The SiamMask baseline's losses", "We did"].startswith(
+        "the baseline has L1 with weights 1, 1.2, 36,"
+    )
 
 
 def test_the_full_size_networks_have_the_parameters_of_their_definitions() -> None:
@@ -321,14 +387,22 @@ def test_the_full_size_networks_have_the_parameters_of_their_definitions() -> No
 
 
 def test_pieces_of_the_page() -> None:
-    assert prose("a < b: -1.5 to -2, 2014-15 & 30 %, `x_y`") == "a &lt; b: −1.5 to −2, 2014-15 &amp; 30\u00a0%, <code>x_y</code>"
+    assert (
+        prose("a < b: -1.5 to -2, 2014-15 & 30 %, `x_y`")
+        == "a &lt; b: −1.5 to −2, 2014-15 &amp; 30\u00a0%, <code>x_y</code>"
+    )
     assert prose("E3SN - SiamMask, see https://example.org/a.") == (
         'E3SN − SiamMask, see <a href="https://example.org/a">https://example.org/a</a>.'
     )
-    assert MACROS.verdict("partly (one seed)") == '<span class="v partly">partly</span><small>one seed</small>'
+    assert (
+        MACROS.verdict("partly (one seed)")
+        == '<span class="v partly">partly</span><small>one seed</small>'
+    )
     assert MACROS.verdict("not reproduced") == '<span class="v not">not reproduced</span>'
     assert MACROS.verdict("not testable here (not run)").startswith('<span class="v untested">')
-    row = MACROS.grid(view(table1(Records(Path("nowhere"))).head(1)[["Method", "J-Mean"]], lambda _: "ours"))
+    row = MACROS.grid(
+        view(table1(Records(Path("nowhere"))).head(1)[["Method", "J-Mean"]], lambda _: "ours")
+    )
     assert '<tr class="ours"><td class="t">OnAVOS</td><td class="n">86.1</td></tr>' in row
 
 
@@ -341,9 +415,15 @@ def test_the_readme_gets_its_table(report: Path) -> None:
         f"# Title\n\n{MARKS[0]}\n**Table 1: the DAVIS-2016 validation set (ours: all 20 sequences)**\n\n| Method |"
     )
     assert "| E3SN | the paper | – | – | 73.0 | 69.3 |" in content
-    mine = next(line for line in content.splitlines() if line.startswith("| E3SN | ours (made) | 12,000 | 1 |"))
+    mine = next(
+        line
+        for line in content.splitlines()
+        if line.startswith("| E3SN | ours (made) | 12,000 | 1 |")
+    )
     assert re.search(r"\| 47\.5 \([\d.]+ to [\d.]+\) \| 45\.0 \(45\.0 to 45\.0\) \|$", mine)
-    assert content.endswith(f"[reports/made/index.html](reports/made/index.html)\n{MARKS[1]}\n\nend\n")
+    assert content.endswith(
+        f"[reports/made/index.html](reports/made/index.html)\n{MARKS[1]}\n\nend\n"
+    )
     assert not update_readme(readme, report)
 
 

@@ -27,12 +27,18 @@ def linear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_what_would_not_fit_is_estimated_on_the_line(tiny_profile: Callable[..., Profile], linear: list[int]) -> None:
-    cost = measure_sampling_cost(tiny_profile(), (625, 4, 1, 64), memory_mb=1200).set_index("samples_per_image")
+def test_what_would_not_fit_is_estimated_on_the_line(
+    tiny_profile: Callable[..., Profile], linear: list[int]
+) -> None:
+    cost = measure_sampling_cost(tiny_profile(), (625, 4, 1, 64), memory_mb=1200).set_index(
+        "samples_per_image"
+    )
     assert linear == [1, 4, 64]
     assert list(cost["samples"]) == [2, 8, 128, 1250]
     assert cost["peak_memory_mb"].tolist() == pytest.approx([504, 516, 756, np.nan], nan_ok=True)
-    assert cost["estimated_memory_mb"].tolist() == pytest.approx([np.nan, np.nan, np.nan, 3000], nan_ok=True)
+    assert cost["estimated_memory_mb"].tolist() == pytest.approx(
+        [np.nan, np.nan, np.nan, 3000], nan_ok=True
+    )
     assert pd.isna(cost.loc[625, "seconds_per_step"])
 
 
@@ -42,7 +48,9 @@ def test_what_fits_is_measured(tiny_profile: Callable[..., Profile], linear: lis
     assert cost["estimated_memory_mb"].isna().all()
 
 
-def test_more_windows_take_more_memory_in_processes_of_their_own(tiny_profile: Callable[..., Profile]) -> None:
+def test_more_windows_take_more_memory_in_processes_of_their_own(
+    tiny_profile: Callable[..., Profile],
+) -> None:
     cost = measure_sampling_cost(tiny_profile(), (1, 150), batch_size=1, steps=0)
     assert cost["peak_memory_mb"][1] > cost["peak_memory_mb"][0] + 50
     assert (cost["seconds_per_step"] > 0).all()

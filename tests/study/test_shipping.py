@@ -29,11 +29,19 @@ from e3sn_study.report.shipping import ship
 
 
 @pytest.fixture
-def finished(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path) -> tuple[Path, Path]:
+def finished(
+    tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path
+) -> tuple[Path, Path]:
     """A run's folder, and results it is on record in."""
     results = tmp_path / "report" / "results"
     track = asdict(replace(TrackConfig(), mask_threshold=0.35))
-    run = add_run(results, pairs=24_000, precision="bf16", track=track, absent=["training set youtube_vos is absent"])
+    run = add_run(
+        results,
+        pairs=24_000,
+        precision="bf16",
+        track=track,
+        absent=["training set youtube_vos is absent"],
+    )
     add_scores(results, run, 0.6, 0.5)
     add_scores(results, "", 0.2, 0.1, method="first mask held still")
     save_model(tmp_path / run / "model.safetensors", tiny_model, tiny_profile())
@@ -46,13 +54,17 @@ def test_half_precision_gives_the_same_masks(
     path, _ = ship(*finished, tmp_path / "models")
     assert path.stat().st_size < 0.53 * (finished[0] / "model.safetensors").stat().st_size
     shipped, _ = load_model(path)
-    assert {value.dtype for value in shipped.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    assert {
+        value.dtype for value in shipped.state_dict().values() if value.is_floating_point()
+    } == {torch.float32}
     sequence = davis_sequences(data_root / "synthetic", 2016, "val")[0]
     frames, box = [sequence.frame(index) for index in range(len(sequence))], [[60, 40, 50, 50]]
     full = np.stack([result.soft_masks for result in Tracker(tiny_model).run(frames, box)])
     half = np.stack([result.soft_masks for result in Tracker(shipped).run(frames, box)])
     assert np.abs(full - half).max() < 0.02
-    threshold = np.median(full[full > 0])  # random weights decide nothing: most pixels lie close to this, half of them above
+    threshold = np.median(
+        full[full > 0]
+    )  # random weights decide nothing: most pixels lie close to this, half of them above
     assert (full > threshold).mean() > 0.02
     assert ((full > threshold) != (half > threshold)).sum() < 0.03 * (full > 0).sum()
 
@@ -74,13 +86,29 @@ def test_shipping_again_gives_the_same_bytes(finished: tuple[Path, Path], tmp_pa
     path, card = ship(*finished, tmp_path / "models")
     before = path.read_bytes(), card.read_bytes()
     code = "import sys; from e3sn_study.cli import main; sys.exit(main(sys.argv[1:]))"  # another process has another order
-    command = ["ship", "--run", str(finished[0]), "--report", str(finished[1].parent), "--out", str(tmp_path / "again")]
-    subprocess.run([sys.executable, "-c", code, *command], check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
-    assert ((tmp_path / "again" / path.name).read_bytes(), (tmp_path / "again" / card.name).read_bytes()) == before
+    command = [
+        "ship",
+        "--run",
+        str(finished[0]),
+        "--report",
+        str(finished[1].parent),
+        "--out",
+        str(tmp_path / "again"),
+    ]
+    subprocess.run(
+        [sys.executable, "-c", code, *command], check=True, env=os.environ | {"PYTHONHASHSEED": "1"}
+    )
+    assert (
+        (tmp_path / "again" / path.name).read_bytes(),
+        (tmp_path / "again" / card.name).read_bytes(),
+    ) == before
 
 
 def test_weights_beyond_half_precision_do_not_ship(
-    tiny_model: E3SN, tiny_profile: Callable[..., Profile], finished: tuple[Path, Path], tmp_path: Path
+    tiny_model: E3SN,
+    tiny_profile: Callable[..., Profile],
+    finished: tuple[Path, Path],
+    tmp_path: Path,
 ) -> None:
     model = deepcopy(tiny_model)
     weight = next(weight for weight in model.parameters() if weight.dim() > 1)
@@ -118,16 +146,29 @@ def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: 
 def test_the_card_names_where_the_model_fails(finished: tuple[Path, Path], tmp_path: Path) -> None:
     run, results = finished
     (results / "davis2016" / f"{run.name}.csv").unlink()
-    add_scores(results, run.name, {name: 0.9 if name == "dog" else 0.6 for name in VAL} | {"libby": 0.2}, 0.5)
+    add_scores(
+        results,
+        run.name,
+        {name: 0.9 if name == "dog" else 0.6 for name in VAL} | {"libby": 0.2},
+        0.5,
+    )
     add_scores(results, run.name, 0.8, 0.55, method="mask in true boxes")
-    (results / "davis2016" / "attributes.csv").write_text("sequence,attributes\ndog,FM\nlibby,OCC\n")
+    (results / "davis2016" / "attributes.csv").write_text(
+        "sequence,attributes\ndog,FM\nlibby,OCC\n"
+    )
     text = ship(*finished, tmp_path / "models")[1].read_text()
     assert "The lowest J on DAVIS-2016: libby 20.0, " in text
-    assert "the largest losses: occlusion -70.0, fast motion +70.0." in text  # of the two sequences that have labels
-    assert "In true boxes its masks would score J +20.5 and F +5.0" in text  # 80 - (18 * 60 + 90 + 20) / 20
+    assert (
+        "the largest losses: occlusion -70.0, fast motion +70.0." in text
+    )  # of the two sequences that have labels
+    assert (
+        "In true boxes its masks would score J +20.5 and F +5.0" in text
+    )  # 80 - (18 * 60 + 90 + 20) / 20
 
 
-def test_synthetic_training_is_said_first(tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path) -> None:
+def test_synthetic_training_is_said_first(
+    tiny_model: E3SN, tiny_profile: Callable[..., Profile], tmp_path: Path
+) -> None:
     run = add_run(tmp_path, data="synthetic-train")
     add_scores(tmp_path, run, 0.6, sequences=VAL[:2])
     save_model(tmp_path / run / "model.safetensors", tiny_model, tiny_profile())
@@ -144,8 +185,20 @@ def test_a_run_that_is_not_on_record(finished: tuple[Path, Path], tmp_path: Path
     assert not (tmp_path / "models").exists()
 
 
-def test_from_the_command_line(finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_the_command_line(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, results = finished
-    command = ["ship", "--run", str(run), "--report", str(results.parent), "--out", str(tmp_path / "models")]
+    command = [
+        "ship",
+        "--run",
+        str(run),
+        "--report",
+        str(results.parent),
+        "--out",
+        str(tmp_path / "models"),
+    ]
     assert cli.main(command) == 0
-    assert re.search(r"^model: .*e3sn\.safetensors \(\d+\.\d MB\)\ncard: .*e3sn\.md\n$", capsys.readouterr().out)
+    assert re.search(
+        r"^model: .*e3sn\.safetensors \(\d+\.\d MB\)\ncard: .*e3sn\.md\n$", capsys.readouterr().out
+    )

@@ -430,7 +430,9 @@ def test_records_of_other_settings_are_set_aside_and_not_lost(
 def own(study: Study, data_root: Path, tmp_path: Path) -> Study:
     """A study of a copy of the data, to be changed."""
     root = shutil.copytree(data_root, tmp_path / "own")
-    return Study.open("smoke", str(root), study.runs, study.report, overrides=[*study.overrides, "train.pairs=4"])
+    return Study.open(
+        "smoke", str(root), study.runs, study.report, overrides=[*study.overrides, "train.pairs=4"]
+    )
 
 
 def invert_a_frame(study: Study, split: str) -> None:
@@ -453,14 +455,19 @@ def test_other_images_of_the_same_names_and_numbers_are_another_run(
     capsys.readouterr()
     second = changed.train()
     assert second.folder != first.folder
-    assert f"{first.name} was trained on other files; this is another run, {second.name}" in capsys.readouterr().out
+    assert (
+        f"{first.name} was trained on other files; this is another run, {second.name}"
+        in capsys.readouterr().out
+    )
     assert own.run("e3sn").folder == first.folder
     (first.folder / "data.json").unlink()  # a run from before files were on record
     assert changed.run("e3sn").folder == first.folder
     assert changed.set_aside_outdated() == [second.name]
 
 
-def test_a_run_that_was_killed_at_its_very_end_is_finished(own: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_killed_at_its_very_end_is_finished(
+    own: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = own.train()
     model, summary, log = load_file(run.model), run.summary(), run.log()
     for lost in ("model.safetensors", "summary.json", "log.csv", "env.json"):
@@ -470,24 +477,37 @@ def test_a_run_that_was_killed_at_its_very_end_is_finished(own: Study, capsys: p
         assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
         assert run.summary() | {"peak_memory_mb": 0} == summary | {"peak_memory_mb": 0}
         pd.testing.assert_frame_equal(run.log(), log)
-    for name, damaged in (("summary.json", "{"), ("summary.json", json.dumps(summary | {"pairs": None})), ("log.csv", "stage\n")):
+    for name, damaged in (
+        ("summary.json", "{"),
+        ("summary.json", json.dumps(summary | {"pairs": None})),
+        ("log.csv", "stage\n"),
+    ):
         (run.folder / name).write_text(damaged)
         assert own.train().is_finished()
         assert "made anew: " in capsys.readouterr().out
     (run.folder / "checkpoint.pt").unlink()
     (run.folder / "summary.json").write_text("{")
-    with pytest.raises(InputError, match=r"summary\.json is no summary of a training .*; delete the folder to train it again"):
+    with pytest.raises(
+        InputError,
+        match=r"summary\.json is no summary of a training .*; delete the folder to train it again",
+    ):
         own.train()
     assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
 
 
-def test_scores_on_other_files_of_a_benchmark_are_set_aside(own: Study, evaluated: list[bool]) -> None:
+def test_scores_on_other_files_of_a_benchmark_are_set_aside(
+    own: Study, evaluated: list[bool]
+) -> None:
     run = Run(own.runs / "run", own.load(), ())
     evaluate(own, run, "davis2016")
     evaluate(own, run, "davis2017")
     assert own.set_aside_outdated() == []
     (own.results / "davis2016" / "baselines.csv").write_text("of an older study\n")
-    assert {path.name for path in (own.results / "davis2016").iterdir()} == {"baselines.csv", "run.csv", "run_speed.csv"}
+    assert {path.name for path in (own.results / "davis2016").iterdir()} == {
+        "baselines.csv",
+        "run.csv",
+        "run_speed.csv",
+    }
     invert_a_frame(own, "val")
     own.set_aside_outdated()
     assert {path.name for path in (own.results / "davis2016").iterdir()} == {"baselines.csv"}

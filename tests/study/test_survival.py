@@ -37,7 +37,17 @@ def command(runs: Path, data: Path, *settings: str, processes: int = 1) -> list[
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         python = [sys.executable, "-m", *launcher, "-m", "e3sn_study"]
     chosen = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-    return [*python, "train", "--data", str(data), "--runs", str(runs), "--report", str(runs / "report"), *chosen]
+    return [
+        *python,
+        "train",
+        "--data",
+        str(data),
+        "--runs",
+        str(runs),
+        "--report",
+        str(runs / "report"),
+        *chosen,
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -47,10 +57,16 @@ def environment() -> dict[str, str]:
 def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
     """The folder of a run that ended well."""
     done = subprocess.run(
-        command(runs, data, *settings, processes=processes), env=environment(), capture_output=True, text=True, timeout=300
+        command(runs, data, *settings, processes=processes),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("model: ") == 1, "one process tells where the model is, whatever their number"
+    assert done.stdout.count("model: ") == 1, (
+        "one process tells where the model is, whatever their number"
+    )
     return next(runs.glob("smoke-*"))
 
 
@@ -62,7 +78,11 @@ def undisturbed(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def started(data_root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        command(tmp_path, data_root), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(tmp_path, data_root),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     yield process
     process.kill()
@@ -95,7 +115,9 @@ def test_killed_by_the_system_it_ends_like_an_undisturbed_run(
     started.wait()
     folder = next(tmp_path.glob("smoke-*"))
     assert not (folder / "model.safetensors").exists()
-    (folder / ".checkpoint.1.tmp.pt").write_bytes(b"half a checkpoint of a process that was killed while it wrote")
+    (folder / ".checkpoint.1.tmp.pt").write_bytes(
+        b"half a checkpoint of a process that was killed while it wrote"
+    )
     assert same_weights(train(tmp_path, data_root), undisturbed)
 
 
@@ -111,7 +133,9 @@ def test_asked_to_end_it_saves_and_says_how_to_go_on(
     assert same_weights(train(tmp_path, data_root), undisturbed)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(undisturbed: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(
+    undisturbed: Path, data_root: Path, tmp_path: Path
+) -> None:
     """The limit on a file's size fails writes as a full disk does; the small log still fits."""
     limit = (undisturbed / "checkpoint.pt").stat().st_size // 2
     done = subprocess.run(
@@ -125,15 +149,25 @@ def test_a_full_disk_keeps_the_last_checkpoint(undisturbed: Path, data_root: Pat
     assert done.returncode == 2
     assert "cannot write the checkpoint of step 1" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not [path for path in next(tmp_path.glob("smoke-*")).iterdir() if "checkpoint" in path.name]
+    assert not [
+        path for path in next(tmp_path.glob("smoke-*")).iterdir() if "checkpoint" in path.name
+    ]
     assert same_weights(train(tmp_path, data_root), undisturbed)
 
 
-def test_two_trainings_in_one_folder_are_refused(undisturbed: Path, data_root: Path, tmp_path: Path) -> None:
+def test_two_trainings_in_one_folder_are_refused(
+    undisturbed: Path, data_root: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / undisturbed.name
     folder.mkdir()
     with FileLock(folder / "lock"):
-        done = subprocess.run(command(tmp_path, data_root), env=environment(), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command(tmp_path, data_root),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert done.returncode == 2
     assert "is in use by another training" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -148,7 +182,12 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = build_model(load_profile("smoke", overrides=["model.channels=16"]).model).backbone
     save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, weights)
-    settings = [f"train.weights={weights}", "train.optimiser=sgd", "train.average=0.5", "train.unfreeze_at=0.5"]
+    settings = [
+        f"train.weights={weights}",
+        "train.optimiser=sgd",
+        "train.average=0.5",
+        "train.unfreeze_at=0.5",
+    ]
     one, two = (train(tmp_path / str(n), data_root, *settings, processes=n) for n in (1, 2))
     assert one.name == two.name
     assert len(losses(one)) == 3
@@ -162,20 +201,40 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
 def test_processes_that_accumulate_parts(data_root: Path, tmp_path: Path) -> None:
     """Batch-norm sees other windows together, so the first step's losses agree roughly and later ones are not compared."""
     whole, parts = (
-        train(tmp_path / str(n), data_root, f"train.accumulate={n}", "train.unfreeze_at=0.5", processes=2) for n in (1, 2)
+        train(
+            tmp_path / str(n),
+            data_root,
+            f"train.accumulate={n}",
+            "train.unfreeze_at=0.5",
+            processes=2,
+        )
+        for n in (1, 2)
     )
     first, other = losses(whole).iloc[0], losses(parts).iloc[0]
-    for part, tolerance in {"cls": 0.1, "mask": 0.1, "loc": 0.5}.items():  # untrained offsets follow the batch statistics
+    for part, tolerance in {
+        "cls": 0.1,
+        "mask": 0.1,
+        "loc": 0.5,
+    }.items():  # untrained offsets follow the batch statistics
         assert other[part] == pytest.approx(first[part], rel=tolerance), part
     assert losses(parts)["loss"].notna().all()
 
 
-def test_processes_that_do_not_divide_the_batch_are_refused(data_root: Path, tmp_path: Path) -> None:
+def test_processes_that_do_not_divide_the_batch_are_refused(
+    data_root: Path, tmp_path: Path
+) -> None:
     done = subprocess.run(
-        command(tmp_path, data_root, "train.accumulate=3"), env=environment(), capture_output=True, text=True, timeout=120
+        command(tmp_path, data_root, "train.accumulate=3"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2
-    assert "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)" in done.stderr
+    assert (
+        "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)"
+        in done.stderr
+    )
 
 
 def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:

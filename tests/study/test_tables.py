@@ -619,13 +619,17 @@ def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
     assert found["Ours"] == f"1,000 MB with 64 samples to {memory:,} MB with 4: {memory / 10:.0f} %"
 
 
-def test_rules_and_verdicts_have_their_thresholds_from_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_and_verdicts_have_their_thresholds_from_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     costs = "samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,8,1,400\n64,128,8,1000\n"
     (tmp_path / "sampling_cost.csv").write_text(costs)
     monkeypatch.setitem(reference("claims")["thresholds"], "memory", 39)
     table = claims(Records(tmp_path))
     assert table.set_index("Claim").loc["C7", "Verdict"] == "partly"
-    assert any("reproduced if at most 39 % of it is needed" in note for note in table.attrs["notes"])
+    assert any(
+        "reproduced if at most 39 % of it is needed" in note for note in table.attrs["notes"]
+    )
     rules = " ".join(reference("claims")["rules"].values())
     assert set(re.findall(r"{(\w+)}", rules)) == reference("claims")["thresholds"].keys()
 
