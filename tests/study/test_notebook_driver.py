@@ -149,6 +149,17 @@ def test_figures_stay_in_the_executed_copy_and_its_page(notebook, out, tmp_path)
     assert "data:image/webp;base64," in page.read_text()
 
 
+def test_links_between_notebooks_lead_to_their_pages(notebook, out, tmp_path):
+    source = notebook("1")
+    content = nbformat.read(source, as_version=4)
+    links = "[next](02_next.ipynb), [all](README.md), [file](other.ipynb)"
+    content.cells.append(nbformat.v4.new_markdown_cell(links))
+    nbformat.write(content, source)
+    to_html(source, page := tmp_path / "tiny.html")
+    found = re.findall(r'href="([^"#]+)"', page.read_text())
+    assert found[-3:] == ["02_next.html", "../index.html", "other.ipynb"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
