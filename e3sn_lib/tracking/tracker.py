@@ -32,6 +32,7 @@ from e3sn_lib.geometry import (
     paste_patch,
 )
 from e3sn_lib.tracking.backends import Backend, Templates
+from e3sn_lib.tracking.confidence import mask_features, predict_j
 
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
@@ -94,12 +95,19 @@ class FrameResult:
     patches: tuple[Patch, ...]
     """Of each object, the probabilities in the part of the frame that its window covers."""
     scores: NDArray[np.float64]
-    """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the
-    object is there."""
+    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given. It can
+    be high on a wrong object; `predicted_j` knows better."""
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
+    features: NDArray[np.float64]
+    """(N, 3) what tells good masks from bad ones, see `mask_features`."""
     outside: float = 0.0
     """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
+
+    @property
+    def predicted_j(self) -> NDArray[np.float64]:
+        """(N,) the region similarity J to be expected of each mask, 0 to 1."""
+        return predict_j(self.features)
 
     @property
     def soft_masks(self) -> NDArray[np.float32]:
@@ -226,8 +234,9 @@ class Tracker:
             paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True)
         )
         ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
+        known = mask_features(scores, soft, self.config.mask_threshold)
         return targets, FrameResult(
-            ids, patches, scores, targets.boxes_frame_xyxy(), crops[0].outside
+            ids, patches, scores, targets.boxes_frame_xyxy(), known, crops[0].outside
         )
 
     def _crops(
