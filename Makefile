@@ -6,20 +6,29 @@ export PROFILE DATA RUNS ONLY SET
 # Modules rather than scripts: their first lines would break if the checkout were moved.
 PY := .venv/bin/python
 READY := .venv/.ready
+STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill"
 MINUTES = $(shell sed -n 's/^minutes: *//p' "e3sn_lib/profiles/$(PROFILE).yaml" 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help reproduce test lab say-reproduce say-test say-lab
+.PHONY: help setup reproduce test lab say-reproduce say-test say-lab
 
 help:
+	@echo 'make setup      set up .venv with everything, and a git filter: notebooks are stored without outputs'
 	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
 	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html;'
 	@echo '                SET changes settings of the runs, where `study` in the profile has none: SET="track.mask_threshold=0.4"'
 	@echo 'make test       lint, types, imports and tests; PYTEST_ARGS=... replaces -m "not slow"'
 	@echo 'make lab        JupyterLab on the notebooks'
 	@echo
-	@echo 'Each sets up .venv first if there is none (PYTHON=... chooses the interpreter, 3.11 or newer).'
+	@echo 'Each of them sets up .venv first if there is none (PYTHON=... chooses the interpreter, 3.11 or newer).'
+
+setup: $(READY)
+	@if git rev-parse --git-dir >/dev/null 2>&1; then \
+	  git config filter.nbstripout.clean '$(PY) $(STRIP)'; \
+	  echo 'git stores notebooks without outputs from now on.'; \
+	fi
+	@echo 'Ready. Try: .venv/bin/e3sn track examples/cockatoo.mp4 --box 222,24,418,336 --out out/'
 
 reproduce: say-reproduce $(READY)
 	@set -f; set --; for setting in $$SET; do set -- "$$@" --set "$$setting"; done; \
@@ -31,12 +40,12 @@ test: say-test $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache
-	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then echo "nbstripout --verify notebooks/*.ipynb"; \
-	  $(PY) -m nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" "$$@"; fi
+	$(PY) $(STRIP) --verify notebooks/*.ipynb || { echo 'Notebooks hold outputs. Delete them with:' \
+	  '$(PY) -m nbstripout --keep-id notebooks/*.ipynb' >&2; exit 1; }
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=5 $(PYTEST_ARGS)
 
 lab: say-lab $(READY)
-	$(PY) -m jupyterlab notebooks
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 say-reproduce:
 	@echo "Runs the notebooks in the $$PROFILE profile ($(if $(MINUTES),about $(MINUTES) minutes on two CPU cores,no duration is known for it))" \
@@ -63,7 +72,7 @@ $(READY): pyproject.toml
 	fi
 	@if ! $(PY) -c 'import torch' 2>/dev/null; then \
 	  echo 'Installing into .venv, once: several GB with the CUDA build of PyTorch, 5 to 15 minutes.' \
-	    'Without a GPU the CPU build is far smaller; the README says how to install it first.'; \
+	    'Without a GPU the CPU build is far smaller; docs/troubleshooting.md says how to install it first.'; \
 	fi
 	@set -o pipefail; $(PY) -m pip install --disable-pip-version-check -e '.[study,lab,dev]' \
 	  | { grep --line-buffered -v '^Requirement already satisfied' || true; }

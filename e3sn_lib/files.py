@@ -101,7 +101,11 @@ def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     """
     try:
         names = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in its name
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ):  # ValueError: a zero byte in its name
         return []
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:

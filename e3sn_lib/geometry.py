@@ -1,18 +1,14 @@
-"""Boxes, anchors and crops.
+"""Boxes, anchors, candidate windows and crops.
 
-Anchors and box offsets (SiamRPN's parametrisation; sizes as in SiamMask's public code).
+All coordinates are continuous: the pixel with index i covers [i, i + 1). So index i of SiamMask's
+public code is i + 0.5 here.
 
-All boxes are continuous: a pixel with index i covers [i, i + 1), so index i of SiamMask's code is i
-+ 0.5 here. A flat anchor index is ``anchor * cells**2 + row * cells + column`` everywhere.
+Anchors and box offsets are those of SiamRPN, with the sizes of SiamMask's public code. The flat
+index of an anchor is ``anchor * cells**2 + row * cells + column``.
 
-SiamFC's context crop: one affine map for image, mask and box; pasting back is its inverse.
-
-Frame and crop coordinates are continuous (pixel i covers [i, i + 1)). A crop of a frame is a square
-whose side depends on the object's size, padded where it leaves the frame and resized to a fixed
-number of pixels.
-
-`SiamMaskCrop` is the same square as SiamMask's public code rounds it. Its checkpoints are evaluated
-with that; it shifts a pasted mask by up to a pixel against the image.
+A crop is a square of the frame around an object (SiamFC). Its side depends on the object's size.
+It is padded where it leaves the frame and resized to a fixed number of pixels. One affine map
+serves image, mask and box; its inverse pastes a mask back.
 """
 
 from __future__ import annotations
@@ -35,26 +31,25 @@ TEMPLATE_SIZE = 127
 CELLS = 25
 """Rows and columns of the correlation map of a 255 px search crop."""
 WINDOW_MARGIN = 32
-"""How far, in pixels, the first candidate window of a 255 px search crop reaches beyond the crop
-(SiamMask)."""
+"""Pixels that the first window of a 255 px search crop reaches beyond the crop (SiamMask)."""
 ANCHOR_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 ANCHOR_SCALE = 8
 
 
 def anchor_sizes() -> NDArray[np.float64]:
-    """(5, 2) width and height in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
+    """Return (5, 2) widths and heights in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
     sizes = []
-    for ratio in ANCHOR_RATIOS:  # height / width; truncated like SiamMask's
+    for ratio in ANCHOR_RATIOS:  # height / width, cut to integers as in SiamMask
         width = int(math.sqrt(STRIDE * STRIDE / ratio))
         sizes.append((width * ANCHOR_SCALE, int(width * ratio) * ANCHOR_SCALE))
     return np.array(sizes, np.float64)
 
 
 def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
-    """(5, cells, cells, 4) anchors on a grid of stride 8 around `centre`.
+    """Return the anchors, (5, cells, cells, 4), on a grid of stride 8 around `centre`.
 
-    `centre` is 127.5, the middle of a 255 px crop, for training, and 0 for tracking, relative to
-    the crop's middle.
+    Training has `centre` 127.5, the middle of a 255 px crop. Tracking has 0, so that anchors are
+    relative to the middle of the crop.
     """
     offsets = centre + STRIDE * (np.arange(cells) - (cells - 1) / 2)
     sizes = anchor_sizes()
@@ -65,7 +60,7 @@ def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.floa
 
 
 def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
-    """`anchors_cxcywh` as corners."""
+    """Return `anchors_cxcywh` as corners."""
     anchors = anchors_cxcywh(centre, cells)
     middle, half = anchors[..., :2], anchors[..., 2:] / 2
     return np.concatenate([middle - half, middle + half], axis=-1)
@@ -89,20 +84,19 @@ def window_corner(cell: Any, margin: int, stride: int = 1) -> Any:
 def encode_boxes(
     boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Offsets (dx / w, dy / h, log w, log h) of boxes relative to anchors, both (..., 4) as cx, cy,
-    w, h."""
+    """Return the offsets (dx / w, dy / h, log w, log h) of boxes (..., 4) relative to anchors."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
     return np.concatenate([centre, np.log(boxes_cxcywh[..., 2:] / anchors[..., 2:])], axis=-1)
 
 
 def decode_boxes(offsets: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `encode_boxes`: (..., 4) boxes as cx, cy, w, h."""
+    """Return boxes (..., 4) as cx, cy, w, h from their offsets; the inverse of `encode_boxes`."""
     centre = offsets[..., :2] * anchors[..., 2:] + anchors[..., :2]
     return np.concatenate([centre, np.exp(offsets[..., 2:]) * anchors[..., 2:]], axis=-1)
 
 
 def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
-    """The axis-aligned bounding rectangle of a mask (paper 4.2), or None if the mask is empty."""
+    """Return the upright bounding rectangle of a mask (paper 4.2); None if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return None
@@ -110,7 +104,7 @@ def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
 
 
 def box_xywh(box_frame_xyxy: Box) -> tuple[float, float, float, float]:
-    """Corners to x, y, width, height."""
+    """Return x, y, width and height of a box given by its corners."""
     x1, y1, x2, y2 = box_frame_xyxy
     return x1, y1, x2 - x1, y2 - y1
 
@@ -120,13 +114,15 @@ Point = tuple[float, float]
 
 
 def context_side(width: float, height: float) -> float:
-    """Side in frame pixels of the square around an object that becomes the 127 px template (SiamFC:
-    half the size as context)."""
+    """Return the side of the square that becomes the 127 px template, in frame pixels.
+
+    It has the object with half its size as context (SiamFC).
+    """
     return float(context_sides(np.array([width, height])))
 
 
 def context_sides(size_wh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`context_side` of sizes (..., 2)."""
+    """Return `context_side` of sizes (..., 2)."""
     margin = CONTEXT * size_wh.sum(axis=-1, keepdims=True)
     return np.asarray(np.sqrt((size_wh + margin).prod(axis=-1)))
 
@@ -144,8 +140,10 @@ class ContextCrop(Protocol):
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """(2, 3) from pixel indices of a window, whose corner is given in crop coordinates, to
-        pixel indices of the frame."""
+        """Return the map (2, 3) from pixel indices of a window to those of the frame.
+
+        The corner of the window is given in crop coordinates.
+        """
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class Crop:
 
     @classmethod
     def square(cls, centre_frame_xy: Point, side: float, size: int) -> Crop:
-        """The square of `side` frame pixels around a point, resized to `size` pixels."""
+        """Return the square of `side` frame pixels around a point, resized to `size` pixels."""
         return cls.similarity(
             centre_frame_xy, (size / 2, size / 2), (size / side, size / side), size
         )
@@ -174,8 +172,10 @@ class Crop:
         degrees: float = 0.0,
         flip: bool = False,
     ) -> Crop:
-        """Map a frame point to a crop point, scaling x and y apart, after a rotation and a
-        left-right flip about that point."""
+        """Return the crop that maps a frame point to a crop point.
+
+        About that point the frame is flipped left to right, rotated, and scaled along x and y.
+        """
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         turn = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
         linear = np.diag(scale_xy) @ turn
@@ -183,13 +183,12 @@ class Crop:
         return cls(np.hstack([linear, offset[:, None]]), size)
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Crop a frame (H, W, 3), bilinearly; outside the frame the colour `fill` (SiamFC: the
-        frame's mean)."""
+        """Crop a frame (H, W, 3), bilinearly. Outside the frame is the colour `fill`, its mean
+        (SiamFC)."""
         return self._warp(frame, cv2.INTER_LINEAR, fill)
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Crop a mask (H, W) bool: interpolated, then cut at one half, so that its edge is where
-        the image's edge is."""
+        """Crop a mask (H, W) bool: interpolate it as the image, then cut it at one half."""
         return self._warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, 0) > 127
 
     def _warp(self, array: NDArray[np.uint8], interpolation: int, fill: Any) -> NDArray[np.uint8]:
@@ -206,31 +205,28 @@ class Crop:
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """The inverse of the crop; see `ContextCrop`."""
+        """Return the inverse of the crop; see `ContextCrop`."""
         to_window = self.matrix.copy()
         to_window[:, 2] -= window_crop_xy
         return to_pixel_indices(_inverse(to_window))
 
     def box_to_crop(self, box_frame_xyxy: Box) -> Box:
-        """The bounding rectangle, in the crop, of a frame box."""
+        """Return the bounding rectangle of a frame box in crop coordinates."""
         return _map_box(self.matrix, box_frame_xyxy)
 
     def mask_box(self, mask: NDArray[np.bool_]) -> Box | None:
-        """Return the bounding rectangle, in crop coordinates, of a frame mask (H, W); None if the
-        mask is empty.
+        """Return the bounding rectangle of a frame mask (H, W) in crop coordinates.
 
-        The rectangle is exact for any rotation, and it may reach beyond the crop: the whole object
-            counts.
+        It is exact for any rotation and holds the whole object, also what lies beyond the crop.
+        None if the mask is empty.
         """
         rows = np.flatnonzero(mask.any(axis=1))
         if rows.size == 0:
             return None
         left = mask[rows].argmax(axis=1)
         right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
-        x, y = (
-            np.tile(np.concatenate([left, right]), 2),
-            np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)]),
-        )
+        x = np.tile(np.concatenate([left, right]), 2)
+        y = np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)])
         corners = self.matrix @ np.stack([x, y, np.ones_like(x)])
         (x1, y1), (x2, y2) = corners.min(axis=1), corners.max(axis=1)
         return float(x1), float(y1), float(x2), float(y2)
@@ -238,8 +234,11 @@ class Crop:
 
 @dataclass(frozen=True)
 class SiamMaskCrop:
-    """A square as in SiamMask's public code: whole pixels out of the frame, pasted back as if
-    nothing had been rounded."""
+    """The square as SiamMask's public code cuts it: in whole pixels.
+
+    Its checkpoints are evaluated with this crop. The way back ignores the rounding, so a pasted
+    mask is shifted by up to a pixel.
+    """
 
     centre_frame_xy: Point
     side: float
@@ -247,8 +246,10 @@ class SiamMaskCrop:
     outside: ClassVar[float] = -1.0
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Whole columns and rows around the centre (halves round to even), resized; `fill` is cut
-        to integers."""
+        """Cut whole columns and rows around the centre and resize them.
+
+        Halves are rounded to even numbers and `fill` is cut to integers, as there.
+        """
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
         cut = cv2.warpAffine(
@@ -264,8 +265,7 @@ class SiamMaskCrop:
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """Window pixels over the unrounded square, in a frame that is one pixel smaller; see
-        `ContextCrop`."""
+        """Return the map for the unrounded square, in a frame that is one pixel smaller."""
         side = round(self.side)
         unit = side / self.size
         corner = np.array(self.centre_frame_xy) - side / 2 + unit * np.array(window_crop_xy)
@@ -278,11 +278,11 @@ CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {
     "exact": Crop.square,
     "siammask": SiamMaskCrop,
 }
-"""For each ``track.crop``: from centre and side in frame pixels, and the crop's pixels."""
+"""Makers of crops by ``track.crop``: from centre and side in frame pixels, and size in pixels."""
 
 
 def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same map between pixel indices, whose centres lie at index + 0.5, as OpenCV wants it."""
+    """Return the same map between pixel indices (centres at index + 0.5), as OpenCV needs it."""
     shifted = matrix.copy()
     shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     return shifted
@@ -315,11 +315,9 @@ def paste_patch(
         The part of the frame with the window; it is empty if the window lies outside the frame.
     """
     matrix = crop.window_to_frame(window_crop_xy, frame_hw)
-    ends = (
-        -1.0,
-        float(len(soft_mask)),
-    )  # one pixel further, bilinear values are those of the outside
-    left, top, right, bottom = _map_box(matrix, (ends[0], ends[0], ends[1], ends[1]))
+    # one pixel beyond the mask, bilinear values are those of the outside
+    first, last = -1.0, float(len(soft_mask))
+    left, top, right, bottom = _map_box(matrix, (first, first, last, last))
     rows, columns = _whole_pixels(top, bottom, frame_hw[0]), _whole_pixels(left, right, frame_hw[1])
     size = (columns.stop - columns.start, rows.stop - rows.start)
     if min(size) == 0:

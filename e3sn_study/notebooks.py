@@ -77,6 +77,27 @@ def as_list(parameter: Iterable[Any] | str) -> list[Any]:
     return values
 
 
+def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
+    """Return boxes ``[x, y, width, height]`` of a parameter.
+
+    Args:
+        parameter: text such as "10,20,30,40", with ";" between several boxes; or a list of four
+            numbers, or of such lists. A list may come as text.
+
+    Raises:
+        InputError: it is something else.
+    """
+    text = parameter if isinstance(parameter, str) else str(list(parameter))
+    parts = re.split(r"[;\]\[]+\s*,?\s*", text)
+    try:
+        boxes = [[float(side) for side in part.split(",")] for part in parts if part.strip()]
+    except ValueError:
+        boxes = []
+    if not boxes or any(len(box) != 4 for box in boxes):
+        raise InputError(f"'{text}' is no box; write x,y,width,height, or several with ; between")
+    return boxes
+
+
 def run_notebook(
     source: Path,
     out: Path,
@@ -195,7 +216,8 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
 def to_html(executed: Path, out: Path) -> None:
     """Write an executed notebook as one HTML file that opens without a network.
 
-    Images are embedded and scripts are left out. Equations show as they were typed.
+    Images are embedded and scripts are left out. Equations show as they were typed. Links to other
+    notebooks lead to their pages, and the link to all of them to the report.
 
     Raises:
         InputError: the notebook cannot be read.
@@ -205,6 +227,8 @@ def to_html(executed: Path, out: Path) -> None:
     exporter = HTMLExporter(embed_images=True, raw_template=PAGE)  # type: ignore[no-untyped-call]
     _read(executed)
     html, _ = exporter.from_filename(str(executed))
+    html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
+    html = html.replace('href="README.md"', 'href="../index.html"')
     write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))
 
 

@@ -65,7 +65,7 @@ KINDS = {
     "coco": Kind(
         "COCO",
         "https://cocodataset.org/#download (2017 images and annotations; "
-        "for a subset see the README)",
+        "for a subset see docs/data.md)",
         "annotations CC BY 4.0, images under their Flickr licences",
         lambda folder, config: [folder / config.annotations, folder / config.images],
         _coco,

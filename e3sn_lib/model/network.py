@@ -1,5 +1,4 @@
-"""The network: locate the target, then segment it in the chosen candidate windows (paper 3.2, fig.
-2)."""
+"""The network: find the target, then segment it in candidate windows (paper 3.2, figure 2)."""
 
 from __future__ import annotations
 
@@ -14,7 +13,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from e3sn_lib.config import ModelConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN
+from e3sn_lib.geometry import (
+    ANCHOR_RATIOS,
+    STRIDE,
+    TEMPLATE_SIZE,
+    WINDOW_MARGIN,
+    window_corner,
+)
 from e3sn_lib.model.aggregation import LevelFusion
 from e3sn_lib.model.backbone import Backbone, Features
 from e3sn_lib.model.correlation import DepthwiseCorrelation, conv_bn, head
@@ -22,21 +27,19 @@ from e3sn_lib.model.refine import WINDOWS, Refinement
 from e3sn_lib.model.windows import Cells, gather_windows
 
 MARGIN = {255: WINDOW_MARGIN, 143: 0}
-"""How far, in pixels, the first candidate window of a search crop of this size reaches beyond the
-crop (SiamMask)."""
+"""By size of the search crop: pixels that its first window reaches beyond it (SiamMask)."""
 BASE_MASK = 63
 MASK_PRIOR = -2.0
-"""Log-odds of a window's pixel to be of the object, from which training starts (a share of 12 %).
-From 0, "all is background" is learnt so forcefully at first that the last ReLUs before the mask
-stay inactive for good."""
+"""Bias of the mask logits at the start of training: 12 % of the pixels are object. With 0 the first
+steps push all pixels to background so hard that the last ReLUs never become active again."""
 RGB_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406])
 RGB_STD = 255 * torch.tensor([0.229, 0.224, 0.225])
-"""By which images are normalised (ImageNet's)."""
+"""Images are normalised with these (ImageNet)."""
 
 
 class Template(NamedTuple):
-    """All that is kept of B objects: the filters of each branch. State of a tracked object lives
-    here, not in the network."""
+    """The filters of each branch for B objects. They are the state of a tracked object, so that the
+    network has none."""
 
     cls: Tensor
     loc: Tensor
@@ -59,8 +62,8 @@ class Search(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a training step needs; logits of N windows are (N, 127, 127), or (N, 63, 63) from the
-    base head."""
+    """The results for a training step. Mask logits of N windows are (N, 127, 127), or (N, 63, 63)
+    from the base head."""
 
     cls: Tensor
     loc: Tensor
@@ -68,7 +71,7 @@ class Output(NamedTuple):
 
 
 def mask_cells(search_size: int) -> int:
-    """Rows and columns of the grid of candidate windows: 25 for a 255 px search crop, 3 for 143."""
+    """Return the rows and columns of the grid of windows: 25 for a 255 px crop, 3 for 143."""
     if search_size not in MARGIN:
         raise InputError(
             f"search size {search_size} is not supported; "
@@ -78,8 +81,8 @@ def mask_cells(search_size: int) -> int:
 
 
 class RegionProposal(nn.Module):
-    """SiamRPN++'s two branches on conv4's correlation: objectness and box offsets of 5 anchors per
-    cell."""
+    """Predict class logits and box offsets of 5 anchors per cell from the correlation of conv4
+    (SiamRPN++)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,10 +97,10 @@ class RegionProposal(nn.Module):
 
 
 class MaskCorrelation(nn.Module):
-    """The correlation of each level at chosen cells, fused to one feature (paper 3.4).
+    """Correlate each level at the chosen cells and fuse the levels to one feature (paper 3.4).
 
-    Only the windows of search features that a cell needs are correlated, which gives the values
-    that a whole correlation map, upsampled to the finest level's grid, has at that cell.
+    Only the part of the search features that a cell needs is correlated. The values are those of
+    the whole correlation map, brought to the grid of the finest level, at that cell.
     """
 
     def __init__(self, config: ModelConfig, channels: tuple[int, ...]) -> None:
@@ -116,13 +119,13 @@ class MaskCorrelation(nn.Module):
         self.fusion = LevelFusion(len(self.names), config.fusion)
 
     def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:
-        """Filters of each level from a template's features: the centre of the crop, 15 x 15 at
+        """Return the filters of each level: the centre of the template's features, 15 x 15 at
         stride 4 and 7 x 7 at stride 8."""
         sources = {2: centre_of(features.p1, 15), 3: centre_of(features.p2, 7), 4: neck}
         return tuple(self._level(n).kernel(self._adjusted(n, sources[n])) for n in self.names)
 
     def at_cells(self, template: Template, search: Search, cells: Cells) -> list[Tensor]:
-        """One (N, C) tensor per level."""
+        """Return one (N, C) tensor per level, for N cells."""
         first = 4 - search.margin // STRIDE  # neck index of the first cell's window
         windows = []
         for n in self.names:
@@ -136,7 +139,7 @@ class MaskCorrelation(nn.Module):
         return self.at_windows([kernel[cells.image] for kernel in template.levels], windows)
 
     def at_windows(self, kernels: Sequence[Tensor], windows: Sequence[Tensor]) -> list[Tensor]:
-        """One (N, C) tensor per level from N filters and windows of each."""
+        """Return one (N, C) tensor per level from N filters and windows of the level."""
         levels = zip(self.names, kernels, windows, strict=True)
         return [
             self._level(n).at_windows(kernel, self._adjusted(n, window))
@@ -144,8 +147,10 @@ class MaskCorrelation(nn.Module):
         ]
 
     def whole_maps(self, template: Template, search: Search) -> list[Tensor]:
-        """Each level's whole correlation map, (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search
-        crop: for figures and checks."""
+        """Return the whole correlation map of each level, for figures and checks.
+
+        It is (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop.
+        """
         sources = {2: search.features.p1, 3: search.features.p2, 4: search.neck}
         return [
             self._level(n)(k, self._adjusted(n, sources[n]))
@@ -160,8 +165,9 @@ class MaskCorrelation(nn.Module):
 
 
 class E3SN(nn.Module):
-    """A pure function of tensors: template crop and search crop to scores, box offsets and masks of
-    chosen windows.
+    """Map a template crop and a search crop to class logits, box offsets and masks of windows.
+
+    It is a pure function of tensors: nothing of an object is kept in it.
 
     Images are RGB, 0 to 255, (B, 3, 127, 127) and (B, 3, 255, 255).
     """
@@ -186,11 +192,11 @@ class E3SN(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is computed."""
+        """The device on which the network is computed."""
         return self.mean.device
 
     def encode_template(self, image: Tensor) -> Template:
-        """Filters of B objects from their template crops."""
+        """Return the filters of B objects from their template crops."""
         features = self._features(image)
         neck = centre_of(self.neck(features.p3), 7)
         return Template(
@@ -198,41 +204,40 @@ class E3SN(nn.Module):
         )
 
     def encode_search(self, image: Tensor) -> Search:
-        """Features of B search crops."""
+        """Return the features of B search crops."""
         size = int(image.shape[-1])
         mask_cells(size)
         features = self._features(image)
         return Search(features, self.neck(features.p3), MARGIN[size])
 
     def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
-        """Class logits (B, 2, 5, 25, 25), background first, and box offsets (B, 4, 5, 25, 25) (dx,
-        dy, log w, log h)."""
+        """Return class logits (B, 2, 5, 25, 25), background first, and box offsets
+        (B, 4, 5, 25, 25): dx, dy, log w, log h."""
         return self.rpn(template, search.neck)
 
     def correlate(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """The fused correlation of N candidate windows, (N, C)."""
+        """Return the fused correlation of N windows, (N, C)."""
         return self.mask.fusion(self.mask.at_cells(template, search, cells))
 
     def segment(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """Mask logits (N, 127, 127) of N candidate windows, float32."""
+        """Return the mask logits of N windows, (N, 127, 127) float32."""
         skips = []
         for name, (size, stride) in WINDOWS.items():
-            step, margin = STRIDE // stride, search.margin // stride
-            top, left = step * cells.row - margin, step * cells.column - margin
+            top = window_corner(cells.row, search.margin, stride)
+            left = window_corner(cells.column, search.margin, stride)
             skips.append(
                 gather_windows(getattr(search.features, name), cells.image, top, left, size)
             )
         return self.refine(self.correlate(template, search, cells), *skips).float()
 
     def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """SiamMask's first stage: 63 x 63 logits straight from the correlation, (N, 63, 63)
-        float32."""
+        """Return the logits of SiamMask's first stage, (N, 63, 63) float32, made from the
+        correlation alone."""
         if self.base_head is None:
             raise InputError("this network has no base mask head; set model.base_head=true")
         correlation = self.correlate(template, search, cells)[:, :, None, None]
-        if (
-            alone := len(correlation) == 1
-        ):  # batch-norm in training refuses a single value per channel
+        alone = len(correlation) == 1
+        if alone:  # in training, batch-norm refuses a single value per channel
             correlation = correlation.repeat(2, 1, 1, 1)
         logits = self.base_head(correlation).unflatten(1, (BASE_MASK, BASE_MASK))[..., 0, 0].float()
         return logits[:1] if alone else logits
@@ -240,7 +245,7 @@ class E3SN(nn.Module):
     def forward(
         self, template_image: Tensor, search_image: Tensor, cells: Cells, mask: str = "refine"
     ) -> Output:
-        """One training step's maps; `mask` chooses the head, ``refine`` or ``base``."""
+        """Return what a training step needs; `mask` is the mask head, ``refine`` or ``base``."""
         template, search = self.encode_template(template_image), self.encode_search(search_image)
         segment = self.segment if mask == "refine" else self.segment_base
         return Output(*self.locate(template, search), segment(template, search, cells))
@@ -251,15 +256,14 @@ class E3SN(nn.Module):
 
 
 def centre_of(features: Tensor, size: int) -> Tensor:
-    """The middle `size` rows and columns, with half as much of the object's context as the whole
-    crop."""
+    """Return the middle `size` rows and columns of a feature map."""
     start = (features.shape[-1] - size) // 2
     return features[..., start : start + size, start : start + size]
 
 
 def build_model(config: ModelConfig) -> E3SN:
-    """A network with random weights (the backbone's come from
-    `e3sn_lib.model.weights.load_backbone`)."""
+    """Return a network with random weights; `e3sn_lib.model.weights.load_backbone` brings those of
+    the backbone."""
     return E3SN(config).to(memory_format=torch.channels_last)
 
 
@@ -276,4 +280,5 @@ def fold_batchnorm(model: E3SN) -> E3SN:
 
 
 def count_parameters(model: nn.Module) -> int:
+    """Return the number of all parameters."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""The command that measures training itself, and how well J can be predicted."""
+"""The command that measures: speeds, precisions, and how well J can be predicted."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=["train", "precision", "confidence"])
+    add("what", choices=["train", "track", "precision", "confidence"])
     add_profile(command)
     add_data(command)
     add_changes(command)
     add("--batch", type=positive, default=8, help="pairs per step (default: 8)")
-    text = "per contender and phase (train: 4) or per run (precision: 300)"
+    text = "per contender (train: 4 a phase, track: 5) or per run (precision: 300)"
     add("--steps", type=positive, help=text)
     text = (
-        "train: a CSV file; precision: folder for runs and figure (default: precision); "
+        "train, track: a CSV file; precision: folder for runs and figure (default: precision); "
         "confidence: a JSON file for the fit"
     )
     add("--out", type=Path, help=text)
+    add("--model", type=Path, help="track: a trained model (default: the shipped)")
+    add("--export", type=Path, help="track: its int8 export (default: the shipped)")
+    add("--threads", type=positive, help="track: of the processor (default: as many as are idle)")
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
     text = "confidence: a model or an exported folder (default: the shipped)"
     add("--weights", type=Path, help=text)
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time the training loop, compare what two precisions learn, or fit the prediction of J."""
+    """Time training or tracking, compare two precisions, or fit the prediction of J."""
+    if options.what == "track":
+        return _bench_track(options)
     from e3sn_lib.data.sources import open_train_sets
 
     if options.what == "confidence":
@@ -106,6 +111,31 @@ def _bench_precision(options: argparse.Namespace, profile: Profile, sources: lis
         save_figure(options.report / "figures" / "precision.png", figure)
         both = pd.concat(logs, names=["precision"]).droplevel(1).reset_index()
         write_csv(options.report / "results" / "precision.csv", both)
+    return 0
+
+
+def _bench_track(options: argparse.Namespace) -> int:
+    from e3sn_lib.files import write_csv
+    from e3sn_lib.tracking.backends import idle_threads
+    from e3sn_study.bench.tracking_speed import OBJECTS, SIZES, STAND_IN, bench_tracking
+    from e3sn_study.checkout import SHIPPED
+    from e3sn_study.records.store import write_record
+
+    model, threads = options.model or SHIPPED, options.threads or idle_threads()
+    table = bench_tracking(model, options.export, threads, options.steps or 5)
+    shown = table.drop(columns=["contender", "threads", "machine"])
+    shown.insert(3, "contender", table["contender"].replace(STAND_IN, "stand-in"))
+    print(shown.to_string(index=False, float_format="{:.2f}".format))
+    print(f"stand-in: {STAND_IN}; ratio: of the rate to its; share: of peak, in GFLOP/s")
+    best = table[table["contender"] == "ONNX int8"].set_index(["width", "objects"])
+    one, most = (best.loc[(SIZES[0][0], count)] for count in (OBJECTS[0], OBJECTS[-1]))
+    rate = f"{one['ratio']:.1f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
+    more = f"{OBJECTS[-1]} objects cost {most['step_ms'] / one['step_ms']:.1f} times one"
+    print(f"ONNX int8, one object, {SIZES[0][0]}x{SIZES[0][1]}, {threads} threads: {rate}; {more}")
+    if options.out:
+        write_csv(options.out, table)
+    if options.report:
+        write_record(options.report / "results" / "tracking_speed.csv", table)
     return 0
 
 

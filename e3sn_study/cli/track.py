@@ -66,9 +66,12 @@ def add_backend(command: argparse.ArgumentParser) -> None:
 
 def track(options: argparse.Namespace) -> int:
     """Masks of the boxed objects in one's own video."""
+    import cv2
+
     from e3sn_lib.tracking.confidence import shipped_table
     from e3sn_lib.tracking.own_video import check_out, track_video
 
+    cv2.setNumThreads(1)  # a second pool of threads would take turns with the network's
     started = time.perf_counter()
     prompts = _prompts(options)
     given = [options.video, options.mask, options.weights]

@@ -192,7 +192,7 @@ def _track(
         for index, labels in enumerate(mask_in_true_boxes(sequence, tracker)):
             write_mask(_mask_path(out / BOUND, sequence, index), labels)
     row = (sequence.name, len(sequence), len(boxes), reader.seconds, tracking)
-    return pd.DataFrame([row], columns=[*TIMING.texts, *TIMING.numbers])
+    return pd.DataFrame([row], columns=TIMING.columns)
 
 
 class _TimedFrames:

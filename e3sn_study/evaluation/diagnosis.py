@@ -61,7 +61,7 @@ def crop_quality(
         rows += [
             [source[0].name, number, *_quality(model, dataset[number])] for number in range(pairs)
         ]
-    return pd.DataFrame(rows, columns=[*CROPS.texts, *CROPS.numbers, *CROPS.gaps])
+    return pd.DataFrame(rows, columns=CROPS.columns)
 
 
 @torch.inference_mode()

@@ -57,7 +57,7 @@ class Records:
         """Return the table ``NAME.csv``, without rows where there is none."""
         if name not in self._tables:
             path = self.folder / f"{name}.csv"
-            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, *schema.gaps])
+            empty = pd.DataFrame(columns=schema.columns)
             self._tables[name] = schema.read(path) if path.is_file() else empty
         return self._tables[name]
 
@@ -148,9 +148,8 @@ class Records:
             paths = sorted((self.folder / benchmark).glob("*.csv"))
             names = [path.stem for path in paths if not path.stem.endswith("_speed")]
             tables = [self._scores(benchmark, name) for name in names if name not in NO_SCORES]
-            schema = SCORES_OF_RECORD
-            empty = pd.DataFrame(columns=[*schema.texts, *schema.numbers, *schema.gaps])
-            scores = pd.concat(tables, ignore_index=True) if tables else empty
+            empty = pd.DataFrame(columns=SCORES_OF_RECORD.columns)
+            scores = pd.concat(tables or [empty], ignore_index=True)
             scores[list(STATISTICS)] *= 100
             self._tables[key] = scores.fillna({"seed": 0}).astype({"seed": int})
         return self._tables[key]
@@ -208,11 +207,10 @@ class Records:
             if {*table["run"]} - {run}:
                 path = self.folder / benchmark / f"{run}_speed.csv"
                 raise SPEED.misfit(path, "is of another run")
-        empty = pd.DataFrame(columns=[*SPEED.texts, *SPEED.numbers])
+        empty = pd.DataFrame(columns=SPEED.columns)
         speed = pd.concat(list(tables.values()) or [empty], ignore_index=True)
-        return speed.assign(
-            fps=(speed["frames"] - 1) * speed["objects"] / speed["seconds_tracking"]
-        )
+        steps = (speed["frames"] - 1) * speed["objects"]
+        return speed.assign(fps=steps / speed["seconds_tracking"])
 
     def lacking(self, benchmark: str) -> dict[str, str]:
         """Return what each baseline needs that could not be run."""

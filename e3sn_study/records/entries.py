@@ -161,7 +161,9 @@ def files_of(profile: Profile, sets: TrainSets) -> Files:
     """Return the digests of a run's training sets and of its file of initial weights, if any."""
     files: Files = {}
     for tracks, _ in sets.opened:
-        files[tracks.name] = digest(files.get(tracks.name), tracks.tracks)
+        frames = ((track.name, frame) for track in tracks.tracks for frame in track.frames)
+        parts = ((name, each.image, each.mask, each.box_frame_xyxy) for name, each in frames)
+        files[tracks.name] = digest(files.get(tracks.name), parts)
     with suppress(InputError):
         from e3sn_lib.model.weights import backbone_file  # only a training needs torch
 

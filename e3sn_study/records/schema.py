@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,11 @@ class Schema:
     may_be_empty: bool = False
     remedy: str = "delete it and make it again with e3sn reproduce"
 
+    @property
+    def columns(self) -> list[str]:
+        """All columns."""
+        return [*self.texts, *self.numbers, *self.gaps]
+
     def read(self, path: Path) -> pd.DataFrame:
         """Return the table in `path`; columns of texts hold str, without missing values.
 
@@ -76,7 +82,7 @@ class Schema:
         if not content.endswith("\n") or not isinstance(table.index, pd.RangeIndex):
             raise self.misfit(path, "is cut short or damaged")
         table = table.assign(**{name: np.nan for name in self.gaps if name not in table})
-        if lacking := [name for name in (*self.texts, *numbers) if name not in table]:
+        if lacking := [name for name in self.columns if name not in table]:
             raise self.misfit(path, f"lacks the column {lacking[0]}")
         if table.empty and not self.may_be_empty:
             raise self.misfit(path, "has no rows")
@@ -88,68 +94,60 @@ class Schema:
         for name in wrong.columns[wrong.any()]:
             row = int(wrong[name].to_numpy().argmax())
             raise self.misfit(path, f"has no valid {name} in row {row + 1}")
-        self._check_length(path, table)
+        if "made" in table:  # with the number of rows, see `write_record`
+            stated = {each.rpartition("/")[2] for each in table["made"].astype(str) if "/" in each}
+            if stated and stated != {str(len(table))}:
+                raise self.misfit(path, f"has {len(table)} of {' or '.join(stated)} rows")
         return table.assign(**values)
 
     def misfit(self, path: Path, problem: str) -> InputError:
         """Return the error that names a file, what is wrong with it, and what to do."""
         return InputError(f"{path} {problem}; {self.remedy}")
 
-    def _check_length(self, path: Path, table: pd.DataFrame) -> None:
-        """Compare the number of rows with the one that `once` wrote into the column ``made``."""
-        made = set(table["made"].astype(str)) if "made" in table else set()
-        stated = {each.rpartition("/")[2] for each in made if "/" in each}
-        if stated and (len(made) > 1 or stated != {str(len(table))}):
-            raise self.misfit(path, f"has {len(table)} of {' and '.join(sorted(stated))} rows")
+
+def _schema(texts: str, numbers: str, gaps: str = "", key: str = "", **more: Any) -> Schema:
+    columns = [tuple(names.split()) for names in (texts, numbers, gaps, key)]
+    return Schema(columns[0], columns[1], columns[2], columns[3], **more)
 
 
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
-SCORES = Schema(
-    ("method", "sequence"),
-    ("object", *SUMMARY_COLUMNS, "frames"),
-    key=("method", "sequence", "object"),
-)
-SCORES_OF_RECORD = replace(
-    SCORES, texts=("benchmark", "variant", "run", *SCORES.texts), gaps=("seed", "mask_threshold")
-)
-TIMING = Schema(
-    ("sequence",), ("frames", "objects", "seconds_reading", "seconds_tracking"), key=("sequence",)
-)
+_SETTINGS, _SCORES = " ".join(SETTINGS), " ".join(SUMMARY_COLUMNS)
+_MEASURED = "seconds_per_step peak_memory_mb estimated_memory_mb"
+_STEP = "pairs_per_second ratio forward backward update batch"
+SCORES = _schema("method sequence", f"object {_SCORES} frames", key="method sequence object")
+OF_RUN = ("benchmark", "variant", "run")
+SCORES_OF_RECORD = replace(SCORES, texts=(*OF_RUN, *SCORES.texts), gaps=("seed", "mask_threshold"))
+TIMING = _schema("sequence", "frames objects seconds_reading seconds_tracking", key="sequence")
 SPEED = replace(TIMING, texts=("run", "sequence"))
-ATTRIBUTES = Schema(("sequence", "attributes"), (), key=("sequence",), may_be_empty=True)
-LACKING = Schema(("method", "reason"), (), key=("method",), may_be_empty=True)
-CHOICES = Schema(
-    ("sequence",), (*SETTINGS, "object", "J-Mean", "F-Mean"), key=(*SETTINGS, "sequence", "object")
+ATTRIBUTES = _schema("sequence attributes", "", key="sequence", may_be_empty=True)
+LACKING = _schema("method reason", "", key="method", may_be_empty=True)
+CHOICES = _schema(
+    "sequence", f"{_SETTINGS} object J-Mean F-Mean", "", f"{_SETTINGS} sequence object"
 )
-CROPS = Schema(
-    ("set",), ("pair",), ("mask_iou", "box_iou", "size", "predicted_size"), key=("set", "pair")
+CROPS = _schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair")
+NETWORKS = _schema("variant backbone levels stages", "parameters multiply_adds", key="variant")
+VARIANT_COSTS = _schema(
+    "variant part stage backbone machine", "share seconds batch", "", "variant part stage backbone"
 )
-VARIANT_COSTS = Schema(
-    ("variant", "part", "stage", "backbone", "machine"),
-    ("share", "seconds", "batch"),
-    key=("variant", "part", "stage", "backbone"),
-)
-NETWORKS = Schema(
-    ("variant", "backbone", "levels", "stages"), ("parameters", "multiply_adds"), key=("variant",)
-)
-SAMPLING_COST = Schema(
-    (),
-    ("samples_per_image", "samples"),
-    ("seconds_per_step", "peak_memory_mb", "estimated_memory_mb"),
-    key=("samples_per_image",),
-)
-TRAINING_SPEED = Schema(
-    ("phase", "contender", "machine"),
-    ("pairs_per_second", "ratio", "forward", "backward", "update", "batch"),
-    ("data",),
-    key=("phase", "contender"),
+SAMPLING_COST = _schema("", "samples_per_image samples", _MEASURED, "samples_per_image")
+TRAINING_SPEED = _schema(
+    "phase contender machine",
+    _STEP,
+    "data",
+    "phase contender",
     remedy="make it again with e3sn bench train",
 )
-CHECKS = Schema(
-    ("check", "source"),
-    ("largest", "tolerance", "cases"),
-    key=("check",),
+TRACKING_SPEED = _schema(
+    "contender machine",
+    "width height objects step_ms frames_per_second ratio share threads",
+    key="width objects contender",
+    remedy="make it again with e3sn bench track",
+)
+CHECKS = _schema(
+    "check source",
+    "largest tolerance cases",
+    key="check",
     remedy="make it again with the golden tests",
 )
-LOG = Schema(("stage",), ("pairs", "seconds", "peak_memory_mb"), key=("pairs",))
+LOG = _schema("stage", "pairs seconds peak_memory_mb", key="pairs")

@@ -27,8 +27,8 @@ def digest(*parts: Any) -> str:
     """Return 16 hexadecimal digits that change when any part changes.
 
     A path stands for the content of its file (see `HASHED_BYTES`) and for its name without the
-    folder, so that data may be moved. Dataclasses and sequences count by their members, and
-    everything else by its text.
+    folder, so that data may be moved. Dataclasses, sequences and iterators count by their
+    members, and everything else by its text.
     """
     files, total = list[Path](), hashlib.sha256()
     for part in _members(parts):
@@ -47,7 +47,7 @@ def digest(*parts: Any) -> str:
 def _members(value: Any) -> Iterator[Any]:
     if is_dataclass(value):
         value = [getattr(value, each.name) for each in fields(value)]
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence | Iterator) and not isinstance(value, str | bytes):
         for each in value:
             yield from _members(each)
     else:

@@ -167,7 +167,7 @@ def _context(
         "tiles": sections.tiles(tables["table1"], records.scope("davis2016"), claims),
         "tables": {name: _shown(table, words) for name, table in tables.items()},
         "words": words,
-        "figures": sections.figures(report, records.synthetic),
+        "figures": sections.figures(report),
         "next_figure": itertools.count(1).__next__,
         "slider": records.slider,
         "networks": networks.to_dict("records"),

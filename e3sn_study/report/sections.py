@@ -61,7 +61,7 @@ def tiles(table1: pd.DataFrame, extent: str, claims: pd.DataFrame) -> list[tuple
     ]
 
 
-def figures(report: Path, synthetic: bool) -> dict[str, list[dict[str, Any]]]:
+def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
     """Return figures and clips by the table or section they belong to, as ``figures.yaml`` says."""
     known = reference("figures")
     order = {name: place for place, name in enumerate(known)}
@@ -72,8 +72,8 @@ def figures(report: Path, synthetic: bool) -> dict[str, list[dict[str, Any]]]:
     for path in files:
         entry = known.get(names[path], {"beside": "pictures", "caption": names[path]})
         caption = entry["caption"]
-        if synthetic:
-            caption = f"Synthetic. {caption.replace('DAVIS-2016', 'the procedural clips')}"
+        if path.stem.endswith("_synthetic"):
+            caption = "Synthetic. " + re.sub(r"DAVIS-20\d\d", "the procedural clips", caption)
         found.setdefault(entry["beside"], []).append(picture(path, caption))
     return found
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -290,13 +291,13 @@ class Study:
                 name = ""
             if name != path.stem:
                 outdated.append(path.stem)
-                self._set_aside(f"*/{path.stem}[._]*")
+                self._set_aside(f"*/{escape(path.stem)}[._]*")
         for config in self.load().data.evaluation:
             with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
                 files = digest(self.sequences(config.name))
                 for path in sorted((self.results / config.name).glob("*.csv")):
                     if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
-                        self._set_aside(f"{config.name}/{path.name}")
+                        self._set_aside(f"{escape(config.name)}/{escape(path.name)}")
         return outdated
 
     def _set_aside(self, pattern: str) -> None:

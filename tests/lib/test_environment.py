@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -241,3 +242,23 @@ def test_make_passes_settings_on_as_they_are_typed():
     assert said.endswith("|--set|train.pairs=7|--set|train.lr=[1e-3,1e-4]|--set|a=*|")
     said = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.endswith("|--profile|smoke|")
+
+
+def test_git_stores_notebooks_without_outputs_after_setup(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("Makefile", ".gitattributes"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("stream", text="seen")])
+    saved = nbformat.v4.new_notebook(cells=[cell])
+    nbformat.write(saved, tmp_path / "notebooks" / "01.ipynb")
+
+    def run(*command):
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    run("git", "init", "-q")
+    run("make", "-o", ".venv/.ready", "setup", f"PY={sys.executable}")
+    run("git", "add", ".")
+    stored = run("git", "show", ":notebooks/01.ipynb").stdout
+    assert "seen" in (tmp_path / "notebooks" / "01.ipynb").read_text()
+    assert "seen" not in stored
+    assert cell.id in stored

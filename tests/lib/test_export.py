@@ -215,7 +215,8 @@ class TestWithoutTorch:
         example = ROOT / "examples" / "onnx_only.py"
         assert len(example.read_text().splitlines()) < 100
         boxes = [",".join(map(str, box)) for box in BOXES[:2]]
-        command = [sys.executable, example, exported, tmp_path / "clip", tmp_path / "out", *boxes]
+        clip = tmp_path / "clip" / "%05d.png"
+        command = [sys.executable, example, exported, clip, tmp_path / "out", *boxes]
         subprocess.run(command, check=True, env=self.environment())
         for number, result in enumerate(Tracker(load_export(exported)).run(frames, BOXES[:2])):
             mask = read_mask(tmp_path / "out" / f"{number:05d}.png")

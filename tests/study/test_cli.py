@@ -946,8 +946,10 @@ class TestUsage:
 def test_a_report_comes_from_its_files_of_record_alone(
     run: Run, tmp_path: Path, profile: str
 ) -> None:
-    """The committed tables are those that the committed results give."""
+    """The tables of a report are those that its results give."""
     committed = REPORTS / profile
+    if not (committed / "results" / "manifest.json").is_file():
+        pytest.skip(f"needs reports/{profile}, which make reproduce PROFILE={profile} makes")
     shutil.copytree(committed / "results", tmp_path / profile / "results")
     assert (
         run("report", "--profile", profile, "--report", profile).out

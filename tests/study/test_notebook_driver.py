@@ -17,6 +17,7 @@ from remote_loads import remote_loads
 from e3sn_lib.errors import InputError
 from e3sn_study.notebooks import (
     NotebookRun,
+    as_boxes,
     as_list,
     check_parameters,
     record,
@@ -148,6 +149,17 @@ def test_figures_stay_in_the_executed_copy_and_its_page(notebook, out, tmp_path)
     assert "data:image/webp;base64," in page.read_text()
 
 
+def test_links_between_notebooks_lead_to_their_pages(notebook, out, tmp_path):
+    source = notebook("1")
+    content = nbformat.read(source, as_version=4)
+    links = "[next](02_next.ipynb), [all](README.md), [file](other.ipynb)"
+    content.cells.append(nbformat.v4.new_markdown_cell(links))
+    nbformat.write(content, source)
+    to_html(source, page := tmp_path / "tiny.html")
+    found = re.findall(r'href="([^"#]+)"', page.read_text())
+    assert found[-3:] == ["02_next.html", "../index.html", "other.ipynb"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -180,6 +192,27 @@ def test_a_list_may_come_as_text():
     for text in ("16,18", "[1", "3", ""):
         with pytest.raises(InputError, match=r"is no list; write one like \[1, 2\]"):
             as_list(text)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["1,2,3,4", " 1, 2, 3, 4 ", "[1, 2, 3, 4]", [1, 2, 3, 4], [[1, 2, 3, 4]], "[[1,2,3,4]]"],
+)
+def test_a_box_may_be_text_or_a_list(given):
+    assert as_boxes(given) == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "given", ["1,2,3,4; 5,6.5,7,8", "[1,2,3,4];[5,6.5,7,8]", [[1, 2, 3, 4], [5, 6.5, 7, 8]]]
+)
+def test_several_boxes(given):
+    assert as_boxes(given) == [[1, 2, 3, 4], [5, 6.5, 7, 8]]
+
+
+@pytest.mark.parametrize("given", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", [], [1, 2], "1,2,3,4;5"])
+def test_what_is_no_box_is_one_line(given):
+    with pytest.raises(InputError, match=r"is no box; write x,y,width,height"):
+        as_boxes(given)
 
 
 def test_parameters_cell_that_is_no_python_is_one_line(notebook):

@@ -1,0 +1,151 @@
+"""How fast a tracking step is, by what computes the network; every contender takes its turn."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import timeit
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from e3sn_lib.model.device import machine
+from e3sn_lib.model.torch_backend import TorchBackend
+from e3sn_lib.model.weights import load_model
+from e3sn_lib.profiles.loading import load_profile
+from e3sn_lib.tracking.backends import Backend, OnnxBackend, load_export
+from e3sn_lib.tracking.export import export_model
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.video import overlay
+from e3sn_study.bench.training_speed import PlainE3SN
+
+STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
+"""This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
+correlation maps, 3x3 shortcuts in full."""
+SIZES = ((854, 480), (1920, 1080), (3840, 2160))
+OBJECTS = (1, 2, 4, 8)
+STAGES = ("crop", "search", "choose", "segment", "paste")
+"""Of a step, in order. Search and segment are the network's, the others the tracker's own."""
+
+
+def bench_tracking(
+    model: Path,
+    int8: Path | None = None,
+    threads: int = 2,
+    rounds: int = 5,
+    sizes: tuple[tuple[int, int], ...] = SIZES,
+    objects: tuple[int, ...] = OBJECTS,
+) -> pd.DataFrame:
+    """Time steps of all contenders, for several sizes of the frame and numbers of objects.
+
+    Args:
+        model, int8: a trained model and its export; None: see `load_export`.
+        threads: of each contender.
+        rounds: steps of each contender that are timed, after one that is not.
+        sizes, objects: widths and heights of the frame, and how many objects are followed.
+
+    Returns:
+        One row per size, number of objects and contender: median ms of each stage, of the step and
+        of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
+        stand-in's; share of the peak that the network reaches; peak of a matrix product, GFLOP/s.
+    """
+    torch.set_num_threads(threads)
+    peaks, rows = _peaks(), []
+    with TemporaryDirectory() as folder:
+        contenders = _contenders(model, int8, threads, Path(folder))
+        operations = {name: _operations(contenders[name]) for name in (STAND_IN, "torch fp32")}
+        for (width, height), count in itertools.product(sizes, objects):
+            times = _take_turns(contenders, (height, width), count, rounds)
+            for name, seconds in times.items():
+                step, slowest = (sum(times[key][s] for s in STAGES) for key in (name, STAND_IN))
+                work = count * operations.get(name, operations["torch fp32"])
+                peak = peaks[name.split()[1].strip(",")]
+                share = work / (seconds["search"] + seconds["segment"]) / peak
+                row = {"width": width, "height": height, "objects": count, "contender": name}
+                row |= {f"{stage}_ms": 1000 * value for stage, value in seconds.items()}
+                row |= {"step_ms": 1000 * step, "frames_per_second": 1 / step}
+                rows.append(row | {"ratio": slowest / step, "share": share, "peak": peak / 1e9})
+    return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
+
+
+def _contenders(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:
+    """Return the backends by name, whose second word is what they compute in."""
+    ours, profile = load_model(model, "cpu")
+    export_model(ours, profile, folder)
+    public = PlainE3SN(load_profile("paper", "siammask").model)
+    plain = TorchBackend(public)
+    plain.network, plain._encode_search = public, public.encode_search  # batch-norm is not folded
+    return {
+        STAND_IN: plain,
+        "torch fp32": TorchBackend(ours),
+        "torch bf16": TorchBackend(ours, "bf16"),
+        "ONNX fp32": OnnxBackend(folder, threads),
+        "ONNX int8": load_export(int8, threads),
+    }
+
+
+def _operations(backend: Backend) -> float:
+    """Count multiplications and additions of a step with one object."""
+    template = backend.encode_template(np.zeros((1, 127, 127, 3), np.uint8))
+    with FlopCounterMode(display=False) as counter:
+        *_, features = backend.search(np.zeros((1, 255, 255, 3), np.uint8), template)
+        backend.segment(template, features, np.full((1, 2), 12))
+    return float(counter.get_total_flops())
+
+
+def _timed(backend: Backend, marks: list[float]) -> Any:
+    """Return a backend that notes when its calls begin and end."""
+
+    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            marks.append(time.perf_counter())
+            result = call(*arguments)
+            marks.append(time.perf_counter())
+            return result
+
+        return timed
+
+    calls = {name: noting(getattr(backend, name)) for name in ("search", "segment")}
+    return SimpleNamespace(encode_template=backend.encode_template, **calls)
+
+
+def _take_turns(
+    contenders: dict[str, Backend], frame_hw: tuple[int, int], count: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Return each contender's median seconds of each stage and of the overlay."""
+    (height, width), marks = frame_hw, list[float]()
+    frame: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
+    places = [(k + 0.5) * width / (count + 1) for k in range(count)]
+    boxes = [[x, height / 3, height / 6, height / 6] for x in places]
+    trackers = {name: Tracker(_timed(each, marks)) for name, each in contenders.items()}
+    targets = {name: tracker.start(frame, boxes) for name, tracker in trackers.items()}
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in trackers}
+    for _ in range(rounds + 1):
+        for name, tracker in trackers.items():
+            marks[:] = [time.perf_counter()]
+            _, result = tracker.step(frame, targets[name])
+            marks.append(time.perf_counter())
+            overlay(frame, result.ids)
+            found[name].append(np.diff([*marks, time.perf_counter()]))
+    names = (*STAGES, "overlay")
+    medians = {name: np.median(taken[1:], axis=0).tolist() for name, taken in found.items()}
+    return {name: dict(zip(names, each, strict=True)) for name, each in medians.items()}
+
+
+def _peaks(side: int = 1536) -> dict[str, float]:
+    """Return operations per second of a large matrix product in each precision."""
+    peaks = {}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)):
+        multiply = torch._int_mm if name == "int8" else torch.mm
+        call = partial(multiply, *2 * [torch.ones(side, side, dtype=kind)])
+        peaks[name] = 2 * side**3 / min(timeit.repeat(call, number=1, repeat=6))
+    return peaks
