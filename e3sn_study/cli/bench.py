@@ -155,21 +155,24 @@ def _bench_confidence(options: argparse.Namespace) -> int:
 
     tracker = open_tracker(options.weights)
     root = Path(data_root(options), "DAVIS")
-    sequences = {split: davis_sequences(root, 2016, split) for split in ("train", "val")}
-    tables = {split: confidence.measure(tracker, each) for split, each in sequences.items()}
-    train, val = tables.values()
-    numbers = confidence.fit(train)
-    train["predicted_j"] = confidence.cross_validated(train)
-    val["predicted_j"] = predict_j(val[[*FEATURES]].to_numpy(), numbers)
+    train, val = (davis_sequences(root, 2016, split) for split in ("train", "val"))
+    plays = {"train": train, "backwards": map(confidence.fast_backwards, train), "val": val}
+    measured = [
+        confidence.measure(tracker, each).assign(split=split) for split, each in plays.items()
+    ]
+    table = pd.concat(measured, ignore_index=True)
+    fitted = (table["split"] != "val").to_numpy()
+    numbers = confidence.fit(table[fitted])
+    table["predicted_j"] = predict_j(table[[*FEATURES]].to_numpy(), numbers)
+    table.loc[fitted, "predicted_j"] = confidence.cross_validated(table[fitted])
     columns = {
-        name: (each["j"].to_numpy(), each["predicted_j"].to_numpy())
-        for name, each in tables.items()
+        split: rows[["j", "predicted_j"]].to_numpy().T for split, rows in table.groupby("split")
     }
-    found = {name: confidence.agreement(*each) for name, each in columns.items()}
+    found = {split: confidence.agreement(*columns[split]) for split in plays}
     numbers["lost_below"] = confidence.choose_lost_below(*columns["train"])
     numbers["origin"] = {
         "model": tracker.backend.identity,
-        "data": f"DAVIS-2016 train, {len(sequences['train'])} sequences, {len(train)} frames",
+        "data": f"DAVIS-2016 train, {len(train)} sequences, {fitted.sum()} frames",
         "cross_validated": found["train"],
     }
     print(pd.DataFrame(found).round(3).to_string())
@@ -177,7 +180,6 @@ def _bench_confidence(options: argparse.Namespace) -> int:
     if options.out:
         write_text(options.out, json.dumps(numbers, indent=2) + "\n")
     if options.report:
-        table = pd.concat(tables, names=["split"]).droplevel(1).reset_index()
         write_record(options.report / "results" / "confidence.csv", table.round(4))
         save_figure(options.report / "figures" / "reliability.png", reliability(table))
     return 0

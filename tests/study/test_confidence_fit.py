@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, spearmanr
 
 from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
@@ -56,6 +56,15 @@ def test_a_sequence_is_predicted_without_itself(table: pd.DataFrame) -> None:
     assert not np.allclose(before[~a], after[~a])
     with pytest.raises(InputError, match="at least two"):
         confidence.cross_validated(table[a])
+
+
+def test_agreement_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(2)
+    j, predicted = rng.random(200).round(1), rng.random(200)
+    found = confidence.agreement(j, predicted)
+    assert found["rank_correlation"] == pytest.approx(spearmanr(j, predicted).statistic)
+    assert found["auc_0.5"] == confidence.area_under_curve(j < 0.5, -predicted)
+    assert confidence.agreement(j, j)["auc_0.1"] == 1
 
 
 def test_the_area_under_the_curve_is_that_of_a_rank_test() -> None:
