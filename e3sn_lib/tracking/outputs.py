@@ -144,7 +144,8 @@ class Table(Output):
     def write(self, frame: Frame, seen: Seen) -> None:
         """Write the rows of one frame; the first row gives the columns."""
         boxes = seen.boxes_frame_xyxy.round(2)
-        for number, score, (x1, y1, x2, y2) in zip(seen.numbers, seen.scores, boxes, strict=True):
+        known = zip(seen.numbers, boxes, seen.scores, seen.predicted_j, seen.lost, strict=True)
+        for number, (x1, y1, x2, y2), score, predicted_j, lost in known:
             row = {
                 "frame": frame.number,
                 "name": frame.name,
@@ -156,6 +157,8 @@ class Table(Output):
                 "height": (y2 - y1).round(2),
                 "mask_area": int((seen.ids == number).sum()),
                 "score": score.round(4),
+                "predicted_j": predicted_j.round(4),
+                "lost": int(lost),
             }
             if self._writer is None:
                 self._writer = csv.DictWriter(self._file, list(row))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,6 +38,8 @@ class Tracked:
     """Whether it was stopped before the end."""
     notes: tuple[str, ...]
     """What the user should know, such as frames that could not be read."""
+    lost: Mapping[int, Sequence[int]]
+    """The numbers of the frames in which each object was lost; of such objects only."""
 
 
 def track_video(
@@ -52,6 +55,8 @@ def track_video(
     stride: int = 1,
     backward: bool = False,
     clean: bool = False,
+    lost_below: float = 0.0,
+    keep_lost: bool = False,
     watch: Callable[[int, int], None] = lambda done, total: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tracked:
@@ -68,6 +73,7 @@ def track_video(
         stride: 2 for every second frame.
         backward: also follow each object from its first box back to the first frame.
         clean: keep only the largest part of each mask and fill its holes.
+        lost_below, keep_lost: see `Session`.
         watch: called after each step with the number of steps done and of all, 0 if unknown.
         stopped: asked after each step; True ends with the frames that are done.
 
@@ -79,7 +85,8 @@ def track_video(
     check_out(out, save, [video])
     frames = range(first, sys.maxsize if last is None else last + 1, stride)
     plan = Plan([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
-    follower = _Follower(tracker, plan, watch, stopped)
+    start = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
+    follower = _Follower(start, plan, watch, stopped)
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as temporary:
         work, scratch = Path(temporary, "out"), Path(temporary, "scratch")
@@ -107,7 +114,12 @@ def track_video(
     if any(output.lost_sound for output in outputs if isinstance(output, Clip)):
         notes.append("the sound is damaged; the clip has it as far as it could be decoded")
     notes += _missing(follower)
-    return Tracked(follower.done, len(plan.begins), tuple(files), follower.stopped, tuple(notes))
+    for number, frames_lost in sorted(follower.lost.items()):
+        where = f"{len(frames_lost)} frames, the first is {frames_lost[0]}"
+        notes.append(f"object {number} is probably lost in {where}; see predicted_j in tracks.csv")
+    ended = follower.stopped
+    done = follower.done, len(plan.begins), tuple(files), ended, tuple(notes), follower.lost
+    return Tracked(*done)
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
@@ -132,7 +144,7 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
 class _Follower:
     """The two ways through a video: from later boxes back to the first frame, and forward."""
 
-    tracker: Tracker
+    start: Callable[[], Session]
     plan: Plan
     watch: Callable[[int, int], None]
     ask: Callable[[], bool]
@@ -141,10 +153,12 @@ class _Follower:
     back: int = 0
     """Steps of the way back."""
     stopped: bool = False
+    lost: dict[int, list[int]] = field(default_factory=dict)
+    """As in `Tracked`."""
 
     def backward(self, folder: Path) -> None:
         """Follow each object from its first box back to the first frame; write a file per frame."""
-        frames, session = self.plan.frames, Session(self.tracker)
+        frames, session = self.plan.frames, self.start()
         way = frames[: frames.index(max(self.plan.begins.values())) + 1]
         for number, image in self.plan.source.backwards(way):
             for each, box in self.plan.boxes.get(number, {}).items():
@@ -159,7 +173,7 @@ class _Follower:
         """Yield frames in order with their objects, those that `backward` found included."""
         if self.stopped:
             return
-        session, last = Session(self.tracker), -1
+        session, last = self.start(), -1
         with closing(prefetch(self.plan.source.frames(self.plan.frames))) as frames:
             for frame in frames:
                 for number, box in self.plan.boxes.get(frame.number, {}).items():
@@ -171,6 +185,8 @@ class _Follower:
                 if (earlier := folder / f"{frame.number}.npz").is_file():
                     with np.load(earlier) as found:
                         seen = seen.joined(Seen(**found))
+                for number in np.array(seen.numbers)[seen.lost].tolist():
+                    self.lost.setdefault(number, []).append(frame.number)
                 yield frame, seen
                 self.done += 1
                 if self._stops(self.back):

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import Patch
 from e3sn_lib.tracking.tracker import Targets, Tracker, check_box, labels_from_patches
 
 MOST_OBJECTS = 254
 """Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
+
+NO_PATCH = Patch(np.zeros((0, 0), np.float32), slice(0, 0), slice(0, 0))
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Seen:
     """(N,) classification scores, 0 to 1; 1 where the box was given."""
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
+    predicted_j: NDArray[np.float64]
+    """(N,) the region similarity J to be expected of each mask, 0 to 1."""
+    lost: NDArray[np.bool_]
+    """(N,) whether that is too low to believe the mask."""
 
     def joined(self, other: Seen) -> Seen:
         """Return these objects and those of `other` that are not among them, which lie below."""
@@ -40,6 +47,8 @@ class Seen:
             np.where(self.ids > 0, self.ids, below),
             np.concatenate([self.scores, other.scores[new]])[order],
             np.concatenate([self.boxes_frame_xyxy, other.boxes_frame_xyxy[new]])[order],
+            np.concatenate([self.predicted_j, other.predicted_j[new]])[order],
+            np.concatenate([self.lost, other.lost[new]])[order],
         )
 
 
@@ -56,10 +65,18 @@ class Session:
             if number == 40:
                 session.correct(1, (80, 42, 50, 50))
             seen = session.step(frame)
+
+    Args:
+        tracker: with the network.
+        lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
+        keep_lost: show the masks of lost objects too; else they are empty.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(
+        self, tracker: Tracker, *, lost_below: float = 0.0, keep_lost: bool = False
+    ) -> None:
         self._tracker = tracker
+        self._lost_below, self._keep_lost = lost_below, keep_lost
         self._given: dict[int, Sequence[float]] = {}
         self._groups: list[tuple[tuple[int, ...], Targets]] = []
         """Objects whose templates come from the same frame, with their state."""
@@ -122,18 +139,29 @@ class Session:
             results.append(self._tracker.step(frame, targets, move=False)[1])
             self._given = {}
         if not results:
-            return Seen((), np.zeros(frame.shape[:2], np.uint8), np.zeros(0), np.zeros((0, 4)))
+            none, nowhere = np.zeros(0), np.zeros((0, 4))
+            ids = np.zeros(frame.shape[:2], np.uint8)
+            return Seen((), ids, none, nowhere, none, none.astype(bool))
         order = np.argsort([each for group, _ in self._groups for each in group])
+        predicted = np.concatenate([result.predicted_j for result in results])[order]
+        lost = predicted < self._lost_below
+        hidden = lost & (not self._keep_lost)
         labels = results[0].ids
-        if len(results) > 1:
+        if len(results) > 1 or hidden.any():
             patches = [patch for result in results for patch in result.patches]
-            threshold = self._tracker.config.mask_threshold
-            labels = labels_from_patches([patches[k] for k in order], frame.shape[:2], threshold)
+            shown = [
+                NO_PATCH if hides else patches[k] for k, hides in zip(order, hidden, strict=True)
+            ]
+            labels = labels_from_patches(
+                shown, frame.shape[:2], self._tracker.config.mask_threshold
+            )
         return Seen(
             self.numbers,
             np.array([0, *self.numbers], np.uint8)[labels],
             np.concatenate([result.scores for result in results])[order],
             np.concatenate([result.boxes_frame_xyxy for result in results])[order],
+            predicted,
+            lost,
         )
 
     def _drop(self, numbers: dict[int, Sequence[float]]) -> None:

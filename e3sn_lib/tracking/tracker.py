@@ -1,9 +1,8 @@
-"""Follow objects through a video: locate, segment, paste back (paper 4.1 "Inference"; SiamMask's
-tracker).
+"""Follow objects through a video: locate, segment, paste back.
 
-All of this is numpy; the network is behind a `Backend`. The network knows nothing of objects: their
-state is a `Targets` value that goes into each step and comes out changed. So several videos can
-share one tracker.
+This is "Inference" of the paper's section 4.1, as SiamMask's tracker does it. All of it is numpy;
+the network is behind a `Backend`. The network knows nothing of objects. Their state is a `Targets`
+value that goes into each step and comes out changed, so several videos can share one tracker.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from e3sn_lib.geometry import (
     paste_patch,
 )
 from e3sn_lib.tracking.backends import Backend, Templates
+from e3sn_lib.tracking.confidence import mask_features, predict_j
 
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
@@ -60,13 +60,13 @@ class Targets:
     """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
 
     def boxes_frame_xyxy(self) -> NDArray[np.float64]:
-        """(N, 4)."""
+        """Return the boxes, (N, 4)."""
         return np.hstack(
             [self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2]
         )
 
     def select(self, objects: Sequence[int]) -> Targets:
-        """Only these objects."""
+        """Return the state of some of the objects."""
         index = list(objects)
         kept = self.template.select(index)
         return replace(
@@ -77,7 +77,7 @@ class Targets:
         )
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
-        """The same objects at other places."""
+        """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
         return replace(
             self,
@@ -95,17 +95,23 @@ class FrameResult:
     patches: tuple[Patch, ...]
     """Of each object, the probabilities in the part of the frame that its window covers."""
     scores: NDArray[np.float64]
-    """(N,) classification score of the chosen position, 0 to 1: how sure the tracker is that the
-    object is there."""
+    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given. It can
+    be high on a wrong object; `predicted_j` knows better."""
     boxes_frame_xyxy: NDArray[np.float64]
     """(N, 4)."""
+    features: NDArray[np.float64]
+    """(N, 3) what tells good masks from bad ones, see `mask_features`."""
     outside: float = 0.0
     """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
 
     @property
+    def predicted_j(self) -> NDArray[np.float64]:
+        """(N,) the region similarity J to be expected of each mask, 0 to 1."""
+        return predict_j(self.features)
+
+    @property
     def soft_masks(self) -> NDArray[np.float32]:
-        """(N, H, W) object probabilities in the whole frame, made anew at each call; `patches` are
-        much smaller."""
+        """Return probabilities in the whole frame, (N, H, W). `patches` take much less memory."""
         pasted = np.full((len(self.patches), *self.ids.shape), self.outside, np.float32)
         for whole, patch in zip(pasted, self.patches, strict=True):
             whole[patch.rows, patch.columns] = patch.soft
@@ -182,8 +188,15 @@ class Tracker:
     def start(
         self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]
     ) -> Targets:
-        """State of the objects in the first frame; raises InputError for a box that cannot be
-        used."""
+        """Return the state of the objects in the first frame.
+
+        Args:
+            frame: (H, W, 3) RGB uint8.
+            boxes_frame_xywh: x, y, width and height of each object.
+
+        Raises:
+            InputError: there is no box, or one reaches outside the frame or has no area.
+        """
         boxes = np.array(
             [
                 check_box(box, frame.shape[:2], number)
@@ -221,8 +234,9 @@ class Tracker:
             paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True)
         )
         ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
+        known = mask_features(scores, soft, self.config.mask_threshold)
         return targets, FrameResult(
-            ids, patches, scores, targets.boxes_frame_xyxy(), crops[0].outside
+            ids, patches, scores, targets.boxes_frame_xyxy(), known, crops[0].outside
         )
 
     def _crops(
@@ -252,7 +266,7 @@ class Choice(NamedTuple):
 
     @property
     def cells(self) -> NDArray[np.int64]:
-        """(N, 2) row and column."""
+        """Return row and column of the best anchors, (N, 2)."""
         return np.stack([self.best % CELLS**2 // CELLS, self.best % CELLS], axis=1)
 
 
@@ -262,8 +276,9 @@ def choose(
     size_wh: NDArray[np.float64],
     config: TrackConfig,
 ) -> Choice:
-    """Pick the best anchor; large changes of size and ratio, and far moves, count against one
-    (SiamRPN).
+    """Pick the best anchor of each object (SiamRPN).
+
+    Changes of size and ratio count against an anchor, and so does its distance from the middle.
 
     Args:
         cls: (N, 2, 5, 25, 25) logits, background first.
@@ -287,18 +302,14 @@ def choose(
     return Choice(ranked, best, score, box[:, :2], (1 - rate) * size_wh + rate * box[:, 2:])
 
 
-def labels_from_soft_masks(soft_masks: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """(N, H, W) probabilities to (H, W) ids: the most probable object, background where none
-    exceeds the threshold (SiamMask)."""
-    best = soft_masks.argmax(axis=0)
-    return np.where(soft_masks.max(axis=0) > threshold, best + 1, 0).astype(np.uint8)
-
-
 def labels_from_patches(
     patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float
 ) -> NDArray[np.uint8]:
-    """`labels_from_soft_masks` of masks that are 0 outside their patches, without whole-frame soft
-    masks."""
+    """Return the most probable object of each pixel, (H, W): 1 for the first, 0 for background.
+
+    Background is where no probability exceeds the threshold (SiamMask). Outside their patches
+    probabilities are 0.
+    """
     ids = np.zeros(frame_hw, np.uint8)
     best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
     for number, (soft, rows, columns) in enumerate(patches, start=1):
@@ -309,17 +320,20 @@ def labels_from_patches(
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
-    with np.errstate(
-        over="ignore"
-    ):  # exp may become infinite; the result is 0 then, as it should be
+    with np.errstate(over="ignore"):  # of an infinite exp comes 0, as it should
         return 1 / (1 + np.exp(-logits))
 
 
 def _penalty(
     size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float
 ) -> NDArray[np.float64]:
-    """exp(-(scale change x ratio change - 1) k) of boxes (N, A, 2) against the previous size (N, 2)
-    (SiamRPN)."""
+    """Return exp(-(change of scale x change of ratio - 1) k) (SiamRPN).
+
+    Args:
+        size_wh: of boxes, (N, A, 2).
+        previous_wh: of the objects before, (N, 2).
+        k: strength.
+    """
 
     def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(ratio, 1 / ratio)
@@ -331,8 +345,10 @@ def _penalty(
 
 
 def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
-    """The targets at their new places; centres stay in the frame, sizes between the smallest and
-    the frame's (SiamMask)."""
+    """Return the targets at their new places.
+
+    Centres stay in the frame, sizes between the smallest and the frame's (SiamMask).
+    """
     limit = frame_hw[::-1]
     centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
     return replace(
@@ -343,8 +359,12 @@ def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targe
 def check_box(
     box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int
 ) -> tuple[float, ...]:
-    """Return x, y, width and height of a box that can be followed; `number` names it in the
-    message.
+    """Return x, y, width and height of a box that can be followed.
+
+    Args:
+        box_frame_xywh: what the user gave.
+        frame_hw: size of the frame.
+        number: of the box, for the message.
 
     Raises:
         InputError: it is not four numbers, has no area, or reaches outside the frame.

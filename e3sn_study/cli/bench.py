@@ -1,4 +1,4 @@
-"""The command that measures speeds."""
+"""The command that measures: speeds, precisions, and how well J can be predicted."""
 
 from __future__ import annotations
 
@@ -17,27 +17,34 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=["train", "track", "precision"])
+    add("what", choices=["train", "track", "precision", "confidence"])
     add_profile(command)
     add_data(command)
     add_changes(command)
     add("--batch", type=positive, default=8, help="pairs per step (default: 8)")
     text = "per contender (train: 4 a phase, track: 5) or per run (precision: 300)"
     add("--steps", type=positive, help=text)
-    text = "train, track: a CSV file; precision: folder for runs and figure (default: precision)"
+    text = (
+        "train, track: a CSV file; precision: folder for runs and figure (default: precision); "
+        "confidence: a JSON file for the fit"
+    )
     add("--out", type=Path, help=text)
     add("--model", type=Path, help="track: a trained model (default: the shipped)")
     add("--export", type=Path, help="track: its int8 export (default: the shipped)")
     add("--threads", type=positive, help="track: of the processor (default: as many as are idle)")
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
+    text = "confidence: a model or an exported folder (default: the shipped)"
+    add("--weights", type=Path, help=text)
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time training or tracking against plain versions, or compare what two precisions learn."""
+    """Time training or tracking, compare two precisions, or fit the prediction of J."""
     if options.what == "track":
         return _bench_track(options)
     from e3sn_lib.data.sources import open_train_sets
 
+    if options.what == "confidence":
+        return _bench_confidence(options)
     profile = load_profile(
         options.profile, "e3sn", options.set, seed=options.seed, data_root=data_root(options)
     )
@@ -129,4 +136,48 @@ def _bench_track(options: argparse.Namespace) -> int:
         write_csv(options.out, table)
     if options.report:
         write_record(options.report / "results" / "tracking_speed.csv", table)
+    return 0
+
+
+def _bench_confidence(options: argparse.Namespace) -> int:
+    """Fit on DAVIS-2016 train, test on its val."""
+    import json
+
+    import pandas as pd
+
+    from e3sn_lib.data.davis import davis_sequences
+    from e3sn_lib.files import write_text
+    from e3sn_lib.tracking.confidence import FEATURES, predict_j
+    from e3sn_study.checkout import open_tracker
+    from e3sn_study.evaluation import confidence
+    from e3sn_study.figures import reliability, save_figure
+    from e3sn_study.records.store import write_record
+
+    tracker = open_tracker(options.weights)
+    root = Path(data_root(options), "DAVIS")
+    sequences = {split: davis_sequences(root, 2016, split) for split in ("train", "val")}
+    tables = {split: confidence.measure(tracker, each) for split, each in sequences.items()}
+    train, val = tables.values()
+    numbers = confidence.fit(train)
+    train["predicted_j"] = confidence.cross_validated(train)
+    val["predicted_j"] = predict_j(val[[*FEATURES]].to_numpy(), numbers)
+    columns = {
+        name: (each["j"].to_numpy(), each["predicted_j"].to_numpy())
+        for name, each in tables.items()
+    }
+    found = {name: confidence.agreement(*each) for name, each in columns.items()}
+    numbers["lost_below"] = confidence.choose_lost_below(*columns["train"])
+    numbers["origin"] = {
+        "model": tracker.backend.identity,
+        "data": f"DAVIS-2016 train, {len(sequences['train'])} sequences, {len(train)} frames",
+        "cross_validated": found["train"],
+    }
+    print(pd.DataFrame(found).round(3).to_string())
+    print(f"an object is lost below {numbers['lost_below']}, chosen on train")
+    if options.out:
+        write_text(options.out, json.dumps(numbers, indent=2) + "\n")
+    if options.report:
+        table = pd.concat(tables, names=["split"]).droplevel(1).reset_index()
+        write_record(options.report / "results" / "confidence.csv", table.round(4))
+        save_figure(options.report / "figures" / "reliability.png", reliability(table))
     return 0

@@ -48,6 +48,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     saved = f"of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
+    add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
     add("--out", type=Path, required=True, help="folder for the results")
     add("--weights", type=Path, help="a trained model or an exported folder (default: the shipped)")
     add_backend(command)
@@ -67,6 +68,7 @@ def track(options: argparse.Namespace) -> int:
     """Masks of the boxed objects in one's own video."""
     import cv2
 
+    from e3sn_lib.tracking.confidence import shipped_table
     from e3sn_lib.tracking.own_video import check_out, track_video
 
     cv2.setNumThreads(1)  # a second pool of threads would take turns with the network's
@@ -93,6 +95,8 @@ def track(options: argparse.Namespace) -> int:
             stride=options.stride,
             backward=options.backward,
             clean=options.clean,
+            lost_below=shipped_table()["lost_below"],
+            keep_lost=options.keep_lost,
             watch=watch,
             stopped=stopped,
         )

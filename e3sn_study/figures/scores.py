@@ -184,6 +184,27 @@ def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+@styled
+def reliability(table: pd.DataFrame) -> Figure:
+    """J against the J that was predicted, by tenths of the prediction, and frame by frame.
+
+    Args:
+        table: columns split, j and predicted_j, as `e3sn bench confidence` keeps them.
+    """
+    names = {"train": "train, cross-validated", "val": "val"}
+    figure, grid = axes_grid(1, len(names), (9.0, 4.2), sharex=True, sharey=True)
+    for axes, (split, name) in zip(grid[0], names.items(), strict=True):
+        rows = table[table["split"] == split]
+        axes.plot(rows["predicted_j"], rows["j"], ".", color=BLUE, alpha=0.25, ms=4, mew=0)
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
+        tenths = rows.groupby((10 * rows["predicted_j"]).astype(int))[["predicted_j", "j"]].mean()
+        axes.plot(tenths["predicted_j"], tenths["j"], "o-", color=ORANGE, label="mean of a tenth")
+        axes.set(title=name, xlabel="predicted J", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    grid[0, 0].set_ylabel("J")
+    grid[0, 0].legend(loc="upper left")
+    return figure
+
+
 def _required(found: T | None, benchmark: str) -> T:
     if found is None:
         raise InputError(f"no run of e3sn has been scored on {benchmark}; evaluate one first")

@@ -49,9 +49,7 @@ def claims(records: Records) -> pd.DataFrame:
     table, name = pd.DataFrame(rows), f"Claims{', synthetic' * records.synthetic}"
     table.attrs["title"] = f"{name}: what the paper says and what we found"
     rules, thresholds = content["rules"].items(), content["thresholds"]
-    table.attrs["notes"] = [
-        f"Rule for {name}: {rule.format(**thresholds)}." for name, rule in rules
-    ]
+    table.attrs["notes"] = [f"Rule for {key}: {rule.format(**thresholds)}." for key, rule in rules]
     return table
 
 
@@ -104,10 +102,8 @@ def _not_worse(records: Records, claim: Claim) -> Finding:
 
 def _budget(records: Records, claim: Claim) -> Finding:
     new, old = _papers(claim, "Training hours")
-    paper, shares = (
-        f"{old:g} h to {new:g} h: {percent(new / old)}",
-        training_shares(records, *claim["of"]),
-    )
+    paper = f"{old:g} h to {new:g} h: {percent(new / old)}"
+    shares = training_shares(records, *claim["of"])
     if shares is None:
         return Finding(paper, "not run")
     text = (
@@ -116,10 +112,8 @@ def _budget(records: Records, claim: Claim) -> Finding:
     )
     saved = sum(share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares)
     any_saved = "partly" if round(min(shares), 2) < 1 else NOT
-    verdict = (
-        "reproduced" if saved == 2 else "partly (by one count of pairs)" if saved else any_saved
-    )
-    return Finding(paper, text, verdict)
+    verdicts = (any_saved, "partly (by one count of pairs)", "reproduced")
+    return Finding(paper, text, verdicts[saved])
 
 
 def _memory(records: Records, claim: Claim) -> Finding:

@@ -165,7 +165,7 @@ class TestOutputs:
         def speckled(self: object, frame: Image) -> Seen:
             ids = np.zeros(frame.shape[:2], np.uint8)
             ids[5:30, 5:30], ids[10:15, 10:15], ids[50:52, 50:52] = 1, 0, 1
-            return Seen((1,), ids, np.ones(1), np.zeros((1, 4)))
+            return Seen((1,), ids, np.ones(1), np.zeros((1, 4)), np.ones(1), np.zeros(1, bool))
 
         monkeypatch.setattr("e3sn_lib.tracking.session.Session.step", speckled)
         track_video(planted, video, [BOX], tmp_path / "out", clean=True, save=["masks"])

@@ -97,13 +97,28 @@ class TestSession:
             session.step(np.zeros((240, 320, 3), np.uint8))
 
     def test_two_ways_joined(self) -> None:
-        boxes = np.arange(8.0).reshape(2, 4)
-        one = Seen((2,), np.array([[0, 2, 2, 0]], np.uint8), np.array([0.5]), boxes[:1] + 90)
-        other = Seen((1, 2), np.array([[1, 1, 0, 2]], np.uint8), np.array([0.1, 0.2]), boxes)
+        boxes, none = np.arange(8.0).reshape(2, 4), np.zeros(1, bool)
+        one = Seen(
+            (2,),
+            np.array([[0, 2, 2, 0]], np.uint8),
+            np.array([0.5]),
+            boxes[:1] + 90,
+            np.ones(1),
+            none,
+        )
+        other = Seen(
+            (1, 2),
+            np.array([[1, 1, 0, 2]], np.uint8),
+            np.array([0.1, 0.2]),
+            boxes,
+            np.zeros(2),
+            ~none[[0, 0]],
+        )
         joined = one.joined(other)
         assert joined.numbers == (1, 2)
         assert joined.ids.tolist() == [[1, 2, 2, 0]]
         assert joined.scores.tolist() == [0.1, 0.5]
+        assert (joined.predicted_j.tolist(), joined.lost.tolist()) == ([0, 1], [True, False])
         assert joined.boxes_frame_xyxy.tolist() == [[0, 1, 2, 3], [90, 91, 92, 93]]
 
 

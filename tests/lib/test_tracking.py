@@ -14,9 +14,9 @@ from planted import Planted
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import box_from_mask, box_xywh, context_side
+from e3sn_lib.geometry import Patch, box_from_mask, box_xywh, context_side
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_soft_masks
+from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_patches
 
 HEIGHT, WIDTH = 240, 320
 PLAIN = TrackConfig(penalty_k=0.0, window_influence=0.0)
@@ -178,7 +178,12 @@ class TestSeveralObjects:
                 assert one.scores[0] == pytest.approx(every.scores[number], abs=1e-4)
         for result in together:
             assert result.soft_masks.shape == (3, HEIGHT, WIDTH)
-            assert np.array_equal(result.ids, labels_from_soft_masks(result.soft_masks, 0.5))
+            soft = result.soft_masks
+            threshold = float(np.median(soft[soft > 0]))
+            expected = np.where(soft.max(axis=0) > threshold, soft.argmax(axis=0) + 1, 0)
+            assert np.array_equal(result.labels(threshold), expected)
+            assert np.unique(expected).tolist() == [0, 1, 2, 3]
+            assert np.array_equal(result.ids, result.labels(0.5))
 
     def test_videos_interleaved_are_as_one_after_the_other(self, tiny_model: E3SN) -> None:
         tracker, videos = Tracker(tiny_model), (noise(3, 1), noise(3, 2))
@@ -230,9 +235,11 @@ class TestSeveralObjects:
         soft = np.array(
             [[[0.9, 0.5, 0.6, 0.2, -1.0, 0.7]], [[0.8, 0.4, 0.8, 0.1, -1.0, 0.7]]], np.float32
         )
-        assert labels_from_soft_masks(soft, 0.5).tolist() == [[1, 0, 2, 0, 0, 1]]
-        assert labels_from_soft_masks(soft, 0.15).tolist() == [[1, 1, 2, 1, 0, 1]]
-        assert labels_from_soft_masks(soft, 0.5).dtype == np.uint8
+        patches = [Patch(each, slice(1, 2), slice(2, 8)) for each in soft]
+        for threshold, ids in ((0.5, [1, 0, 2, 0, 0, 1]), (0.15, [1, 1, 2, 1, 0, 1])):
+            labels = labels_from_patches(patches, (2, 9), threshold)
+            assert labels.tolist() == [[0] * 9, [0, 0, *ids, 0]]
+            assert labels.dtype == np.uint8
 
 
 class TestUse:

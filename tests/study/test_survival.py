@@ -211,11 +211,8 @@ def test_processes_that_accumulate_parts(data_root: Path, tmp_path: Path) -> Non
         for n in (1, 2)
     )
     first, other = losses(whole).iloc[0], losses(parts).iloc[0]
-    for part, tolerance in {
-        "cls": 0.1,
-        "mask": 0.1,
-        "loc": 0.5,
-    }.items():  # untrained offsets follow the batch statistics
+    # batch-norm sees 2 images a part instead of 4; untrained offsets follow its statistics most
+    for part, tolerance in {"cls": 0.2, "mask": 0.2, "loc": 0.5}.items():
         assert other[part] == pytest.approx(first[part], rel=tolerance), part
     assert losses(parts)["loss"].notna().all()
 

@@ -1,0 +1,74 @@
+"""Predict how good a mask is: its region similarity J, from what one tracking step knows.
+
+The class score alone stays high after a tracker has drifted to something else. The mask knows more:
+a wrong one is less certain. A logistic regression on three features predicts J.
+``confidence.json`` holds its numbers and where they come from; ``e3sn bench confidence`` fits them.
+They belong to the shipped model: for other models the prediction ranks frames, but its values may
+be off.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+TABLE = Path(__file__).with_name("confidence.json")
+FEATURES = ("score", "expected_iou", "rim")
+"""Columns of `mask_features`."""
+LARGEST_LOGIT = 10.0
+"""Larger logits of the class score tell nothing more."""
+Floats = NDArray[np.float64]
+
+
+def mask_features(scores: Floats, soft: NDArray[np.float32], threshold: float) -> Floats:
+    """Return what a step tells about N masks.
+
+    Args:
+        scores: (N,) class scores, 0 to 1.
+        soft: (N, H, W) object probabilities in the chosen windows.
+        threshold: a pixel above it belongs to the mask.
+
+    Returns:
+        (N, 3), in the order of `FEATURES`. The logit of the score, -10 to 10. The expected IoU of
+        the mask with a mask drawn from the probabilities, 0 to 1. The share of the mask's pixels
+        that lie on its rim: the thinner a mask is, the less certain it is in any case.
+    """
+    tiny = np.exp(-LARGEST_LOGIT) / 2
+    clipped = scores.clip(tiny, 1 - tiny)
+    logits = np.log(clipped / (1 - clipped)).clip(-LARGEST_LOGIT, LARGEST_LOGIT)
+    about_masks = np.array([_about_mask(each, threshold) for each in soft]).reshape(-1, 2)
+    return np.column_stack([logits, about_masks])
+
+
+def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, float]:
+    mask = (soft > threshold).astype(np.uint8)
+    area = cv2.countNonZero(mask)
+    if area == 0:
+        return 0.0, 1.0
+    inside = float((soft * mask).sum())
+    inner = cv2.countNonZero(cv2.erode(mask, np.ones((3, 3), np.uint8)))
+    return inside / (area + float(soft.sum()) - inside), 1 - inner / area
+
+
+def predict_j(features: Floats, table: dict[str, Any] | None = None) -> Floats:
+    """Return the predicted J (N,), 0 to 1.
+
+    Args:
+        features: (N, 3) of `mask_features`.
+        table: numbers of a fit; None: those that come with the package.
+    """
+    table = table or shipped_table()
+    return np.asarray(1 / (1 + np.exp(-(features @ table["weights"] + table["bias"]))))
+
+
+@functools.cache
+def shipped_table() -> dict[str, Any]:
+    """Read the fit that comes with the package: its numbers, their origin, and ``lost_below``."""
+    table: dict[str, Any] = json.loads(TABLE.read_text())
+    return table

@@ -1,0 +1,128 @@
+"""Fit the prediction of J on training sequences, and test it on others.
+
+No number is chosen on the sequences that it is tested on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata, spearmanr
+
+from e3sn_lib.data.types import Video
+from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import box_xywh
+from e3sn_lib.metrics.measures import region_similarity
+from e3sn_lib.tracking.confidence import FEATURES, predict_j
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_study.evaluation.baselines import boxes_of, present
+
+RIDGE = 1e-3
+"""Weight of the squared coefficients of standardised features."""
+GOOD = 0.5
+"""A mask of this J or more shows that the object is not lost."""
+FALSE_ALARMS = 0.01
+"""Share of good frames that may count as lost."""
+LEVELS = (0.1, 0.5)
+"""Values of J below which a prediction should find frames."""
+Floats = NDArray[np.float64]
+
+
+def measure(
+    tracker: Tracker, sequences: Iterable[Video], show: Callable[[str], None] = print
+) -> pd.DataFrame:
+    """Track sequences, and return features and J of each object in each frame after the first.
+
+    Returns:
+        Columns sequence, object, frame, j, and those of `FEATURES`.
+    """
+    rows = []
+    for sequence in sequences:
+        boxes = present(boxes_of(sequence.mask(0), sequence.object_ids()))
+        frames = (sequence.frame(index) for index in range(len(sequence)))
+        for index, result in enumerate(
+            tracker.run(frames, [box_xywh(box) for box in boxes.values()])
+        ):
+            if index == 0:
+                continue
+            truth = sequence.mask(index)
+            for place, (number, features) in enumerate(zip(boxes, result.features, strict=True)):
+                j = region_similarity(result.ids == place + 1, truth == number)
+                rows.append((sequence.name, number, index, j, *features.tolist()))
+        mean = np.mean([row[3] for row in rows if row[0] == sequence.name])
+        show(f"{sequence.name}: {len(sequence)} frames, J {100 * mean:.1f}")
+    return pd.DataFrame(rows, columns=["sequence", "object", "frame", "j", *FEATURES])
+
+
+def fit(table: pd.DataFrame) -> dict[str, Any]:
+    """Fit a logistic regression of J on the features by Newton's method.
+
+    All sequences count the same, however long they are.
+
+    Returns:
+        The ``weights`` and the ``bias`` that `predict_j` takes.
+    """
+    features, j = table[[*FEATURES]].to_numpy(), table["j"].to_numpy()
+    counts = table.groupby("sequence")["j"].transform("size").to_numpy()
+    share = 1 / (counts * table["sequence"].nunique())
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
+    inputs = np.column_stack([np.ones(len(j)), (features - mean) / deviation])
+    penalty = np.diag([0.0, *[RIDGE] * len(FEATURES)])
+    weights = np.zeros(len(FEATURES) + 1)
+    for _ in range(30):
+        predicted = 1 / (1 + np.exp(-inputs @ weights))
+        slope = inputs.T @ (share * (predicted - j)) + penalty @ weights
+        curve = (inputs.T * (share * predicted * (1 - predicted))) @ inputs + penalty
+        weights = weights - np.linalg.solve(curve, slope)
+    scaled = weights[1:] / deviation
+    return {"weights": scaled.tolist(), "bias": float(weights[0] - mean @ scaled)}
+
+
+def cross_validated(table: pd.DataFrame) -> Floats:
+    """Return the J predicted for each row by a fit on all other sequences.
+
+    Raises:
+        InputError: there is only one sequence.
+    """
+    if table["sequence"].nunique() < 2:
+        raise InputError("a cross-validation over sequences needs at least two")
+    predicted = np.zeros(len(table))
+    for name in table["sequence"].unique():
+        here = (table["sequence"] == name).to_numpy()
+        others = fit(table[~here])
+        predicted[here] = predict_j(table.loc[here, [*FEATURES]].to_numpy(), others)
+    return predicted
+
+
+def agreement(j: Floats, predicted: Floats) -> dict[str, float]:
+    """Return how well predictions agree with J.
+
+    Returns:
+        Spearman's ``rank_correlation``, the areas under the ROC curves ``auc_0.1`` and ``auc_0.5``
+        of finding frames with a lower J than that (NaN if there are none), and the mean
+        ``absolute_error``.
+    """
+    found = {"rank_correlation": float(spearmanr(j, predicted).statistic)}
+    for level in LEVELS:
+        found[f"auc_{level}"] = area_under_curve(j < level, -predicted)
+    return found | {"absolute_error": float(np.abs(j - predicted).mean())}
+
+
+def area_under_curve(wanted: NDArray[np.bool_], values: Floats) -> float:
+    """Return the probability that a wanted value exceeds another; ties count half, none is NaN."""
+    count, others = int(wanted.sum()), int((~wanted).sum())
+    if not count or not others:
+        return float("nan")
+    above = rankdata(values)[wanted].sum() - count * (count + 1) / 2
+    return float(above / (count * others))
+
+
+def choose_lost_below(j: Floats, predicted: Floats) -> float:
+    """Return the highest of 0, 0.1, ... 0.9 below which few good frames are predicted."""
+    good = predicted[j >= GOOD]
+    below = [step / 10 for step in range(10)]
+    return max(each for each in below if (good < each).sum() <= FALSE_ALARMS * len(good))

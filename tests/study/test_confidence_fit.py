@@ -1,0 +1,88 @@
+"""The fit of the predicted J finds planted coefficients, and its measures are those of scipy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import mannwhitneyu
+
+from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.errors import InputError
+from e3sn_lib.metrics.measures import region_similarity
+from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking.confidence import FEATURES, predict_j
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_study.evaluation import confidence
+
+PLANTED = {"weights": [0.3, 6.0, -2.0], "bias": -4.0}
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Five sequences of 60 to 300 frames, whose J is exactly what planted coefficients predict."""
+    rng = np.random.default_rng(0)
+    names = np.repeat(list("abcde"), [60, 120, 180, 240, 300])
+    features = rng.uniform([-5, 0.2, 0.05], [10, 1, 0.6], (len(names), 3))
+    found = pd.DataFrame(features, columns=list(FEATURES)).assign(sequence=names)
+    return found.assign(j=predict_j(features, PLANTED))
+
+
+def test_planted_coefficients_are_found(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confidence, "RIDGE", 0.0)
+    found = confidence.fit(table)
+    assert found["weights"] == pytest.approx(PLANTED["weights"], rel=1e-6)
+    assert found["bias"] == pytest.approx(PLANTED["bias"], rel=1e-6)
+
+
+def test_sequences_count_the_same_whatever_their_length(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confidence, "RIDGE", 0.0)
+    noisy = table.assign(j=np.random.default_rng(1).random(len(table)))
+    twice = pd.concat([noisy, noisy[noisy["sequence"] == "b"]])
+    assert confidence.fit(twice)["bias"] == pytest.approx(confidence.fit(noisy)["bias"])
+
+
+def test_a_sequence_is_predicted_without_itself(table: pd.DataFrame) -> None:
+    before = confidence.cross_validated(table)
+    a = (table["sequence"] == "a").to_numpy()
+    after = confidence.cross_validated(table.assign(j=table["j"].where(~a, 1 - table["j"])))
+    assert np.array_equal(before[a], after[a])
+    assert not np.allclose(before[~a], after[~a])
+    with pytest.raises(InputError, match="at least two"):
+        confidence.cross_validated(table[a])
+
+
+def test_the_area_under_the_curve_is_that_of_a_rank_test() -> None:
+    rng = np.random.default_rng(0)
+    values, wanted = rng.integers(0, 20, 300).astype(float), rng.random(300) < 0.2
+    statistic = mannwhitneyu(values[wanted], values[~wanted]).statistic
+    expected = statistic / (wanted.sum() * (~wanted).sum())
+    assert confidence.area_under_curve(wanted, values) == pytest.approx(expected)
+    assert np.isnan(confidence.area_under_curve(wanted & False, values))
+
+
+def test_few_good_frames_count_as_lost() -> None:
+    j = np.array([0.9] * 200 + [0.1] * 50)
+    predicted = np.array([0.25] + [0.35] * 2 + [0.9] * 197 + [0.2] * 50)
+    assert confidence.choose_lost_below(j, predicted) == 0.3
+
+
+def test_j_of_each_frame_is_that_of_the_tracker(tiny_model: E3SN, data_root: Path) -> None:
+    sequence = davis_sequences(data_root / "synthetic", 2016, "val")[0]
+    lines: list[str] = []
+    table = confidence.measure(Tracker(tiny_model), [sequence], lines.append)
+    assert table["frame"].tolist() == list(range(1, len(sequence)))
+    assert lines[0].startswith(f"{sequence.name}: {len(sequence)} frames, J ")
+    ys, xs = np.nonzero(sequence.mask(0))
+    box = (xs.min(), ys.min(), xs.max() + 1 - xs.min(), ys.max() + 1 - ys.min())
+    frames = (sequence.frame(index) for index in range(len(sequence)))
+    last = list(Tracker(tiny_model).run(frames, [box]))[-1]
+    expected = region_similarity(last.ids, sequence.mask(len(sequence) - 1))
+    assert table["j"].iloc[-1] == pytest.approx(expected)
+    assert table[[*FEATURES]].iloc[-1].tolist() == pytest.approx(last.features[0].tolist())
