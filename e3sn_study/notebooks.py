@@ -119,6 +119,7 @@ def run_notebook(
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     check_parameters(source, parameters)
     # What papermill warns of is refused above or reported below.
@@ -137,6 +138,8 @@ def run_notebook(
                 progress_bar=False,
                 cwd=(cwd or source.parent).resolve(),
                 execution_timeout=math.ceil(timeout) if timeout else None,
+                # sockets in a file, not open ports: others on the machine cannot read along
+                config=Config({"KernelManager": {"transport": "ipc"}}),
             )
         except PapermillExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"

@@ -59,12 +59,17 @@ def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, flo
 def predict_j(features: Floats, table: dict[str, Any] | None = None) -> Floats:
     """Return the predicted J (N,), 0 to 1.
 
+    A class score below one half says that the object is not there, which training sequences hardly
+    ever show. There the prediction falls to 0 with the score.
+
     Args:
         features: (N, 3) of `mask_features`.
         table: numbers of a fit; None: those that come with the package.
     """
     table = table or shipped_table()
-    return np.asarray(1 / (1 + np.exp(-(features @ table["weights"] + table["bias"]))))
+    scores = 1 / (1 + np.exp(-features[:, 0]))
+    fitted = 1 / (1 + np.exp(-(features @ table["weights"] + table["bias"])))
+    return np.asarray(fitted * np.minimum(2 * scores, 1))
 
 
 @functools.cache

@@ -33,8 +33,7 @@ STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 correlation maps, 3x3 shortcuts in full."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
 OBJECTS = (1, 2, 4, 8)
-STAGES = ("crop", "search", "choose", "segment", "paste")
-"""Of a step, in order. Search and segment are the network's, the others the tracker's own."""
+STAGES = ("crop", "search", "choose", "segment", "paste")  # the network's: search, segment
 
 
 def bench_tracking(
@@ -124,8 +123,7 @@ def _take_turns(
     """Return each contender's median seconds of each stage and of the overlay."""
     (height, width), marks = frame_hw, list[float]()
     frame: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
-    places = [(k + 0.5) * width / (count + 1) for k in range(count)]
-    boxes = [[x, height / 3, height / 6, height / 6] for x in places]
+    boxes = [[k * width / (count + 1), height / 3, height / 6, height / 6] for k in range(count)]
     trackers = {name: Tracker(_timed(each, marks)) for name, each in contenders.items()}
     targets = {name: tracker.start(frame, boxes) for name, tracker in trackers.items()}
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in trackers}

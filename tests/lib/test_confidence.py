@@ -71,6 +71,11 @@ class TestPrediction:
             assert (predicted > 0).all()
             assert (predicted < 1).all()
 
+    def test_an_object_that_is_not_there_has_no_good_mask(self) -> None:
+        features = np.array([[0, 1, 0.1], [np.log(0.1 / 0.9), 1, 0.1]])
+        table = {"weights": [0.0, 0.0, 0.0], "bias": np.log(4)}
+        assert predict_j(features, table).tolist() == pytest.approx([0.8, 0.8 * 0.2])
+
     def test_the_fit_that_ships_is_complete(self) -> None:
         table = shipped_table()
         assert len(table["weights"]) == len(FEATURES)

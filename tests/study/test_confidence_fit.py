@@ -25,7 +25,7 @@ def table() -> pd.DataFrame:
     """Five sequences of 60 to 300 frames, whose J is exactly what planted coefficients predict."""
     rng = np.random.default_rng(0)
     names = np.repeat(list("abcde"), [60, 120, 180, 240, 300])
-    features = rng.uniform([-5, 0.2, 0.05], [10, 1, 0.6], (len(names), 3))
+    features = rng.uniform([0, 0.2, 0.05], [10, 1, 0.6], (len(names), 3))
     found = pd.DataFrame(features, columns=list(FEATURES)).assign(sequence=names)
     return found.assign(j=predict_j(features, PLANTED))
 
