@@ -136,6 +136,8 @@ def _command(table: str, profile: str, notebooks: list[str]) -> str:
     """Return what makes a table anew."""
     if table == "training_speed":
         return f"e3sn bench train --profile {profile} --report reports/{profile}"
+    if table == "tracking_speed":
+        return f"e3sn bench track --report reports/{profile}"
     if table == "checks":
         record = f"E3SN_RECORD=reports/{profile}/results/checks.csv"
         return f"{record} .venv/bin/python -m pytest tests/golden"

@@ -15,6 +15,7 @@ from e3sn_study.records.schema import (
     CHOICES,
     SAMPLING_COST,
     SETTINGS,
+    TRACKING_SPEED,
     TRAINING_SPEED,
     VARIANT_COSTS,
 )
@@ -160,6 +161,27 @@ def training_speed(records: Records) -> pd.DataFrame:
     table = _table(rows, [*columns, "This loop is", *map(str.capitalize, parts)], columns)
     notes = [f"{each} Data are prepared beside the step." for each in _batches(timed)]
     return titled(table, records, "training_speed", *notes)
+
+
+def tracking_speed(records: Records) -> pd.DataFrame:
+    """Frames per second of a tracking step by torch and by exported graphs, by size and objects."""
+    timed = records.table("tracking_speed", TRACKING_SPEED)
+    rows = [
+        (
+            f"{row['width']:g}×{row['height']:g}",
+            f"{row['objects']:g}",
+            row["contender"],
+            _milliseconds(row["step_ms"] / 1000),
+            number(row["frames_per_second"]),
+            f"{number(row['ratio'])} times",
+            percent(row["share"]),
+        )
+        for row in timed.to_dict("records")
+    ]
+    columns = ["Frame", "Objects", "Network by", "Step", "Frames per second"]
+    table = _table(rows, [*columns, "Rate against the first", "Of the peak"], columns)
+    notes = [note("threads", threads=each) for each in timed.get("threads", ())[:1]]
+    return titled(table, records, "tracking_speed", *notes)
 
 
 def ablations(records: Records) -> pd.DataFrame:

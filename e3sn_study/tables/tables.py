@@ -161,6 +161,7 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
     "speed": costs.speed,
     "sampling_cost": costs.sampling_cost,
     "training_speed": costs.training_speed,
+    "tracking_speed": costs.tracking_speed,
     "ablations": costs.ablations,
     "choices": costs.choices,
     "checks": costs.checks,

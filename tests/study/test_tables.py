@@ -719,3 +719,18 @@ def test_markdown() -> None:
     assert to_markdown(table) == (
         "| name | value | none |\n| --- | ---: | ---: |\n| a\\|b | +1.5 (1 to 2) | – |\n| c | not run | – |\n"
     )
+
+
+def test_tracking_speed_is_read_and_checked(tmp_path: Path) -> None:
+    """100 ms are 10 frames a second; a rate that is no number is refused, not shown."""
+    header = "contender,machine,width,height,objects,step_ms,frames_per_second,ratio,share,threads"
+    rows = ["torch fp32,CPU,854,480,1,400,2.5,1,0.5,2", "ONNX int8,CPU,854,480,1,100,10,4,0.25,2"]
+    path = tmp_path / "tracking_speed.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    table = TABLES["tracking_speed"](Records(tmp_path))
+    assert list(table["Step"]) == ["400 ms", "100 ms"]
+    assert list(table["Rate against the first"]) == ["1.0 times", "4.0 times"]
+    assert "2 threads" in " ".join(table.attrs["notes"])
+    path.write_text("\n".join([header, rows[0].replace("400", "much")]) + "\n")
+    with pytest.raises(InputError, match="tracking_speed"):
+        TABLES["tracking_speed"](Records(tmp_path))
