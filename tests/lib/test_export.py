@@ -187,7 +187,7 @@ class TestWithoutTorch:
             "--out",
             "out",
         ]
-        ended = self.run([*arguments, "--threads", "1"], tmp_path)
+        ended = self.run([*arguments, "--threads", "1", "--keep-lost"], tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
         for number, result in enumerate(Tracker(load_export(exported)).run(frames, BOXES[:1])):
             assert result.ids.any()
