@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from e3sn_lib.tracking.tracker import Tracker
     from e3sn_lib.tracking.video import overlay, read_frames
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Tracker",
     "boundary_accuracy",

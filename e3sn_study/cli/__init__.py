@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from e3sn_lib import __version__
 from e3sn_lib.errors import InputError
 from e3sn_study.cli import bench, export, models, study, track
 
@@ -68,6 +69,7 @@ def _ending_like_an_interrupt() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     text = "E3SN: video object segmentation from one box, as a reproducible study."
     parser = _Parser(prog="e3sn", description=text)
+    parser.add_argument("--version", action="version", version=f"e3sn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for run, add_arguments in COMMANDS.items():
         text = (run.__doc__ or "").splitlines()[0]

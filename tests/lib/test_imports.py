@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -42,3 +43,13 @@ def test_public_names_are_there_and_no_others() -> None:
     assert set(e3sn_lib.__all__) <= set(dir(e3sn_lib))
     with pytest.raises(AttributeError, match="has no attribute 'track'"):
         e3sn_lib.track  # noqa: B018
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "e3sn_study", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == f"e3sn {importlib.metadata.version('e3sn-study')}\n"
