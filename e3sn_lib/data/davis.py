@@ -5,7 +5,6 @@ Frames are in ``JPEGImages/480p/SEQ``, masks in ``Annotations/480p/SEQ``, lists 
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 
 from e3sn_lib.data.reading import at_least, files_by_stem, listed
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, did_you_mean
 from e3sn_lib.files import read_mask, read_text
 
 DAVIS_SITE = "https://davischallenge.org/davis{year}/code.html"
@@ -184,9 +183,7 @@ def read_list(path: Path) -> list[str]:
 def _check_names(names: list[str], known: list[str], where: Path | str) -> None:
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean '{close[0]}'?)" if close else ""
-            raise InputError(f"there is no sequence '{name}' in {where}{hint}")
+            raise InputError(f"there is no sequence '{name}' in {where}{did_you_mean(name, known)}")
 
 
 def _check_ids(path: Path, year: int) -> None:

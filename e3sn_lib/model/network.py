@@ -28,6 +28,8 @@ from e3sn_lib.model.windows import Cells, gather_windows
 
 MARGIN = {255: WINDOW_MARGIN, 143: 0}
 """By size of the search crop: pixels that its first window reaches beyond it (SiamMask)."""
+TEMPLATE_INSET = 32
+"""Pixels from the edge of a window to the centre part that the filters of a template cover."""
 BASE_MASK = 63
 MASK_PRIOR = -2.0
 """Bias of the mask logits at the start of training: 12 % of the pixels are object. With 0 the first
@@ -126,15 +128,16 @@ class MaskCorrelation(nn.Module):
 
     def at_cells(self, template: Template, search: Search, cells: Cells) -> list[Tensor]:
         """Return one (N, C) tensor per level, for N cells."""
-        first = 4 - search.margin // STRIDE  # neck index of the first cell's window
+        margin = search.margin - TEMPLATE_INSET
         windows = []
         for n in self.names:
-            source, step, size = {
-                2: (search.features.p1, 2, 15),
-                3: (search.features.p2, 1, 7),
-                4: (search.neck, 1, 7),
+            source, stride, size = {
+                2: (search.features.p1, 4, 15),
+                3: (search.features.p2, 8, 7),
+                4: (search.neck, 8, 7),
             }[n]
-            top, left = step * (cells.row + first), step * (cells.column + first)
+            top = window_corner(cells.row, margin, stride)
+            left = window_corner(cells.column, margin, stride)
             windows.append(gather_windows(source, cells.image, top, left, size))
         return self.at_windows([kernel[cells.image] for kernel in template.levels], windows)
 
