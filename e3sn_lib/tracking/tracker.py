@@ -112,10 +112,7 @@ class FrameResult:
     @property
     def soft_masks(self) -> NDArray[np.float32]:
         """Return probabilities in the whole frame, (N, H, W). `patches` take much less memory."""
-        pasted = np.full((len(self.patches), *self.ids.shape), self.outside, np.float32)
-        for whole, patch in zip(pasted, self.patches, strict=True):
-            whole[patch.rows, patch.columns] = patch.soft
-        return pasted
+        return np.stack([each.in_frame(self.ids.shape, self.outside) for each in self.patches])
 
     def labels(self, threshold: float) -> NDArray[np.uint8]:
         """Return the ids at another threshold, 0 to 1, than the tracker's own."""
