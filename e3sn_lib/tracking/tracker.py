@@ -7,8 +7,8 @@ value that goes into each step and comes out changed, so several videos can shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,7 +20,6 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import (
     CELLS,
     CROPS,
-    STRIDE,
     TEMPLATE_SIZE,
     WINDOW_MARGIN,
     Box,
@@ -30,6 +29,7 @@ from e3sn_lib.geometry import (
     context_sides,
     decode_boxes,
     paste_patch,
+    window_corner,
 )
 from e3sn_lib.tracking.backends import Backend, Templates
 from e3sn_lib.tracking.confidence import mask_features, predict_j
@@ -38,8 +38,7 @@ SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
 ROUNDING = 1e-6
-"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than
-it."""
+"""Pixels by which a box may reach outside the frame, for sums that are not exact."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
@@ -61,29 +60,19 @@ class Targets:
 
     def boxes_frame_xyxy(self) -> NDArray[np.float64]:
         """Return the boxes, (N, 4)."""
-        return np.hstack(
-            [self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2]
-        )
+        half = self.size_wh / 2
+        return np.hstack([self.centre_frame_xy - half, self.centre_frame_xy + half])
 
-    def select(self, objects: Sequence[int]) -> Targets:
+    def select(self, objects: list[int]) -> Targets:
         """Return the state of some of the objects."""
-        index = list(objects)
-        kept = self.template.select(index)
-        return replace(
-            self,
-            template=kept,
-            centre_frame_xy=self.centre_frame_xy[index],
-            size_wh=self.size_wh[index],
-        )
+        template, centre = self.template.select(objects), self.centre_frame_xy[objects]
+        return Targets(template, centre, self.size_wh[objects], self.fill)
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
         """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
-        return replace(
-            self,
-            centre_frame_xy=(boxes[:, :2] + boxes[:, 2:]) / 2,
-            size_wh=boxes[:, 2:] - boxes[:, :2],
-        )
+        centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        return Targets(self.template, centre, size, self.fill)
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ class FrameResult:
 
     def labels(self, threshold: float) -> NDArray[np.uint8]:
         """Return the ids at another threshold, 0 to 1, than the tracker's own."""
-        return labels_from_patches(self.patches, self.ids.shape, threshold)
+        return labels_from_patches(dict(enumerate(self.patches, 1)), self.ids.shape, threshold)
 
 
 class Tracker:
@@ -173,10 +162,10 @@ class Tracker:
                 _, result = self.step(frame, targets, move=False)
             else:
                 if frame.shape != shape:
-                    raise InputError(
-                        f"frame {index} is {frame.shape[1]}x{frame.shape[0]}, "
-                        f"the first one {shape[1]}x{shape[0]}"
+                    sizes = (
+                        f"{frame.shape[1]}x{frame.shape[0]}, the first one {shape[1]}x{shape[0]}"
                     )
+                    raise InputError(f"frame {index} is {sizes}")
                 targets, result = self.step(frame, targets)
             yield result
         if targets is None:
@@ -194,14 +183,11 @@ class Tracker:
         Raises:
             InputError: there is no box, or one reaches outside the frame or has no area.
         """
-        boxes = np.array(
-            [
-                check_box(box, frame.shape[:2], number)
-                for number, box in enumerate(boxes_frame_xywh, start=1)
-            ]
-        )
-        if len(boxes) == 0:
+        if len(boxes_frame_xywh) == 0:
             raise InputError("no box is given, so there is nothing to follow")
+        for number, box in enumerate(boxes_frame_xywh, start=1):
+            check_box(box, frame.shape[:2], number)
+        boxes = np.array(boxes_frame_xywh, np.float64)
         fill = cv2.mean(frame)[:3]
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
@@ -226,15 +212,13 @@ class Tracker:
             choice = choose(cls, loc, targets.size_wh, self.config)
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
-        corners = [(float(column), float(row)) for row, column in cells * STRIDE - WINDOW_MARGIN]
-        patches = tuple(
-            paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True)
-        )
-        ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
-        known = mask_features(scores, soft, self.config.mask_threshold)
-        return targets, FrameResult(
-            ids, patches, scores, targets.boxes_frame_xyxy(), known, crops[0].outside
-        )
+        corners = window_corner(cells[:, ::-1], WINDOW_MARGIN).tolist()
+        windows = zip(soft, corners, crops, strict=True)
+        patches = tuple(paste_patch(*window, frame_hw) for window in windows)
+        threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()
+        ids = labels_from_patches(dict(enumerate(patches, 1)), frame_hw, threshold)
+        known = mask_features(scores, soft, threshold)
+        return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
     def _crops(
         self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int
@@ -300,16 +284,16 @@ def choose(
 
 
 def labels_from_patches(
-    patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float
+    patches: Mapping[int, Patch], frame_hw: tuple[int, ...], threshold: float
 ) -> NDArray[np.uint8]:
-    """Return the most probable object of each pixel, (H, W): 1 for the first, 0 for background.
+    """Return the number of the most probable object of each pixel, (H, W); 0 is background.
 
     Background is where no probability exceeds the threshold (SiamMask). Outside their patches
-    probabilities are 0.
+    probabilities are 0. Of equally probable objects the one with the lowest number is taken.
     """
     ids = np.zeros(frame_hw, np.uint8)
     best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
-    for number, (soft, rows, columns) in enumerate(patches, start=1):
+    for number, (soft, rows, columns) in sorted(patches.items()):
         better = soft > np.maximum(best[rows, columns], threshold)
         best[rows, columns][better] = soft[better]
         ids[rows, columns][better] = number
@@ -324,13 +308,7 @@ def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
 def _penalty(
     size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float
 ) -> NDArray[np.float64]:
-    """Return exp(-(change of scale x change of ratio - 1) k) (SiamRPN).
-
-    Args:
-        size_wh: of boxes, (N, A, 2).
-        previous_wh: of the objects before, (N, 2).
-        k: strength.
-    """
+    """Return exp(-(change of scale x change of ratio - 1) k) of boxes (N, A, 2) (SiamRPN)."""
 
     def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(ratio, 1 / ratio)
@@ -342,42 +320,28 @@ def _penalty(
 
 
 def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
-    """Return the targets at their new places.
-
-    Centres stay in the frame, sizes between the smallest and the frame's (SiamMask).
-    """
+    """Move targets; they stay in the frame and between the smallest size and its own (SiamMask)."""
     limit = frame_hw[::-1]
     centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
-    return replace(
-        targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit)
-    )
+    size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
+    return Targets(targets.template, centre, size, targets.fill)
 
 
-def check_box(
-    box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int
-) -> tuple[float, ...]:
-    """Return x, y, width and height of a box that can be followed.
+def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number: int) -> None:
+    """Raise InputError for a box that cannot be followed.
 
     Args:
-        box_frame_xywh: what the user gave.
+        box_frame_xywh: what the user gave: four numbers, with an area, inside the frame.
         frame_hw: size of the frame.
         number: of the box, for the message.
-
-    Raises:
-        InputError: it is not four numbers, has no area, or reaches outside the frame.
     """
     height, width = frame_hw
-    text = ",".join(f"{value:g}" for value in box_frame_xywh)
+    box = f"box {number} ({','.join(f'{value:g}' for value in box_frame_xywh)})"
     if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():
-        raise InputError(f"box {number} ({text}) is not four numbers x,y,width,height")
-    x, y, w, h = (float(value) for value in box_frame_xywh)
+        raise InputError(f"{box} is not four numbers x,y,width,height")
+    x, y, w, h = box_frame_xywh
     if w < 1 or h < 1:
-        raise InputError(
-            f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame"
-        )
+        raise InputError(f"{box} has no area; give x,y,width,height in pixels of the frame")
     if min(x, y, width - x - w, height - y - h) < -ROUNDING:
-        raise InputError(
-            f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; "
-            "give x,y,width,height inside it"
-        )
-    return x, y, w, h
+        place = f"reaches outside the frame, which is {width}x{height}"
+        raise InputError(f"{box} {place}; give x,y,width,height inside it")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -113,7 +114,7 @@ class VideoSource:
             for number in reversed(chosen):
                 yield number, next(self.frames(range(number, number + 1))).image
             return
-        ticks = [frame.pts for frame in islice(_decoded(self), chosen[-1] + 1)]
+        ticks = [frame.pts for frame in islice(_pictures(self), chosen.stop)]
         chosen = range(chosen.start, min(chosen.stop, len(ticks)), chosen.step)
         at_once = min(max(HELD_BYTES // (3 * self.size[0] * self.size[1]), 4), 64)
         for end in range(len(chosen), 0, -at_once):
@@ -128,7 +129,7 @@ class VideoSource:
 
     def _from_file(self, chosen: range) -> Iterator[Frame]:
         before = Fraction(-1)
-        for number, frame in enumerate(_decoded(self)):
+        for number, frame in enumerate(_pictures(self)):
             seconds = _seconds(frame, number / self.rate + self.start) - self.start
             if seconds <= before:  # a broken clock; encoders need times that grow
                 seconds = before + self.time_base
@@ -142,7 +143,7 @@ class VideoSource:
         by_tick = {ticks[number]: number for number in numbers}
         for begin in (ticks[max(numbers[0] - REORDERED, 0)], None):
             held: dict[int, Image] = {}
-            for place, frame in enumerate(_decoded(self, begin)):
+            for place, frame in enumerate(_pictures(self, begin)):
                 number = place if begin is None else by_tick.get(frame.pts, -1)
                 if number in numbers:
                     held[number] = self._upright(frame)
@@ -178,7 +179,7 @@ def open_video(path: Path) -> VideoSource:
         source.time_base = stream.time_base or source.time_base
         source.has_sound = bool(container.streams.audio)
         aspect = stream.sample_aspect_ratio
-    frame = next(_decoded(source), None)
+    frame = next(_pictures(source), None)
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded")
     source.start, source.turn = _seconds(frame, Fraction(0)), _turn(frame)
@@ -242,49 +243,51 @@ def open_file(path: Path) -> av.container.InputContainer:
     return container
 
 
-def _decoded(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
+def decoded(packets: Iterator[Any], source: VideoSource) -> Iterator[Any]:
+    """Yield the frames in packets; damaged ones are left out, which the source notes."""
+    while True:
+        try:
+            frames = next(packets).decode()
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            source.damaged = True
+            continue
+        yield from frames
+
+
+def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
     """Yield the frames of a file from a key frame before tick `begin` on, or from the start."""
     with open_file(source.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if begin is not None:
             container.seek(begin, stream=stream)
-        whole: _WholeFrames | None = None
-        packets = container.demux(stream)
+        weaver: Graph | None = None
+        for frame in decoded(container.demux(stream), source):
+            if weaver is None and frame.interlaced_frame:
+                weaver = _weaver(stream)
+            yield from _woven(weaver, frame) if weaver else (frame,)
+        yield from _woven(weaver, None) if weaver else ()
+
+
+def _weaver(stream: av.VideoStream) -> Graph:
+    """Return the filter that makes one picture of the two half pictures of an interlaced frame."""
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def _woven(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    """Yield the pictures that are complete after a frame; None stands for the end."""
+    graph.vpush(frame)
+    with suppress(av.BlockingIOError, av.EOFError):
         while True:
-            try:
-                frames = next(packets).decode()
-            except StopIteration:
-                break
-            except av.FFmpegError:
-                source.damaged = True
-                continue
-            for frame in frames:
-                if whole is None and frame.interlaced_frame:
-                    whole = _WholeFrames(stream)
-                yield from whole.push(frame) if whole else (frame,)
-        yield from whole.push(None) if whole else ()
-
-
-class _WholeFrames:
-    """FFmpeg's filter that turns the two half pictures of an interlaced frame into one picture."""
-
-    def __init__(self, stream: av.VideoStream) -> None:
-        self._graph = Graph()
-        self._graph.link_nodes(
-            self._graph.add_buffer(template=stream),
-            self._graph.add("bwdif", "mode=send_frame:deint=interlaced"),
-            self._graph.add("buffersink"),
-        ).configure()
-
-    def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield the frames that are complete now; None stands for the end."""
-        self._graph.vpush(frame)
-        while True:
-            try:
-                yield self._graph.vpull()
-            except (av.BlockingIOError, av.EOFError):
-                return
+            yield graph.vpull()
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -106,11 +106,14 @@ class TestLost:
             each.add(BOX), each.add(OTHER)
         for frame, result in zip(frames, tracker.run(frames, [BOX, OTHER]), strict=True):
             seen = [each.step(frame) for each in (plain, kept, hidden)]
-            assert [each.lost.tolist() for each in seen] == [[False] * 2, [True] * 2, [True] * 2]
-            for each in seen:
-                assert np.array_equal(each.scores, result.scores)
-                assert np.array_equal(each.boxes_frame_xyxy, result.boxes_frame_xyxy)
-                assert np.array_equal(each.predicted_j, result.predicted_j)
+            for each, lost in zip(seen, (False, True, True), strict=True):
+                found = each.objects.values()
+                assert [one.lost for one in found] == [lost, lost]
+                assert [one.score for one in found] == result.scores.tolist()
+                assert [one.predicted_j for one in found] == result.predicted_j.tolist()
+                assert np.array_equal(
+                    [one.box_frame_xyxy for one in found], result.boxes_frame_xyxy
+                )
             assert np.array_equal(seen[0].ids, result.ids)
             assert np.array_equal(seen[1].ids, result.ids)
             assert not seen[2].ids.any()
@@ -124,7 +127,7 @@ class TestLost:
         )
         seen = session.step(np.zeros((240, 320, 3), np.uint8))
         assert set(np.unique(seen.ids)) == {0, 2}
-        assert seen.lost.tolist() == [True, False]
+        assert [each.lost for each in seen.objects.values()] == [True, False]
 
     def test_table_and_notes_name_them(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

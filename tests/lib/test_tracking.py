@@ -235,7 +235,7 @@ class TestSeveralObjects:
         soft = np.array(
             [[[0.9, 0.5, 0.6, 0.2, -1.0, 0.7]], [[0.8, 0.4, 0.8, 0.1, -1.0, 0.7]]], np.float32
         )
-        patches = [Patch(each, slice(1, 2), slice(2, 8)) for each in soft]
+        patches = {k: Patch(soft[k - 1], slice(1, 2), slice(2, 8)) for k in (2, 1)}
         for threshold, ids in ((0.5, [1, 0, 2, 0, 0, 1]), (0.15, [1, 1, 2, 1, 0, 1])):
             labels = labels_from_patches(patches, (2, 9), threshold)
             assert labels.tolist() == [[0] * 9, [0, 0, *ids, 0]]
