@@ -92,11 +92,9 @@ class VideoSource:
         """
         found = self._from_folder(chosen) if self.names else self._from_file(chosen)
         for frame in islice(found, len(chosen)):
-            (width, height), known = _size(frame.image), self.size
-            if (width, height) != known:
-                raise InputError(
-                    f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}"
-                )
+            if _size(frame.image) != self.size:
+                sizes = "{}x{}, the first one {}x{}".format(*_size(frame.image), *self.size)
+                raise InputError(f"frame {frame.number} is {sizes}")
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
@@ -164,14 +162,20 @@ def open_video(path: Path) -> VideoSource:
     """Return what is known of a video before its frames are read.
 
     Args:
-        path: a video file, or a folder of images.
+        path: a video file, or a folder of images, which are ordered by the numbers in their names.
 
     Raises:
-        InputError: nothing there, no frame in it, or its first frame cannot be read.
+        InputError: nothing there, no frame in it, its first frame cannot be read, or two images
+            are of one frame.
     """
-    if names := frame_names(path):
+    if path.is_dir():
+        names = sorted((each.name for each in files_by_stem(path).values()), key=_as_counted)
+        if not names:
+            raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
         size = _size(read_image(path / names[0]))
         return VideoSource(path, size, tuple(names), announced=len(names))
+    if not path.is_file():
+        raise InputError(f"there is no video or folder of frames at {path}")
     with open_file(path) as container:
         stream = container.streams.video[0]
         source = VideoSource(path, (0, 0), announced=stream.frames)
@@ -198,25 +202,6 @@ def read_frames(source: Path) -> Iterator[Image]:
         InputError: nothing there, no frame in it, or a frame that cannot be read.
     """
     return (frame.image for frame in open_video(source).frames())
-
-
-def frame_names(source: Path) -> list[str] | None:
-    """Return the names of a folder's images, in the order of the numbers in them.
-
-    Returns:
-        The names, or None for a video file, whose frames have numbers.
-
-    Raises:
-        InputError: nothing there, a folder without images, or two images of one frame.
-    """
-    if source.is_file():
-        return None
-    if not source.is_dir():
-        raise InputError(f"there is no video or folder of frames at {source}")
-    names = sorted((path.name for path in files_by_stem(source).values()), key=_as_counted)
-    if not names:
-        raise InputError(f"folder {source} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    return names
 
 
 def _as_counted(name: str) -> list[tuple[int, str]]:
@@ -298,8 +283,7 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     if SideData.DISPLAYMATRIX not in frame.side_data:
         return False, False, False
     stored = bytes(frame.side_data[SideData.DISPLAYMATRIX])  # type: ignore[typeddict-item]
-    matrix = np.frombuffer(stored, np.int32)
-    right_x, right_y, _, down_x, down_y, *_ = matrix.tolist()
+    right_x, right_y, _, down_x, down_y, *_ = np.frombuffer(stored, np.int32).tolist()
     if abs(right_x) >= abs(right_y):
         return False, right_x < 0, down_y < 0
     return True, down_x < 0, right_y < 0
@@ -331,13 +315,13 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
     left, top, columns, rows = cv2.boundingRect(ids)  # of the objects; the rest stays as it is
     place = slice(top, top + rows), slice(left, left + columns)
     part, ids = frame[place], ids[place]
+    width = max(round(frame.shape[1] / 600), 1)
     for number in np.unique(ids[ids > 0]):
         colour, mask = object_colour(int(number)), ids == number
         tinted = (1 - opacity) * part[mask] + opacity * np.array(colour)
         shown[place][mask] = tinted.astype(np.uint8)
         outlines, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
-        width = max(round(frame.shape[1] / 600), 1)
         cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA, offset=(left, top))
     return shown
