@@ -27,14 +27,8 @@ PACKAGED = Path(__file__).parent / "shipped"
 """The export that comes with the package."""
 VARIABLE = "E3SN_WEIGHTS"
 """Environment variable that names another export folder."""
+ADVICE = "make one with e3sn export MODEL FOLDER"
 Floats = NDArray[np.float32]
-
-
-class Templates(Protocol):
-    """What a backend keeps of N objects."""
-
-    def select(self, objects: Sequence[int]) -> Any:
-        """Return some of the objects."""
 
 
 class Backend(Protocol):
@@ -45,7 +39,10 @@ class Backend(Protocol):
         """Return a digest of all that masks depend on."""
 
     def encode_template(self, crops: NDArray[np.uint8]) -> Any:
-        """Return the `Templates` of RGB crops (N, 127, 127, 3)."""
+        """Return what is kept of N objects, from their RGB crops (N, 127, 127, 3).
+
+        Its method ``select`` takes a list of places and returns some of the objects.
+        """
 
     def search(self, crops: NDArray[np.uint8], template: Any) -> tuple[Floats, Floats, Any]:
         """Look for N objects in their RGB crops (N, 255, 255, 3).
@@ -122,9 +119,8 @@ class OnnxBackend:
     def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Floats]]:
         """Run a graph once for each object."""
         session = self._sessions[name]
-        inputs, outputs = (
-            [each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs())
-        )
+        inputs = [each.name for each in session.get_inputs()]
+        outputs = [each.name for each in session.get_outputs()]
 
         def run(values: Mapping[str, Any]) -> dict[str, Floats]:
             found = session.run(outputs, {each: values[each] for each in inputs})
@@ -165,15 +161,10 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     Raises:
         InputError: there is none, or as `OnnxBackend`.
     """
-    if folder is None:
-        named = os.environ.get(VARIABLE)
-        if not has_shipped():
-            raise InputError(
-                f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; "
-                "make one with e3sn export MODEL FOLDER"
-            )
-        folder = named or PACKAGED
-    return OnnxBackend(Path(folder), threads)
+    if folder is None and not has_shipped():
+        where = f"none in {PACKAGED}, and {VARIABLE} is not set"
+        raise InputError(f"there is no exported model: {where}; {ADVICE}")
+    return OnnxBackend(Path(folder or os.environ.get(VARIABLE) or PACKAGED), threads)
 
 
 def has_shipped() -> bool:
@@ -189,38 +180,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(
-            f"{folder} is no exported model: it has no {MANIFEST}; "
-            "make one with e3sn export MODEL FOLDER"
-        )
+        raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; {ADVICE}")
     manifest = read_json(path)
-    if manifest.get("format") != FORMAT:
-        found = manifest.get("format")
-        raise InputError(
-            f"{path} has format {found!r}, but this version reads {FORMAT}; export the model again"
-        )
+    if (found := manifest.get("format")) != FORMAT:
+        problem = f"{path} has format {found!r}, but this version reads {FORMAT}"
+        raise InputError(f"{problem}; export the model again")
     for key in ("files", "windows", "track"):
         if not isinstance(manifest.get(key), dict):
             raise InputError(f"{path} has no '{key}'; export the model again")
+    copy = "copy the whole folder, or export the model again"
     for name in {*GRAPHS, *manifest["files"]}:
         file = folder / name
         if not file.is_file():
-            raise InputError(
-                f"there is no {file}; copy the whole folder, or export the model again"
-            )
+            raise InputError(f"there is no {file}; {copy}")
         if hashlib.sha256(file.read_bytes()).hexdigest() != manifest["files"].get(name):
-            raise InputError(
-                f"{file} does not belong to {MANIFEST}; copy the whole folder, "
-                "or export the model again"
-            )
+            raise InputError(f"{file} does not belong to {MANIFEST}; {copy}")
     return manifest
 
 
 def idle_threads() -> int:
     """Return how many of this process's processors nobody used in the last minute, 1 to 4.
 
-    Networks wait for their slowest thread, so one thread too many costs more than one too few. More
-    than 4 help a single crop little.
+    One thread too many costs more than one too few. More than 4 help a single crop little.
     """
     known = hasattr(os, "sched_getaffinity")
     usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
@@ -239,7 +220,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no class of their own
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {reason}"
-        ) from error
+        program, reason = f"ONNX Runtime {onnxruntime.__version__}", " ".join(str(error).split())
+        raise InputError(f"{program} cannot open {path}: {reason}") from error

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import cv2
+import numpy as np
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
@@ -189,8 +190,8 @@ def _followed(
             seen = session.step(frame.image)
             if number in earlier:
                 png, objects = earlier.pop(number)
-                ids = cv2.imdecode(png, cv2.IMREAD_GRAYSCALE)
-                seen = seen.joined(Seen(ids, objects))  # type: ignore[arg-type]
+                ids = np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE), np.uint8)
+                seen = seen.joined(Seen(ids, objects))
             yield frame, seen
     if number < max(boxes):
         raise InputError(f"{source.path} ends before frame {max(boxes)}, which has a box")

@@ -31,7 +31,7 @@ from e3sn_lib.geometry import (
     paste_patch,
     window_corner,
 )
-from e3sn_lib.tracking.backends import Backend, Templates
+from e3sn_lib.tracking.backends import Backend
 from e3sn_lib.tracking.confidence import mask_features, predict_j
 
 SEARCH_SIZE = 255
@@ -49,8 +49,8 @@ WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANC
 class Targets:
     """State of N objects between two frames."""
 
-    template: Templates
-    """What the backend keeps of each object."""
+    template: Any
+    """What the backend keeps of the objects, see `Backend.encode_template`."""
     centre_frame_xy: NDArray[np.float64]
     """(N, 2)."""
     size_wh: NDArray[np.float64]

@@ -204,10 +204,9 @@ def read_frames(source: Path) -> Iterator[Image]:
     return (frame.image for frame in open_video(source).frames())
 
 
-def _as_counted(name: str) -> list[tuple[int, str]]:
+def _as_counted(name: str) -> str:
     """Return a key that sorts 2.jpg before 10.jpg."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), name)
 
 
 def open_file(path: Path) -> av.container.InputContainer:
@@ -219,9 +218,8 @@ def open_file(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(str(path), container_options={"protocol_whitelist": "file"})
     except av.FFmpegError as error:
-        raise InputError(
-            f"{path} is no video that FFmpeg can read; convert it, or give a folder of images"
-        ) from error
+        advice = "convert it, or give a folder of images"
+        raise InputError(f"{path} is no video that FFmpeg can read; {advice}") from error
     if not container.streams.video:
         container.close()
         raise InputError(f"{path} has no pictures, only sound")
