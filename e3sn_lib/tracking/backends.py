@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from e3sn_lib.config import TrackConfig
@@ -73,6 +73,15 @@ class _Window(TypedDict):
     first: int
 
 
+class Manifest(BaseModel, extra="allow"):
+    """What ``export.json`` holds; what is not named here is for the record."""
+
+    files: dict[str, str]
+    """Digests by name."""
+    windows: dict[str, _Window]
+    track: TrackConfig
+
+
 class OnnxBackend:
     """Exported graphs in ONNX Runtime. Objects are computed side by side, each by the same graphs.
 
@@ -87,29 +96,21 @@ class OnnxBackend:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
-        try:
-            self.config = TrackConfig(**self.manifest["track"])
-            windows = TypeAdapter(dict[str, _Window]).validate_python(self.manifest["windows"])
-        except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{folder / MANIFEST} is not valid: {reason}") from error
+        self.config = self.manifest.track
         threads = threads or idle_threads()
         self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
         filters = {each.name for each in self._sessions[TEMPLATE].get_outputs()}
-        maps = [each for each in self._sessions[MASK].get_inputs() if each.name not in filters]
-        if {each.name: each.shape[-1] for each in maps} != {
-            name: window["size"] for name, window in windows.items()
-        }:
-            raise InputError(
-                f"the windows in {folder / MANIFEST} do not fit {MASK}; export the model again"
-            )
-        self._windows = windows
+        inputs = {each.name: each.shape[-1] for each in self._sessions[MASK].get_inputs()}
+        sizes = {name: size for name, size in inputs.items() if name not in filters}
+        if sizes != {name: window["size"] for name, window in self.manifest.windows.items()}:
+            problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
+            raise InputError(f"{problem}; export the model again")
         self._pool = ThreadPoolExecutor(threads)
 
     @property
     def identity(self) -> str:
         """Return a digest of the files."""
-        files = sorted(self.manifest["files"].items())
+        files = sorted(self.manifest.files.items())
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     def encode_template(self, crops: NDArray[np.uint8]) -> _Filters:
@@ -131,7 +132,7 @@ class OnnxBackend:
         """See `Backend`."""
         given = []
         for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
-            windows = self._windows.items()
+            windows = self.manifest.windows.items()
             cut = {name: cut_window(maps[name], *cell, **window) for name, window in windows}
             given.append(filters | cut)
         return np.concatenate([each["logits"] for each in self._run(MASK, given)])
@@ -192,7 +193,7 @@ def has_shipped() -> bool:
     return bool(os.environ.get(VARIABLE)) or (PACKAGED / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """Read ``export.json`` and check that the folder holds the files it lists.
 
     Raises:
@@ -201,19 +202,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; {ADVICE}")
-    manifest = read_json(path)
-    if (found := manifest.get("format")) != FORMAT:
+    content = read_json(path)
+    if (found := content.get("format")) != FORMAT:
         problem = f"{path} has format {found!r}, but this version reads {FORMAT}"
         raise InputError(f"{problem}; export the model again")
-    for key in ("files", "windows", "track"):
-        if not isinstance(manifest.get(key), dict):
-            raise InputError(f"{path} has no '{key}'; export the model again")
+    try:
+        manifest = Manifest(**content)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid: {' '.join(str(error).split())}") from error
     copy = "copy the whole folder, or export the model again"
-    for name in {*GRAPHS, *manifest["files"]}:
+    for name in {*GRAPHS, *manifest.files}:
         file = folder / name
         if not file.is_file():
             raise InputError(f"there is no {file}; {copy}")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != manifest["files"].get(name):
+        if hashlib.sha256(file.read_bytes()).hexdigest() != manifest.files.get(name):
             raise InputError(f"{file} does not belong to {MANIFEST}; {copy}")
     return manifest
 
