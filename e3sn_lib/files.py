@@ -59,9 +59,9 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame, decimals: int = 6) -> None:
+def write_csv(path: Path, table: pd.DataFrame) -> None:
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format=f"%.{decimals}f")
+        table.to_csv(temporary, index=False, float_format="%.6f")
 
 
 def as_webp(

@@ -31,6 +31,7 @@ VARIABLE = "E3SN_WEIGHTS"
 """Environment variable that names another export folder."""
 ADVICE = "make one with e3sn export MODEL FOLDER"
 Floats = NDArray[np.float32]
+Arrays = dict[str, Floats]
 
 
 class Backend(Protocol):
@@ -58,19 +59,22 @@ class Backend(Protocol):
         """Return mask logits (N, 127, 127) at one cell of each object, row and column (N, 2)."""
 
 
-class _Filters(list[dict[str, Floats]]):
+class _Filters(list[Arrays]):
     """For each object, its filters by name."""
 
     def select(self, objects: Sequence[int]) -> _Filters:
         return _Filters(self[index] for index in objects)
 
 
-class _Window(TypedDict):
-    """Where `cut_window` cuts."""
+class Window(TypedDict):
+    """Where the windows of cells lie in feature maps."""
 
     size: int
+    """Rows and columns of a window."""
     step: int
+    """By how many rows or columns windows of neighbouring cells lie apart."""
     first: int
+    """Where the first window begins; below 0 it begins outside the maps."""
 
 
 class Manifest(BaseModel, extra="allow"):
@@ -78,7 +82,7 @@ class Manifest(BaseModel, extra="allow"):
 
     files: dict[str, str]
     """Digests by name."""
-    windows: dict[str, _Window]
+    windows: dict[str, Window]
     track: TrackConfig
 
 
@@ -90,8 +94,7 @@ class OnnxBackend:
         threads: at work at a time; None: `idle_threads`.
 
     Raises:
-        InputError: the folder is no export, its files do not belong together, or its version is
-            unknown.
+        InputError: the folder is no export of this version, or its files do not fit together.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -117,66 +120,50 @@ class OnnxBackend:
         """See `Backend`."""
         return _Filters(self._run(TEMPLATE, [{"crop": crop[None]} for crop in crops]))
 
-    def search(
-        self, crops: NDArray[np.uint8], template: _Filters
-    ) -> tuple[Floats, Floats, list[dict[str, Floats]]]:
+    def search(self, crops: NDArray[np.uint8], template: _Filters) -> tuple[Floats, Floats, Any]:
         """See `Backend`."""
         pairs = zip(crops, template, strict=True)
         found = self._run(SEARCH, [{"crop": crop[None], **filters} for crop, filters in pairs])
         cls, loc = (np.concatenate([each[name] for each in found]) for name in ("cls", "loc"))
         return cls, loc, found
 
-    def segment(
-        self, template: _Filters, features: list[dict[str, Floats]], cells: NDArray[np.int64]
-    ) -> Floats:
+    def segment(self, template: _Filters, features: Any, cells: NDArray[np.int64]) -> Floats:
         """See `Backend`."""
-        given = []
-        for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
-            windows = self.manifest.windows.items()
-            cut = {name: cut_window(maps[name], *cell, **window) for name, window in windows}
+        windows, given = self.manifest.windows.items(), []
+        for filters, maps, (row, column) in zip(template, features, cells.tolist(), strict=True):
+            cut = {name: cut_window(maps[name], row, column, window) for name, window in windows}
             given.append(filters | cut)
         return np.concatenate([each["logits"] for each in self._run(MASK, given)])
 
-    def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Floats]]:
+    def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[Arrays]:
         """Run a graph once for each object."""
         session = self._sessions[name]
         inputs = [each.name for each in session.get_inputs()]
         outputs = [each.name for each in session.get_outputs()]
 
-        def run(values: Mapping[str, Any]) -> dict[str, Floats]:
+        def run(values: Mapping[str, Any]) -> Arrays:
             found = session.run(outputs, {each: values[each] for each in inputs})
             return dict(zip(outputs, found, strict=True))
 
         return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
 
 
-def cut_window(maps: Floats, row: int, column: int, *, size: int, step: int, first: int) -> Floats:
-    """Cut the window of a cell out of feature maps.
-
-    Args:
-        maps: (1, C, H, W).
-        row, column: of the cell.
-        size: rows and columns of a window.
-        step: by how many rows or columns windows of neighbouring cells lie apart.
-        first: where the first window begins; below 0 it begins outside the maps.
-
-    Returns:
-        (1, C, size, size), zero outside the maps.
-    """
-    height, width = maps.shape[2:]
-    top, left = first + step * row, first + step * column
+def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
+    """Return the window of a cell, (1, C, size, size), from maps (1, C, H, W); outside is zero."""
+    (height, width), size = maps.shape[2:], window["size"]
+    top, left = (window["first"] + window["step"] * place for place in (row, column))
     y1, y2, x1, x2 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
-    window = np.zeros((*maps.shape[:2], size, size), np.float32)
-    window[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]
-    return window
+    cut = np.zeros((*maps.shape[:2], size, size), np.float32)
+    cut[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]
+    return cut
 
 
 def load_export(folder: str | Path | None = None, threads: int | None = None) -> OnnxBackend:
     """Open an exported model, such as ``Tracker(load_export())``.
 
     Args:
-        folder: what ``e3sn export`` wrote; None: the folder that the environment variable
-            E3SN_WEIGHTS names, else the one that comes with the package.
+        folder: what ``e3sn export`` wrote; None: the folder that the variable E3SN_WEIGHTS names,
+            else the one that comes with the package.
         threads: see `OnnxBackend`.
 
     Raises:

@@ -28,16 +28,17 @@ from e3sn_lib.files import write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
-from e3sn_lib.tracking.backends import FORMAT, GRAPHS, MANIFEST, MASK, SEARCH, TEMPLATE, cut_window
+from e3sn_lib.tracking import backends
+from e3sn_lib.tracking.backends import GRAPHS, MASK, SEARCH, TEMPLATE, Window
 from e3sn_lib.tracking.quantise import Sample, quantise
 
 OPSET = 17
 WEIGHTS = "weights.bin"
 WINDOWS = {
-    name: {"size": size, "step": STRIDE // stride, "first": -WINDOW_MARGIN // stride}
+    name: Window(size=size, step=STRIDE // stride, first=-WINDOW_MARGIN // stride)
     for name, (size, stride) in refine.WINDOWS.items()
-} | {"neck": {"size": 7, "step": 1, "first": 0}}
-"""Windows of each feature map, see `cut_window`."""
+} | {"neck": Window(size=7, step=1, first=0)}
+"""Of each feature map."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -102,7 +103,7 @@ def graph_inputs(graphs: Mapping[str, _Graph], name: str, sample: Sample) -> Arr
     if name == MASK:
         maps = graphs[SEARCH].run(known)
         for key, window in WINDOWS.items():
-            known[key] = cut_window(maps[key], *sample.cell, **window)
+            known[key] = backends.cut_window(maps[key], *sample.cell, window)
     return {key: known[key] for key in graphs[name].inputs}
 
 
@@ -138,13 +139,13 @@ def export_model(
         names = (*GRAPHS, WEIGHTS)
         digests = {each: hashlib.sha256((work / each).read_bytes()).hexdigest() for each in names}
         differences = _differences(graphs, work, samples[0] if samples else _noise())
-        (out / MANIFEST).unlink(missing_ok=True)  # a mixture of two exports is no export
+        (out / backends.MANIFEST).unlink(missing_ok=True)  # a mixture of two exports is no export
         for each in names:
             (work / each).replace(out / each)
     readme = Path(__file__).with_name("export_readme.md")
     write_text(out / "README.md", readme.read_text(encoding="utf-8"))
     manifest = {
-        "format": FORMAT,
+        "format": backends.FORMAT,
         "precision": "int8" if samples else "fp32",
         "model": {"variant": profile.variant, **(origin or {})},
         "sizes": {"template": TEMPLATE_SIZE, "search": 255, "cells": CELLS, "stride": STRIDE},
@@ -155,7 +156,7 @@ def export_model(
         "files": digests,
         "accuracy": dict(accuracy or {}),
     }
-    write_json(out / MANIFEST, manifest)
+    write_json(out / backends.MANIFEST, manifest)
     return differences
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def open_outputs(kinds: Sequence[str], out: Path, source: VideoSource) -> Iterat
             f"leave out {' and '.join(clips)}, as in --save masks,table"
         )
     make: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
-        "masks": lambda path: _images(path, lambda path, _, ids: write_mask(path, ids)),
-        "cutout-png": lambda path: _images(path, _write_cut_out),
+        "masks": lambda path: nullcontext(partial(_write_mask, path)),
+        "cutout-png": lambda path: nullcontext(partial(_write_cut_out, path)),
         "table": _table,
         "coco": lambda path: _coco(path, source),
         "overlay": lambda path: _clip(ClipWriter(path, source, with_sound=True), overlay),
@@ -58,15 +59,13 @@ def open_outputs(kinds: Sequence[str], out: Path, source: VideoSource) -> Iterat
         yield [stack.enter_context(opened(out / name)) for opened, name in chosen]
 
 
-def _images(
-    folder: Path, save: Callable[[Path, Image, Image], None]
-) -> AbstractContextManager[Write]:
-    """Write one PNG per frame, under the frame's name, by a function of path, frame and ids."""
+def _write_mask(folder: Path, frame: Frame, seen: Seen) -> None:
+    write_mask(folder / f"{frame.name}.png", seen.ids)
 
-    def write(frame: Frame, seen: Seen) -> None:
-        save(folder / f"{frame.name}.png", frame.image, seen.ids)
 
-    return nullcontext(write)
+def _write_cut_out(folder: Path, frame: Frame, seen: Seen) -> None:
+    with atomic_path(folder / f"{frame.name}.png") as temporary:
+        PillowImage.fromarray(cut_out(frame.image, seen.ids)).save(temporary)
 
 
 @contextmanager
@@ -144,8 +143,3 @@ def cut_out(frame: Image, ids: Image) -> Image:
     near = cv2.dilate((ids > 0).astype(np.uint8), np.ones((2 * FRINGE + 1,) * 2, np.uint8))
     alpha = (ids > 0).astype(np.uint8) * np.uint8(255)
     return np.dstack([frame * near[..., None], alpha])
-
-
-def _write_cut_out(path: Path, frame: Image, ids: Image) -> None:
-    with atomic_path(path) as temporary:
-        PillowImage.fromarray(cut_out(frame, ids)).save(temporary)

@@ -51,15 +51,6 @@ class Session:
 
     The tracker keeps nothing between frames, so several sessions can share one.
 
-    Example::
-
-        session = Session(tracker)
-        session.add((60, 40, 50, 50))
-        for number, frame in enumerate(frames):
-            if number == 40:
-                session.correct(1, (80, 42, 50, 50))
-            seen = session.step(frame)
-
     Args:
         tracker: with the network.
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.

@@ -34,6 +34,8 @@ from e3sn_lib.geometry import (
 from e3sn_lib.tracking.backends import Backend
 from e3sn_lib.tracking.confidence import mask_features, predict_j
 
+Floats = NDArray[np.float64]
+Boxes = Sequence[Sequence[float]]
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
@@ -51,14 +53,14 @@ class Targets:
 
     template: Any
     """What the backend keeps of the objects, see `Backend.encode_template`."""
-    centre_frame_xy: NDArray[np.float64]
+    centre_frame_xy: Floats
     """(N, 2)."""
-    size_wh: NDArray[np.float64]
+    size_wh: Floats
     """(N, 2) in frame pixels."""
     fill: tuple[float, ...]
     """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
 
-    def boxes_frame_xyxy(self) -> NDArray[np.float64]:
+    def boxes_frame_xyxy(self) -> Floats:
         """Return the boxes, (N, 4)."""
         half = self.size_wh / 2
         return np.hstack([self.centre_frame_xy - half, self.centre_frame_xy + half])
@@ -83,18 +85,17 @@ class FrameResult:
     """(H, W): 0 background, k for the k-th box given at the start."""
     patches: tuple[Patch, ...]
     """Of each object, the probabilities in the part of the frame that its window covers."""
-    scores: NDArray[np.float64]
-    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given. It can
-    be high on a wrong object; `predicted_j` knows better."""
-    boxes_frame_xyxy: NDArray[np.float64]
+    scores: Floats
+    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given."""
+    boxes_frame_xyxy: Floats
     """(N, 4)."""
-    features: NDArray[np.float64]
+    features: Floats
     """(N, 3) what tells good masks from bad ones, see `mask_features`."""
     outside: float = 0.0
     """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
 
     @property
-    def predicted_j(self) -> NDArray[np.float64]:
+    def predicted_j(self) -> Floats:
         """(N,) the region similarity J to be expected of each mask, 0 to 1."""
         return predict_j(self.features)
 
@@ -114,11 +115,9 @@ class Tracker:
     Args:
         network: a trained network (it is put into evaluation mode), what `load_model` or
             `load_export` returns, or any backend.
-        config: hyper-parameters of inference; None: those that came with the network, or the
-            defaults.
+        config: hyper-parameters of inference; None: those of the network, or the defaults.
         device: where a torch network computes; None: where it is.
-        precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in
-            some pixels.
+        precision: of a torch network, see `precision_of`; below ``fp32`` some pixels differ.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class Tracker:
         self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
 
     def run(
-        self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]
+        self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes
     ) -> Iterator[FrameResult]:
         """Follow objects through a video.
 
@@ -156,24 +155,17 @@ class Tracker:
         """
         targets: Targets | None = None
         for index, frame in enumerate(frames):
+            size = f"{frame.shape[1]}x{frame.shape[0]}"
             if targets is None:
-                shape = frame.shape
-                targets = self.start(frame, boxes_frame_xywh)
-                _, result = self.step(frame, targets, move=False)
-            else:
-                if frame.shape != shape:
-                    sizes = (
-                        f"{frame.shape[1]}x{frame.shape[0]}, the first one {shape[1]}x{shape[0]}"
-                    )
-                    raise InputError(f"frame {index} is {sizes}")
-                targets, result = self.step(frame, targets)
+                first_size, targets = size, self.start(frame, boxes_frame_xywh)
+            if size != first_size:
+                raise InputError(f"frame {index} is {size}, the first one {first_size}")
+            targets, result = self.step(frame, targets, move=index > 0)
             yield result
         if targets is None:
             raise InputError("the video has no frames")
 
-    def start(
-        self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]
-    ) -> Targets:
+    def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes) -> Targets:
         """Return the state of the objects in the first frame.
 
         Args:
@@ -220,29 +212,24 @@ class Tracker:
         known = mask_features(scores, soft, threshold)
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
-    def _crops(
-        self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int
-    ) -> list[ContextCrop]:
-        cut = CROPS[self.config.crop]
-        sides = context_sides(size_wh) * pixels / TEMPLATE_SIZE
-        return [
-            cut((x, y), side, pixels)
-            for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
-        ]
+    def _crops(self, centre_frame_xy: Floats, size_wh: Floats, pixels: int) -> list[ContextCrop]:
+        cut, sides = CROPS[self.config.crop], context_sides(size_wh) * pixels / TEMPLATE_SIZE
+        places = zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
+        return [cut((x, y), side, pixels) for (x, y), side in places]
 
 
 class Choice(NamedTuple):
     """The best anchor of each of N objects in its search crop."""
 
-    ranked: NDArray[np.float64]
+    ranked: Floats
     """(N, 3125) what was maximised: the score, penalised and windowed or not."""
     best: NDArray[np.int64]
     """(N,) flat anchor index."""
-    scores: NDArray[np.float64]
+    scores: Floats
     """(N,) classification score at the best."""
-    shift_frame_xy: NDArray[np.float64]
+    shift_frame_xy: Floats
     """(N, 2) from the middle of the search crop, in frame pixels."""
-    size_wh: NDArray[np.float64]
+    size_wh: Floats
     """(N, 2) new sizes in frame pixels."""
 
     @property
@@ -252,10 +239,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    cls: NDArray[np.float32],
-    loc: NDArray[np.float32],
-    size_wh: NDArray[np.float64],
-    config: TrackConfig,
+    cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: Floats, config: TrackConfig
 ) -> Choice:
     """Pick the best anchor of each object (SiamRPN).
 
@@ -305,12 +289,10 @@ def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
         return 1 / (1 + np.exp(-logits))
 
 
-def _penalty(
-    size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float
-) -> NDArray[np.float64]:
+def _penalty(size_wh: Floats, previous_wh: Floats, k: float) -> Floats:
     """Return exp(-(change of scale x change of ratio - 1) k) of boxes (N, A, 2) (SiamRPN)."""
 
-    def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    def change(ratio: Floats) -> Floats:
         return np.maximum(ratio, 1 / ratio)
 
     previous = previous_wh[:, None]
