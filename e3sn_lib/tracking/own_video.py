@@ -19,7 +19,7 @@ import numpy as np
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.outputs import open_outputs
-from e3sn_lib.tracking.prompts import Prompt, first_frames, placed
+from e3sn_lib.tracking.prompts import Placed, Prompt, first_frames, placed
 from e3sn_lib.tracking.session import Seen, Session, cleaned
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.tracking.video import Frame, VideoSource, open_video
@@ -119,11 +119,7 @@ def track_video(
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Refuse an output folder that is none, or outputs that lie on or in an input.
-
-    Raises:
-        InputError: says which.
-    """
+    """Raise InputError for an output folder that is none, or outputs on or in an input."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
     for name in (FILES[kind] for kind in save if kind in FILES):
@@ -139,12 +135,11 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield what another thread takes from `items` while the caller works on earlier ones.
 
-    Args:
-        items: such as frames of a video. They are closed with this generator.
-        depth: how many items are taken ahead, which bounds the memory.
+    Errors come after the items before them. The items are closed with this generator.
 
-    Raises:
-        Exception: what `items` raise, after the items before.
+    Args:
+        items: such as frames of a video.
+        depth: how many are taken ahead, which bounds the memory.
     """
     found, thread = iter(items), ThreadPoolExecutor(1, "prefetch")
     try:
@@ -162,7 +157,7 @@ def _followed(
     new_session: Callable[[], Session],
     source: VideoSource,
     frames: range,
-    boxes: Mapping[int, Mapping[int, Sequence[float]]],
+    boxes: Placed,
     way_back: range,
 ) -> Iterator[tuple[Frame, Seen] | None]:
     """Follow objects back from their first boxes, then forward.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.tracking.session import check_number
 from e3sn_lib.tracking.tracker import check_box
 from e3sn_lib.tracking.video import VideoSource
+
+Placed = dict[int, dict[int, Sequence[float]]]
+"""By number of frame, then of object: x, y, width and height."""
 
 
 class Prompt(NamedTuple):
@@ -70,10 +73,8 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
     return [Prompt(box_xywh(box), number=number) for number, box in boxes.items() if box]
 
 
-def placed(
-    prompts: Sequence[Prompt], source: VideoSource, frames: range
-) -> dict[int, dict[int, Sequence[float]]]:
-    """Return x, y, width and height of the boxes by number of frame and of object.
+def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Placed:
+    """Return the boxes by number of frame and of object.
 
     Args:
         prompts: at least one.
@@ -85,7 +86,7 @@ def placed(
     """
     if not prompts:
         raise InputError("no box is given, so there is nothing to follow")
-    boxes: dict[int, dict[int, Sequence[float]]] = {}
+    boxes: Placed = {}
     begins: dict[int, int] = {}
     for box, given_frame, given_number, corrects in sorted(prompts, key=lambda each: each.corrects):
         frame = frames.start if given_frame is None else given_frame
@@ -106,6 +107,6 @@ def placed(
     return boxes
 
 
-def first_frames(boxes: Mapping[int, Iterable[int]]) -> dict[int, int]:
-    """Return the frame of each object's first box, from what `placed` returns."""
+def first_frames(boxes: Placed) -> dict[int, int]:
+    """Return the frame of each object's first box."""
     return {number: frame for frame in sorted(boxes, reverse=True) for number in boxes[frame]}

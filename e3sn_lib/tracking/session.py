@@ -72,14 +72,11 @@ class Session:
         return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
-        """Follow one more object, whose box in the next frame this is.
+        """Follow one more object, whose box in the next frame this is; return its number.
 
         Args:
             box_frame_xywh: x, y, width and height in pixels.
             number: of the object, 1 to 254; None: one more than the highest so far.
-
-        Returns:
-            Its number.
 
         Raises:
             InputError: the number is taken or out of range.
@@ -108,7 +105,7 @@ class Session:
             frame: (H, W, 3) RGB; all frames have one size.
 
         Raises:
-            InputError: a given box reaches outside the frame or has no area.
+            InputError: a given box cannot be followed.
         """
         steps = [(group, *self._tracker.step(frame, state)) for group, state in self._kept()]
         if self._given:

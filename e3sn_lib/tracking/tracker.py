@@ -150,8 +150,7 @@ class Tracker:
             One result per frame; that of the first frame has the given boxes.
 
         Raises:
-            InputError: no frame, frames of different sizes, a box outside the frame or without
-                area.
+            InputError: no frame, frames of different sizes, or a box that cannot be followed.
         """
         targets: Targets | None = None
         for index, frame in enumerate(frames):
@@ -166,14 +165,10 @@ class Tracker:
             raise InputError("the video has no frames")
 
     def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes) -> Targets:
-        """Return the state of the objects in the first frame.
-
-        Args:
-            frame: (H, W, 3) RGB uint8.
-            boxes_frame_xywh: x, y, width and height of each object.
+        """Return the state of the objects in the first frame; arguments are as in `run`.
 
         Raises:
-            InputError: there is no box, or one reaches outside the frame or has no area.
+            InputError: there is no box, or one cannot be followed.
         """
         if len(boxes_frame_xywh) == 0:
             raise InputError("no box is given, so there is nothing to follow")
@@ -270,10 +265,10 @@ def choose(
 def labels_from_patches(
     patches: Mapping[int, Patch], frame_hw: tuple[int, ...], threshold: float
 ) -> NDArray[np.uint8]:
-    """Return the number of the most probable object of each pixel, (H, W); 0 is background.
+    """Return the number of the most probable object of each pixel, (H, W).
 
-    Background is where no probability exceeds the threshold (SiamMask). Outside their patches
-    probabilities are 0. Of equally probable objects the one with the lowest number is taken.
+    It is 0, background, where no probability exceeds the threshold (SiamMask). Outside their
+    patches probabilities are 0. Of equally probable objects the lowest number is taken.
     """
     ids = np.zeros(frame_hw, np.uint8)
     best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time

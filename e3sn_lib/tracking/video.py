@@ -98,15 +98,9 @@ class VideoSource:
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
-        """Yield number and image of frames, the last one first.
+        """Yield number and image of the chosen frames, the last one first; errors as in `frames`.
 
         A file is decoded in short runs, so that few frames are in memory.
-
-        Args:
-            chosen: their numbers in ascending order.
-
-        Raises:
-            InputError: as `frames`.
         """
         if self.names:
             for number in reversed(chosen):
@@ -196,10 +190,8 @@ def open_video(path: Path) -> VideoSource:
 def read_frames(source: Path) -> Iterator[Image]:
     """Yield the frames of a video file or of a folder of images, one in memory at a time.
 
-    Frames are (H, W, 3) RGB uint8, upright; interlaced ones are made whole.
-
-    Raises:
-        InputError: nothing there, no frame in it, or a frame that cannot be read.
+    They are (H, W, 3) RGB uint8, upright; interlaced ones are made whole. Errors are those of
+    `open_video` and `VideoSource.frames`.
     """
     return (frame.image for frame in open_video(source).frames())
 

@@ -88,19 +88,14 @@ class TestFiles:
         write_video(tmp_path / "v.mp4", [bar(n) for n in range(4)], ticks=[50, 60, 80, 83])
         source = open_video(tmp_path / "v.mp4")
         frames = list(source.frames())
-        assert [frame.seconds for frame in frames] == [
-            0,
-            Fraction(1, 10),
-            Fraction(3, 10),
-            Fraction(33, 100),
-        ]
+        assert [100 * frame.seconds for frame in frames] == [0, 10, 30, 33]
         assert [frame.number for frame in frames] == [0, 1, 2, 3]
         assert [frame.name for frame in frames] == ["00000", "00001", "00002", "00003"]
         assert bars_seen(frame.image for frame in frames) == [0, 1, 2, 3]
 
-    @pytest.mark.parametrize("name", ["slow_and_fast_video/half_a_frame_per_second.mp4"])
-    def test_a_frame_every_two_seconds(self, shared_path: Callable[[str], Path], name: str) -> None:
-        frames = list(open_video(shared_path(f"cases/{name}")).frames())
+    def test_a_frame_every_two_seconds(self, shared_path: Callable[[str], Path]) -> None:
+        path = shared_path("cases/slow_and_fast_video/half_a_frame_per_second.mp4")
+        frames = list(open_video(path).frames())
         assert [(frame.seconds, frame.duration) for frame in frames] == [(0, 2), (2, 2), (4, 2)]
 
     def test_interlaced_frames_are_made_whole(self, shared_path: Callable[[str], Path]) -> None:
