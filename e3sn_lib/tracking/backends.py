@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict
+from pydantic.dataclasses import dataclass
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.reading import read_json
@@ -68,7 +68,8 @@ class _Filters(list[dict[str, Floats]]):
         return _Filters(self[index] for index in objects)
 
 
-class _Window(TypedDict):
+@dataclass(frozen=True)
+class _Window:
     """Where `cut_window` cuts."""
 
     size: int
@@ -101,7 +102,7 @@ class OnnxBackend:
         filters = {each.name for each in self._sessions[TEMPLATE].get_outputs()}
         maps = [each for each in self._sessions[MASK].get_inputs() if each.name not in filters]
         if {each.name: each.shape[-1] for each in maps} != {
-            name: window["size"] for name, window in windows.items()
+            name: window.size for name, window in windows.items()
         }:
             raise InputError(
                 f"the windows in {folder / MANIFEST} do not fit {MASK}; export the model again"
@@ -135,7 +136,7 @@ class OnnxBackend:
         given = []
         for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
             windows = self._windows.items()
-            cut = {name: cut_window(maps[name], *cell, **window) for name, window in windows}
+            cut = {name: cut_window(maps[name], *cell, **vars(window)) for name, window in windows}
             given.append(filters | cut)
         return np.concatenate([each["logits"] for each in self._run(MASK, given)])
 
