@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from typing_extensions import TypedDict
+from pydantic.dataclasses import dataclass
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.reading import read_json
@@ -66,7 +66,8 @@ class _Filters(list[Arrays]):
         return _Filters(self[index] for index in objects)
 
 
-class Window(TypedDict):
+@dataclass(frozen=True)
+class Window:
     """Where the windows of cells lie in feature maps."""
 
     size: int
@@ -105,7 +106,7 @@ class OnnxBackend:
         filters = {each.name for each in self._sessions[TEMPLATE].get_outputs()}
         inputs = {each.name: each.shape[-1] for each in self._sessions[MASK].get_inputs()}
         sizes = {name: size for name, size in inputs.items() if name not in filters}
-        if sizes != {name: window["size"] for name, window in self.manifest.windows.items()}:
+        if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
             problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
             raise InputError(f"{problem}; export the model again")
         self._pool = ThreadPoolExecutor(threads)
@@ -150,8 +151,8 @@ class OnnxBackend:
 
 def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
     """Return the window of a cell, (1, C, size, size), from maps (1, C, H, W); outside is zero."""
-    (height, width), size = maps.shape[2:], window["size"]
-    top, left = (window["first"] + window["step"] * place for place in (row, column))
+    (height, width), size = maps.shape[2:], window.size
+    top, left = (window.first + window.step * place for place in (row, column))
     y1, y2, x1, x2 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
     cut = np.zeros((*maps.shape[:2], size, size), np.float32)
     cut[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]

@@ -151,7 +151,7 @@ def export_model(
         "sizes": {"template": TEMPLATE_SIZE, "search": 255, "cells": CELLS, "stride": STRIDE},
         "context": CONTEXT,
         "anchors_wh": anchor_sizes().tolist(),
-        "windows": WINDOWS,
+        "windows": {name: asdict(window) for name, window in WINDOWS.items()},
         "track": asdict(profile.track),
         "files": digests,
         "accuracy": dict(accuracy or {}),
