@@ -32,9 +32,8 @@ from e3sn_lib.geometry import (
     window_corner,
 )
 from e3sn_lib.tracking.backends import Backend
-from e3sn_lib.tracking.confidence import mask_features, predict_j
+from e3sn_lib.tracking.confidence import Floats, mask_features, predict_j
 
-Floats = NDArray[np.float64]
 Boxes = Sequence[Sequence[float]]
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
