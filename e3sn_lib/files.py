@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
+import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,16 +41,56 @@ PAGE_WIDTH = 1600
 """Pixels of an image that is embedded in a page; its file lies beside the report."""
 
 
+_MACHINE = platform.node()
+_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d+)\.tmp(\.\w+)?")
+_cleared: set[Path] = set()
+"""Folders in which this process has looked for what others left."""
+
+
+@contextmanager
+def temporary_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` for a file or a folder, which is deleted in the end.
+
+    What killed processes of this machine left beside `path` is deleted too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _cleared:
+        _cleared.add(path.parent)
+        for each in path.parent.iterdir():
+            if (found := _TEMPORARY.fullmatch(each.name)) and not _is_running(int(found[1])):
+                _delete(each)
+    temporary = path.with_name(f".{path.stem}.{_MACHINE}-{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+    finally:
+        _delete(temporary)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path`, which is renamed to it on success and deleted on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with temporary_path(path) as temporary:
         yield temporary
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from e3sn_lib.config import Profile
-from e3sn_lib.files import write_json, write_text
+from e3sn_lib.files import temporary_path, write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
@@ -129,8 +128,9 @@ def export_model(
         The largest difference from torch in fp32 of each output that is a logit or an offset.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out, prefix=".export.", suffix=".tmp") as name:
-        work, graphs = Path(name), graphs_of(fold_batchnorm(model).cpu())
+    with temporary_path(out / "export") as work:
+        work.mkdir()
+        graphs = graphs_of(fold_batchnorm(model).cpu())
         for graph, module in graphs.items():
             _write_graph(work / graph, module, graph_inputs(graphs, graph, _noise()))
             if samples:

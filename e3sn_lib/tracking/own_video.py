@@ -10,13 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import temporary_path
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.outputs import open_outputs
 from e3sn_lib.tracking.prompts import Placed, Prompt, first_frames, placed
@@ -95,9 +95,10 @@ def track_video(
     done, ended = 0, False
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as work:
+    with temporary_path(nearest / out.name) as work:
+        work.mkdir()
         with (
-            open_outputs(save, Path(work), source) as outputs,
+            open_outputs(save, work, source) as outputs,
             closing(prefetch(_followed(new_session, source, frames, boxes, way_back))) as steps,
         ):
             for count, step in enumerate(steps, start=1):
@@ -113,7 +114,7 @@ def track_video(
                 watch(count, expected and expected + len(way_back))
                 if ended := stopped():
                     break
-        files, notes = _move(Path(work), out) if done else ([], [])
+        files, notes = _move(work, out) if done else ([], [])
     notes += _notes(source, 0 if ended else expected - done, lost)
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -115,10 +116,10 @@ def test_killed_by_the_system_it_ends_like_an_undisturbed_run(
     started.wait()
     folder = next(tmp_path.glob("smoke-*"))
     assert not (folder / "model.safetensors").exists()
-    (folder / ".checkpoint.1.tmp.pt").write_bytes(
-        b"half a checkpoint of a process that was killed while it wrote"
-    )
+    half = folder / f".checkpoint.{platform.node()}-{started.pid}.tmp.pt"
+    half.write_bytes(b"half a checkpoint of a process that was killed while it wrote")
     assert same_weights(train(tmp_path, data_root), undisturbed)
+    assert not half.exists()
 
 
 def test_asked_to_end_it_saves_and_says_how_to_go_on(
