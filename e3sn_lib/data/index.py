@@ -39,11 +39,13 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     categories: list[int] = field(default_factory=list)
 
-    def leave_out(self, reason: str, fault: str | None = None) -> None:
-        """Count something that is left out; `fault` names it if the files are at fault."""
+    def leave_out(self, reason: str, fault: str | None = None, missing: str = "") -> None:
+        """Count what is left out; `fault` names it if a file is at fault, `missing` a lost file."""
         self.left_out[reason] += 1
         if fault is not None:
             self.faults.setdefault(reason, fault)
+        if missing:
+            self.missing.append(missing)
 
 
 Parse = Callable[[Findings], Iterator[Any]]

@@ -35,8 +35,7 @@ class Kind:
 
 
 def _davis_needs(folder: Path, config: Any) -> list[Path]:
-    listed = davis_list(folder, config.year, config.split)
-    return [listed or folder / "ImageSets" / str(config.year) / f"{config.split}.txt"]
+    return [davis_list(folder, config.year, config.split)]
 
 
 def _davis(folder: Path, config: TrainSetConfig) -> TrackSet:

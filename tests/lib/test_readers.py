@@ -192,17 +192,20 @@ def test_davis_names_absent_sequences_and_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["", "Annotations"])
 def test_davis_attributes_are_those_of_its_own_list(tmp_path: Path, folder: str) -> None:
-    assert davis_attributes(tmp_path) is None
+    with pytest.raises(InputError, match=r"need db_info\.yml of the DAVIS-2016 tool kit"):
+        davis_attributes(tmp_path)
     path = tmp_path / folder / "db_info.yml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(
         "attributes: [AC, FM]\nsequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}\n"
     )
     assert davis_attributes(tmp_path) == {"bear": ["FM", "AC"], "swan": []}
+    path.write_text("sequences: &a [*a, *a]")
+    with pytest.raises(InputError, match="alias"):
+        davis_attributes(tmp_path)
     for broken in (
         "sequences: [bear]",
         "- a",
-        "a: [",
         "sequences: {bear: 1}",
         "sequences:\n- {name: bear}",
         "sequences:\n- {name: a, attributes: [[FM]]}",
@@ -213,12 +216,11 @@ def test_davis_attributes_are_those_of_its_own_list(tmp_path: Path, folder: str)
 
 
 def test_davis_attributes_of_the_complete_set(davis_2016: Path) -> None:
-    attributes = davis_attributes(davis_2016)
-    if attributes is None:
+    if not (davis_2016 / "Annotations" / "db_info.yml").is_file():
         pytest.skip("needs db_info.yml in ../data/DAVIS, which is not there")
-    assert {
-        sequence.name for sequence in davis_sequences(davis_2016, 2016, "val")
-    } <= attributes.keys()
+    attributes = davis_attributes(davis_2016)
+    names = {sequence.name for sequence in davis_sequences(davis_2016, 2016, "val")}
+    assert names <= attributes.keys()
     assert attributes["car-roundabout"] == ["ROT", "BC"]
 
 
@@ -341,8 +343,8 @@ def test_coco_reads_polygons_and_run_lengths(
 
 def test_coco_says_what_is_wrong(tmp_path: Path) -> None:
     images, annotations = make_coco(tmp_path)
-    with pytest.raises(InputError, match="none of the 3 images"):
-        coco_tracks(tmp_path / "elsewhere", annotations)
+    nowhere = coco_tracks(tmp_path / "elsewhere", annotations)
+    assert (len(nowhere.tracks), nowhere.left_out["image not on disk"]) == (0, 7)
     with pytest.raises(InputError, match="cannot read"):
         coco_tracks(images, tmp_path / "none.json")
     annotations.write_text('{"images": [')
@@ -425,9 +427,6 @@ def test_youtube_vos_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*meta\.json"):
         youtube_vos_tracks(tmp_path)
     (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "meta.json").write_text('{"videos": {"a": {"objects": {}}}}')
-    with pytest.raises(InputError, match="no frame of"):
-        youtube_vos_tracks(tmp_path)
     (tmp_path / "train" / "meta.json").write_text("{}")
     with pytest.raises(InputError, match=r"no YouTube-VOS meta\.json"):
         youtube_vos_tracks(tmp_path)
@@ -516,8 +515,6 @@ def test_imagenet_vid_leaves_out_boxes_without_end(tmp_path: Path) -> None:
 
 
 def test_imagenet_vid_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no XML files"):
-        imagenet_vid_tracks(tmp_path)
     make_imagenet_vid(tmp_path)
     damaged = next((tmp_path / "Annotations").rglob("000001.xml"))
     damaged.write_text("<annotation><object>")
@@ -702,7 +699,6 @@ def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path
     assert "2 of 4 frames that were opened cannot be used, the first: image" in table["left_out"][0]
     assert "mask of" in table["left_out"][3]
     assert "1 of 3 frames" in table["left_out"][6]
-    assert list(prepare(data, sample=1)["state"]) == states
 
 
 @pytest.mark.parametrize(
