@@ -546,7 +546,7 @@ class TestBadFiles:
             )
             write_mask(tmp_path / "masks" / f"{name}.png", mask.astype(np.uint8))
         spoil(tmp_path)
-        return mask_folder_tracks(tmp_path)
+        return mask_folder_tracks(tmp_path, TrainSetConfig("mask_folder", ("set",), min_area=0))
 
     @staticmethod
     def cut_jpeg(root: Path) -> None:

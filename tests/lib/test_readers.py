@@ -538,14 +538,15 @@ def make_mask_folder(root: Path) -> Path:
 
 def test_mask_folder_thresholds_and_counts(tmp_path: Path) -> None:
     write_image(make_mask_folder(tmp_path) / "images" / "._a.jpg")
-    tracks = mask_folder_tracks(tmp_path)
+    config = TrainSetConfig("mask_folder", ("set",), min_area=0)
+    tracks = mask_folder_tracks(tmp_path, config)
     assert [track.name for track in tracks.tracks] == ["a", "b", "c"]
     assert np.array_equal(read_mask_of(tracks.tracks[0].frames[0]), rectangle(8, 8, 28, 28) > 0)
     assert np.array_equal(read_mask_of(tracks.tracks[2].frames[0]), rectangle(8, 8, 28, 28) > 0)
     assert read_mask_of(tracks.tracks[1].frames[0])[8:28, 8:28].all()
     assert tracks.left_out == {"image without mask": 1, "mask without image": 1}
     with pytest.raises(InputError, match="none of 0 images"):
-        mask_folder_tracks(tmp_path / "elsewhere")
+        mask_folder_tracks(tmp_path / "elsewhere", config)
 
 
 def test_mask_folder_of_instance_ids_has_a_track_for_each(tmp_path: Path) -> None:
@@ -560,8 +561,9 @@ def test_mask_folder_of_instance_ids_has_a_track_for_each(tmp_path: Path) -> Non
         masks="PedMasks",
         mask_suffix="_mask",
         mask_kind="ids",
+        min_area=0,
     )
-    tracks = mask_folder_tracks(tmp_path, config, min_area=0)
+    tracks = mask_folder_tracks(tmp_path, config)
     assert [track.name for track in tracks.tracks] == ["a/1", "a/3"]
     assert np.array_equal(read_mask_of(tracks.tracks[1].frames[0]), rectangle(40, 8, 50, 28) > 0)
     assert tracks.left_out.total() == 0
@@ -573,15 +575,16 @@ def test_mask_folder_halves_the_border_of_a_trimap(tmp_path: Path) -> None:
     trimap[:, 14:40], trimap[:, 20:34] = 3, 1
     write_image(tmp_path / "images" / "a.jpg")
     write_mask(tmp_path / "trimaps" / "a.png", trimap)
-    tracks = mask_folder_tracks(
-        tmp_path, TrainSetConfig("mask_folder", ("set",), masks="trimaps", mask_kind="trimap"), 0
+    config = TrainSetConfig(
+        "mask_folder", ("set",), masks="trimaps", mask_kind="trimap", min_area=0
     )
+    tracks = mask_folder_tracks(tmp_path, config)
     assert np.array_equal(read_mask_of(tracks.tracks[0].frames[0]), rectangle(17, 0, 37, 48) > 0)
 
 
 @pytest.mark.parametrize(("name", "count"), [("saliency_ecssd", 1000), ("saliency_duts", 499)])
 def test_saliency_folders_show_objects(shared_path: SharedPath, name: str, count: int) -> None:
-    tracks = mask_folder_tracks(shared_path(f"data/{name}"), min_area=1000)
+    tracks = mask_folder_tracks(shared_path(f"data/{name}"), TrainSetConfig("mask_folder", ("x",)))
     assert (len(tracks.tracks), tracks.left_out.total()) == (count, 0)
     shares = [read_mask_of(track.frames[0]).mean() for track in tracks.tracks[::50]]
     assert min(shares) > 0
