@@ -34,10 +34,6 @@ class Kind:
     """True: its sequences can be evaluated on, and held out of training."""
 
 
-def _davis_needs(folder: Path, config: Any) -> list[Path]:
-    return [davis_list(folder, config.year, config.split)]
-
-
 def _davis(folder: Path, config: TrainSetConfig) -> TrackSet:
     return davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
 
@@ -57,7 +53,7 @@ KINDS = {
         "DAVIS-{year} {split}",
         DAVIS_SITE,
         "CC BY-NC 4.0",
-        _davis_needs,
+        lambda folder, config: [davis_list(folder, config.year, config.split)],
         _davis,
         has_videos=True,
     ),

@@ -30,17 +30,9 @@ SetConfig: TypeAlias = TrainSetConfig | EvalSetConfig
 class AbsentSet:
     """A set that is not there."""
 
-    config: SetConfig
-    folder: Path
-    """Where it belongs."""
-    lacking: Path
-    """What was looked for and not found."""
-
-    @property
-    def notice(self) -> str:
-        """Say in one line what is absent, where it can be had and where it belongs."""
-        remedy = _remedy(self.config, self.folder)
-        return f"{_label(self.config)} is absent: no {self.lacking}; {remedy}"
+    config: TrainSetConfig
+    notice: str
+    """What is absent, where it can be had and where it belongs, in one line."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +52,11 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     """
     sets = TrainSets()
     for config in data.train:
-        place = _locate(data, config)
-        if isinstance(place, AbsentSet):
-            sets.absent.append(place)
+        folder, lacking = _locate(data, config)
+        if lacking:
+            sets.absent.append(AbsentSet(config, _notice(config, folder, lacking)))
         else:
-            sets.opened.append((_open_tracks(place, config), config))
+            sets.opened.append((_open_tracks(folder, config), config))
     if not sets.opened:
         reasons = "; ".join(each.notice for each in sets.absent) or "data.train lists no set"
         raise InputError(f"no training data: {reasons}")
@@ -144,8 +136,7 @@ def _table(data: DataConfig, make: bool) -> pd.DataFrame:
 
 
 def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
-    place = _locate(data, config, make)
-    folder = place.folder if isinstance(place, AbsentSet) else place
+    folder, lacking = _locate(data, config, make)
     row: dict[str, Any] = {
         "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
         "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
@@ -158,11 +149,11 @@ def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
         "left_out": "",
         "remedy": _remedy(config, folder),
     }
-    if isinstance(place, AbsentSet):
-        return row | {"left_out": f"no {place.lacking}"}
+    if lacking:
+        return row | {"left_out": f"no {lacking}"}
     examine = _examine_tracks if isinstance(config, TrainSetConfig) else _examine_videos
     try:
-        found, tracks = examine(place, config)
+        found, tracks = examine(folder, config)
     except InputError as error:
         return row | {"state": "partial", "left_out": str(error)}
     row |= found
@@ -237,14 +228,14 @@ def _held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
 
 def _present(data: DataConfig, config: SetConfig) -> Path:
     """Return the folder that holds a set; raises InputError if there is none."""
-    place = _locate(data, config)
-    if isinstance(place, AbsentSet):
-        raise InputError(place.notice)
-    return place
+    folder, lacking = _locate(data, config)
+    if lacking:
+        raise InputError(_notice(config, folder, lacking))
+    return folder
 
 
-def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | AbsentSet:
-    """Return the first of a set's folders that holds it."""
+def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Path, Path | None]:
+    """Return where a set is, or where it belongs and what it lacks there."""
     if not data.root:
         raise InputError(
             "no data folder: give one with --data DIR or in the environment variable E3SN_DATA"
@@ -252,16 +243,16 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> Path | Ab
     root = Path(data.root).expanduser()
     folders = [root / path for path in config.path]
     if config.kind == "synthetic" and make:
-        return ensure_synthetic(folders[0])
+        return ensure_synthetic(folders[0]), None
     if config.kind != "synthetic" and not root.is_dir():
         raise InputError(
             f"the data folder {root} does not exist; give another with --data DIR or E3SN_DATA"
         )
-    for folder in folders:
-        if _lacking(folder, config) is None:
-            return folder
-    nearest = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return AbsentSet(config, nearest, _lacking(nearest, config) or nearest)
+    lacking = {folder: _lacking(folder, config) for folder in folders}
+    whole = [folder for folder in folders if not lacking[folder]]
+    begun = [folder for folder in folders if folder.is_dir()]
+    best = (whole or begun or folders)[0]
+    return best, lacking[best]
 
 
 def _lacking(folder: Path, config: SetConfig) -> Path | None:
@@ -294,6 +285,10 @@ def _label(config: SetConfig) -> str:
     if isinstance(config, EvalSetConfig):
         return f"benchmark {config.name}"
     return f"training set {config.kind} ({config.path[0]})"
+
+
+def _notice(config: SetConfig, folder: Path, lacking: Path) -> str:
+    return f"{_label(config)} is absent: no {lacking}; {_remedy(config, folder)}"
 
 
 def _remedy(config: SetConfig, folder: Path) -> str:
