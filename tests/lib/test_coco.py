@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as run_lengths
-from test_readers import COMPRESSED, write_image
+from test_readers import COMPRESSED, RUNS, SQUARE, write_image
 
 from e3sn_lib.config import DataConfig, TrainSetConfig
 from e3sn_lib.data import coco
@@ -22,13 +22,6 @@ from e3sn_lib.data.sources import open_train_sets, prepare, verify
 from e3sn_lib.geometry import box_from_mask
 
 SharedPath = Callable[[str], Path]
-SQUARE = {
-    "segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]],
-    "area": 200,
-    "bbox": [10, 10, 20, 10],
-    "category_id": 1,
-}
-RUNS = {"size": [48, 64], "counts": [485, 20, 28, 20, 28, 20, 2471]}
 ANNOTATION = "(the first: annotation 7"
 BROKEN = [
     ({"segmentation": RUNS | {"counts": [485, 10_000_000]}},
