@@ -82,15 +82,8 @@ def davis_tracks(
     """Return a split as training tracks: one for each sequence (2016) or object (2017).
 
     An object of 2017 is an id of its sequence's first mask. Boxes are taken from the masks later.
-    Frames whose mask is empty are left out. A frame that shows other objects only, or fewer than
-    `min_area` pixels, has a mask that reads as empty.
-
-    Args:
-        root: as for `davis_sequences`.
-        year: 2016 or 2017.
-        split: ``train``, ``val``, ...
-        hold_out: sequences of the split that are left out.
-        min_area: in pixels; smaller masks read as empty.
+    Frames whose mask is empty are left out, and so are the sequences of `hold_out`. A frame that
+    shows other objects only, or fewer than `min_area` pixels, has a mask that reads as empty.
 
     Raises:
         InputError: as `davis_sequences`, or `hold_out` names no sequence of the split.
@@ -128,8 +121,7 @@ def sequence_tracks(video: Video, min_area: float, left_out: Counter[str]) -> li
 def davis_attributes(root: Path) -> dict[str, list[str]]:
     """Return the attributes of each sequence, such as OCC and FM, as DAVIS-2016 labels them.
 
-    Args:
-        root: the DAVIS folder; ``db_info.yml`` lies in it or in its ``Annotations``.
+    They are in ``db_info.yml``, in the DAVIS folder or in its ``Annotations``.
 
     Raises:
         InputError: there is no such file, or it does not list sequences with their attributes.

@@ -127,6 +127,7 @@ def cache_folder() -> Path:
 
 
 def _fingerprint(sources: Iterable[Path | str]) -> str:
+    """Return a hash of names, sizes and times of files and folders."""
     digest = hashlib.sha256()
     for path in sources:
         try:

@@ -63,13 +63,10 @@ def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Pat
 
 
 def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
-    """Return one track of one frame for each image with a mask, or for each object of a mask of
-    ids.
+    """Return one track of one frame for each image with a mask, or for each id of a mask of ids.
 
-    Args:
-        root: holds the two folders.
-        config: their names, what joins a mask to its image, what a mask's values mean, and
-            ``min_area`` in pixels; smaller masks read as empty.
+    `config` has the names of the two folders below `root`, what joins a mask to its image, what a
+    mask's values mean, and ``min_area`` in pixels; smaller masks read as empty.
 
     Raises:
         InputError: not one image has a mask, or a mask of ids cannot be read.

@@ -69,7 +69,8 @@ def open_evaluation(data: DataConfig, name: str) -> list[Video]:
     Raises:
         InputError: no data root, no benchmark of that name, or its data are absent or damaged.
     """
-    return _open_videos(*_benchmark(data, name))
+    folder, config = _benchmark(data, name)
+    return davis_sequences(folder, config.year, config.split, config.sequences)
 
 
 def open_held_out(data: DataConfig) -> list[Video]:
@@ -177,7 +178,7 @@ def _examine_tracks(folder: Path, config: Any) -> tuple[dict[str, Any], Sequence
 
 def _examine_videos(folder: Path, config: Any) -> tuple[dict[str, Any], Sequence[Track]]:
     """Return what a row says of a benchmark, and each of its frames as a track."""
-    videos = _open_videos(folder, config)
+    videos = davis_sequences(folder, config.year, config.split, config.sequences)
     objects = sum(len(video.object_ids()) for video in videos)
     frames = [
         Track(video.name, (TrackFrame(image, PngMask(mask)),))
@@ -213,6 +214,7 @@ def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
 
 
 def _held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
+    """Return the held-out videos of each set, with its settings."""
     found = [
         (davis_sequences(_present(data, each), each.year, each.split, each.hold_out), each)
         for each in data.train
@@ -262,6 +264,7 @@ def _lacking(folder: Path, config: SetConfig) -> Path | None:
 
 
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
+    """Open a training set and make sure that it has objects."""
     kind, label = KINDS[config.kind], _label(config)
     if config.hold_out and not kind.has_videos:
         raise InputError(
@@ -275,10 +278,6 @@ def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
             f"{label} in {folder} has no usable object: {tracks.reasons() or 'it is empty'}"
         )
     return tracks
-
-
-def _open_videos(folder: Path, config: EvalSetConfig) -> list[Video]:
-    return davis_sequences(folder, config.year, config.split, config.sequences)
 
 
 def _label(config: SetConfig) -> str:

@@ -18,15 +18,10 @@ from e3sn_lib.errors import InputError
 
 
 def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) -> TrackSet:
-    """Return one track for each object of each video.
+    """Return one track for each object of each video in the folder `split` of `root`.
 
     A track has the frames that ``meta.json`` gives the object: those with masks, every fifth.
-    Boxes are taken from the masks later.
-
-    Args:
-        root: the folder that holds ``train``.
-        split: a folder of `root`.
-        min_area: in pixels; smaller masks read as empty.
+    Boxes are taken from the masks later. Masks of fewer than `min_area` pixels read as empty.
 
     Raises:
         InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder.

@@ -432,11 +432,13 @@ class TestWithoutMasks:
         box = (80.0, 70.0, 120.0, 130.0)
         frame = replace(write_frame(tmp_path / "a.png", box), mask=None, box_frame_xyxy=box)
         tracks = TrackSet("boxes", (Track("a", (frame,)),))
-        for pair in islice(dataset(tiny_profile(*PLAIN), tracks), 10):
+        pairs = list(islice(dataset(tiny_profile(*PLAIN), tracks), 10))
+        for pair in pairs:
             assert pair.sample_labels.tolist() == [0, 0, 0, 0]
             assert (pair.anchor_labels == 1).any()
             assert (pair.mask == -1).all()
             assert (pair.matrix == 1).any()
+        assert collate(pairs).sample_labels.tolist() == [0]
 
     def test_an_object_that_is_absent_or_tiny_is_drawn_again(
         self, tmp_path: Path, tiny_profile: Load

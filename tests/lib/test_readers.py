@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +21,6 @@ from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.mask_folder import mask_folder_tracks
-from e3sn_lib.data.pairs import PairDataset, collate
 from e3sn_lib.data.sources import open_evaluation, open_train_sets, prepare, verify
 from e3sn_lib.data.types import TrackFrame
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
@@ -84,20 +82,16 @@ def test_sequences_can_be_held_out_of_sets_of_sequences_only(tmp_path: Path) -> 
     still = TrainSetConfig(kind="mask_folder", path=("still",), hold_out=("a",))
     write_image(tmp_path / "still" / "images" / "a.jpg")
     write_mask(tmp_path / "still" / "masks" / "a.png", rectangle(5, 10, 20, 30))
-    with pytest.raises(
-        InputError,
-        match=r"\(still\): hold_out names sequences of a DAVIS-like set; a mask_folder set has none",
-    ):
+    reason = r"\(still\): hold_out names sequences of a DAVIS-like set; a mask_folder set has none"
+    with pytest.raises(InputError, match=reason):
         open_train_sets(DataConfig(root=str(tmp_path), train=(still,)))
 
 
 def test_davis_2017_masks_are_not_taken_for_those_of_2016(tmp_path: Path) -> None:
     make_davis(tmp_path, 2017)
     (tmp_path / "ImageSets" / "2017").rename(tmp_path / "ImageSets" / "2016")
-    with pytest.raises(
-        InputError,
-        match=r"bear/00000\.png has several objects, as in DAVIS-2017; .*davischallenge\.org",
-    ):
+    reason = r"bear/00000\.png has several objects, as in DAVIS-2017; .*davischallenge\.org"
+    with pytest.raises(InputError, match=reason):
         davis_sequences(tmp_path, 2016, "train")
 
 
@@ -106,9 +100,8 @@ def test_davis_2016_reads_both_forms_of_list(tmp_path: Path, pairs: bool) -> Non
     sequences = davis_sequences(make_davis(tmp_path, 2016, pairs=pairs), 2016, "train")
     assert [(sequence.name, len(sequence)) for sequence in sequences] == [("bear", 3), ("camel", 3)]
     assert sequences[0].object_ids() == [1]
-    assert np.array_equal(
-        sequences[0].mask(0) > 0, rectangle(5, 10, 20, 30) + rectangle(40, 5, 50, 15) > 0
-    )
+    both = rectangle(5, 10, 20, 30) + rectangle(40, 5, 50, 15)
+    assert np.array_equal(sequences[0].mask(0), both)
     assert sequences[0].frame(2).shape == (48, 64, 3)
 
 
@@ -126,23 +119,18 @@ def test_davis_2017_prefers_its_own_annotation_folder(tmp_path: Path) -> None:
     make_davis(tmp_path, 2016)
     (tmp_path / "ImageSets" / "2017").mkdir()
     (tmp_path / "ImageSets" / "2017" / "train.txt").write_text("bear\n")
-    with pytest.raises(
-        InputError, match=r"bear/00000\.png is a DAVIS-2016 mask .*davischallenge\.org"
-    ):
+    reason = r"bear/00000\.png is a DAVIS-2016 mask .*davischallenge\.org"
+    with pytest.raises(InputError, match=reason):
         davis_sequences(tmp_path, 2017, "train")
+    own = tmp_path / "Annotations_2017" / "480p" / "bear"
     for i in range(3):
-        write_mask(
-            tmp_path / "Annotations_2017" / "480p" / "bear" / f"{i:05d}.png",
-            rectangle(1, 1, 9, 9, 3),
-        )
+        write_mask(own / f"{i:05d}.png", rectangle(1, 1, 9, 9, 3))
     assert davis_sequences(tmp_path, 2017, "train")[0].object_ids() == [1, 2, 3]
 
 
 def test_davis_tracks_leave_out_and_count(tmp_path: Path) -> None:
-    make_davis(tmp_path, 2016)
-    write_grey(
-        tmp_path / "Annotations" / "480p" / "bear" / "00001.png", np.zeros((48, 64), np.uint8)
-    )
+    masks = make_davis(tmp_path, 2016) / "Annotations" / "480p"
+    write_grey(masks / "bear" / "00001.png", np.zeros((48, 64), np.uint8))
     tracks = davis_tracks(tmp_path, 2016, "train", hold_out=["camel"])
     assert [len(track.frames) for track in tracks.tracks] == [2]
     assert tracks.left_out == {"frame without object": 1, "sequence held out": 1}
@@ -150,13 +138,10 @@ def test_davis_tracks_leave_out_and_count(tmp_path: Path) -> None:
 
 
 def test_davis_small_masks_read_as_empty(tmp_path: Path) -> None:
-    tracks = davis_tracks(make_davis(tmp_path, 2017), 2017, "train", min_area=101).tracks
-    assert read_mask_of(tracks[0].frames[0]).sum() == 300
-    assert read_mask_of(tracks[1].frames[0]).sum() == 0
-    assert (
-        read_mask_of(davis_tracks(tmp_path, 2017, "train", min_area=100).tracks[1].frames[0]).sum()
-        == 100
-    )
+    make_davis(tmp_path, 2017)
+    for least, areas in ((101, [300, 0]), (100, [300, 100])):
+        tracks = davis_tracks(tmp_path, 2017, "train", min_area=least).tracks
+        assert [read_mask_of(track.frames[0]).sum() for track in tracks[:2]] == areas
 
 
 @pytest.mark.parametrize(
@@ -179,8 +164,6 @@ def test_davis_names_absent_sequences_and_lists(tmp_path: Path) -> None:
         davis_sequences(tmp_path, 2017, "train", ["camle"])
     with pytest.raises(InputError, match="no sequence 'dog'"):
         davis_tracks(tmp_path, 2017, "train", hold_out=["dog"])
-    with pytest.raises(InputError, match="DAVIS-2018"):
-        davis_sequences(tmp_path, 2018, "train")
 
 
 @pytest.mark.parametrize("folder", ["", "Annotations"])
@@ -190,7 +173,7 @@ def test_davis_attributes_are_those_of_its_own_list(tmp_path: Path, folder: str)
     path = tmp_path / folder / "db_info.yml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(
-        "attributes: [AC, FM]\nsequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}\n"
+        "sequences:\n- {attributes: [FM, AC], name: bear}\n- {attributes: [], name: swan}"
     )
     assert davis_attributes(tmp_path) == {"bear": ["FM", "AC"], "swan": []}
     path.write_text("sequences: &a [*a, *a]")
@@ -219,12 +202,8 @@ def test_davis_attributes_of_the_complete_set(davis_2016: Path) -> None:
 
 def test_davis_mini_is_complete(shared_path: SharedPath) -> None:
     sequences = davis_sequences(shared_path("data/DAVIS_mini"), 2016, "val")
-    assert {sequence.name: len(sequence) for sequence in sequences} == {
-        "blackswan": 50,
-        "car-shadow": 40,
-        "dog": 60,
-        "libby": 49,
-    }
+    lengths = {sequence.name: len(sequence) for sequence in sequences}
+    assert lengths == {"blackswan": 50, "car-shadow": 40, "dog": 60, "libby": 49}
     assert set(np.unique(sequences[2].mask(59))) == {0, 1}
 
 
@@ -434,17 +413,6 @@ def test_imagenet_vid_reads_tracks_without_masks(tmp_path: Path, split: str) -> 
     assert all(frame.mask is None for track in tracks.tracks for frame in track.frames)
     assert tracks.left_out == {"frame without object": 1, "frame not on disk": 1}
     assert tracks.missing == ("ILSVRC2015_train_00000000/000003.JPEG",)
-
-
-def test_imagenet_vid_teaches_location_and_no_mask(tmp_path: Path) -> None:
-    profile = load_profile("smoke", overrides=["data.negative_pairs=0"])
-    config = TrainSetConfig("imagenet_vid", ("unused",), frame_range=100)
-    sources = [(imagenet_vid_tracks(make_imagenet_vid(tmp_path)), config)]
-    (stage,) = profile.stages.values()
-    batch = collate(list(islice(PairDataset(sources, profile, stage, 8), 8)))
-    assert batch.sample_labels.tolist() == [0]
-    assert (batch.mask == -1).all()
-    assert (batch.anchor_labels == 1).any()
 
 
 def test_imagenet_vid_leaves_out_boxes_without_end(tmp_path: Path) -> None:
