@@ -138,7 +138,7 @@ def _table(data: DataConfig, make: bool) -> pd.DataFrame:
 
 def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
     folder, lacking = _locate(data, config, make)
-    row: dict[str, Any] = {
+    row = {
         "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
         "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
         "kind": config.kind,
@@ -147,46 +147,40 @@ def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
         "tracks": 0,
         "images": 0,
         "with_masks": 0,
-        "left_out": "",
+        "left_out": f"no {lacking}",
         "remedy": _remedy(config, folder),
     }
     if lacking:
-        return row | {"left_out": f"no {lacking}"}
-    examine = _examine_tracks if isinstance(config, TrainSetConfig) else _examine_videos
+        return row
     try:
-        found, tracks = examine(folder, config)
+        if isinstance(config, EvalSetConfig):
+            tracks, objects = _open_frames(folder, config)
+            masks = objects
+        else:
+            tracks = _open_tracks(folder, config)
+            objects = len(tracks.tracks)
+            masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
     except InputError as error:
         return row | {"state": "partial", "left_out": str(error)}
-    row |= found
-    if make and (problem := _unusable(tracks)):
-        reasons = "; ".join(filter(None, [row["left_out"], problem]))
-        row |= {"state": "partial", "left_out": reasons}
-    return row
-
-
-def _examine_tracks(folder: Path, config: Any) -> tuple[dict[str, Any], Sequence[Track]]:
-    """Return what a row says of a training set, and its tracks."""
-    tracks = _open_tracks(folder, config)
-    return {
-        "state": "partial" if tracks.missing or tracks.faults else "present",
-        "tracks": len(tracks.tracks),
+    problem = _unusable(tracks.tracks) if make else ""
+    return row | {
+        "state": "partial" if tracks.missing or tracks.faults or problem else "present",
+        "tracks": objects,
         "images": len({frame.image for track in tracks.tracks for frame in track.frames}),
-        "with_masks": sum(track.frames[0].mask is not None for track in tracks.tracks),
-        "left_out": tracks.reasons(),
-    }, tracks.tracks
+        "with_masks": masks,
+        "left_out": "; ".join(filter(None, [tracks.reasons(), problem])),
+    }
 
 
-def _examine_videos(folder: Path, config: Any) -> tuple[dict[str, Any], Sequence[Track]]:
-    """Return what a row says of a benchmark, and each of its frames as a track."""
+def _open_frames(folder: Path, config: EvalSetConfig) -> tuple[TrackSet, int]:
+    """Return each frame of a benchmark as a track, and the number of its objects."""
     videos = davis_sequences(folder, config.year, config.split, config.sequences)
-    objects = sum(len(video.object_ids()) for video in videos)
-    frames = [
+    tracks = [
         Track(video.name, (TrackFrame(image, PngMask(mask)),))
         for video in videos
         for image, mask in zip(video.frame_paths, video.mask_paths, strict=True)
     ]
-    images = {"images": len(frames), "tracks": objects, "with_masks": objects}
-    return {"state": "present"} | images, frames
+    return TrackSet(config.name, tracks), sum(len(video.object_ids()) for video in videos)
 
 
 def _unusable(tracks: Sequence[Track]) -> str:
