@@ -100,7 +100,7 @@ def beside(
     config: AugmentConfig,
     size: int,
     rng: Generator,
-    flip: bool = False,
+    flip: bool,
 ) -> Crop:
     """Return a crop that places another object near the target.
 

@@ -65,13 +65,8 @@ def coco_tracks(
         InputError: the JSON cannot be read or lacks a list.
     """
     key = (images, annotations, min_area, hold_out)
-    parse, unpack = partial(_parse, *key), partial(_track, images)
-    return indexed_tracks("coco", key, _sources(images, annotations), parse, unpack)
-
-
-def _sources(images: Path, annotations: Path) -> Iterator[Path | str]:
-    yield annotations
-    yield from (folder for folder, _, _ in os.walk(images))
+    sources: list[Path | str] = [annotations, *(folder for folder, _, _ in os.walk(images))]
+    return indexed_tracks("coco", key, sources, partial(_parse, *key), partial(_track, images))
 
 
 class _LeftOutError(Exception):

@@ -61,6 +61,7 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
 
 
 def _video(frame_folder: Path, mask_folder: Path, year: int) -> Video:
+    """Return one sequence, whose frames and masks must match."""
     frames, masks = files_by_stem(frame_folder), files_by_stem(mask_folder, (".png",))
     name = frame_folder.name
     for what, files, folder in (("frames", frames, frame_folder), ("masks", masks, mask_folder)):
