@@ -35,7 +35,7 @@ LONGEST_POLYGON = 1e6
 
 @dataclass(frozen=True, slots=True)
 class CocoMask:
-    """One object as compressed run lengths: a few hundred bytes instead of the image's pixels."""
+    """One object as compressed run lengths, which take a few hundred bytes."""
 
     height: int
     width: int
@@ -90,6 +90,7 @@ class _Image(NamedTuple):
 def _parse(
     images: Path, annotations: Path, min_area: float, hold_out: float, findings: Findings
 ) -> Iterator[Any]:
+    """Yield what is kept of each object; its look-alikes are known once all have been read."""
     content = read_json(annotations)
     try:
         entries = {each["id"]: each for each in content["images"]}

@@ -1,5 +1,4 @@
-"""Still images in one folder and their masks in another: ECSSD, DUTS-TR, Penn-Fudan, Oxford-IIIT
-Pet, or one's own."""
+"""Still images in one folder, their masks in another: ECSSD, DUTS-TR, Penn-Fudan, your own."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ OBJECT, BACKGROUND, BORDER = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class BinaryMask:
-    """A mask in grey levels: above 127 is the object. A mask of 0 and 1 alone (one bit, or so
-    written) counts by its 1."""
+    """A mask in grey levels: the object is above 127 or, in a mask of only 0 and 1, it is 1."""
 
     path: Path
 
@@ -56,8 +54,7 @@ class TrimapMask:
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
-    """Return the two folders: those that `config` names or, if not both are there, ``images`` and
-    ``masks``."""
+    """Return the folders that `config` names or, if not both exist, ``images`` and ``masks``."""
     named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
     return next((two for two in (named, plain) if two[0].is_dir() and two[1].is_dir()), named)
 

@@ -204,6 +204,7 @@ class PairDataset(Dataset[Pair]):
         raise InputError(f"no usable training pair in {ATTEMPTS} draws from {names}; {reason}")
 
     def _draw(self, rng: Generator) -> Pair | None:
+        """Draw a pair; None if its object is absent or too small in one of the frames."""
         # choose a track, a frame for the template, and what holds for the whole pair
         place = self._draw_place(rng)
         track = self._track(place)
@@ -241,8 +242,7 @@ class PairDataset(Dataset[Pair]):
             return None
         if negative:
             search = replace(search, mask=None)
-        else:
-            search = self._with_other_surroundings(search, still, place, rng)
+        search = self._with_other_surroundings(search, still, place, rng)
 
         # change the colours
         images = [
@@ -258,7 +258,7 @@ class PairDataset(Dataset[Pair]):
     def _with_other_surroundings(
         self, search: _View, still: bool, place: Place, rng: Generator
     ) -> _View:
-        """Change what is around the target: another background for a still, or a second object."""
+        """Show a target with a mask before another background, or with a second object."""
         if search.mask is None:
             return search
         if still and rng.random() < self.augment.new_background and not search.alike_xyxy:
