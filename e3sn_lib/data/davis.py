@@ -91,32 +91,31 @@ def davis_tracks(
     """
     videos, held_out = davis_sequences(root, year, split), list(hold_out)
     _check_names(held_out, [video.name for video in videos], f"DAVIS-{year} {split}")
+    kept = [video for video in videos if video.name not in held_out]
+    tracks = video_tracks(f"davis{year}-{split}", kept, min_area)
+    if held_out:
+        tracks.left_out["sequence held out"] = len(videos) - len(kept)
+    return tracks
+
+
+def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSet:
+    """Return the objects of videos as training tracks, see `davis_tracks`."""
     left_out: Counter[str] = Counter()
-    tracks: list[Track] = []
-    for video in videos:
-        if video.name in held_out:
-            left_out["sequence held out"] += 1
-        else:
-            tracks += sequence_tracks(video, min_area, left_out)
-    return TrackSet(f"davis{year}-{split}", tuple(tracks), left_out)
-
-
-def sequence_tracks(video: Video, min_area: float, left_out: Counter[str]) -> list[Track]:
-    """Return the objects of a sequence as training tracks, see `davis_tracks`.
-
-    Frames without any object are counted in `left_out`.
-    """
-    pairs = list(zip(video.frame_paths, video.mask_paths, strict=True))
-    shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
-    if len(shown) < len(pairs):
-        left_out["frame without object"] += len(pairs) - len(shown)
     tracks = []
-    for object_id in [0] if video.merge_ids else _ids(video.mask_paths[0]):
-        name = f"{video.name}/{object_id}" if object_id else video.name
-        masks = (at_least(PngMask(mask, object_id), min_area) for _, mask in shown)
-        images = (image for image, _ in shown)
-        tracks.append(Track(name, tuple(map(TrackFrame, images, masks))))
-    return tracks if shown else []
+    for video in videos:
+        pairs = zip(video.frame_paths, video.mask_paths, strict=True)
+        shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
+        if empty := len(video) - len(shown):
+            left_out["frame without object"] += empty
+        for object_id in [0] if video.merge_ids else _ids(video.mask_paths[0]):
+            frames = tuple(
+                TrackFrame(image, at_least(PngMask(mask, object_id), min_area))
+                for image, mask in shown
+            )
+            if frames:
+                label = f"{video.name}/{object_id}" if object_id else video.name
+                tracks.append(Track(label, frames))
+    return TrackSet(name, tuple(tracks), left_out)
 
 
 def davis_attributes(root: Path) -> dict[str, list[str]]:

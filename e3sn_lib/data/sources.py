@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
-from e3sn_lib.data.davis import davis_attributes, davis_sequences, sequence_tracks
+from e3sn_lib.data.davis import davis_attributes, davis_sequences, video_tracks
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.synthetic import ensure_synthetic
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
@@ -86,12 +85,8 @@ def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfi
     """Return the same videos as training sets; raises InputError as `open_held_out`."""
     found = []
     for videos, config in _held_out(data):
-        left_out: Counter[str] = Counter()
-        tracks = [
-            track for each in videos for track in sequence_tracks(each, config.min_area, left_out)
-        ]
         name = f"{config.kind}{config.year}-{config.split} held out"
-        found.append((TrackSet(name, tuple(tracks), left_out), config))
+        found.append((video_tracks(name, videos, config.min_area), config))
     return found
 
 
