@@ -26,11 +26,8 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
     """Return one track for each ``trackid`` of each snippet: the frames that show it, with boxes.
 
     Boxes marked as ``occluded`` or ``generated`` (interpolated) are used like the others, as in
-    SiamMask's code.
-
-    Args:
-        root: the folder that holds ``Annotations`` and ``Data`` (``ILSVRC2015``).
-        split: ``train`` (four folders of snippets) or ``val`` (snippets).
+    SiamMask's code. `root` holds ``Annotations`` and ``Data`` (``ILSVRC2015``). `split` is
+    ``train``, four folders of snippets, or ``val``, a folder of snippets.
 
     Raises:
         InputError: an XML file is damaged.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Kind:
     """Where it can be had."""
     terms: str
     """On what terms it may be used."""
-    needs: Callable[[Path, Any], list[Path]]
+    needs: Callable[[Path, Any], Iterable[Path]]
     """Files and folders without which a folder does not hold a set of these settings."""
     tracks: Callable[[Path, TrainSetConfig], TrackSet]
     """Opens a folder for training."""
@@ -85,7 +85,7 @@ KINDS = {
         "(https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) or DUTS-TR "
         "(http://saliencydetection.net/duts)",
         "research data, terms of the respective set",
-        lambda folder, config: [*image_and_mask_folder(folder, config)],
+        image_and_mask_folder,
         mask_folder_tracks,
     ),
     "synthetic": Kind(
