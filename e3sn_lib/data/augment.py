@@ -50,25 +50,20 @@ def random_crop(
     return Crop.similarity(centre_frame_xy, centre_crop_xy, (scale_x, scale_y), size, degrees, flip)
 
 
-def colour_matrix(strength: float, rng: Generator) -> NDArray[np.float32]:
-    """Return a random change of saturation, contrast, brightness and tint.
+def change_colour(image: Image, config: AugmentConfig, rng: Generator) -> Image:
+    """Change saturation, contrast, brightness and tint of an image (H, W, 3) by a random map.
 
-    Returns:
-        (3, 4) affine map of RGB from 0 to 255.
+    ``colour`` of `config` is the strength. Results are clipped to 0 and 255.
     """
+    strength = config.colour
+    if strength == 0:
+        return image
     saturation, contrast = rng.uniform(1 - strength, 1 + strength, 2)
     brightness = rng.uniform(-strength, strength) * 128
     tint = rng.uniform(1 - strength / 4, 1 + strength / 4, 3)
     linear = contrast * tint[:, None] * (saturation * np.eye(3) + (1 - saturation) * GREY[None])
-    offset = brightness + 128 * (1 - contrast)
-    return np.hstack([linear, np.full((3, 1), offset)]).astype(np.float32)
-
-
-def change_colour(image: Image, config: AugmentConfig, rng: Generator) -> Image:
-    """Change the colours of an image (H, W, 3) by a random map, clipped to 0 and 255."""
-    if config.colour == 0:
-        return image
-    return cv2.transform(image, colour_matrix(config.colour, rng))  # type: ignore[return-value]
+    offset = np.full((3, 1), brightness + 128 * (1 - contrast))
+    return cv2.transform(image, np.hstack([linear, offset]).astype(np.float32))  # type: ignore[return-value]
 
 
 def to_grey(image: Image) -> Image:
@@ -105,7 +100,7 @@ def beside(
     config: AugmentConfig,
     size: int,
     rng: Generator,
-    flip: bool = False,
+    flip: bool,
 ) -> Crop:
     """Return a crop that places another object near the target.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from math import isfinite
@@ -34,7 +35,7 @@ LONGEST_POLYGON = 1e6
 
 @dataclass(frozen=True, slots=True)
 class CocoMask:
-    """One object as compressed run lengths: a few hundred bytes instead of the image's pixels."""
+    """One object as compressed run lengths, which take a few hundred bytes."""
 
     height: int
     width: int
@@ -50,11 +51,7 @@ class CocoMask:
 
 
 def coco_tracks(
-    images: Path,
-    annotations: Path,
-    min_area: float = 0.0,
-    hold_out: float = 0.0,
-    held_out: bool = False,
+    images: Path, annotations: Path, min_area: float = 0.0, hold_out: float = 0.0
 ) -> TrackSet:
     """Return one track of one frame for each annotated object that is no crowd, in their order.
 
@@ -63,31 +60,20 @@ def coco_tracks(
         annotations: ``instances_*.json``.
         min_area: in pixels, by the annotation's own ``area``; smaller objects are left out.
         hold_out: share of the images, 0 to 1, that is kept out of training.
-        held_out: True: return the objects of those images instead of the others.
 
     Raises:
-        InputError: the JSON cannot be read or lacks a list, or none of its images is on the disk.
+        InputError: the JSON cannot be read or lacks a list.
     """
-    key = (images, annotations, min_area, hold_out, held_out)
-    parse, unpack = partial(_parse, *key), partial(_track, images)
-    return indexed_tracks("coco", key, _sources(images, annotations), parse, unpack)
-
-
-def is_held_out(file_name: str, share: float) -> bool:
-    """Say whether an image is in the share that training does not see; its name alone decides."""
-    return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < share * 2**32
-
-
-def _sources(images: Path, annotations: Path) -> Iterator[Path | str]:
-    yield annotations
-    yield from (folder for folder, _, _ in os.walk(images))
+    key = (images, annotations, min_area, hold_out)
+    sources: list[Path | str] = [annotations, *(folder for folder, _, _ in os.walk(images))]
+    return indexed_tracks("coco", key, sources, partial(_parse, *key), partial(_track, images))
 
 
 class _LeftOutError(Exception):
     """An annotation is left out: why, what is wrong if it is a fault, and which file is missing."""
 
     def __init__(self, reason: str, fault: str | None = None, missing: str = "") -> None:
-        super().__init__(reason, fault, missing)
+        super().__init__(reason)
         self.reason, self.fault, self.missing = reason, fault, missing
 
 
@@ -102,102 +88,76 @@ class _Image(NamedTuple):
 
 
 def _parse(
-    images: Path,
-    annotations: Path,
-    min_area: float,
-    hold_out: float,
-    held_out: bool,
-    findings: Findings,
+    images: Path, annotations: Path, min_area: float, hold_out: float, findings: Findings
 ) -> Iterator[Any]:
+    """Yield what is kept of each object; its look-alikes are known once all have been read."""
     content = read_json(annotations)
     try:
-        entries = _images(images, content["images"])
+        entries = {each["id"]: each for each in content["images"]}
         objects = [dict(each) for each in content["annotations"]]
     except _BROKEN as error:
         reason = f"{type(error).__name__} {error}"
         raise InputError(f"{annotations} is no COCO instances file: {reason}") from error
-    if not any(isinstance(each, _Image) for each in entries.values()):
-        reason = next((str(error) for error in entries.values()), "it lists none")
-        none = f"none of the {len(entries)} images of {annotations} can be used"
-        raise InputError(f"{none} ({reason}); unpack them in {images}")
-    alike = _alike(objects, entries)
+    on_disk = cache(lambda below: frozenset(file_names(images / below)))
+    # id and box of all objects, also small ones, by image and category
+    alike: dict[tuple[Any, int], list[tuple[Any, Box]]] = defaultdict(list)
+    records = []
     for annotation in objects:
         name = f"annotation {annotation.get('id')}"
         try:
-            key = annotation["image_id"]
-            image = _usable(annotation, entries, key)
-            if is_held_out(image.name, hold_out) != held_out:
-                raise _LeftOutError("not held out" if held_out else "held out")
-            record, category = _record(annotation, image, min_area), _category(annotation)
+            image = _image(annotation, entries, on_disk)
+            box, category = _box(annotation, image), int(_number(annotation["category_id"]))
+            same = alike[annotation["image_id"], category]
+            same.append((annotation["id"], box))
+            if _is_held_out(image.name, hold_out):
+                raise _LeftOutError("held out")
+            if _number(annotation["area"]) < min_area:
+                raise _LeftOutError(f"smaller than {min_area:g} px")
+            counts = _counts(annotation.get("segmentation"), image).decode("ascii")
         except _LeftOutError as error:
-            findings.missing += [error.missing] if error.missing else []
-            fault = error.fault if error.fault is None else f"{name} {error.fault}".rstrip()
-            findings.leave_out(error.reason, fault)
+            fault = None if error.fault is None else f"{name} {error.fault}".rstrip()
+            findings.leave_out(error.reason, fault, error.missing)
         except _BROKEN as error:
             findings.leave_out("damaged annotation", f"{name}, {type(error).__name__} {error}")
         else:
             findings.categories.append(category)
-            others = alike[key, category]
-            yield *record, [box for each, box in others if each != annotation["id"]]
+            records.append(((image.name, annotation["id"], *image[1:], counts, box), same))
+    for record, same in records:
+        yield *record, [box for each, box in same if each != record[1]]
 
 
-def _images(folder: Path, entries: list[dict[str, Any]]) -> dict[Any, _Image | _LeftOutError]:
-    """Return, by id, the images that can be used, and why the others cannot."""
-    on_disk = cache(lambda below: frozenset(file_names(folder / below)))
-
-    def checked(name: Any, height: Any, width: Any) -> _Image | _LeftOutError:
-        path = PurePosixPath(str(name))
-        if path.is_absolute() or ".." in path.parts:
-            return _LeftOutError("of an image outside the folder of images", f"in {name}")
-        if path.name not in on_disk(path.parent):
-            return _LeftOutError("image not on disk", missing=str(name))
-        whole = isinstance(height, int) and isinstance(width, int)
-        if not (whole and min(height, width) > 0 and height * width <= LARGEST_SIZE):
-            return _LeftOutError("of an image of impossible size", f"in {name}, {width}x{height}")
-        return _Image(str(path), height, width)
-
-    keys = ("file_name", "height", "width")
-    return {each["id"]: checked(*(each.get(key) for key in keys)) for each in entries}
+def _is_held_out(file_name: str, share: float) -> bool:
+    """Say whether an image is in the share that training does not see; its name alone decides."""
+    return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
-def _usable(annotation: dict[str, Any], entries: dict[Any, Any], key: Any) -> _Image:
+def _image(
+    annotation: dict[str, Any],
+    entries: dict[Any, Any],
+    on_disk: Callable[[PurePosixPath], frozenset[str]],
+) -> _Image:
+    """Return an annotation's image if it can be used."""
+    key = annotation["image_id"]
     if annotation.get("iscrowd"):
         raise _LeftOutError("crowd")
-    image = entries.get(key) or _LeftOutError("image not on disk", missing=f"image {key}")
-    if isinstance(image, _Image):
-        return image
-    raise _LeftOutError(*image.args)
-
-
-def _alike(
-    objects: list[dict[str, Any]], entries: dict[Any, Any]
-) -> dict[tuple[Any, int], list[tuple[Any, Box]]]:
-    """Return id and box of the objects, also small ones, by image and category."""
-    alike = defaultdict(list)
-    for annotation in objects:
-        try:
-            key = annotation["image_id"]
-            box = _box(annotation, _usable(annotation, entries, key))
-            alike[key, _category(annotation)].append((annotation["id"], box))
-        except (_LeftOutError, *_BROKEN):
-            pass  # it is counted where it is left out itself
-    return alike
-
-
-def _record(annotation: dict[str, Any], image: _Image, min_area: float) -> Any:
-    """Return what is kept of one annotation."""
-    if _number(annotation["area"]) < min_area:
-        raise _LeftOutError(f"smaller than {min_area:g} px")
-    box, name = _box(annotation, image), annotation["id"]
-    counts = _counts(annotation.get("segmentation"), image)
-    return image.name, name, image.height, image.width, counts.decode("ascii"), box
+    if key not in entries:
+        raise _LeftOutError("image not on disk", missing=f"image {key}")
+    name, height, width = (entries[key].get(each) for each in ("file_name", "height", "width"))
+    path = PurePosixPath(str(name))
+    if path.is_absolute() or ".." in path.parts:
+        raise _LeftOutError("of an image outside the folder of images", f"in {name}")
+    if path.name not in on_disk(path.parent):
+        raise _LeftOutError("image not on disk", missing=str(name))
+    whole = isinstance(height, int) and isinstance(width, int)
+    if not (whole and min(height, width) > 0 and height * width <= LARGEST_SIZE):
+        raise _LeftOutError("of an image of impossible size", f"in {name}, {width}x{height}")
+    return _Image(str(path), height, width)
 
 
 def _track(images: Path, record: Any) -> Track:
-    image, annotation, height, width, counts, (x1, y1, x2, y2), others = record
-    alike = tuple((left, top, right, bottom) for left, top, right, bottom in others)
+    image, annotation, height, width, counts, box, others = record
     mask = CocoMask(height, width, counts.encode("ascii"))
-    frame = TrackFrame(images / image, mask, (x1, y1, x2, y2), alike)
+    frame = TrackFrame(images / image, mask, tuple(box), tuple(tuple(each) for each in others))
     return Track(f"{frame.image.stem}/{annotation}", (frame,))
 
 
@@ -205,10 +165,6 @@ def _number(value: Any) -> float:
     if type(value) not in (int, float) or not isfinite(value):
         raise ValueError(f"{str(value)[:40]!r} is no finite number")
     return float(value)
-
-
-def _category(annotation: dict[str, Any]) -> int:
-    return int(_number(annotation["category_id"]))
 
 
 def _check_near(x1: float, y1: float, x2: float, y2: float, image: _Image) -> None:
@@ -256,15 +212,12 @@ def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> byte
     """Return run lengths in compressed form, whose sum is the number of the image's pixels."""
     counts, size = segmentation["counts"], segmentation["size"]
     if size != [height, width]:
-        theirs = "x".join(str(side) for side in reversed(size))
-        both = f"of {theirs} in {width}x{height}"
+        both = f"of {'x'.join(str(side) for side in reversed(size))} in {width}x{height}"
         raise _LeftOutError("with run lengths of another size than the image", both)
-    compress = run_lengths.frPyObjects
-    text: bytes = (
-        counts.encode("ascii")
-        if isinstance(counts, str)
-        else compress(segmentation, height, width)["counts"]
-    )
+    if isinstance(counts, str):
+        text = counts.encode("ascii")
+    else:
+        text = run_lengths.frPyObjects(segmentation, height, width)["counts"]
     lengths = _decompressed(text)
     if min(lengths, default=0) < 0 or sum(lengths) != height * width:
         wrong = f"of {sum(lengths):,} pixels in {width}x{height}"
@@ -272,23 +225,23 @@ def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> byte
     return text
 
 
+_NUMBER = re.compile(rb"[P-o]{0,6}[0-O]")
+"""One number of COCO's compressed text: digits of 5 bits, each 48 and more, the lowest first. 32 is
+added to all but the last digit; the highest bit of the last is the sign."""
+
+
 def _decompressed(text: bytes) -> list[int]:
     """Return the run lengths of COCO's compressed text (``rleToString`` of pycocotools).
 
-    A number is digits of 5 bits from 48 up, lowest first; 32 is added to all but its last digit.
     From the fourth number on it is the difference to the one two before.
     """
+    numbers = _NUMBER.findall(text)
+    if b"".join(numbers) != text:
+        raise _LeftOutError("with damaged run lengths", "of no known form")
     lengths: list[int] = []
-    value = place = 0
-    for digit in (byte - 48 for byte in text):
-        if not 0 <= digit < 64 or place > 30:
-            raise _LeftOutError("with damaged run lengths", "of no known form")
-        value |= (digit & 31) << place
-        place += 5
-        if digit < 32:  # the last digit; its highest bit is the sign
-            value -= (digit >= 16) << place
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            value = place = 0
-    if place:
-        raise _LeftOutError("with damaged run lengths", "that are cut short")
+    for number in numbers:
+        value = sum((byte - 48 & 31) << 5 * place for place, byte in enumerate(number))
+        if number[-1] >= 64:
+            value -= 1 << 5 * len(number)
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
     return lengths

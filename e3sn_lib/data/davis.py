@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from e3sn_lib.data.reading import at_least, files_by_stem, listed
+from e3sn_lib.data.reading import at_least, files_by_stem
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
 from e3sn_lib.files import read_mask, read_text
+from e3sn_lib.profiles.loading import parse_yaml
 
 DAVIS_SITE = "https://davischallenge.org/davis{year}/code.html"
 
@@ -23,19 +23,14 @@ _EMPTY_MASK_BYTES = 1500
 """An 854x480 PNG without any object is no larger; a larger file shows one and is not read."""
 
 
-def davis_list(root: Path, year: int, split: str) -> Path | None:
-    """Return the file that lists a split, or None if there is none.
+def davis_list(root: Path, year: int, split: str) -> Path:
+    """Return the file that lists a split, or where it belongs if there is none.
 
     It is ``ImageSets/YEAR/SPLIT.txt``, for 2016 also ``ImageSets/480p/SPLIT.txt``.
-
-    Raises:
-        InputError: DAVIS has no such year.
     """
-    if year not in (2016, 2017):
-        raise InputError(f"there is no DAVIS-{year}; the year can be 2016 or 2017")
-    folders = (str(year), "480p") if year == 2016 else (str(year),)
-    paths = (root / "ImageSets" / folder / f"{split}.txt" for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
+    folders = [str(year), "480p"] if year == 2016 else [str(year)]
+    paths = [root / "ImageSets" / folder / f"{split}.txt" for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()) -> list[Video]:
@@ -52,39 +47,34 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
         InputError: there is no such list or name, frames or masks are absent or do not match, or
             masks are 0/255 where ids are needed.
     """
-    names = list(names)
-    path, source = davis_list(root, year, split), DAVIS_SITE.format(year=year)
-    if path is not None:
+    names, path = list(names), davis_list(root, year, split)
+    if path.is_file():
         known = read_list(path)
         _check_names(names, known, path)
         names = [name for name in known if name in names or not names]
     elif not names:
-        wanted = f"ImageSets/{year}/{split}.txt"
-        raise InputError(f"{root} has no list {wanted}; get DAVIS-{year} from {source}")
+        raise InputError(f"{root} has no list {path.relative_to(root)}; {_remedy(year)}")
+    mask_root = root / "Annotations_2017" / "480p"
+    if year != 2017 or not mask_root.is_dir():
+        mask_root = root / "Annotations" / "480p"
+    return [_video(root / "JPEGImages" / "480p" / name, mask_root / name, year) for name in names]
 
-    frame_root, mask_root = root / "JPEGImages" / "480p", root / "Annotations" / "480p"
-    if year == 2017 and (root / "Annotations_2017" / "480p").is_dir():
-        mask_root = root / "Annotations_2017" / "480p"
-    frames = {name: files_by_stem(frame_root / name) for name in names}
-    masks = {name: files_by_stem(mask_root / name, (".png",)) for name in names}
-    for what, found, folder in (("frames", frames, frame_root), ("masks", masks, mask_root)):
-        if absent := [name for name in names if not found[name]]:
-            where = f"{listed(absent)} in {folder}"
-            raise InputError(f"no {what} of {where}; get DAVIS-{year} from {source}")
 
-    videos = []
-    for name in names:
-        for stem in sorted(frames[name].keys() ^ masks[name].keys()):
-            has_frame = stem in frames[name]
-            path = (
-                mask_root / name / f"{stem}.png" if has_frame else frame_root / name / f"{stem}.jpg"
-            )
-            counts = f"{len(frames[name])} frames, {len(masks[name])} masks"
-            raise InputError(f"sequence {name}: {counts}; {path} is missing, copy it again")
-        paths = tuple(frames[name].values()), tuple(masks[name].values())
-        videos.append(Video(name, *paths, merge_ids=year == 2016))
-        _check_ids(paths[1][0], year)
-    return videos
+def _video(frame_folder: Path, mask_folder: Path, year: int) -> Video:
+    """Return one sequence, whose frames and masks must match."""
+    frames, masks = files_by_stem(frame_folder), files_by_stem(mask_folder, (".png",))
+    name = frame_folder.name
+    for what, files, folder in (("frames", frames, frame_folder), ("masks", masks, mask_folder)):
+        if not files:
+            raise InputError(f"no {what} of {name} in {folder.parent}; {_remedy(year)}")
+    if lone := sorted(frames.keys() ^ masks.keys()):
+        is_frame = lone[0] in frames
+        path = mask_folder / f"{lone[0]}.png" if is_frame else frame_folder / f"{lone[0]}.jpg"
+        counts = f"{len(frames)} frames, {len(masks)} masks"
+        raise InputError(f"sequence {name}: {counts}; {path} is missing, copy it again")
+    mask_paths = tuple(masks.values())
+    _check_ids(mask_paths[0], year)
+    return Video(name, tuple(frames.values()), mask_paths, merge_ids=year == 2016)
 
 
 def davis_tracks(
@@ -93,70 +83,61 @@ def davis_tracks(
     """Return a split as training tracks: one for each sequence (2016) or object (2017).
 
     An object of 2017 is an id of its sequence's first mask. Boxes are taken from the masks later.
-    Frames whose mask is empty are left out. A frame that shows other objects only, or fewer than
-    `min_area` pixels, has a mask that reads as empty.
-
-    Args:
-        root: as for `davis_sequences`.
-        year: 2016 or 2017.
-        split: ``train``, ``val``, ...
-        hold_out: sequences of the split that are left out.
-        min_area: in pixels; smaller masks read as empty.
+    Frames whose mask is empty are left out, and so are the sequences of `hold_out`. A frame that
+    shows other objects only, or fewer than `min_area` pixels, has a mask that reads as empty.
 
     Raises:
         InputError: as `davis_sequences`, or `hold_out` names no sequence of the split.
     """
     videos, held_out = davis_sequences(root, year, split), list(hold_out)
     _check_names(held_out, [video.name for video in videos], f"DAVIS-{year} {split}")
+    kept = [video for video in videos if video.name not in held_out]
+    tracks = video_tracks(f"davis{year}-{split}", kept, min_area)
+    if held_out:
+        tracks.left_out["sequence held out"] = len(videos) - len(kept)
+    return tracks
+
+
+def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSet:
+    """Return the objects of videos as training tracks, see `davis_tracks`."""
     left_out: Counter[str] = Counter()
-    tracks: list[Track] = []
-    for video in videos:
-        if video.name in held_out:
-            left_out["sequence held out"] += 1
-        else:
-            tracks += sequence_tracks(video, min_area, left_out)
-    return TrackSet(f"davis{year}-{split}", tuple(tracks), left_out)
-
-
-def sequence_tracks(video: Video, min_area: float, left_out: Counter[str]) -> list[Track]:
-    """Return the objects of a sequence as training tracks, see `davis_tracks`.
-
-    Frames without any object are counted in `left_out`.
-    """
-    pairs = list(zip(video.frame_paths, video.mask_paths, strict=True))
-    shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
-    if len(shown) < len(pairs):
-        left_out["frame without object"] += len(pairs) - len(shown)
     tracks = []
-    for object_id in [0] if video.merge_ids else _ids(video.mask_paths[0]):
-        name = f"{video.name}/{object_id}" if object_id else video.name
-        masks = (at_least(PngMask(mask, object_id), min_area) for _, mask in shown)
-        images = (image for image, _ in shown)
-        tracks.append(Track(name, tuple(map(TrackFrame, images, masks))))
-    return tracks if shown else []
+    for video in videos:
+        pairs = zip(video.frame_paths, video.mask_paths, strict=True)
+        shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
+        if empty := len(video) - len(shown):
+            left_out["frame without object"] += empty
+        for object_id in [0] if video.merge_ids else _ids(video.mask_paths[0]):
+            frames = tuple(
+                TrackFrame(image, at_least(PngMask(mask, object_id), min_area))
+                for image, mask in shown
+            )
+            if frames:
+                label = f"{video.name}/{object_id}" if object_id else video.name
+                tracks.append(Track(label, frames))
+    return TrackSet(name, tuple(tracks), left_out)
 
 
-def davis_attributes(root: Path) -> dict[str, list[str]] | None:
+def davis_attributes(root: Path) -> dict[str, list[str]]:
     """Return the attributes of each sequence, such as OCC and FM, as DAVIS-2016 labels them.
 
-    Args:
-        root: the DAVIS folder; ``db_info.yml`` lies in it or in its ``Annotations``. Without that
-            file the result is None.
+    They are in ``db_info.yml``, in the DAVIS folder or in its ``Annotations``.
 
     Raises:
-        InputError: the file is there but does not list sequences with their attributes.
+        InputError: there is no such file, or it does not list sequences with their attributes.
     """
-    places = (root / "Annotations" / "db_info.yml", root / "db_info.yml")
+    places = [folder / "db_info.yml" for folder in (root / "Annotations", root)]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        return None
+        place = root / "Annotations"
+        raise InputError(f"the attributes need db_info.yml of the DAVIS-2016 tool kit in {place}")
     try:
-        sequences = yaml.safe_load(read_text(path))["sequences"]
+        sequences = parse_yaml(read_text(path), str(path))["sequences"]
         attributes = {each["name"]: list(each["attributes"]) for each in sequences}
         if not all(isinstance(word, str) for word in sum(attributes.values(), [*attributes])):
             raise TypeError("names are words")
         return attributes
-    except (yaml.YAMLError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         advice = "copy the db_info.yml of DAVIS-2016 again"
         raise InputError(f"{path} lists no sequences with attributes; {advice}") from error
 
@@ -198,7 +179,11 @@ def _check_ids(path: Path, year: int) -> None:
         what = "has several objects, as in DAVIS-2017; DAVIS-2016 has other masks of one object"
     else:
         return
-    raise InputError(f"{path} {what}; get DAVIS-{year} from {DAVIS_SITE.format(year=year)}")
+    raise InputError(f"{path} {what}; {_remedy(year)}")
+
+
+def _remedy(year: int) -> str:
+    return f"get DAVIS-{year} from {DAVIS_SITE.format(year=year)}"
 
 
 def _ids(path: Path) -> list[int]:

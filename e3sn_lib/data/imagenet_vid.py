@@ -26,15 +26,11 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
     """Return one track for each ``trackid`` of each snippet: the frames that show it, with boxes.
 
     Boxes marked as ``occluded`` or ``generated`` (interpolated) are used like the others, as in
-    SiamMask's code.
-
-    Args:
-        root: the folder that holds ``Annotations`` and ``Data`` (``ILSVRC2015``).
-        split: ``train`` (four folders of snippets) or ``val`` (snippets).
+    SiamMask's code. `root` holds ``Annotations`` and ``Data`` (``ILSVRC2015``). `split` is
+    ``train``, four folders of snippets, or ``val``, a folder of snippets.
 
     Raises:
-        InputError: there are no annotations, an XML file is damaged, or none of the frames is on
-            the disk.
+        InputError: an XML file is damaged.
     """
     annotations, data = root / "Annotations" / "VID" / split, root / "Data" / "VID" / split
     parse, unpack = partial(_parse, annotations, data), partial(_track, data)
@@ -57,18 +53,10 @@ def _sources(annotations: Path, data: Path) -> Iterator[Path | str]:
 
 
 def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
-    found = False
     for snippet, _ in _snippets(annotations):
         tracks = _snippet_tracks(annotations / snippet, data / snippet, findings)
         for track_id, frames in sorted(tracks.items()):
-            found = True
             yield snippet.as_posix(), track_id, frames
-    if not found:
-        counts = (f"{count} {reason}" for reason, count in findings.left_out.items())
-        reasons = ", ".join(counts) or "no XML files"
-        raise InputError(
-            f"no object of {annotations} can be used ({reasons}); put frames in {data}"
-        )
 
 
 def _snippet_tracks(
@@ -79,8 +67,7 @@ def _snippet_tracks(
     frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
     for stem, path in files_by_stem(snippet, (".xml",)).items():
         if stem not in images:
-            findings.leave_out("frame not on disk")
-            findings.missing.append(f"{snippet.name}/{stem}.JPEG")
+            findings.leave_out("frame not on disk", missing=f"{snippet.name}/{stem}.JPEG")
             continue
         boxes = _boxes(path)
         if not boxes:
@@ -95,26 +82,20 @@ def _snippet_tracks(
 
 def _track(data: Path, record: Any) -> Track:
     snippet, track_id, frames = record
-    folder = data / snippet
-    shown = (
-        TrackFrame(folder / image, None, (x1, y1, x2, y2)) for image, (x1, y1, x2, y2) in frames
-    )
+    shown = [TrackFrame(data / snippet / image, None, tuple(box)) for image, box in frames]
     return Track(f"{snippet}/{track_id}", tuple(shown))
 
 
 def _boxes(path: Path) -> list[tuple[str, Box]]:
-    """Return track ids and boxes of one file.
+    """Return track ids and boxes of one file. Both corners of its boxes are pixels of the object.
 
-    Both corners of its boxes are pixels that belong to the object (the rule of the official
-    development kit).
+    This is the rule of the official development kit.
     """
     try:
         boxes = []
         for thing in ElementTree.fromstring(read_bytes(path, "annotations")).iterfind("object"):
-            corners = (
-                thing.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax")
-            )
-            x1, y1, x2, y2 = map(float, corners)
+            x1, y1 = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin"))
+            x2, y2 = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmax", "ymax"))
             boxes.append((thing.findtext("trackid", ""), (x1, y1, x2 + 1, y2 + 1)))
         return boxes
     except (ElementTree.ParseError, ValueError) as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ VERSION = 3
 """Rises whenever a reader keeps other values; older indices are then made anew."""
 NAMED = 5
 """Missing files that are named; the rest is counted."""
-Arrays = dict[str, Any]
+Unpack = Callable[[Any], Track]
+"""Makes a track of the value that its JSON holds; it can be sent to another process."""
 
 
 @dataclass
@@ -39,26 +39,22 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     categories: list[int] = field(default_factory=list)
 
-    def leave_out(self, reason: str, fault: str | None = None) -> None:
-        """Count something that is left out; `fault` names it if the files are at fault."""
+    def leave_out(self, reason: str, fault: str | None = None, missing: str = "") -> None:
+        """Count what is left out; `fault` names it if a file is at fault, `missing` a lost file."""
         self.left_out[reason] += 1
         if fault is not None:
             self.faults.setdefault(reason, fault)
-
-
-Parse = Callable[[Findings], Iterator[Any]]
-"""Yields a value of lists, strings and numbers for each track; notes what it leaves out."""
-Unpack = Callable[[Any], Track]
-"""Makes a track of such a value; a function that can be sent to another process."""
+        if missing:
+            self.missing.append(missing)
 
 
 class PackedTracks(Sequence[Track]):
     """Tracks that are made when they are asked for.
 
     Args:
-        packed: (bytes,) uint8, the JSON of one track after the other.
-        offsets: (T + 1,) int64, where each begins, and the end.
-        unpack: makes a track of what its JSON holds.
+        packed: (bytes,) the JSON of one track after the other.
+        offsets: (T + 1,) where each begins, and the end.
+        unpack: see `Unpack`.
     """
 
     def __init__(
@@ -82,7 +78,7 @@ def indexed_tracks(
     name: str,
     key: Iterable[object],
     sources: Iterable[Path | str],
-    parse: Parse,
+    parse: Callable[[Findings], Iterator[Any]],
     unpack: Unpack,
 ) -> TrackSet:
     """Return a set's tracks from its index, or parse them and keep the index for the next time.
@@ -92,8 +88,9 @@ def indexed_tracks(
         key: what the tracks depend on beside the sources: folders, settings.
         sources: every file and folder that `parse` looks into; another size or time of any of them
             makes the index out of date.
-        parse: reads the sources.
-        unpack: makes a track of a value that `parse` yields.
+        parse: reads the sources. It yields a value of lists, strings and numbers for each track,
+            and notes what it leaves out.
+        unpack: makes a track of such a value.
 
     Raises:
         InputError: from `parse`; nothing is kept then.
@@ -130,6 +127,7 @@ def cache_folder() -> Path:
 
 
 def _fingerprint(sources: Iterable[Path | str]) -> str:
+    """Return a hash of names, sizes and times of files and folders."""
     digest = hashlib.sha256()
     for path in sources:
         try:
@@ -141,20 +139,18 @@ def _fingerprint(sources: Iterable[Path | str]) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, header: str) -> Arrays | None:
+def _load(path: Path, header: str) -> dict[str, Any] | None:
     """Return the arrays of an index of just these sources; a damaged one fails its checksums."""
+    if not path.is_file():  # a pipe would never end
+        return None
     try:
-        if path.is_file():  # a pipe would never end
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                if str(archive["header"]) == header:
-                    return {key: archive[key] for key in ("findings", "packed", "offsets")}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
-            zipfile.BadZipFile):  # fmt: skip
-        pass  # whatever it is, it is no index, and is replaced by one
-    return None
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive) if str(archive["header"]) == header else None
+    except Exception:  # whatever it is, it is no index, and is replaced by one
+        return None
 
 
-def _save(path: Path, arrays: Arrays, name: str) -> None:
+def _save(path: Path, arrays: dict[str, Any], name: str) -> None:
     try:
         with atomic_path(path) as temporary:
             np.savez(temporary, **arrays)

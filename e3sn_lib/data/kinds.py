@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,12 @@ class Kind:
     """Where it can be had."""
     terms: str
     """On what terms it may be used."""
-    needs: Callable[[Path, Any], list[Path]]
+    needs: Callable[[Path, Any], Iterable[Path]]
     """Files and folders without which a folder does not hold a set of these settings."""
     tracks: Callable[[Path, TrainSetConfig], TrackSet]
     """Opens a folder for training."""
     has_videos: bool = False
     """True: its sequences can be evaluated on, and held out of training."""
-
-
-def _davis_needs(folder: Path, config: Any) -> list[Path]:
-    listed = davis_list(folder, config.year, config.split)
-    return [listed or folder / "ImageSets" / str(config.year) / f"{config.split}.txt"]
 
 
 def _davis(folder: Path, config: TrainSetConfig) -> TrackSet:
@@ -58,7 +53,7 @@ KINDS = {
         "DAVIS-{year} {split}",
         DAVIS_SITE,
         "CC BY-NC 4.0",
-        _davis_needs,
+        lambda folder, config: [davis_list(folder, config.year, config.split)],
         _davis,
         has_videos=True,
     ),
@@ -90,7 +85,7 @@ KINDS = {
         "(https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) or DUTS-TR "
         "(http://saliencydetection.net/duts)",
         "research data, terms of the respective set",
-        lambda folder, config: [*image_and_mask_folder(folder, config)],
+        image_and_mask_folder,
         mask_folder_tracks,
     ),
     "synthetic": Kind(

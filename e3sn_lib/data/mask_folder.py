@@ -1,5 +1,4 @@
-"""Still images in one folder and their masks in another: ECSSD, DUTS-TR, Penn-Fudan, Oxford-IIIT
-Pet, or one's own."""
+"""Still images in one folder, their masks in another: ECSSD, DUTS-TR, Penn-Fudan, your own."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ OBJECT, BACKGROUND, BORDER = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class BinaryMask:
-    """A mask in grey levels: above 127 is the object. A mask of 0 and 1 alone (one bit, or so
-    written) counts by its 1."""
+    """A mask in grey levels: the object is above 127 or, in a mask of only 0 and 1, it is 1."""
 
     path: Path
 
@@ -56,58 +54,39 @@ class TrimapMask:
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
-    """Return the two folders as `config` names them or, where those are absent, as ``images`` and
-    ``masks``."""
+    """Return the folders that `config` names or, if not both exist, ``images`` and ``masks``."""
     named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
-    return (
-        plain
-        if all(folder.is_dir() for folder in plain) and not all(folder.is_dir() for folder in named)
-        else named
-    )
+    return next((two for two in (named, plain) if two[0].is_dir() and two[1].is_dir()), named)
 
 
-def mask_folder_tracks(
-    root: Path, config: TrainSetConfig | None = None, min_area: float | None = None
-) -> TrackSet:
-    """Return one track of one frame for each image with a mask, or for each object of a mask of
-    ids.
+def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
+    """Return one track of one frame for each image with a mask, or for each id of a mask of ids.
 
-    Args:
-        root: holds the two folders.
-        config: their names, what joins a mask to its image, and what a mask's values mean; None:
-            ``images`` and ``masks``.
-        min_area: in pixels; smaller masks read as empty. None: that of `config`.
+    `config` has the names of the two folders below `root`, what joins a mask to its image, what a
+    mask's values mean, and ``min_area`` in pixels; smaller masks read as empty.
 
     Raises:
         InputError: not one image has a mask, or a mask of ids cannot be read.
     """
-    config = config or TrainSetConfig("mask_folder", (root.name,), min_area=0.0)
-    area = config.min_area if min_area is None else min_area
     images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
     suffix = config.mask_suffix
     masks = {
         stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)
     }
-    counts = {
-        "image without mask": len(images.keys() - masks.keys()),
-        "mask without image": len(masks.keys() - images.keys()),
-    }
-    tracks = [
-        Track(name, (TrackFrame(image, at_least(source, area)),))
-        for stem, image in images.items()
-        if stem in masks
-        for name, source in _objects(stem, masks[stem], config.mask_kind)
-    ]
-    if not tracks:
+    if not images.keys() & masks.keys():
         raise InputError(
             f"{root}: none of {len(images)} images has a mask of the same name among "
             f"{len(found)} masks"
         )
-    return TrackSet(
-        root.name,
-        tuple(tracks),
-        Counter({reason: count for reason, count in counts.items() if count}),
-    )
+    left_out = Counter(["image without mask"] * len(images.keys() - masks.keys()))
+    left_out.update(["mask without image"] * len(masks.keys() - images.keys()))
+    tracks = [
+        Track(name, (TrackFrame(image, at_least(source, config.min_area)),))
+        for stem, image in images.items()
+        if stem in masks
+        for name, source in _objects(stem, masks[stem], config.mask_kind)
+    ]
+    return TrackSet(root.name, tuple(tracks), left_out)
 
 
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, MaskSource]]:

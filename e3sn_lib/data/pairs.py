@@ -7,8 +7,8 @@ pairs. So a resumed or a distributed run sees the same pairs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -105,11 +105,9 @@ class Batch:
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        tensors = {
-            name: function(value) for name, value in values.items() if isinstance(value, Tensor)
-        }
-        return type(self)(**values | tensors | {"cells": Cells(*map(function, self.cells))})
+        tensors = {name: each for name, each in vars(self).items() if isinstance(each, Tensor)}
+        changed: dict[str, Any] = {name: function(each) for name, each in tensors.items()}
+        return replace(self, **changed, cells=Cells(*map(function, self.cells)))
 
 
 def collate(pairs: list[Pair]) -> Batch:
@@ -138,24 +136,14 @@ def collate(pairs: list[Pair]) -> Batch:
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """One object in one image, as read from the disk."""
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
-    box_frame_xyxy: Box
-    alike_frame_xyxy: tuple[Box, ...] = ()
-
-
-@dataclass(frozen=True)
 class _View:
-    """One crop of one object."""
+    """One object in a frame or in a crop; boxes are in pixels of this image."""
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
-    box_crop_xyxy: Box
-    alike_crop_xyxy: tuple[Box, ...] = ()
-    """Other objects that look like the target."""
+    box_xyxy: Box
+    alike_xyxy: tuple[Box, ...]
+    """Other objects that look like the target; none unless `augment.distractor` is set."""
 
 
 class PairDataset(Dataset[Pair]):
@@ -181,16 +169,16 @@ class PairDataset(Dataset[Pair]):
         pairs: int,
         first: int = 0,
     ) -> None:
-        usable = []
+        weights = []
+        self.sources: list[Source] = []
         for tracks, config in sources:
             weight = stage.sets.get(config.kind, config.weight)
             if tracks.tracks and weight > 0:
-                usable.append(((tracks, config), weight))
-        if not usable:
+                self.sources.append((tracks, config))
+                weights.append(weight)
+        if not weights:
             raise InputError("no training data: every set is empty or has weight 0")
-        self.sources = [source for source, _ in usable]
-        weights = np.array([weight for _, weight in usable])
-        self.weights = weights / weights.sum()
+        self.weights = np.array(weights) / np.sum(weights)
         self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
         self.augment = profile.augment
         shift, negative = stage.search_shift, stage.negative_pairs
@@ -212,12 +200,11 @@ class PairDataset(Dataset[Pair]):
             if pair is not None:
                 return replace(pair, problems=tuple(problems), redrawn=attempt - len(problems))
         names = ", ".join(tracks.name for tracks, _ in self.sources)
-        reason = (
-            "; the last reason: " + problems[-1] if problems else " (objects absent or too small)"
-        )
-        raise InputError(f"no usable training pair in {ATTEMPTS} draws from {names}{reason}")
+        reason = f"the last reason: {problems[-1]}" if problems else "objects absent or too small"
+        raise InputError(f"no usable training pair in {ATTEMPTS} draws from {names}; {reason}")
 
     def _draw(self, rng: Generator) -> Pair | None:
+        """Draw a pair; None if its object is absent or too small in one of the frames."""
         # choose a track, a frame for the template, and what holds for the whole pair
         place = self._draw_place(rng)
         track = self._track(place)
@@ -225,23 +212,22 @@ class PairDataset(Dataset[Pair]):
         number = int(rng.integers(len(track.frames)))
         flip = bool(rng.random() < self.augment.flip)
         grey = bool(rng.random() < self.augment.grey)
-        shown = _read(track.frames[number])
-        template = self._view(shown, rng, flip) if shown else None
-        if template is None:
+        shown = self._read(track.frames[number])
+        if shown is None:
             return None
+        shift, scale = self.augment.template_shift, self.augment.template_scale
+        crop = augment.random_crop(shown.box_xyxy, TEMPLATE_SIZE, shift, scale, rng, flip=flip)
+        template = _cut(crop, shown.image)
 
         # choose the frame of the search crop
-        alike = bool(
-            negative
-            and self.augment.negative_alike > 0
-            and rng.random() < self.augment.negative_alike
-        )
+        alike_share = self.augment.negative_alike
+        alike = bool(negative and alike_share > 0 and rng.random() < alike_share)
         other = track
         if negative:
             other = self._track(self._draw_alike(place, rng) if alike else self._draw_place(rng))
         negative = other.frames[0].image != track.frames[0].image  # it may be the same by chance
         if negative:
-            frame = self._draw_frame(other, rng)
+            frame = _draw_frame(other, rng)
         else:
             reach = self.sources[place[0]][1].frame_range
             low, high = max(number - reach, 0), min(number + reach + 1, len(track.frames))
@@ -250,32 +236,37 @@ class PairDataset(Dataset[Pair]):
         # crop it; a still moves only by augmentation
         still = len(track.frames) == 1
         degrees = rng.uniform(-1, 1) * self.augment.rotation if still else 0.0
-        sought = shown if frame is track.frames[number] else _read(frame)
-        search = self._view(sought, rng, flip, search=True, degrees=degrees) if sought else None
+        sought = shown if frame is track.frames[number] else self._read(frame)
+        search = self._search_view(sought, rng, flip, degrees) if sought else None
         if search is None:
             return None
-        if not negative:
-            search = self._with_other_surroundings(search, still, place, rng)
+        if negative:
+            search = replace(search, mask=None)
+        search = self._with_other_surroundings(search, still, place, rng)
 
         # change the colours
         images = [
-            augment.change_colour(view.image, self.augment, rng) for view in (template, search)
+            augment.change_colour(each, self.augment, rng) for each in (template, search.image)
         ]
         if grey:
             images = [augment.to_grey(image) for image in images]
         if rng.random() < self.augment.blur:
             images[1] = augment.motion_blur(images[1], rng)
-        return self._targets(images[0], images[1], search, negative, alike, track.name, rng)
+        search = replace(search, image=images[1])
+        return self._targets(images[0], search, negative, alike, track.name, rng)
 
     def _with_other_surroundings(
         self, search: _View, still: bool, place: Place, rng: Generator
     ) -> _View:
-        """Change what is around the target: another background for a still, or a second object."""
+        """Show a target with a mask before another background, or with a second object."""
         if search.mask is None:
             return search
-        new_background = still and rng.random() < self.augment.new_background
-        if new_background and not search.alike_crop_xyxy:
-            search = replace(search, image=self._with_new_background(search, rng))
+        if still and rng.random() < self.augment.new_background and not search.alike_xyxy:
+            # a part of another image behind the object looks like motion
+            image = read_image(_draw_frame(self._track(self._draw_place(rng)), rng).image)
+            background = augment.random_square(image, self.stage.search_size, rng)
+            image = augment.replace_background(search.image, search.mask, background)
+            search = replace(search, image=image)
         if self.augment.distractor > 0 and rng.random() < self.augment.distractor:
             search = self._with_distractor(search, place, rng)
         return search
@@ -283,38 +274,35 @@ class PairDataset(Dataset[Pair]):
     def _targets(
         self,
         template: NDArray[np.uint8],
-        image: NDArray[np.uint8],
         search: _View,
         negative: bool,
         alike: bool,
         source: str,
         rng: Generator,
     ) -> Pair:
+        """Return a pair of these crops with its targets."""
         size, config = self.stage.search_size, self.profile.sampler
         cells = mask_cells(size)
-        iou = anchor_iou(search.box_crop_xyxy, cells, centre=size / 2)
+        iou = anchor_iou(search.box_xyxy, cells, centre=size / 2)
         if negative:
             targets = negative_pair_targets(config, rng, cells, iou if alike else None)
         else:
-            targets = anchor_targets(
-                iou, search.box_crop_xyxy, config, rng, size / 2, search.alike_crop_xyxy
-            )
+            targets = anchor_targets(iou, search.box_xyxy, config, rng, size / 2, search.alike_xyxy)
         matrix = distribution_matrix(iou, config.high, config.low)
-        has_mask = search.mask is not None and not negative
-        samples = draw_samples(matrix, targets.labels, has_mask, config, rng)
+        samples = draw_samples(matrix, targets.labels, search.mask is not None, config, rng)
         mask = np.full((size, size), -1, np.int8)
-        if search.mask is not None and not negative:
+        if search.mask is not None:
             mask[search.mask] = 1
         return Pair(
             template=template,
-            search=image,
+            search=search.image,
             mask=mask,
             anchor_labels=targets.labels,
             offsets=targets.offsets,
             matrix=matrix,
             cells=samples.cells,
             sample_labels=samples.labels,
-            box_crop_xyxy=np.array(search.box_crop_xyxy, np.float32),
+            box_crop_xyxy=np.array(search.box_xyxy, np.float32),
             source=source,
             negative=negative,
         )
@@ -334,40 +322,38 @@ class PairDataset(Dataset[Pair]):
     def _track(self, place: Place) -> Track:
         return self.sources[place[0]][0].tracks[place[1]]
 
-    def _draw_frame(self, track: Track, rng: Generator) -> TrackFrame:
-        return track.frames[int(rng.integers(len(track.frames)))]
+    def _read(self, frame: TrackFrame) -> _View | None:
+        """Read a frame and its object's mask and box; None if it is absent or too small."""
+        image, mask = frame.read()
+        box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
+        if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
+            return None
+        alike = frame.alike_frame_xyxy if self.augment.distractor > 0 else ()
+        return _View(image, mask, box, alike)
 
-    def _view(
-        self,
-        shown: _Shown,
-        rng: Generator,
-        flip: bool,
-        *,
-        search: bool = False,
-        degrees: float = 0.0,
+    def _search_view(
+        self, shown: _View, rng: Generator, flip: bool, degrees: float
     ) -> _View | None:
-        """Cut a random template or search crop; None if a rotated mask has left the crop."""
-        size: int = TEMPLATE_SIZE
-        shift, scale, zoom = self.augment.template_shift, self.augment.template_scale, 0.0
-        if search:
-            size, shift = self.stage.search_size, self.search_shift
-            scale, zoom = self.augment.search_scale, self.augment.search_zoom
+        """Cut a random search crop; None if nothing of a rotated mask is in it."""
         crop = augment.random_crop(
-            shown.box_frame_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip
+            shown.box_xyxy,
+            self.stage.search_size,
+            self.search_shift,
+            self.augment.search_scale,
+            rng,
+            zoom=self.augment.search_zoom,
+            degrees=degrees,
+            flip=flip,
         )
-        view = _cut(crop, shown, exact=degrees == 0)
-        return (
-            view
-            if view is None or self.augment.distractor > 0
-            else replace(view, alike_crop_xyxy=())
-        )
-
-    def _with_new_background(self, search: _View, rng: Generator) -> NDArray[np.uint8]:
-        """Show this object in front of a part of another image, which looks like motion."""
-        assert search.mask is not None
-        image = read_image(self._draw_frame(self._track(self._draw_place(rng)), rng).image)
-        background = augment.random_square(image, self.stage.search_size, rng)
-        return augment.replace_background(search.image, search.mask, background)
+        mask = crop.mask(shown.mask) if shown.mask is not None else None
+        box: Box | None = crop.box_to_crop(shown.box_xyxy)
+        if degrees != 0 and shown.mask is not None and mask is not None:
+            # the box of a rotated object is that of its whole rotated mask
+            box = crop.mask_box(shown.mask) if mask.any() else None
+        if box is None:
+            return None
+        alike = tuple(crop.box_to_crop(each) for each in shown.alike_xyxy)
+        return _View(_cut(crop, shown.image), mask, box, alike)
 
     def _with_distractor(self, search: _View, place: Place, rng: Generator) -> _View:
         """Paste a second object beside the target or partly in front of it.
@@ -375,55 +361,28 @@ class PairDataset(Dataset[Pair]):
         Pixels of the target that it covers leave the target's mask.
         """
         other = self._draw_alike(place, rng) if rng.random() < ALIKE else self._draw_place(rng)
-        shown = _read(self._draw_frame(self._track(other), rng))
+        shown = self._read(_draw_frame(self._track(other), rng))
         if other == place or shown is None or shown.mask is None or search.mask is None:
             return search
         flip, in_front = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
-        crop = augment.beside(
-            search.box_crop_xyxy,
-            shown.box_frame_xyxy,
-            self.augment,
-            self.stage.search_size,
-            rng,
-            flip,
-        )
-        view = _cut(crop, shown, exact=True)
-        if view is None or view.mask is None:
-            return search
-        covered = np.count_nonzero(view.mask & search.mask)
-        pasted = view.mask
+        size = self.stage.search_size
+        crop = augment.beside(search.box_xyxy, shown.box_xyxy, self.augment, size, rng, flip)
+        pasted = crop.mask(shown.mask)
+        covered = np.count_nonzero(pasted & search.mask)
         if not in_front or covered > COVERED * search.mask.sum():
-            pasted = pasted & ~search.mask
+            pasted &= ~search.mask
         return replace(
             search,
-            image=augment.replace_background(view.image, pasted, search.image),
+            image=augment.replace_background(_cut(crop, shown.image), pasted, search.image),
             mask=search.mask & ~pasted,
-            alike_crop_xyxy=(*search.alike_crop_xyxy, view.box_crop_xyxy),
+            alike_xyxy=(*search.alike_xyxy, crop.box_to_crop(shown.box_xyxy)),
         )
 
 
-def _read(frame: TrackFrame) -> _Shown | None:
-    """Read image, mask and box of a frame's object; None if it is absent or too small."""
-    image, mask = frame.read()
-    box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
-    if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
-        return None
-    return _Shown(image, mask, box, frame.alike_frame_xyxy)
+def _draw_frame(track: Track, rng: Generator) -> TrackFrame:
+    return track.frames[int(rng.integers(len(track.frames)))]
 
 
-def _cut(crop: Crop, shown: _Shown, exact: bool) -> _View | None:
-    """Apply one crop to image, mask and box.
-
-    With `exact` the crop is not rotated, and the box is mapped as it is. The box of a rotated
-    object is that of its whole rotated mask; None if nothing of this mask is in the crop.
-    """
-    mean_colour = shown.image[::8, ::8].reshape(-1, 3).mean(axis=0)
-    fill = tuple(float(value) for value in mean_colour)
-    cropped_mask = crop.mask(shown.mask) if shown.mask is not None else None
-    box_crop_xyxy: Box | None = crop.box_to_crop(shown.box_frame_xyxy)
-    if not exact and shown.mask is not None and cropped_mask is not None:
-        box_crop_xyxy = crop.mask_box(shown.mask) if cropped_mask.any() else None
-    if box_crop_xyxy is None:
-        return None
-    alike = tuple(crop.box_to_crop(box) for box in shown.alike_frame_xyxy)
-    return _View(crop.image(shown.image, fill), cropped_mask, box_crop_xyxy, alike)
+def _cut(crop: Crop, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Crop an image. Outside of it is its mean colour, of every 8th pixel."""
+    return crop.image(image, tuple(image[::8, ::8].reshape(-1, 3).mean(axis=0).tolist()))

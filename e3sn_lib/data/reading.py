@@ -67,9 +67,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object; copy or download it again")
     return content
-
-
-def listed(names: list[str], most: int = 5) -> str:
-    """Return names for a message: all of a few, the first of many."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -7,7 +7,6 @@ of the same kind move beside others, and there are motion blur, defocus, changin
 from __future__ import annotations
 
 import colorsys
-import json
 import os
 import shutil
 from collections import Counter
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from e3sn_lib.data.reading import read_json
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_json, write_mask, write_text
 
@@ -84,16 +84,16 @@ class Clip:
     """Some of `EFFECTS`."""
 
 
-def ensure_synthetic(root: Path, seed: int = 0) -> Path:
+def ensure_synthetic(root: Path) -> Path:
     """Return the procedural set in `root`; make it if it is absent or of another seed or version.
 
     Raises:
-        InputError: `root` holds something else, or cannot be written.
+        InputError: as `synthesise`.
     """
-    root, made = root.resolve(), _marker(root)
-    if (made.get("version"), made.get("seed")) != (VERSION, seed):
-        synthesise(root, seed)
-    return root
+    made = _marker(root)
+    if (made.get("version"), made.get("seed")) != (VERSION, 0):
+        synthesise(root)
+    return root.resolve()
 
 
 def synthesise(
@@ -229,11 +229,8 @@ def _scene(rng: Generator, kind: str, height: int, width: int) -> Floats:
         x, size, angle = rng.uniform(0, width), rng.uniform(most / 3, most), rng.uniform(0, 180)
         colour = np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.6, 1.2)
         flat = rng.uniform(0.4, 0.9)
-        for low, part, shine in (
-            (2, 1, 0.45),
-            (0, 1, 1),
-            (-size / 5, 0.5, 1.25),
-        ):  # shadow, itself, light
+        # its shadow, itself, a light on it
+        for low, part, shine in ((2, 1, 0.45), (0, 1, 1), (-size / 5, 0.5, 1.25)):
             at = int(x + low / 2), int(y + low)
             axes = int(part * size), int(part * size * flat)
             shade = (colour * shine).tolist()
@@ -332,7 +329,7 @@ def _post(rng: Generator, time: Floats, target_x: Floats) -> list[Floats]:
     path = met - np.sign(met - first) * speed * (time - time[middle]) - WIDTH / 2
     moves = [np.array([[1, 0, x], [0, 1, 0]], np.float32) for x in path]
     layers = [cv2.warpAffine(post, move, (WIDTH, HEIGHT)) for move in moves]
-    return [np.asarray(layer, np.float32) for layer in layers]
+    return [layer.astype(np.float32) for layer in layers]
 
 
 def _over(image: Floats, layer: Floats) -> Floats:
@@ -357,10 +354,8 @@ def _write_frame(
 
 def _write_lists(root: Path, clips: list[Clip]) -> None:
     for split in ("train", "val"):
-        single, several = (
-            [clip.name for clip in clips if clip.split == split and (clip.objects > 1) == many]
-            for many in (False, True)
-        )
+        single = [clip.name for clip in clips if clip.split == split and clip.objects == 1]
+        several = [clip.name for clip in clips if clip.split == split and clip.objects > 1]
         both = several + single[: max(len(several), 1)] if split == "val" else single
         for year, names in ((2016, single), (2017, both)):
             write_text(root / "ImageSets" / str(year) / f"{split}.txt", "\n".join(names) + "\n")
@@ -369,23 +364,18 @@ def _write_lists(root: Path, clips: list[Clip]) -> None:
 def _marker(root: Path) -> dict[str, Any]:
     """Return what a procedural set says about itself; nothing of another folder."""
     try:
-        content = json.loads((root / MARKER).read_bytes())
-    except (OSError, ValueError):
+        return read_json(root / MARKER)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _put_in_place(work: Path, root: Path) -> None:
     """Rename the finished folder, unless another process was first with the same set."""
     if _marker(root) == _marker(work):
         return
-    older = work.with_suffix(".old.tmp")
-    if root.exists():
-        root.rename(older)
+    shutil.rmtree(root, ignore_errors=True)
     try:
         work.rename(root)
     except OSError:
         if _marker(root) != _marker(work):
             raise
-    finally:
-        shutil.rmtree(older, ignore_errors=True)

@@ -18,19 +18,13 @@ from e3sn_lib.errors import InputError
 
 
 def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) -> TrackSet:
-    """Return one track for each object of each video.
+    """Return one track for each object of each video in the folder `split` of `root`.
 
     A track has the frames that ``meta.json`` gives the object: those with masks, every fifth.
-    Boxes are taken from the masks later.
-
-    Args:
-        root: the folder that holds ``train``.
-        split: a folder of `root`.
-        min_area: in pixels; smaller masks read as empty.
+    Boxes are taken from the masks later. Masks of fewer than `min_area` pixels read as empty.
 
     Raises:
-        InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder,
-            or none of its frames is on the disk.
+        InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder.
     """
     folder = root / split
     parse, unpack = partial(_parse, folder), partial(_track, folder, min_area)
@@ -45,20 +39,15 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _parse(folder: Path, findings: Findings) -> Iterator[Any]:
-    meta, found = folder / "meta.json", False
+    meta = folder / "meta.json"
     try:
         for video, description in sorted(read_json(meta)["videos"].items()):
             if video in ("", ".", "..") or Path(video).name != video:
                 raise InputError(f"{meta} has a video '{video}', which is no name of a folder")
-            for record in _objects(folder, video, description["objects"], findings):
-                found = True
-                yield record
+            yield from _objects(folder, video, description["objects"], findings)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{type(error).__name__} {error}"
         raise InputError(f"{meta} is no YouTube-VOS meta.json: {reason}") from error
-    if not found:
-        folders = f"{folder / 'JPEGImages'} and {folder / 'Annotations'}"
-        raise InputError(f"no frame of {meta} is in {folders}; unpack them there")
 
 
 def _objects(
@@ -68,17 +57,17 @@ def _objects(
     images = files_by_stem(folder / "JPEGImages" / video)
     masks = files_by_stem(folder / "Annotations" / video, (".png",))
     if not images or not masks:
-        findings.leave_out("video not on disk")
-        findings.missing.append(video)
+        findings.leave_out("video not on disk", missing=video)
         return
     for object_id, thing in objects.items():
-        lost = [stem for stem in thing["frames"] if stem not in images or stem not in masks]
-        if lost:
-            findings.left_out["frame or mask not on disk"] += len(lost)
-            findings.missing += (f"{video}/{stem}" for stem in lost)
-        there = [stem for stem in thing["frames"] if stem in images and stem in masks]
-        if there:
-            yield video, int(object_id), [(images[each].name, masks[each].name) for each in there]
+        files = []
+        for stem in thing["frames"]:
+            if stem in images and stem in masks:
+                files.append((images[stem].name, masks[stem].name))
+            else:
+                findings.leave_out("frame or mask not on disk", missing=f"{video}/{stem}")
+        if files:
+            yield video, int(object_id), files
         else:
             findings.leave_out("object without frames")
 

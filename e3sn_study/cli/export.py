@@ -68,8 +68,8 @@ def _calibration_sets(
     if not options.calibration:
         root = data_root(options) or profile.data.root
         return open_train_sets(replace(profile.data, root=root)).opened
-    config = TrainSetConfig(kind="mask_folder", path=("given",))
-    return [(mask_folder_tracks(folder), config) for folder in options.calibration]
+    config = TrainSetConfig(kind="mask_folder", path=("given",), min_area=0.0)
+    return [(mask_folder_tracks(folder, config), config) for folder in options.calibration]
 
 
 def _read_scores(path: Path) -> dict[str, float]:

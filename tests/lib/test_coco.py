@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as run_lengths
-from test_readers import COMPRESSED, write_image
+from test_readers import COMPRESSED, RUNS, SQUARE, write_image
 
 from e3sn_lib.config import DataConfig, TrainSetConfig
 from e3sn_lib.data import coco
@@ -22,53 +22,32 @@ from e3sn_lib.data.sources import open_train_sets, prepare, verify
 from e3sn_lib.geometry import box_from_mask
 
 SharedPath = Callable[[str], Path]
-SQUARE = {
-    "segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]],
-    "area": 200,
-    "bbox": [10, 10, 20, 10],
-    "category_id": 1,
-}
-RUNS = {"size": [48, 64], "counts": [485, 20, 28, 20, 28, 20, 2471]}
-BROKEN = {
-    "with damaged run lengths (the first: annotation 7 of 10,000,485 pixels in 64x48)": {
-        "segmentation": RUNS | {"counts": [485, 10_000_000]}
-    },
-    "with damaged run lengths (the first: annotation 7 that are cut short)": {
-        "segmentation": RUNS | {"counts": COMPRESSED[:-1]}
-    },
-    "with damaged run lengths (the first: annotation 7 of no known form)": {
-        "segmentation": RUNS | {"counts": "~~~~"}
-    },
-    "with run lengths of another size than the image (the first: annotation 7 of 48x64 in 64x48)": {
-        "segmentation": RUNS | {"size": [64, 48]}
-    },
-    "without segmentation (the first: annotation 7)": {"segmentation": None},
-    "far outside the image (the first: annotation 7 in 64x48)": {
-        "segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]
-    },
-    "damaged annotation (the first: annotation 7, ValueError 'nan' is no": {
-        "segmentation": [[float("nan"), 0, 1, 0, 1, 1]]
-    },
-    "damaged annotation (the first: annotation 7, ValueError '1' is no": {"bbox": ["1", 2, 3, 4]},
-    "damaged annotation (the first: annotation 7, ValueError 'inf' is no": {
-        "bbox": [float("inf"), 2, 3, 4]
-    },
-    "damaged annotation (the first: annotation 7, KeyError 'area')": {"area": ...},
-    "damaged annotation (the first: annotation 7, KeyError 'bbox')": {"bbox": ...},
-    "damaged annotation (the first: annotation 7, ValueError 'many' is no": {"area": "many"},
-    "of an image outside the folder of images (the first: annotation 7 in ../2.jpg)": {
-        "file_name": "../2.jpg"
-    },
-    "of an image outside the folder of images (the first: annotation 7 in /etc/2.jpg)": {
-        "file_name": "/etc/2.jpg"
-    },
-    "of an image of impossible size (the first: annotation 7 in 2.jpg, 100000x100000)": {
-        "width": 100_000,
-        "height": 100_000,
-    },
-    "of an image of impossible size (the first: annotation 7 in 2.jpg, 64xNone)": {"height": None},
-}
-"""What is left out, and why: changes of an annotation or of its image."""
+ANNOTATION = "(the first: annotation 7"
+BROKEN = [
+    ({"segmentation": RUNS | {"counts": [485, 10_000_000]}},
+     f"with damaged run lengths {ANNOTATION} of 10,000,485 pixels in 64x48)"),
+    ({"segmentation": RUNS | {"counts": COMPRESSED[:-1]}},
+     f"with damaged run lengths {ANNOTATION} of no known form)"),
+    ({"segmentation": RUNS | {"counts": "~~~~"}},
+     f"with damaged run lengths {ANNOTATION} of no known form)"),
+    ({"segmentation": RUNS | {"size": [64, 48]}},
+     f"with run lengths of another size than the image {ANNOTATION} of 48x64 in 64x48)"),
+    ({"segmentation": None}, f"without segmentation {ANNOTATION})"),
+    ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, f"far outside the image {ANNOTATION} in 64x48)"),
+    ({"segmentation": [[float("nan"), 0, 1, 0, 1, 1]]},
+     f"damaged annotation {ANNOTATION}, ValueError 'nan' is no"),
+    ({"bbox": ["1", 2, 3, 4]}, f"damaged annotation {ANNOTATION}, ValueError '1' is no"),
+    ({"bbox": [float("inf"), 2, 3, 4]}, f"damaged annotation {ANNOTATION}, ValueError 'inf' is no"),
+    ({"bbox": ...}, f"damaged annotation {ANNOTATION}, KeyError 'bbox')"),
+    ({"area": ...}, f"damaged annotation {ANNOTATION}, KeyError 'area')"),
+    ({"area": "many"}, f"damaged annotation {ANNOTATION}, ValueError 'many' is no"),
+    ({"file_name": "../2.jpg"}, f"of an image outside the folder of images {ANNOTATION} in ../2.jpg)"),
+    ({"file_name": "/etc/2.jpg"}, f"of an image outside the folder of images {ANNOTATION} in /etc/2.jpg)"),
+    ({"width": 100_000, "height": 100_000},
+     f"of an image of impossible size {ANNOTATION} in 2.jpg, 100000x100000)"),
+    ({"height": None}, f"of an image of impossible size {ANNOTATION} in 2.jpg, 64xNone)"),
+]  # fmt: skip
+"""Changes of an annotation or of its image, and why it is then left out."""
 
 
 OF_IMAGE = ("file_name", "height", "width")
@@ -93,9 +72,11 @@ def write_coco(root: Path, *changes: dict[str, object]) -> tuple[Path, Path]:
     return root / "images", root / "a.json"
 
 
-@pytest.mark.parametrize("reason", BROKEN)
-def test_an_annotation_that_cannot_be_used_is_left_out_alone(tmp_path: Path, reason: str) -> None:
-    tracks = coco_tracks(*write_coco(tmp_path, BROKEN[reason], BROKEN[reason]))
+@pytest.mark.parametrize(("change", "reason"), BROKEN)
+def test_an_annotation_that_cannot_be_used_is_left_out_alone(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    tracks = coco_tracks(*write_coco(tmp_path, change, change))
     assert [track.name for track in tracks.tracks] == ["1/1"]
     assert list(tracks.left_out.values()) == [2]
     assert tracks.reasons().startswith(f"2 {reason}")
@@ -119,6 +100,17 @@ def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:
     ] == [(48, 64, 3)] * 2
     (images / "train" / "deep" / "2.jpg").unlink()
     assert coco_tracks(images, annotations).missing == ("train/deep/2.jpg",)
+
+
+def test_a_share_of_the_images_is_held_out_whole(shared_path: SharedPath) -> None:
+    root = shared_path("data/coco_mini")
+    files = root / "images", root / "annotations" / "instances_mini.json"
+    everything, trained = coco_tracks(*files), coco_tracks(*files, hold_out=0.15)
+    images = [{each.frames[0].image for each in found.tracks} for found in (everything, trained)]
+    assert len(images[1]) / len(images[0]) == pytest.approx(0.85, abs=0.03)
+    kept = [track for track in everything.tracks if track.frames[0].image in images[1]]
+    assert list(trained.tracks) == kept
+    assert trained.left_out["held out"] == len(everything.tracks) - len(kept)
 
 
 @settings(max_examples=200, deadline=None)
@@ -165,8 +157,7 @@ def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.Dat
     )
     findings = Findings()
     records = [
-        json.loads(json.dumps(each))
-        for each in coco._parse(images, annotations, 0, 0, False, findings)
+        json.loads(json.dumps(each)) for each in coco._parse(images, annotations, 0, 0, findings)
     ]
     masks = [coco._track(images, each).frames[0].mask for each in records]
     assert [mask.read().shape for mask in masks if mask] == [(48, 64)] * len(records)

@@ -73,30 +73,21 @@ def test_another_frame_on_the_disk_is_seen(opened: Open, kind: str, tmp_path: Pa
     assert first.missing
     time.sleep(0.02)  # a folder's time is as coarse as the system's clock tick
     there = next((tmp_path / "data").rglob("*.JPEG" if kind == "imagenet_vid" else "*.jpg"))
-    wanted = {
-        "coco": "000000000003.jpg",
-        "youtube_vos": "00015.jpg",
-        "imagenet_vid": "000003.JPEG",
-    }[kind]
-    there.with_name(wanted).write_bytes(there.read_bytes())
+    stem = {"coco": "000000000003", "youtube_vos": "00015", "imagenet_vid": "000003"}[kind]
+    there.with_stem(stem).write_bytes(there.read_bytes())
     if kind == "youtube_vos":
         mask = next((tmp_path / "data").rglob("*.png"))
         mask.with_name("00015.png").write_bytes(mask.read_bytes())
     second = opened()
     assert second.left_out.total() < first.left_out.total()
-    assert (
-        sum(len(track.frames) for track in second.tracks)
-        == sum(len(track.frames) for track in first.tracks) + 1
-    )
+    counts = [sum(len(track.frames) for track in each.tracks) for each in (first, second)]
+    assert counts[1] == counts[0] + 1
 
 
 def test_settings_have_indices_of_their_own(tmp_path: Path) -> None:
     images, annotations = make_coco(tmp_path / "data")
-    sizes = [
-        [len(coco.coco_tracks(images, annotations, least).tracks) for least in (0, 50, 100)]
-        for _ in range(2)
-    ]
-    assert sizes == [[5, 4, 2], [5, 4, 2]]
+    for least, count in ((0, 5), (50, 4), (100, 2), (0, 5), (50, 4)):
+        assert len(coco.coco_tracks(images, annotations, least).tracks) == count
     root = make_youtube_vos(tmp_path / "videos")
     for least, shown in ((0, True), (150, False), (0, True)):
         frame = youtube_vos.youtube_vos_tracks(root, min_area=least).tracks[1].frames[0]

@@ -16,18 +16,12 @@ from torch import Tensor
 
 from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import (
-    open_held_out,
-    open_held_out_stills,
-    open_held_out_tracks,
-    open_train_sets,
-)
+from e3sn_lib.data.sources import open_held_out, open_held_out_tracks, open_train_sets
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
 from e3sn_lib.losses import mask_windows
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.evaluation.diagnosis import changing_over, crop_quality, size_slope
 
 
@@ -109,18 +103,6 @@ def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
         assert rows["others"].tolist() == [1, 1]
     with pytest.raises(InputError, match="no image shows two objects of one category"):
         changing_over(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
-
-
-def test_held_out_stills_are_the_images_that_training_lacks(
-    shared_path: Callable[[str], Path],
-) -> None:
-    root = shared_path("data/coco_mini").parent
-    data = load_profile("long", data_root=root).data
-    held = {track.frames[0].image for track in open_held_out_stills(data).tracks}
-    [coco] = [tracks for tracks, config in open_train_sets(data).opened if config.kind == "coco"]
-    trained = {track.frames[0].image for track in coco.tracks}
-    assert not held & trained
-    assert len(held) / (len(held) + len(trained)) == pytest.approx(0.15, abs=0.03)
 
 
 def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:
