@@ -14,7 +14,7 @@ from made_results import VAL, add_costs, add_run, add_scores, add_speed
 
 from e3sn_lib.errors import InputError
 from e3sn_study.records import Records, reference
-from e3sn_study.records.averages import bootstrap_interval, paired_difference
+from e3sn_study.records.averages import Measured, bootstrap_interval
 from e3sn_study.tables.attributes import attributes
 from e3sn_study.tables.cells import to_markdown
 from e3sn_study.tables.claims import claims, paper_difference
@@ -57,7 +57,7 @@ def verdicts(results: Path) -> dict[str, str]:
 def test_bootstrap_agrees_with_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(3).normal(60, 15, 20)
-    ours = bootstrap_interval(values)
+    ours = bootstrap_interval(values, np.ones(20))
     theirs = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=1
     ).confidence_interval
@@ -67,28 +67,25 @@ def test_bootstrap_agrees_with_scipy() -> None:
 
 def test_bootstrap_covers_the_true_mean() -> None:
     random = np.random.default_rng(0)
-    intervals = [
-        bootstrap_interval(random.normal(0, 1, 30), resamples=500, seed=seed) for seed in range(300)
-    ]
+    intervals = [bootstrap_interval(random.normal(0, 1, 30), np.ones(30)) for _ in range(300)]
     assert 0.89 < np.mean([low < 0 < high for _, low, high in intervals]) < 0.98
 
 
 def test_bootstrap_of_special_values() -> None:
-    assert bootstrap_interval([5.0]) == (5.0, 5.0, 5.0)
-    assert bootstrap_interval([2.0] * 7) == (2.0, 2.0, 2.0)
+    assert bootstrap_interval([5.0], [3]) == (5.0, 5.0, 5.0)
+    assert bootstrap_interval([2.0] * 7, [1] * 7) == (2.0, 2.0, 2.0)
     assert bootstrap_interval([1.0, 4.0], [2, 1]).mean == pytest.approx(2.0)
-    assert bootstrap_interval(range(9)) == bootstrap_interval(range(9))
     for nothing in ([], [1.0, np.nan]):
         with pytest.raises(InputError, match="needs at least one value, and finite ones"):
-            bootstrap_interval(nothing)
+            bootstrap_interval(nothing, [1] * len(nothing))
 
 
-def test_paired_difference_is_by_sequence() -> None:
-    a = pd.Series(RAMP)
-    shifted = (a + 0.25).sample(frac=1, random_state=0)
-    assert paired_difference(shifted, a) == pytest.approx((0.25, 0.25, 0.25))
+def test_a_difference_is_paired_by_sequence() -> None:
+    a = pd.DataFrame({"sequence": RAMP.keys(), "J-Mean": RAMP.values(), "object": 1, "seed": 0})
+    shifted = a.assign(**{"J-Mean": a["J-Mean"] + 0.25}).sample(frac=1, random_state=0)
+    assert Measured(shifted).minus(Measured(a), "J-Mean") == pytest.approx((0.25, 0.25, 0.25))
     with pytest.raises(InputError, match="different sequences"):
-        paired_difference(a, a.drop("dog"))
+        Measured(a).minus(Measured(a.tail(5)), "J-Mean")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +148,8 @@ def test_table1_holds_the_paper_the_recomputed_and_our_rows(tmp_path: Path) -> N
 
 def test_intervals_are_those_of_the_bootstrap_over_sequences(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), RAMP)
-    low, high = bootstrap_interval([100 * value for _, value in sorted(RAMP.items())])[1:]
+    values = [100 * value for _, value in sorted(RAMP.items())]
+    _, low, high = bootstrap_interval(values, np.ones(len(values)))
     assert row(table1(Records(tmp_path)), "E3SN")["J-Mean"] == f"47.5 ({low:.1f} to {high:.1f})"
 
 
