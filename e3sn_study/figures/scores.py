@@ -27,8 +27,7 @@ from e3sn_study.figures.style import (
 from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
-from e3sn_study.tables.cells import interval_text
-from e3sn_study.tables.claims import paper_rows
+from e3sn_study.tables.cells import interval_text, paper_rows
 
 OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 

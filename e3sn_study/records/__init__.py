@@ -212,9 +212,9 @@ class Records:
         return dict(table[["method", "reason"]].to_numpy())
 
     def attributes(self, benchmark: str) -> pd.Series | None:
-        """Return the lists of attributes by sequence, None if they are not on record."""
+        """Return the attributes of each sequence as one text, None if they are not on record."""
         table = self.table(f"{benchmark}/attributes", ATTRIBUTES)
-        return table.set_index("sequence")["attributes"].str.split() if len(table) else None
+        return table.set_index("sequence")["attributes"] if len(table) else None
 
     def scope(self, benchmark: str) -> str:
         """Return how much of a benchmark was scored, "4 of 20 sequences"; "" if nothing was."""

@@ -13,8 +13,7 @@ from markupsafe import Markup
 
 from e3sn_study.records import MEANS, VARIANTS, Records, reference
 from e3sn_study.report.page import CLIPS, parts, picture
-from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU
-from e3sn_study.tables.costs import PAPER_PAIRS
+from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU, PAPER_PAIRS
 
 VERDICTS = {
     "reproduced": "reproduced",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from e3sn_study.records import MEANS, Records, reference
 from e3sn_study.records.averages import Measured
-from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, titled
+from e3sn_study.tables.cells import NONE, note, number, titled
 
 ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
 
@@ -15,21 +14,22 @@ ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
 def attributes(records: Records) -> pd.DataFrame:
     """J and F of E3SN on the sequences with and without each attribute of DAVIS-2016."""
     model = records.measure("davis2016", records.main_runs("e3sn"))
-    labels, rows = records.attributes("davis2016"), []
-    if model and labels is not None:
-        compared = {name: with_and_without(model, labels, name) for name in MEANS}
-        for name, counts in compared["J-Mean"][["sequences", "of"]].astype(int).iterrows():
-            row = {"Attribute": f"{name}: {ATTRIBUTES.get(str(name), 'not known')}"}
-            row["Sequences"] = f"{counts['sequences']} of {counts['of']}"
-            for statistic, table in compared.items():
-                for key in ("with", "without", "difference"):
-                    cell = table.loc[name, key]
-                    text = NONE if pd.isna(cell) else number(cell, signed=key == "difference")
-                    row[f"{statistic[0]} {key}"] = text
-            rows.append(row)
-    key = "no_attributes" if labels is None else "attributes" if model else "no_model"
-    table = pd.DataFrame(rows or [{"Attribute": NOT_RUN, "Sequences": NOT_RUN}])
-    return titled(table, records, "attributes", note(key))
+    labels = records.attributes("davis2016")
+    if labels is None or model is None:
+        reason = "no_attributes" if labels is None else "no_model"
+        return titled([], records, "attributes", note(reason))
+    rows = []
+    compared = {name[0]: with_and_without(model, labels, name) for name in MEANS}
+    for name, counts in compared["J"][["sequences", "of"]].iterrows():
+        row = {"Attribute": f"{name}: {ATTRIBUTES.get(str(name), 'not known')}"}
+        row["Sequences"] = f"{counts['sequences']} of {counts['of']}"
+        for statistic, table in compared.items():
+            for key in ("with", "without", "difference"):
+                cell = table.loc[name, key]
+                text = NONE if pd.isna(cell) else number(cell, signed=key == "difference")
+                row[f"{statistic} {key}"] = text
+        rows.append(row)
+    return titled(rows, records, "attributes", note("attributes"))
 
 
 def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.D
 
     Args:
         model: its scores.
-        labels: lists of attributes by sequence.
+        labels: attributes by sequence, with spaces between them.
         statistic: such as ``J-Mean``.
 
     Returns:
@@ -46,10 +46,8 @@ def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.D
     """
     values = model.by_sequence(statistic)
     values = values[values.index.isin(labels.index)]
-    rows = {}
-    for name in sorted({each for names in labels[values.index] for each in names}):
-        has = np.array([name in names for names in labels[values.index]])
-        inside, outside = values[has].mean(), values[~has].mean()
-        rows[name] = [inside, outside, inside - outside, has.sum(), len(has)]
-    columns = ["with", "without", "difference", "sequences", "of"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    has = labels[values.index].str.get_dummies(" ").astype(bool)
+    means = {name: (values[own].mean(), values[~own].mean()) for name, own in has.items()}
+    table = pd.DataFrame.from_dict(means, orient="index", columns=["with", "without"])
+    difference = table["with"] - table["without"]
+    return table.assign(difference=difference, sequences=has.sum(), of=len(has))

@@ -16,8 +16,8 @@ from e3sn_lib.errors import InputError
 from e3sn_study.records import Records, reference
 from e3sn_study.records.averages import Measured, bootstrap_interval
 from e3sn_study.tables.attributes import attributes
-from e3sn_study.tables.cells import to_markdown
-from e3sn_study.tables.claims import claims, paper_difference
+from e3sn_study.tables.cells import paper_difference, to_markdown
+from e3sn_study.tables.claims import claims
 from e3sn_study.tables.costs import (
     ablations,
     checks,
@@ -412,7 +412,7 @@ def test_attributes_split_the_sequences(tmp_path: Path) -> None:
         {"dog": 0.4, "goat": 0.6, "cows": 0.8},
         sequences=["dog", "goat", "cows"],
     )
-    assert attributes(Records(tmp_path))["Attribute"].tolist() == ["not run"]
+    assert attributes(Records(tmp_path)).to_numpy().tolist() == [["not run"]]
     assert (
         attributes(Records(tmp_path)).attrs["notes"][0].startswith("Not run: needs the db_info.yml")
     )
