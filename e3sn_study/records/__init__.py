@@ -33,8 +33,8 @@ MEANS = ("J-Mean", "F-Mean")
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
-NO_SCORES = ("attributes", "baselines_not_run")
-"""Files beside those of scores, by the names of the files without their suffix."""
+NO_SCORES = ("attributes", "baselines_not_run", "_speed")
+"""How the names of files beside those of scores end."""
 PAPER_THRESHOLD = 0.5
 """Mask threshold of the paper, and of records that do not tell theirs."""
 
@@ -142,8 +142,8 @@ class Records:
         """
         key = f"{benchmark} in percent"
         if key not in self._tables:
-            names = [path.stem for path in sorted((self.folder / benchmark).glob("*.csv"))]
-            scored = [name for name in names if not name.endswith(("_speed", *NO_SCORES))]
+            names = sorted(path.stem for path in (self.folder / benchmark).glob("*.csv"))
+            scored = [name for name in names if not name.endswith(NO_SCORES)]
             tables = [self._scores(benchmark, name) for name in scored]
             empty = pd.DataFrame(columns=SCORES_OF_RECORD.columns)
             scores = pd.concat(tables or [empty], ignore_index=True)
@@ -196,13 +196,13 @@ class Records:
 
         The column fps is object-frames per second as the paper counts them, without reading.
         """
-        tables = {run: self.table(f"{benchmark}/{run}_speed", SPEED) for run in runs}
-        for run, table in tables.items():
+        names = {run: f"{benchmark}/{run}_speed" for run in runs}
+        tables = [self.table(name, SPEED) for name in names.values()]
+        for (run, name), table in zip(names.items(), tables, strict=True):
             if {*table["run"]} - {run}:
-                path = self.folder / benchmark / f"{run}_speed.csv"
-                raise SPEED.misfit(path, "is of another run")
+                raise SPEED.misfit(self.folder / f"{name}.csv", "is of another run")
         empty = pd.DataFrame(columns=SPEED.columns)
-        speed = pd.concat(list(tables.values()) or [empty], ignore_index=True)
+        speed = pd.concat(tables or [empty], ignore_index=True)
         steps = (speed["frames"] - 1) * speed["objects"]
         return speed.assign(fps=steps / speed["seconds_tracking"])
 

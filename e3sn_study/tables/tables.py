@@ -201,7 +201,6 @@ def _benchmark(
             rows.append(_row(method, ours(records), cells))
             timed += speeds["run"].unique().tolist()
             frozen |= group["frozen"].any()
-    rows += _foreign(records, benchmark)
     rows += [_row(method, RECOMPUTED, values) for method, values in remaining.items()]
     machines = ", ".join(sorted({*records.rows(timed)["machine"]}))
     fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
@@ -209,18 +208,6 @@ def _benchmark(
     general += [note("frozen")] if frozen else []
     general += [note("part")] if len(records.scores(benchmark)) and not whole else []
     return titled(rows, records, name, *general, *notes)
-
-
-def _foreign(records: Records, benchmark: str) -> list[Cells]:
-    """Return rows of weights that were scored and whose training is not on record."""
-    scores, rows = records.scores(benchmark), []
-    known = {"", *records.runs["run"], *records.left_out}
-    for run, variant in scores[["run", "variant"]].drop_duplicates().sort_values("run").to_numpy():
-        if run not in known:
-            source = f"{run}: weights without a training run on record"
-            cells = _scores(records.measure(benchmark, [run]), {})
-            rows.append(_row(VARIANTS.get(variant, variant), source, cells))
-    return rows
 
 
 def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:

@@ -98,7 +98,7 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     (report / "notebooks" / f"{file_name}.html").touch()
     (report / "figures").mkdir()
     Image.new("RGB", (8, 8)).save(report / "figures" / f"{file_name}.png")
-    (report / "figures" / f"{file_name}.webm").write_bytes(b"clip")
+    (report / "figures" / f"{file_name}.mp4").write_bytes(b"clip")
     (report / "what_did_not_work.md").write_text(name)
     return profile_from_dict(settings), run
 

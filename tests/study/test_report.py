@@ -255,7 +255,7 @@ def test_of_a_large_clip_the_page_has_the_first_frame(
     monkeypatch.setattr(page_pieces, "LARGEST_CLIP", 10)
     shown = picture(clip, "a clip")
     assert (shown["pixels"], shown["link"]) == ((60, 40), "figures/clip.mp4")
-    assert shown["files"] == [("Clip, 0.0 MB", "figures/clip.mp4")]
+    assert shown["clip"] == "Clip, 0.0 MB"
     image = Image.open(BytesIO(base64.b64decode(shown["source"].partition(",")[2])))
     assert np.abs(np.asarray(image.convert("RGB"), int) - 200).max() < 8
 

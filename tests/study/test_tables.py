@@ -342,13 +342,6 @@ def test_a_run_trained_again_replaces_the_shorter_one_and_is_named(tmp_path: Pat
     )
 
 
-def test_weights_without_a_training_run_have_their_own_row(tmp_path: Path) -> None:
-    add_scores(tmp_path, "made-siammask-seed0-converted", 0.713)
-    found = table1(Records(tmp_path))
-    found = found[found["Numbers from"].str.contains("weights without a training run")]
-    assert found[["Method", "J-Mean"]].to_numpy().tolist() == [["SiamMask", "71.3 (71.3 to 71.3)"]]
-
-
 def test_a_broken_record_of_a_run_is_named(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "bad.json"
     path.parent.mkdir()
