@@ -18,11 +18,10 @@ from e3sn_lib.training.state import FINAL
 from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
-from e3sn_study.tables.attributes import ATTRIBUTES, with_and_without
 from e3sn_study.tables.cells import NONE, NOT_RUN, interval_text, number, percent, to_markdown
 from e3sn_study.tables.costs import runs
 from e3sn_study.tables.deviations import set_label
-from e3sn_study.tables.tables import OUTER
+from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
 
 WORST = 3
 """Sequences and attributes that the card names."""
