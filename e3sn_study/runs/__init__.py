@@ -114,7 +114,9 @@ class Study:
     report: Path
     seed: int
     overrides: tuple[str, ...]
-    _opened: dict[Any, tuple[TrainSets, Files]] = field(default_factory=dict, compare=False)
+    _opened: dict[Any, tuple[TrainSets, Files]] = field(
+        init=False, default_factory=dict, compare=False
+    )
 
     @classmethod
     def open(
