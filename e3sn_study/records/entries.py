@@ -75,7 +75,6 @@ class RunRecord(Summary):
     """The overrides as text, in alphabetical order."""
     date: str = ""
     profile: str = ""
-    title: str = ""
     data: list[_TrainingSet] = []
     absent: list[str] = []
     track: dict[str, Any] = {}

@@ -72,14 +72,8 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     labels = pd.DataFrame([{"sequence": VAL[0], "attributes": name.replace(" ", "")}])
     labels.to_csv(results / "davis2016" / "attributes.csv", index=False)
     (results / "crops").mkdir()
-    crops = {
-        "set": name,
-        "pair": [0, 1],
-        "mask_iou": [0.1, 0.2],
-        "box_iou": 0.5,
-        "size": [1.0, 2],
-        "predicted_size": [1.0, 2],
-    }
+    crops = {"set": name, "pair": [0, 1], "mask_iou": [0.1, 0.2], "box_iou": 0.5}
+    crops |= {"size": [1.0, 2], "predicted_size": [1.0, 2]}
     pd.DataFrame(crops).to_csv(results / "crops" / f"{file_name}.csv", index=False)
     check = pd.DataFrame(
         [[name, name, 0.1, 0.2, 3]], columns=["check", "source", "largest", "tolerance", "cases"]
