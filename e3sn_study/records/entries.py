@@ -95,6 +95,7 @@ class RunRecord(Summary):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        """Fill in what follows from the overrides, and what older records leave open."""
         settings = sorted(each.replace(" ", "") for each in self.overrides)
         changed = dict(each.partition("=")[::2] for each in settings)
         self.settings, self.machine = " ".join(settings), self.machine or self.cpu
