@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,18 @@ from e3sn_lib.model.network import MARGIN
 from e3sn_lib.tracking.video import object_colour, overlay
 from e3sn_study.evaluation.benchmark import read_masks
 from e3sn_study.evaluation.inspection import Answers
-from e3sn_study.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled, wrapped
+from e3sn_study.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled
 
 Image = NDArray[np.uint8]
+COLUMNS = 5
 GAP = 8
 """White pixels between a template and its search crop."""
 
 
-def show_image(axes: Axes, image: NDArray[Any], **settings: Any) -> None:
+def show_image(axes: Axes, image: Image) -> None:
     """Show an image in continuous coordinates: pixel i covers [i, i + 1)."""
     height, width = image.shape[:2]
-    axes.imshow(image, extent=(0, width, height, 0), **settings)
+    axes.imshow(image, extent=(0, width, height, 0))
     axes.set_axis_off()
 
 
@@ -46,9 +48,8 @@ def draw_box(
     """Draw a box, in the coordinates of the image that the axes show."""
     x1, y1, x2, y2 = box_xyxy
     look: dict[str, Any] = {"edgecolor": colour, "linewidth": width, "linestyle": style}
-    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **look)
-    patch.set_path_effects(halo(width + 1.6))
-    axes.add_patch(patch)
+    look["path_effects"] = halo(width + 1.6)
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **look))
 
 
 def draw_outline(
@@ -63,10 +64,10 @@ def draw_outline(
 
 
 def show_masks(axes: Axes, frame: Image, ids: Image) -> None:
-    """Show a frame; tint and outline its objects."""
+    """Show a frame (H, W, 3). Tint and outline the objects of `ids` (H, W)."""
     show_image(axes, overlay(frame, ids))
-    for number in np.unique(ids[ids > 0]):
-        draw_outline(axes, ids == number, np.array(object_colour(int(number))) / 255, 0.9)
+    for number in np.unique(ids[ids > 0]).tolist():
+        draw_outline(axes, ids == number, np.array(object_colour(number)) / 255, 0.9)
 
 
 def caption(axes: Axes, text: str) -> None:
@@ -75,30 +76,26 @@ def caption(axes: Axes, text: str) -> None:
     axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", **look)
 
 
-def show_first_frame(axes: Axes, video: Video, masks: bool, width: float) -> None:
-    """Show the first frame of a video with the boxes that the tracker starts from."""
+def draw_first_boxes(axes: Axes, video: Video, width: float) -> None:
+    """Draw the boxes in the first frame of a video that the tracker starts from."""
     ids = video.mask(0)
-    if masks:
-        show_masks(axes, video.frame(0), ids)
-    else:
-        show_image(axes, video.frame(0))
     for number in video.object_ids():
-        if (box := box_from_mask(ids == number)) is not None:
+        if box := box_from_mask(ids == number):
             draw_box(axes, box, YELLOW, width=width)
 
 
 @styled
-def training_examples(sets: TrainSets, columns: int = 5, seed: int = 0) -> Figure:
+def training_examples(sets: TrainSets, seed: int = 0) -> Figure:
     """Random frames of each training set with the outline of the object and its box.
 
     A solid box is that of the mask. A dashed box is annotated; such a frame has no mask.
     """
-    size = (2.1 * columns, 1.8 * len(sets.opened))
-    figure, grid = axes_grid(len(sets.opened), columns, size, photographs=True)
+    size = (10.5, 1.8 * len(sets.opened))
+    figure, grid = axes_grid(len(sets.opened), COLUMNS, size, photographs=True)
     rng = np.random.default_rng(seed)
     for row, (tracks, _) in zip(grid, sets.opened, strict=True):
         row[0].set_title(f"{tracks.name}: {len(tracks.tracks):,} objects")
-        chosen = rng.choice(len(tracks.tracks), min(columns, len(tracks.tracks)), replace=False)
+        chosen = rng.choice(len(tracks.tracks), min(COLUMNS, len(tracks.tracks)), replace=False)
         for axes, number in zip(row, chosen, strict=False):
             track = tracks.tracks[number]
             _draw_track_frame(axes, track.frames[len(track.frames) // 2])
@@ -107,23 +104,26 @@ def training_examples(sets: TrainSets, columns: int = 5, seed: int = 0) -> Figur
 
 
 def _draw_track_frame(axes: Axes, frame: TrackFrame) -> None:
+    """Show a frame of a training set with the outline and the box of its object."""
     show_image(axes, read_image(frame.image))
-    mask = frame.mask.read() if frame.mask else None
-    box = frame.box_frame_xyxy or (box_from_mask(mask) if mask is not None else None)
-    if mask is not None:
+    box, style = frame.box_frame_xyxy, "--"
+    if frame.mask:
+        mask, style = frame.mask.read(), "-"
         draw_outline(axes, mask)
-    if box is not None:
-        draw_box(axes, box, YELLOW, "--" if mask is None else "-", 1.3)
+        box = box or box_from_mask(mask)
+    if box:
+        draw_box(axes, box, YELLOW, style, 1.3)
 
 
 @styled
-def benchmark_overview(videos: Sequence[Video], columns: int = 5) -> Figure:
+def benchmark_overview(videos: Sequence[Video]) -> Figure:
     """The first frame of every sequence with its true masks, and the boxes the tracker is given."""
-    columns = min(columns, len(videos))
+    columns = min(COLUMNS, len(videos))
     rows = -(-len(videos) // columns)
     figure, grid = axes_grid(rows, columns, (10.5, 10.5 / columns * 0.6 * rows), photographs=True)
     for axes, video in zip(grid.flat, videos, strict=False):
-        show_first_frame(axes, video, masks=True, width=1.3)
+        show_masks(axes, video.frame(0), video.mask(0))
+        draw_first_boxes(axes, video, 1.3)
         caption(axes, f"{video.name}, {len(video)} frames")
     return figure
 
@@ -138,15 +138,13 @@ def pair_grid(pairs: Sequence[Pair], columns: int = 3) -> Figure:
         tile = np.full((size, side + GAP + size, 3), 255, np.uint8)
         tile[:side, :side], tile[:, side + GAP :] = pair.template, pair.search
         show_image(axes, tile)
-        name = wrapped(pair.source.split("/")[-1].replace("_", " "), 16)
+        name = textwrap.fill(pair.source.split("/")[-1].replace("_", " "), 16)
         axes.text(0, side + 12, name, va="top", fontsize=8, color=QUIET)
         if pair.negative:
             look = {"fontsize": 8, "color": RED, "fontweight": "bold"}
             axes.text(0, size, "negative pair:\nanother object", va="bottom", **look)
         else:
-            mask = np.zeros(tile.shape[:2], bool)
-            mask[:, side + GAP :] = pair.mask > 0
-            draw_outline(axes, mask)
+            draw_outline(axes, np.pad(pair.mask > 0, ((0, 0), (side + GAP, 0))))
             shift = np.array([side + GAP, 0, side + GAP, 0])
             draw_box(axes, pair.box_crop_xyxy + shift, YELLOW, width=1.2)
     return figure
@@ -155,17 +153,13 @@ def pair_grid(pairs: Sequence[Pair], columns: int = 3) -> Figure:
 @styled
 def boxed_frame(frame: Image, boxes_frame_xywh: Sequence[Sequence[float]]) -> Figure:
     """A frame (H, W, 3) with numbered boxes, and axes in pixels to read coordinates from."""
-    figure, grid = axes_grid(1, 1, (9.0, 9.0 * frame.shape[0] / frame.shape[1]))
-    axes = grid[0, 0]
+    figure, axes = axes_grid(1, 1, (9.0, 9.0 * frame.shape[0] / frame.shape[1]))
     show_image(axes, frame)
     axes.set_axis_on()
     axes.grid(visible=False)
     for number, (x, y, width, height) in enumerate(boxes_frame_xywh, 1):
-        draw_box(
-            axes,
-            (x, y, x + width, y + height),
-            "#{:02x}{:02x}{:02x}".format(*object_colour(number)),
-        )
+        colour = "#{:02x}{:02x}{:02x}".format(*object_colour(number))
+        draw_box(axes, (x, y, x + width, y + height), colour)
         axes.text(x, y, f" {number}", color="white", va="bottom", path_effects=halo())
     return figure
 
@@ -178,8 +172,6 @@ class Row:
     masks: Path
     """The folder with the masks of all sequences."""
     title: str = ""
-    frames: tuple[int, ...] = ()
-    """The frames to show; empty: evenly spaced ones."""
 
 
 @styled
@@ -187,6 +179,8 @@ def video_rows(
     rows: Sequence[Row], columns: int = 6, truth: bool = False, close: bool = False
 ) -> Figure:
     """The first frame of each video with its boxes, then frames with the masks found (Figure 4).
+
+    The frames are evenly spaced.
 
     Args:
         rows: one per video.
@@ -198,12 +192,12 @@ def video_rows(
     figure, grid = axes_grid(len(rows), columns, size, photographs=True)
     for line, row in zip(grid, rows, strict=True):
         video = row.video
-        show_first_frame(line[0], video, masks=False, width=2.0)
+        show_image(line[0], video.frame(0))
+        draw_first_boxes(line[0], video, 2.0)
         line[0].set_title(row.title or video.name, fontsize=9)
-        even = np.linspace(0, len(video) - 1, columns).round().astype(int)[1:]
-        chosen = row.frames or tuple(int(index) for index in even)
+        chosen = np.linspace(0, len(video) - 1, columns).round().astype(int).tolist()[1:]
         found = read_masks(row.masks, video, chosen)
-        for axes, index, predicted in zip(line[1:], chosen, found, strict=False):
+        for axes, index, predicted in zip(line[1:], chosen, found, strict=True):
             true = video.mask(index) > 0
             show_masks(axes, video.frame(index), predicted)
             if truth:
@@ -231,13 +225,17 @@ def level_maps(answers: Answers) -> Figure:
     """A search crop, and how strongly the correlation of each level answers at each position."""
     search, box, maps = answers
     figure, grid = axes_grid(1, 1 + len(maps), (2.5 * (1 + len(maps)), 2.9), photographs=True)
-    show_image(grid[0, 0], search)
     grid[0, 0].set_title("search crop")
-    first, last = _ends(len(search))
+    first = TEMPLATE_SIZE / 2 - MARGIN[len(search)]
+    last = len(search) - first
+    for axes in grid[0]:
+        show_image(axes, search)
+        # Nothing but the positions of windows: no map reaches the border of the crop.
+        axes.set(xlim=(first, last), ylim=(last, first))
+        draw_box(axes, box, YELLOW, width=1.2)
     every = np.concatenate([values.ravel() for values in maps.values()])
     scale = {"cmap": "magma", "vmin": every.min(), "vmax": every.max()}
     for axes, (title, values) in zip(grid[0, 1:], maps.items(), strict=True):
-        show_image(axes, search)
         margin = (last - first) / (len(values) - 1) / 2
         extent = (first - margin, last + margin, last + margin, first - margin)
         shown = axes.imshow(values, extent=extent, **scale)
@@ -245,17 +243,6 @@ def level_maps(answers: Answers) -> Figure:
         look = {"ha": "center", "va": "top", "color": QUIET, "fontsize": 8}
         note = f"{len(values)} × {len(values)} positions"
         axes.text(0.5, -0.02, note, transform=axes.transAxes, **look)
-    # Nothing but the positions of windows: no map reaches the border of the crop.
-    for axes in grid[0]:
-        axes.set(xlim=(first, last), ylim=(last, first))
     beside = grid[0, -1].inset_axes((1.05, 0, 0.05, 1))
     figure.colorbar(shown, cax=beside, label="distance from the mean answer")
-    for axes in grid[0]:
-        draw_box(axes, box, YELLOW, width=1.2)
     return figure
-
-
-def _ends(search_size: int) -> tuple[float, float]:
-    """Return the centres of the first and last window, in pixels of the search crop."""
-    first = TEMPLATE_SIZE / 2 - MARGIN[search_size]
-    return first, search_size - first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,44 +26,36 @@ from e3sn_study.figures.style import (
 )
 from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
 from e3sn_study.records.averages import Measured
-from e3sn_study.records.schema import BOUND, BOX, STILL, STILL_BOX, TRUE_BOX
-from e3sn_study.tables.cells import interval_text
-from e3sn_study.tables.claims import paper_rows
+from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
+from e3sn_study.tables.cells import interval_text, paper_rows
 
-T = TypeVar("T")
 OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
 
 @styled
-def per_sequence(records: Records, benchmark: str = "davis2016") -> Figure:
-    """J of each sequence, from E3SN's worst at the top to its best.
+def per_sequence(records: Records) -> Figure:
+    """J of each sequence of DAVIS-2016, from E3SN's worst at the top to its best.
 
     It shows every variant, the first mask held still, and E3SN's masks in true boxes.
     """
-    series = {
-        variant: records.measure(benchmark, records.main_runs(variant)) for variant in VARIANTS
-    }
-    found = {variant: each.by_sequence("J-Mean") for variant, each in series.items() if each}
-    main = _required(found.get("e3sn"), benchmark)
-    order = list(main.sort_values(ascending=False).index)
-    rows = {name: place for place, name in enumerate(order)}
-    figure, grid = axes_grid(1, 1, (9.0, 1.3 + 0.3 * len(order)))
-    axes = grid[0, 0]
-    bound = records.measure(benchmark, records.main_runs("e3sn"), BOUND)
-    still = records.measure(benchmark, method=STILL)
-    if bound is not None:
+    main = _scores(records, records.main_runs("e3sn")).by_sequence("J-Mean")
+    order = main.sort_values(ascending=False).index
+    rows = range(len(order))
+    figure, axes = axes_grid(1, 1, (9.0, 1.3 + 0.3 * len(order)))
+    if bound := records.measure("davis2016", records.main_runs("e3sn"), BOUND):
         ends = bound.by_sequence("J-Mean")[order]
-        axes.hlines(range(len(order)), main[order], ends, color=BLUE, alpha=0.3, linewidth=2.5)
+        axes.hlines(rows, main[order], ends, color=BLUE, alpha=0.3, linewidth=2.5)
         hollow = {"mfc": "white", "mec": BLUE, "mew": 1.5, "ms": 6}
-        axes.plot(ends, range(len(order)), "o", label="E3SN in true boxes", **hollow)
-    if still is not None:
+        axes.plot(ends, rows, "o", label="E3SN in true boxes", **hollow)
+    if still := records.measure("davis2016", method=STILL):
         values = still.by_sequence("J-Mean")[order]
-        axes.plot(values, range(len(order)), "|", color=QUIET, ms=11, mew=2, label=STILL)
-    for variant, values in found.items():
-        places = [rows[name] for name in values.index]
-        look = {"color": VARIANT_COLOURS[variant], "ms": 8, "zorder": 4, "clip_on": False}
-        axes.plot(values, places, "o", label=VARIANTS[variant], **look)
-    name_rows(axes, order)
+        axes.plot(values, rows, "|", color=QUIET, ms=11, mew=2, label=STILL)
+    for variant, label in VARIANTS.items():
+        if found := records.measure("davis2016", records.main_runs(variant)):
+            values = found.by_sequence("J-Mean")
+            look = {"color": VARIANT_COLOURS[variant], "ms": 8, "zorder": 4, "clip_on": False}
+            axes.plot(values, order.get_indexer(values.index), "o", label=label, **look)
+    name_rows(axes, list(order))
     axes.set(xlim=(0, 100), ylim=(-0.6, len(order) - 0.4), xlabel="J mean, %")
     spacing = {"handletextpad": 0.2, "columnspacing": 1.2}
     figure.legend(loc="outside upper left", ncols=5, fontsize=9, **spacing)
@@ -72,61 +63,58 @@ def per_sequence(records: Records, benchmark: str = "davis2016") -> Figure:
 
 
 @styled
-def ladder(records: Records, benchmark: str = "davis2016") -> Figure:
-    """J and F of baselines, of the model, and of its masks in true boxes."""
+def ladder(records: Records) -> Figure:
+    """J and F on DAVIS-2016 of baselines, of the model, and of its masks in true boxes."""
     chosen = records.main_runs("e3sn")
-    entries = {
-        STILL_BOX: records.measure(benchmark, method=STILL_BOX),
-        STILL: records.measure(benchmark, method=STILL),
-        **{name: records.measure(benchmark, method=name) for name in OPENCV},
-        "E3SN's box, filled": records.measure(benchmark, chosen, BOX),
-        "true box, filled": records.measure(benchmark, method=TRUE_BOX),
-        "true box + GrabCut": records.measure(benchmark, method="true box + GrabCut"),
-        "E3SN": _required(records.measure(benchmark, chosen), benchmark),
-        "E3SN in true boxes": records.measure(benchmark, chosen, BOUND),
+    _scores(records, chosen)
+    methods = {
+        STILL_BOX: ([""], STILL_BOX),
+        STILL: ([""], STILL),
+        **{name: ([""], name) for name in OPENCV},
+        "E3SN's box, filled": (chosen, BOX),
+        "true box, filled": ([""], TRUE_BOX),
+        "true box + GrabCut": ([""], "true box + GrabCut"),
+        "E3SN": (chosen, MODEL),
+        "E3SN in true boxes": (chosen, BOUND),
     }
-    found = {name: each for name, each in entries.items() if each is not None}
+    scores = {name: records.measure("davis2016", *method) for name, method in methods.items()}
+    found = {name: each for name, each in scores.items() if each}
     figure, grid = axes_grid(1, 2, (10.5, 0.9 + 0.42 * len(found)), sharey=True)
-    table = "table1" if benchmark == "davis2016" else "table2"
-    paper = paper_rows(table)["E3SN"] if records.whole_set(benchmark) else {}
-    for axes, statistic in zip(grid[0], MEANS, strict=True):
+    for axes, statistic in zip(grid, MEANS, strict=True):
         name_rows(axes, list(found))
         for row, (name, each) in enumerate(found.items()):
             interval, main = each.interval(statistic), name == "E3SN"
             axes.barh(row, interval.mean, color=BLUE if main else "#b8c4d0", height=0.66)
-            axes.plot(
-                [interval.low, interval.high], [row, row], color=INK, linewidth=1.4, alpha=0.7
-            )
+            axes.plot(interval[1:], [row, row], color=INK, linewidth=1.4, alpha=0.7)
             # At the start of the bar no other line crosses the number. A short bar has no room.
             colour = "white" if main and interval.mean > 8 else INK
             axes.text(1.5, row, f"{interval.mean:.1f}", va="center", color=colour)
-        if paper:
-            axes.axvline(paper[statistic], color=ORANGE, linewidth=1.6)
+        if records.whole_set("davis2016"):
+            paper = paper_rows("table1")["E3SN"][statistic]
+            axes.axvline(paper, color=ORANGE, linewidth=1.6)
             look = {"color": ORANGE, "ha": "center", "fontweight": "bold"}
-            axes.text(paper[statistic], -0.65, f"paper {paper[statistic]}", va="bottom", **look)
+            axes.text(paper, -0.65, f"paper {paper}", va="bottom", **look)
         axes.set(xlim=(0, 100), xlabel=f"{statistic[0]} mean, %")
-    grid[0, 0].set_ylim(len(found) - 0.4, -0.6)
+    grid[0].set_ylim(len(found) - 0.4, -0.6)
     return figure
 
 
 @styled
-def thresholds(records: Records, benchmark: str = "davis2016") -> Figure:
-    """J and F of E3SN against the threshold that turns its soft masks into masks."""
+def thresholds(records: Records) -> Figure:
+    """J and F of E3SN on DAVIS-2016 against the threshold that makes masks of probabilities."""
     chosen = records.main_runs("e3sn")
-    _required(records.measure(benchmark, chosen), benchmark)
-    found = records.by_threshold(benchmark, chosen)
-    figure, grid = axes_grid(1, 1, (6.0, 3.2))
-    axes, ends = grid[0, 0], {}
-    for statistic, colour in (("J-Mean", BLUE), ("F-Mean", PURPLE)):
-        points = {threshold: each.value(statistic) for threshold, each in found.items()}
-        axes.plot(list(points), list(points.values()), "o-", color=colour)
-        ends[f"{statistic[0]} mean"] = (max(points), points[max(points)], colour)
+    _scores(records, chosen)
+    found = records.by_threshold("davis2016", chosen)
+    figure, axes = axes_grid(1, 1, (6.0, 3.2))
+    ends = {}
+    for statistic, colour in zip(MEANS, (BLUE, PURPLE), strict=True):
+        values = [each.value(statistic) for each in found.values()]
+        axes.plot(list(found), values, "o-", color=colour)
+        ends[f"{statistic[0]} mean"] = (values[-1], colour)
     axes.axvline(PAPER_THRESHOLD, color=ORANGE, linewidth=1.2, linestyle=":")
     text, place = f" the paper's {PAPER_THRESHOLD}", axes.get_xaxis_transform()
     axes.text(PAPER_THRESHOLD, 0.98, text, transform=place, color=ORANGE, va="top")
-    axes.set_title("score by mask threshold, %")
-    axes.set_xlabel("threshold")
-    axes.set_xticks(list(found))
+    axes.set(title="score by mask threshold, %", xlabel="threshold", xticks=list(found))
     axes.margins(y=0.25)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     label_lines(axes, ends, 0.08)
@@ -134,32 +122,29 @@ def thresholds(records: Records, benchmark: str = "davis2016") -> Figure:
 
 
 @styled
-def gains(
-    records: Records, new: str = "e3sn", old: str = "e3sn-s", benchmark: str = "davis2016"
-) -> Figure:
-    """The gain of one variant over another in J and F, sequence by sequence, in points."""
-    compared = records.compared_runs(new, old)
-    a, b = (_required(records.measure(benchmark, names), benchmark) for names in compared.values())
+def gains(records: Records, new: str = "e3sn", old: str = "e3sn-s") -> Figure:
+    """The gain of one variant over another on DAVIS-2016, sequence by sequence, in points."""
+    a, b = (_scores(records, names) for names in records.compared_runs(new, old).values())
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
-    for axes, statistic in zip(grid[0], MEANS, strict=True):
-        _draw_gains(axes, a, b, statistic, list(order))
+    for axes, statistic in zip(grid, MEANS, strict=True):
+        _draw_gains(axes, a, b, statistic, order)
     title = f"{VARIANTS[new]} minus {VARIANTS[old]}, points"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
 
 
-def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: list[str]) -> None:
-    name_rows(axes, order)
+def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: pd.Index) -> None:
+    """Draw a bar for each sequence, and the mean with its interval."""
+    name_rows(axes, list(order))
     values = (a.by_sequence(statistic) - b.by_sequence(statistic))[order]
-    colours = [BLUE if value >= 0 else RED for value in values]
-    axes.barh(range(len(order)), values, color=colours, height=0.66)
+    axes.barh(range(len(order)), values, color=np.where(values >= 0, BLUE, RED), height=0.66)
     mean = a.minus(b, statistic)
     axes.axvspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, linewidth=0)
     axes.axvline(mean.mean, color=INK, linewidth=1.6)
     axes.axvline(0, color=QUIET, linewidth=1)
     axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
-    reach = 1.15 * max(float(values.abs().max()), abs(mean.low), abs(mean.high), 1.0)
+    reach = 1.15 * max(values.abs().max(), abs(mean.low), abs(mean.high), 1.0)
     axes.set_xlim(-reach, reach)
 
 
@@ -170,16 +155,14 @@ def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         frames: by title, the columns object and J of `e3sn_lib.metrics.scoring.score_sequence`.
     """
-    figure, grid = axes_grid(1, len(frames), (3.6 * len(frames), 2.5), sharey=True)
+    figure, grid = axes_grid(1, len(frames), (3.6 * len(frames), 2.5), sharey=True, squeeze=False)
     for axes, (title, table) in zip(grid[0], frames.items(), strict=True):
         for number, part in table.groupby("object"):
-            values = part["J"].to_numpy()
-            numbers = np.arange(1, len(values) + 1)
-            axes.fill_between(numbers, values, color=BLUE, alpha=0.12)
-            axes.plot(numbers, values, color=BLUE if number == 1 else ORANGE)
+            numbers = np.arange(1, len(part) + 1)
+            axes.fill_between(numbers, part["J"], color=BLUE, alpha=0.12)
+            axes.plot(numbers, part["J"], color=BLUE if number == 1 else ORANGE)
         axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=":")
-        axes.set_title(title)
-        axes.set(ylim=(0, 1), xlabel="frame")
+        axes.set(title=title, ylim=(0, 1), xlabel="frame")
     grid[0, 0].set_ylabel("J")
     return figure
 
@@ -193,19 +176,20 @@ def reliability(table: pd.DataFrame) -> Figure:
     """
     names = {"train": "train, cross-validated", "val": "val"}
     figure, grid = axes_grid(1, len(names), (9.0, 4.2), sharex=True, sharey=True)
-    for axes, (split, name) in zip(grid[0], names.items(), strict=True):
+    for axes, (split, name) in zip(grid, names.items(), strict=True):
         rows = table[table["split"] == split]
         axes.plot(rows["predicted_j"], rows["j"], ".", color=BLUE, alpha=0.25, ms=4, mew=0)
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
         tenths = rows.groupby((10 * rows["predicted_j"]).astype(int))[["predicted_j", "j"]].mean()
         axes.plot(tenths["predicted_j"], tenths["j"], "o-", color=ORANGE, label="mean of a tenth")
         axes.set(title=name, xlabel="predicted J", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    grid[0, 0].set_ylabel("J")
-    grid[0, 0].legend(loc="upper left")
+    grid[0].set_ylabel("J")
+    grid[0].legend(loc="upper left")
     return figure
 
 
-def _required(found: T | None, benchmark: str) -> T:
-    if found is None:
-        raise InputError(f"no run of e3sn has been scored on {benchmark}; evaluate one first")
-    return found
+def _scores(records: Records, runs: list[str]) -> Measured:
+    """Return the scores of some runs on DAVIS-2016, which must be on record."""
+    if found := records.measure("davis2016", runs):
+        return found
+    raise InputError("no run of e3sn has been scored on davis2016; evaluate one first")

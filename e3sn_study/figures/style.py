@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
-import numpy as np
 from matplotlib import patheffects, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from e3sn_lib.files import atomic_path
 
@@ -71,13 +69,15 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def axes_grid(
     rows: int, columns: int, size: tuple[float, float], photographs: bool = False, **settings: Any
-) -> tuple[Figure, np.ndarray]:
-    """Return a figure of `size` inches and its axes, an array (rows, columns).
+) -> tuple[Figure, Any]:
+    """Return a figure of `size` inches and its axes, as `Figure.subplots` gives them.
 
-    For photographs the axes stand close together, and their lines and ticks are hidden.
+    For photographs the axes are an array (rows, columns). They stand close together, and their
+    lines and ticks are hidden.
     """
     figure = Figure(figsize=size, layout="compressed" if photographs else "constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, **settings)
+    settings = {"squeeze": not photographs} | settings
+    grid = figure.subplots(rows, columns, **settings)
     for axes in grid.flat if photographs else ():
         axes.set_axis_off()
     return figure, grid
@@ -95,53 +95,32 @@ def count_pairs(axes: Axes) -> None:
     """Let the x axis count training pairs: 500, 20k, 1.5M."""
     axes.set_xlabel("pairs")
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _thousands(value: float, _: int | None = None) -> str:
-    for unit, name in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:g}{name}"
-    return f"{value:g}"
-
-
-def label_lines(
-    axes: Axes, labels: Mapping[str, tuple[float, float, str]], least: float = 0.055
-) -> None:
-    """Write names at the ends of lines, and move them apart where they would overlap.
+def label_lines(axes: Axes, labels: Mapping[str, tuple[float, str]], least: float) -> None:
+    """Write names at the ends of lines. Move them apart where they would overlap.
 
     Args:
         axes: its limits must be final.
-        labels: by text, the last x and y of the line, and its colour.
+        labels: by text, the last y of the line, and its colour.
         least: smallest distance between two labels, as a share of the height of the axes.
     """
-    to_share, scale = axes.transLimits, axes.transScale
-    wanted = {
-        text: float(to_share.transform(scale.transform((x, y)))[1])
-        for text, (x, y, _) in labels.items()
-    }
-    previous = -1.0
-    for text, place in sorted(wanted.items(), key=lambda item: item[1]):
-        previous = max(place, previous + least)
-        axes.annotate(
-            text,
-            (1.0, previous),
-            xycoords="axes fraction",
-            xytext=(5, 0),
-            textcoords="offset points",
-            color=labels[text][2],
-            va="center",
-            fontweight="bold",
-            annotation_clip=False,
-        )
+    low, high = axes.get_ylim()
+    place = -1.0
+    for text, (y, colour) in sorted(labels.items(), key=lambda item: item[1][0]):
+        place = max((y - low) / (high - low), place + least)
+        look: dict[str, Any] = {"color": colour, "fontweight": "bold", "va": "center"}
+        look |= {"xycoords": "axes fraction", "textcoords": "offset points"}
+        axes.annotate(text, (1.0, place), (5, 0), annotation_clip=False, **look)
 
 
-def halo(width: float = 3.0, colour: str = "#000000aa") -> list[patheffects.AbstractPathEffect]:
+def halo(width: float = 3.0) -> list[patheffects.AbstractPathEffect]:
     """Return a dark edge for lines and letters on photographs."""
-    return [patheffects.withStroke(linewidth=width, foreground=colour)]
+    return [patheffects.withStroke(linewidth=width, foreground="#000000aa")]
 
 
-def save_figure(path: Path, figure: Figure, note: str = "", dpi: int = SCREEN_DPI) -> None:
+def save_figure(path: Path, figure: Figure, note: str = "") -> None:
     """Write a PNG without empty margins: the same figure gives the same bytes.
 
     A `note` is written small below the figure.
@@ -151,18 +130,7 @@ def save_figure(path: Path, figure: Figure, note: str = "", dpi: int = SCREEN_DP
         box = figure.get_tightbbox()
         x, y = box.x1 / figure.get_figwidth(), box.y0 / figure.get_figheight()
         figure.text(x, y, note, ha="right", va="top", color=QUIET, fontsize=8, fontstyle="italic")
+    metadata = {"Software": None, "Description": str(figure.get_label())}
+    options: dict[str, Any] = {"metadata": metadata, "pil_kwargs": {"optimize": True}}
     with atomic_path(path) as temporary:
-        figure.savefig(
-            temporary,
-            format="png",
-            dpi=dpi,
-            bbox_inches="tight",
-            pad_inches=0.06,
-            metadata={"Software": None, "Description": str(figure.get_label())},
-            pil_kwargs={"optimize": True},
-        )
-
-
-def wrapped(text: str, width: int) -> str:
-    """Break a text into lines of at most `width` letters."""
-    return "\n".join(textwrap.wrap(text, width))
+        figure.savefig(temporary, dpi=SCREEN_DPI, bbox_inches="tight", pad_inches=0.06, **options)

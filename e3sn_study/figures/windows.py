@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +28,6 @@ from e3sn_study.figures.style import (
     YELLOW,
     axes_grid,
     styled,
-    wrapped,
 )
 
 
@@ -40,8 +39,7 @@ def _centre(cells: Any) -> Any:
 @styled
 def sample_matrix(pair: Pair, config: SamplerConfig) -> Figure:
     """The overlap of anchors, the sample distribution matrix, and the cells drawn from it."""
-    x1, y1, x2, y2 = (float(value) for value in pair.box_crop_xyxy)
-    iou = anchor_iou((x1, y1, x2, y2))
+    iou = anchor_iou(tuple(pair.box_crop_xyxy.tolist()))
     figure, grid = axes_grid(1, 3, (12.0, 4.5), photographs=True)
     _draw_best_anchors(grid[0, 0], pair, iou)
     _draw_overlap(grid[0, 1], iou.max(axis=0), config)
@@ -56,8 +54,7 @@ def _draw_best_anchors(axes: Axes, pair: Pair, iou: np.ndarray) -> None:
     axes.set_title("the best cell's five anchors")
     show_image(axes, pair.search)
     best, row, column = np.unravel_index(iou.argmax(), iou.shape)
-    boxes = anchors_xyxy()[:, row, column]
-    for number, anchor in enumerate(boxes):
+    for number, anchor in enumerate(anchors_xyxy()[:, row, column]):
         colour, width = (TARGET, 2.0) if number == best else ("white", 0.8)
         draw_box(axes, anchor, colour, width=width)
     _below(axes, f"target box yellow; the best anchor reaches IoU {iou.max():.2f}")
@@ -76,11 +73,8 @@ def _draw_overlap(axes: Axes, best: np.ndarray, config: SamplerConfig) -> None:
     axes.set_axis_on()
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT)
-    _below(
-        axes,
-        f"above {config.high:g} a cell is positive, below {config.low:g} negative, "
-        "between them it is ignored",
-    )
+    limits = f"above {config.high:g} a cell is positive, below {config.low:g} negative"
+    _below(axes, f"{limits}, between them it is ignored")
 
 
 def _draw_matrix(axes: Axes, pair: Pair) -> None:
@@ -93,18 +87,15 @@ def _draw_matrix(axes: Axes, pair: Pair) -> None:
         if label:
             colour = TARGET if label > 0 else NEGATIVE
             axes.plot(_centre(column), _centre(row), "o", ms=10, mec="black", mew=1.6, color=colour)
-    counts = Counter(pair.matrix.ravel().tolist())
-    drawn = np.count_nonzero(pair.sample_labels)
-    _below(
-        axes,
-        f"{counts[1]} positive, {counts[-1]} negative, {counts[0]} ignored; "
-        f"large dots: the {drawn} drawn",
-    )
+    negative, ignored, positive = ((pair.matrix == value).sum() for value in (-1, 0, 1))
+    drawn = f"large dots: the {np.count_nonzero(pair.sample_labels)} drawn"
+    _below(axes, f"{positive} positive, {negative} negative, {ignored} ignored; {drawn}")
 
 
 def _below(axes: Axes, text: str) -> None:
+    """Write a text below the axes."""
     look: dict[str, Any] = {"va": "top", "color": INK, "fontsize": 9}
-    axes.text(0, -0.02, wrapped(text, 52), transform=axes.transAxes, **look)
+    axes.text(0, -0.02, textwrap.fill(text, 52), transform=axes.transAxes, **look)
 
 
 @styled
@@ -115,8 +106,8 @@ def sampled_windows(pair: Pair, predicted: NDArray[np.bool_] | None = None) -> F
         pair: its search crop must be 255 px wide.
         predicted: (K, 127, 127) from `e3sn_study.evaluation.inspection.predict_windows`.
     """
-    size, taught = pair.search.shape[0], np.flatnonzero(pair.sample_labels)
-    margin = MARGIN[size] + STRIDE
+    taught = np.flatnonzero(pair.sample_labels)
+    margin = MARGIN[len(pair.search)] + STRIDE
     reach = ((margin, margin), (margin, margin))
     image = np.pad(pair.search, (*reach, (0, 0)), constant_values=255)
     mask = np.pad(pair.mask > 0, reach)
@@ -143,28 +134,24 @@ def positives_per_image(pairs: Sequence[Pair], config: SamplerConfig) -> Figure:
     shown = [pair for pair in pairs if not pair.negative]
     available = np.array([(pair.matrix == 1).sum() for pair in shown])
     drawn = np.array([(pair.sample_labels == 1).sum() for pair in shown])
-    figure, grid = axes_grid(1, 2, (10.5, 3.2), width_ratios=[2, 1])
-    left, right = grid[0]
+    most = config.positives_per_image
+    figure, (left, right) = axes_grid(1, 2, (10.5, 3.2), width_ratios=[2, 1])
     bins = np.arange(available.max() + 2) - 0.5
     _, _, bars = left.hist(available, bins=bins, color=BLUE, rwidth=0.86)
-    for bar in list(bars)[: config.positives_per_image]:
+    for bar in list(bars)[:most]:
         bar.set_facecolor(NEGATIVE)
-    few = (available < config.positives_per_image).mean()
-    left.set_title(
-        f"median {np.median(available):.0f}; {few:.1%} of the images have fewer than "
-        f"{config.positives_per_image}"
-    )
+    few = f"{(available < most).mean():.1%} of the images have fewer than {most}"
+    left.set_title(f"median {np.median(available):.0f}; {few}")
     left.set(xlabel="cells with +1 in an image's matrix", ylabel="images")
     left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.grid(visible=False, axis="x")
-    counts = [int((drawn == n).sum()) for n in range(config.positives_per_image + 1)]
+    counts = np.bincount(drawn, minlength=most + 1)
     places = right.barh(range(len(counts)), counts, color=BLUE, height=0.7)
-    shares = [f"{count / max(len(shown), 1):.1%}" for count in counts]
+    shares = [f"{count / len(shown):.1%}" for count in counts]
     right.bar_label(places, shares, padding=4, color=QUIET)
-    right.set_title(f"positives drawn, of {config.positives_per_image}")
-    right.set(yticks=range(len(counts)), xlabel="images")
-    right.set_xlim(0, 1.25 * max(*counts, 1))
+    right.set_title(f"positives drawn, of {most}")
+    right.set(yticks=range(len(counts)), xlabel="images", xlim=(0, 1.25 * counts.max()))
     right.grid(visible=False, axis="y")
     right.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure

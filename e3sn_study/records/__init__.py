@@ -33,9 +33,8 @@ MEANS = ("J-Mean", "F-Mean")
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
-BASELINES = "baselines"
-NO_SCORES = ("attributes", "baselines_not_run")
-"""Files beside those of scores, by the names of the files without their suffix."""
+NO_SCORES = ("attributes", "baselines_not_run", "_speed")
+"""How the names of files beside those of scores end."""
 PAPER_THRESHOLD = 0.5
 """Mask threshold of the paper, and of records that do not tell theirs."""
 
@@ -43,10 +42,8 @@ PAPER_THRESHOLD = 0.5
 class Records:
     """The files of record in one folder ``results/``; each is read and checked once.
 
-    Whatever is asked of it raises InputError where a file is damaged or does not fit the others.
-
-    Args:
-        folder: of the files. What is missing in it was not run.
+    What is missing in the folder was not run. Whatever is asked of it raises InputError where a
+    file is damaged or does not fit the others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,10 +52,11 @@ class Records:
 
     def table(self, name: str, schema: Schema) -> pd.DataFrame:
         """Return the table ``NAME.csv``, without rows where there is none."""
+        path = self.folder / f"{name}.csv"
+        if not path.is_file():
+            return pd.DataFrame(columns=schema.columns)
         if name not in self._tables:
-            path = self.folder / f"{name}.csv"
-            empty = pd.DataFrame(columns=schema.columns)
-            self._tables[name] = schema.read(path) if path.is_file() else empty
+            self._tables[name] = schema.read(path)
         return self._tables[name]
 
     def tables(self, folder: str, schema: Schema) -> dict[str, pd.DataFrame]:
@@ -76,8 +74,7 @@ class Records:
             rows.append(record.model_dump())
         table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
         table = table.sort_values(["date", "run"])
-        repeated = table.duplicated(["variant", "seed", "settings"], keep="last")
-        return table.assign(repeated=repeated)
+        return table.assign(repeated=table.duplicated(["variant", "seed", "settings"], keep="last"))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -145,9 +142,9 @@ class Records:
         """
         key = f"{benchmark} in percent"
         if key not in self._tables:
-            paths = sorted((self.folder / benchmark).glob("*.csv"))
-            names = [path.stem for path in paths if not path.stem.endswith("_speed")]
-            tables = [self._scores(benchmark, name) for name in names if name not in NO_SCORES]
+            names = sorted(path.stem for path in (self.folder / benchmark).glob("*.csv"))
+            scored = [name for name in names if not name.endswith(NO_SCORES)]
+            tables = [self._scores(benchmark, name) for name in scored]
             empty = pd.DataFrame(columns=SCORES_OF_RECORD.columns)
             scores = pd.concat(tables or [empty], ignore_index=True)
             scores[list(STATISTICS)] *= 100
@@ -157,33 +154,30 @@ class Records:
     def _scores(self, benchmark: str, name: str) -> pd.DataFrame:
         """Return one file of scores, which must be whole and of the run that it is named by."""
         table = self.table(f"{benchmark}/{name}", SCORES_OF_RECORD)
-        run = "" if name == BASELINES else name
+        run = "" if name == "baselines" else name
         found = self.rows([run])
         labels = [benchmark, run, *found[["variant", "seed"]].to_numpy().ravel()]
         columns = ["benchmark", "run", "variant", "seed"][: len(labels)]
-        timed = self.speed(benchmark, [run])["sequence"]
+        scored, timed = {*table["sequence"]}, {*self.speed(benchmark, [run])["sequence"]}
         methods = table.groupby(["sequence", "object"]).size()
-        if (table[columns] != labels).any(axis=None):
-            problem = "is of another run or benchmark"
-        elif (methods != table["method"].nunique()).any():
-            problem = "lacks rows"
-        elif len(timed) and {*timed} != {*table["sequence"]}:
-            problem = f"has other sequences than {run}_speed.csv"
-        else:
-            track = found["track"].iloc[0] if len(found) else {}
-            own = table["mask_threshold"].fillna(track.get("mask_threshold", PAPER_THRESHOLD))
-            return table.assign(mask_threshold=table["method"].map(threshold_of).fillna(own))
-        raise SCORES_OF_RECORD.misfit(self.folder / benchmark / f"{name}.csv", problem)
+        problems = {
+            "is of another run or benchmark": (table[columns] != labels).any(axis=None),
+            "lacks rows": (methods != table["method"].nunique()).any(),
+            f"has other sequences than {run}_speed.csv": timed and timed != scored,
+        }
+        for problem, is_there in problems.items():
+            if is_there:
+                raise SCORES_OF_RECORD.misfit(self.folder / benchmark / f"{name}.csv", problem)
+        track = found["track"].iloc[0] if len(found) else {}
+        own = table["mask_threshold"].fillna(track.get("mask_threshold", PAPER_THRESHOLD))
+        return table.assign(mask_threshold=table["method"].map(threshold_of).fillna(own))
 
     def measure(
         self, benchmark: str, runs: Iterable[str] = ("",), method: str = MODEL
     ) -> Measured | None:
         """Return a method's scores over some runs, None if there are none.
 
-        Args:
-            benchmark: ``davis2016`` or ``davis2017``.
-            runs: their names; baselines belong to the run "".
-            method: its name.
+        Baselines belong to the run "".
         """
         scores = self.scores(benchmark)
         part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
@@ -202,13 +196,13 @@ class Records:
 
         The column fps is object-frames per second as the paper counts them, without reading.
         """
-        tables = {run: self.table(f"{benchmark}/{run}_speed", SPEED) for run in runs}
-        for run, table in tables.items():
+        names = {run: f"{benchmark}/{run}_speed" for run in runs}
+        tables = [self.table(name, SPEED) for name in names.values()]
+        for (run, name), table in zip(names.items(), tables, strict=True):
             if {*table["run"]} - {run}:
-                path = self.folder / benchmark / f"{run}_speed.csv"
-                raise SPEED.misfit(path, "is of another run")
+                raise SPEED.misfit(self.folder / f"{name}.csv", "is of another run")
         empty = pd.DataFrame(columns=SPEED.columns)
-        speed = pd.concat(list(tables.values()) or [empty], ignore_index=True)
+        speed = pd.concat(tables or [empty], ignore_index=True)
         steps = (speed["frames"] - 1) * speed["objects"]
         return speed.assign(fps=steps / speed["seconds_tracking"])
 
@@ -218,9 +212,9 @@ class Records:
         return dict(table[["method", "reason"]].to_numpy())
 
     def attributes(self, benchmark: str) -> pd.Series | None:
-        """Return the lists of attributes by sequence, None if they are not on record."""
+        """Return the attributes of each sequence as one text, None if they are not on record."""
         table = self.table(f"{benchmark}/attributes", ATTRIBUTES)
-        return table.set_index("sequence")["attributes"].str.split() if len(table) else None
+        return table.set_index("sequence")["attributes"] if len(table) else None
 
     def scope(self, benchmark: str) -> str:
         """Return how much of a benchmark was scored, "4 of 20 sequences"; "" if nothing was."""

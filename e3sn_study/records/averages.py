@@ -22,47 +22,23 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    weights: ArrayLike | None = None,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Return the mean of values, one per sequence, and the percentile interval of its bootstrap.
+def bootstrap_interval(values: ArrayLike, weights: ArrayLike) -> Interval:
+    """Return the mean of values and the percentile interval of its bootstrap.
 
     Args:
-        values: (N,) finite numbers.
-        weights: (N,) objects of each sequence, for a mean over objects. None: equal weights.
-        seed: of the resampling.
-        resamples: how often N sequences are drawn with replacement.
+        values: (N,) finite numbers, one per sequence.
+        weights: (N,) objects of each sequence, for a mean over objects.
 
     Raises:
         InputError: there are no values, or one is not finite.
     """
-    x = np.asarray(values, np.float64)
-    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    x, w = np.asarray(values, np.float64), np.asarray(weights, np.float64)
     if x.size == 0 or not np.isfinite(x).all():
         raise InputError("an interval needs at least one value, and finite ones")
-    drawn = np.random.default_rng(seed).integers(x.size, size=(resamples, x.size))
+    drawn = np.random.default_rng(0).integers(x.size, size=(RESAMPLES, x.size))
     means = (x * w)[drawn].sum(axis=1) / w[drawn].sum(axis=1)
     low, high = np.percentile(means, (2.5, 97.5))
     return Interval(float((x * w).sum() / w.sum()), float(low), float(high))
-
-
-def paired_difference(
-    a: pd.Series, b: pd.Series, weights: pd.Series | None = None, seed: int = 0
-) -> Interval:
-    """Return the mean of ``a - b`` over sequences, their index, with its bootstrap interval.
-
-    Raises:
-        InputError: they are not of the same sequences.
-    """
-    if odd := sorted(set(a.index) ^ set(b.index)):
-        runs = f"two runs were scored on different sequences ({odd[0]}, ...)"
-        raise InputError(f"{runs}; evaluate both on the same ones")
-    return bootstrap_interval(
-        a - b.loc[a.index], None if weights is None else weights.loc[a.index], seed
-    )
 
 
 @dataclass(frozen=True)
@@ -103,10 +79,16 @@ class Measured:
         return bootstrap_interval(self.by_sequence(statistic), self.weights)
 
     def minus(self, other: Measured, statistic: str) -> Interval:
-        """Return the paired difference over the sequences."""
-        return paired_difference(
-            self.by_sequence(statistic), other.by_sequence(statistic), self.weights
-        )
+        """Return the paired difference over the sequences.
+
+        Raises:
+            InputError: the other was scored on other sequences.
+        """
+        a, b = self.by_sequence(statistic), other.by_sequence(statistic)
+        if odd := sorted({*a.index} ^ {*b.index}):
+            runs = f"two runs were scored on different sequences ({odd[0]}, ...)"
+            raise InputError(f"{runs}; evaluate both on the same ones")
+        return bootstrap_interval(a - b, self.weights)
 
     def minus_by_seed(self, other: Measured, statistic: str) -> pd.Series:
         """Return the differences of the means, one for each seed that both have."""

@@ -14,6 +14,9 @@ from e3sn_lib.profiles.identity import run_name
 from e3sn_study.records.schema import SETTINGS
 from e3sn_study.records.store import digest
 
+if TYPE_CHECKING:
+    from e3sn_lib.data.sources import TrainSets
+
 
 class Record(BaseModel):
     """A JSON file of record; further entries are allowed."""
@@ -72,7 +75,6 @@ class RunRecord(Summary):
     """The overrides as text, in alphabetical order."""
     date: str = ""
     profile: str = ""
-    title: str = ""
     data: list[_TrainingSet] = []
     absent: list[str] = []
     track: dict[str, Any] = {}
@@ -81,9 +83,9 @@ class RunRecord(Summary):
     cpu: str = "unknown"
     machine: str = ""
     synthetic: bool | None = None
-    """Whether a training set or a benchmark is procedural. Older records leave it open."""
+    """Whether a training set or a benchmark is procedural; older records leave it open."""
     frozen: bool | None = None
-    """Whether the backbone is never trained. Older records leave it open."""
+    """Whether the backbone is never trained; older records leave it open."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,6 +95,7 @@ class RunRecord(Summary):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        """Fill in what follows from the overrides, and what older records leave open."""
         settings = sorted(each.replace(" ", "") for each in self.overrides)
         changed = dict(each.partition("=")[::2] for each in settings)
         self.settings, self.machine = " ".join(settings), self.machine or self.cpu
@@ -118,31 +121,12 @@ class Manifest(Record):
     notebooks: list[_Notebook]
 
 
-class _SliderFrame(BaseModel):
-    number: int
-    j: float | None
-    image: str = Field(pattern="^[A-Za-z0-9+/=]*$")
-    """WebP, base64."""
-    box: tuple[float, float, float, float]
-    mask: str
-    truth: str
-
-
-class _SliderVideo(BaseModel):
-    name: str
-    size: tuple[int, int]
-    frames: list[_SliderFrame] = Field(min_length=1)
-
-
 class Slider(Record):
-    """Frames of a few videos for the slider of the report page."""
+    """Frames of a few videos for the slider of the report page, see `slider_frames`."""
 
     _what = "record of frames"
-    videos: list[_SliderVideo] = Field(min_length=1)
+    videos: list[dict[str, Any]]
 
-
-if TYPE_CHECKING:
-    from e3sn_lib.data.sources import TrainSets
 
 DATA = "data.json"
 Files = dict[str, str]
@@ -161,8 +145,11 @@ def files_of(profile: Profile, sets: TrainSets) -> Files:
     """Return the digests of a run's training sets and of its file of initial weights, if any."""
     files: Files = {}
     for tracks, _ in sets.opened:
-        frames = ((track.name, frame) for track in tracks.tracks for frame in track.frames)
-        parts = ((name, each.image, each.mask, each.box_frame_xyxy) for name, each in frames)
+        parts = (
+            (track.name, frame.image, frame.mask, frame.box_frame_xyxy)
+            for track in tracks.tracks
+            for frame in track.frames
+        )
         files[tracks.name] = digest(files.get(tracks.name), parts)
     with suppress(InputError):
         from e3sn_lib.model.weights import backbone_file  # only a training needs torch

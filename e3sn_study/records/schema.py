@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,14 +42,17 @@ def box_methods(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns that a CSV file of record must have. Further columns are allowed."""
+    """The columns that a CSV file of record must have, with spaces between them.
 
-    texts: tuple[str, ...]
-    numbers: tuple[str, ...]
+    Further columns are allowed.
+    """
+
+    texts: str
+    numbers: str
     """Columns of finite numbers."""
-    gaps: tuple[str, ...] = ()
+    gaps: str = ""
     """Columns of finite numbers in which cells may be empty, or which may be absent."""
-    key: tuple[str, ...] = ()
+    key: str = ""
     """Columns that no two rows share."""
     may_be_empty: bool = False
     remedy: str = "delete it and make it again with e3sn reproduce"
@@ -58,7 +60,7 @@ class Schema:
     @property
     def columns(self) -> list[str]:
         """All columns."""
-        return [*self.texts, *self.numbers, *self.gaps]
+        return [*self.texts.split(), *self.numbers.split(), *self.gaps.split()]
 
     def read(self, path: Path) -> pd.DataFrame:
         """Return the table in `path`; columns of texts hold str, without missing values.
@@ -67,87 +69,80 @@ class Schema:
             InputError: the file is absent, damaged or cut short, lacks a column, or has a cell
                 that does not belong in its column.
         """
-        numbers = [*self.numbers, *self.gaps]
-        content = read_text(path, "table")
+        texts, gaps, content = self.texts.split(), self.gaps.split(), read_text(path, "table")
         try:
-            header = pd.read_csv(io.StringIO(content), nrows=0).columns
             table = pd.read_csv(
                 io.StringIO(content),
-                dtype=dict.fromkeys(self.texts, str),
+                dtype=dict.fromkeys(texts, str),
                 keep_default_na=False,  # a sequence may be called "nan"
-                na_values={name: [""] for name in header.difference(self.texts)},
+                na_values=[""],
             )
         except ValueError as error:  # pandas' own errors are ValueErrors
             raise self.misfit(path, f"is no table ({' '.join(str(error).split())})") from error
         if not content.endswith("\n") or not isinstance(table.index, pd.RangeIndex):
             raise self.misfit(path, "is cut short or damaged")
-        table = table.assign(**{name: np.nan for name in self.gaps if name not in table})
+        table = table.assign(**{name: np.nan for name in gaps if name not in table})
+        table = table.fillna(dict.fromkeys(texts, ""))
         if lacking := [name for name in self.columns if name not in table]:
             raise self.misfit(path, f"lacks the column {lacking[0]}")
         if table.empty and not self.may_be_empty:
             raise self.misfit(path, "has no rows")
-        if table.duplicated([*self.key]).any():
+        if table.duplicated(self.key.split()).any():
             raise self.misfit(path, "has a row twice")
-        values = table[numbers].apply(pd.to_numeric, errors="coerce")
-        wrong = ~np.isfinite(values) & ~(table[numbers].isna() & values.columns.isin(self.gaps))
-        wrong = wrong.join(table[list(self.texts)].isna())
-        for name in wrong.columns[wrong.any()]:
-            row = int(wrong[name].to_numpy().argmax())
-            raise self.misfit(path, f"has no valid {name} in row {row + 1}")
+        for name in [*self.numbers.split(), *gaps]:
+            values = pd.to_numeric(table[name], errors="coerce")
+            wrong = ~np.isfinite(values) & ~(table[name].isna() & (name in gaps))
+            if wrong.any():
+                raise self.misfit(path, f"has no valid {name} in row {wrong.argmax() + 1}")
+            table[name] = values
         if "made" in table:  # with the number of rows, see `write_record`
-            stated = {each.rpartition("/")[2] for each in table["made"].astype(str) if "/" in each}
-            if stated and stated != {str(len(table))}:
+            stated = {*table["made"].astype(str).str.extract("/(.*)")[0].dropna()}
+            if stated - {str(len(table))}:
                 raise self.misfit(path, f"has {len(table)} of {' or '.join(stated)} rows")
-        return table.assign(**values)
+        return table
 
     def misfit(self, path: Path, problem: str) -> InputError:
         """Return the error that names a file, what is wrong with it, and what to do."""
         return InputError(f"{path} {problem}; {self.remedy}")
 
 
-def _schema(texts: str, numbers: str, gaps: str = "", key: str = "", **more: Any) -> Schema:
-    columns = [tuple(names.split()) for names in (texts, numbers, gaps, key)]
-    return Schema(columns[0], columns[1], columns[2], columns[3], **more)
-
-
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
 _SETTINGS, _SCORES = " ".join(SETTINGS), " ".join(SUMMARY_COLUMNS)
 _MEASURED = "seconds_per_step peak_memory_mb estimated_memory_mb"
-_STEP = "pairs_per_second ratio forward backward update batch"
-SCORES = _schema("method sequence", f"object {_SCORES} frames", key="method sequence object")
-OF_RUN = ("benchmark", "variant", "run")
-SCORES_OF_RECORD = replace(SCORES, texts=(*OF_RUN, *SCORES.texts), gaps=("seed", "mask_threshold"))
-TIMING = _schema("sequence", "frames objects seconds_reading seconds_tracking", key="sequence")
-SPEED = replace(TIMING, texts=("run", "sequence"))
-ATTRIBUTES = _schema("sequence attributes", "", key="sequence", may_be_empty=True)
-LACKING = _schema("method reason", "", key="method", may_be_empty=True)
-CHOICES = _schema(
-    "sequence", f"{_SETTINGS} object J-Mean F-Mean", "", f"{_SETTINGS} sequence object"
+_PHASE = "variant part stage backbone"
+SCORES = Schema("method sequence", f"object {_SCORES} frames", key="method sequence object")
+SCORES_OF_RECORD = replace(
+    SCORES, texts=f"benchmark variant run {SCORES.texts}", gaps="seed mask_threshold"
 )
-CROPS = _schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair")
-NETWORKS = _schema("variant backbone levels stages", "parameters multiply_adds", key="variant")
-VARIANT_COSTS = _schema(
-    "variant part stage backbone machine", "share seconds batch", "", "variant part stage backbone"
+TIMING = Schema("sequence", "frames objects seconds_reading seconds_tracking", key="sequence")
+SPEED = replace(TIMING, texts="run sequence")
+ATTRIBUTES = Schema("sequence attributes", "", key="sequence", may_be_empty=True)
+LACKING = Schema("method reason", "", key="method", may_be_empty=True)
+CHOICES = Schema(
+    "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
 )
-SAMPLING_COST = _schema("", "samples_per_image samples", _MEASURED, "samples_per_image")
-TRAINING_SPEED = _schema(
+CROPS = Schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair")
+NETWORKS = Schema("variant backbone levels stages", "parameters multiply_adds", key="variant")
+VARIANT_COSTS = Schema(f"{_PHASE} machine", "share seconds batch", key=_PHASE)
+SAMPLING_COST = Schema("", "samples_per_image samples", _MEASURED, "samples_per_image")
+TRAINING_SPEED = Schema(
     "phase contender machine",
-    _STEP,
+    "pairs_per_second ratio forward backward update batch",
     "data",
     "phase contender",
     remedy="make it again with e3sn bench train",
 )
-TRACKING_SPEED = _schema(
+TRACKING_SPEED = Schema(
     "contender machine",
     "width height objects step_ms frames_per_second ratio share threads",
     key="width objects contender",
     remedy="make it again with e3sn bench track",
 )
-CHECKS = _schema(
+CHECKS = Schema(
     "check source",
     "largest tolerance cases",
     key="check",
     remedy="make it again with the golden tests",
 )
-LOG = _schema("stage", "pairs seconds peak_memory_mb", key="pairs")
+LOG = Schema("stage", "pairs seconds peak_memory_mb", key="pairs")

@@ -45,6 +45,7 @@ def digest(*parts: Any) -> str:
 
 
 def _members(value: Any) -> Iterator[Any]:
+    """Yield a value, or what a dataclass, sequence or iterator is made of."""
     if is_dataclass(value):
         value = [getattr(value, each.name) for each in fields(value)]
     if isinstance(value, Sequence | Iterator) and not isinstance(value, str | bytes):
@@ -55,6 +56,7 @@ def _members(value: Any) -> Iterator[Any]:
 
 
 def _stamp(path: Path) -> tuple[Path, int, int]:
+    """Return a path with its size and time of change. An absent file has the size -1."""
     try:
         status = path.stat()
     except OSError:

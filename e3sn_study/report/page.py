@@ -27,7 +27,6 @@ WIDE = 700
 """Pixels on the page from which on a figure scrolls sideways on a narrow screen."""
 QUALITY = 75
 """Of pictures within the page; the file beside it is whole."""
-CLIPS = {".webm": "video/webm", ".mp4": "video/mp4"}
 LARGEST_CLIP = 500_000
 """Bytes of a clip that the page carries; of a larger one it shows the first frame."""
 _SPECIAL = re.compile(r"(`[^`]+`|https?://[^\s<>\"'`;,()]*[^\s<>\"'`;,().])")
@@ -89,30 +88,21 @@ def picture(path: Path, caption: str) -> dict[str, Any]:
     Raises:
         InputError: a clip cannot be read.
     """
-    link, drawing = f"figures/{path.name}", path.with_suffix(".svg")
-    shown: dict[str, Any] = {
-        "caption": caption,
-        "link": link,
-        "files": [],
-        "pixels": None,
-        "width": 640,
-        "wide": False,
-    }
+    shown: dict[str, Any] = {"caption": caption, "link": f"figures/{path.name}", "clip": ""}
+    shown |= {"pixels": None, "width": 640, "wide": False}
     source: Path | BytesIO = path
-    if kind := CLIPS.get(path.suffix):
+    if path.suffix == ".mp4":
         content = path.read_bytes()
-        shown["files"] = [(f"Clip, {len(content) / 1e6:.1f} MB", link)]
+        shown["clip"] = f"Clip, {len(content) / 1e6:.1f} MB"
         if len(content) <= LARGEST_CLIP:
-            return shown | {"source": _data(kind, content)}
+            return shown | {"source": _data("video/mp4", content)}
         source = BytesIO()
         Image.fromarray(next(read_frames(path))).save(source, "PNG")
-    elif drawing.is_file():
-        shown["files"] = [("SVG", f"figures/{drawing.name}")]
     with Image.open(source) as image:
-        width = image.width if kind else round(SCALE * image.width)
+        width = image.width if shown["clip"] else round(SCALE * image.width)
     content, pixels = as_webp(source, quality=QUALITY)
-    data = {"source": _data("image/webp", content), "pixels": pixels}
-    return shown | data | {"width": width, "wide": width > WIDE}
+    shown |= {"pixels": pixels, "width": width, "wide": width > WIDE}
+    return shown | {"source": _data("image/webp", content)}
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -15,15 +15,8 @@ from markupsafe import Markup
 from e3sn_lib.config import Profile
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_csv, write_text
-from e3sn_study.records import (
-    BENCHMARKS,
-    REFERENCE,
-    VARIANTS,
-    Records,
-    reference,
-    without_folders,
-)
+from e3sn_lib.files import read_text, write_csv, write_text
+from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
 from e3sn_study.records.schema import NETWORKS
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
@@ -37,6 +30,12 @@ NOTEBOOKS = {
     "06": "table4 ablations",
 }
 """Tables that a notebook makes; the others belong to the whole study."""
+COMMANDS = {
+    "training_speed": "e3sn bench train --profile {0} --report reports/{0}",
+    "tracking_speed": "e3sn bench track --report reports/{0}",
+    "checks": "E3SN_RECORD=reports/{0}/results/checks.csv .venv/bin/python -m pytest tests/golden",
+}
+"""What makes a table that no notebook makes, by profile."""
 ABOUT_NO_SCORES = ("checks", "deviations")
 """Tables that are the same for real and synthetic results."""
 MARKS = "<!-- table1:begin -->", "<!-- table1:end -->"
@@ -45,12 +44,8 @@ MARKS = "<!-- table1:begin -->", "<!-- table1:end -->"
 def build_report(report: Path, profile: Profile) -> Path:
     """Write the tables and the page ``index.html`` from ``results/`` and ``figures/``.
 
-    Args:
-        report: folder of one profile's results; what is missing in it is "not run" on the page.
-        profile: its settings, which choose the text.
-
-    Returns:
-        The page, which needs no network.
+    Return the page, which needs no network. What is missing in the folder is "not run" on it. The
+    settings of the profile choose its text.
 
     Raises:
         InputError: a file of record is broken.
@@ -67,12 +62,10 @@ def build_report(report: Path, profile: Profile) -> Path:
 
 def readme_report(reports: Path) -> Path | None:
     """Return the report whose Table 1 the README shows: the largest profile with scores."""
-    scored = [
-        reports / name
-        for name in ("paper", "cpu", "smoke")
-        if Records(reports / name / "results").scope("davis2016")
-    ]
-    return scored[0] if scored else None
+    for name in ("paper", "cpu", "smoke"):
+        if Records(reports / name / "results").scope("davis2016"):
+            return reports / name
+    return None
 
 
 def readme_table(readme: Path, report: Path) -> str:
@@ -98,16 +91,13 @@ def update_readme(readme: Path, report: Path) -> bool:
     Raises:
         InputError: the README cannot be read or lacks the marks.
     """
-    try:
-        content = readme.read_text()
-    except OSError as error:
-        raise InputError(f"cannot read {readme}: {error.strerror}") from error
-    begin, end = content.find(MARKS[0]), content.find(MARKS[1])
-    if not 0 <= begin < end:
-        raise InputError(
-            f"{readme} lacks the lines {MARKS[0]} and {MARKS[1]}, between which Table 1 belongs"
-        )
-    updated = f"{content[: begin + len(MARKS[0])]}\n{readme_table(readme, report)}\n{content[end:]}"
+    begin, end = MARKS
+    content = read_text(readme)
+    before, _, old = content.partition(begin)
+    _, found, after = old.partition(end)
+    if not found:
+        raise InputError(f"{readme} lacks the lines {begin} and {end}; put them around its table")
+    updated = f"{before}{begin}\n{readme_table(readme, report)}\n{end}{after}"
     if updated != content:
         write_text(readme, updated)
     return updated != content
@@ -120,29 +110,17 @@ def _write_tables(
     folder, pages = report / "tables", sorted((report / "notebooks").glob("[!.]*.html"))
     for name, table in tables.items():
         stem = f"{name}_synthetic" if synthetic and name not in ABOUT_NO_SCORES else name
-        for other in {name, f"{name}_synthetic"} - {stem}:
-            for suffix in (".md", ".csv"):
-                (folder / f"{other}{suffix}").unlink(missing_ok=True)
+        other = name if stem != name else f"{name}_synthetic"
+        for suffix in (".md", ".csv"):
+            (folder / f"{other}{suffix}").unlink(missing_ok=True)
         made_by = [number for number, made in NOTEBOOKS.items() if name in made.split()]
         links = [f"notebooks/{page.name}" for page in pages if page.name[:2] in made_by]
-        command = _command(name, profile.name, made_by)
+        only = f" ONLY={','.join(made_by)}" if made_by else ""
+        command = COMMANDS.get(name, "make reproduce PROFILE={0}" + only).format(profile.name)
         table.attrs |= {"name": name, "stem": stem, "command": command, "pages": links}
         content = MARKDOWN.get_template("table.md.j2").render(table.attrs, table=to_markdown(table))
         write_text(folder / f"{stem}.md", content)
         write_csv(folder / f"{stem}.csv", table)
-
-
-def _command(table: str, profile: str, notebooks: list[str]) -> str:
-    """Return what makes a table anew."""
-    if table == "training_speed":
-        return f"e3sn bench train --profile {profile} --report reports/{profile}"
-    if table == "tracking_speed":
-        return f"e3sn bench track --report reports/{profile}"
-    if table == "checks":
-        record = f"E3SN_RECORD=reports/{profile}/results/checks.csv"
-        return f"{record} .venv/bin/python -m pytest tests/golden"
-    only = f" ONLY={','.join(notebooks)}" if notebooks else ""
-    return f"make reproduce PROFILE={profile}{only}"
 
 
 def _context(
@@ -188,12 +166,11 @@ def _context(
 def _notebooks(report: Path, records: Records) -> list[Row]:
     """Return the notebooks by name: status, seconds, and the executed page where there is one."""
     found = {each["name"]: each for each in records.notebooks}
-    pages = {
-        page.stem: f"notebooks/{page.name}" for page in (report / "notebooks").glob("[!.]*.html")
-    }
-    unknown = {"status": "not on record", "seconds": None}
+    files = (report / "notebooks").glob("[!.]*.html")
+    pages = {page.stem: {"page": f"notebooks/{page.name}"} for page in files}
+    unknown = {"page": None, "status": "not on record", "seconds": None}
     return [
-        {"name": name, "page": pages.get(name)} | found.get(name, unknown)
+        unknown | {"name": name} | pages.get(name, {}) | found.get(name, {})
         for name in sorted({*found, *pages})
     ]
 

@@ -12,9 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from e3sn_study.records import MEANS, VARIANTS, Records, reference
-from e3sn_study.report.page import CLIPS, parts, picture
-from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU
-from e3sn_study.tables.costs import PAPER_PAIRS
+from e3sn_study.report.page import parts, picture
+from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU, PAPER_PAIRS
 
 VERDICTS = {
     "reproduced": "reproduced",
@@ -65,7 +64,7 @@ def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
     """Return figures and clips by the table or section they belong to, as ``figures.yaml`` says."""
     known = reference("figures")
     order = {name: place for place, name in enumerate(known)}
-    files = [path for path in (report / "figures").glob("*") if path.suffix in (".png", *CLIPS)]
+    files = [each for each in (report / "figures").glob("*") if each.suffix in (".png", ".mp4")]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
     files.sort(key=lambda path: (order.get(names[path], len(order)), path.name))
     found: dict[str, list[dict[str, Any]]] = {}

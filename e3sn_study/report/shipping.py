@@ -18,11 +18,10 @@ from e3sn_lib.training.state import FINAL
 from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
-from e3sn_study.tables.attributes import ATTRIBUTES, with_and_without
 from e3sn_study.tables.cells import NONE, NOT_RUN, interval_text, number, percent, to_markdown
 from e3sn_study.tables.costs import runs
 from e3sn_study.tables.deviations import set_label
-from e3sn_study.tables.tables import OUTER
+from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
 
 WORST = 3
 """Sequences and attributes that the card names."""
@@ -36,11 +35,8 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
 
     Args:
         run: folder of a finished run.
-        results: files of record of the study that evaluated it.
-        out: a folder.
-
-    Returns:
-        The file and the card.
+        results: folder of the files of record of the study that evaluated it.
+        out: folder of the file and the card, whose paths are returned.
 
     Raises:
         InputError: the run is not finished or not on record, or a weight is not finite.
@@ -61,16 +57,15 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
 def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
     """Return what a shipped model is, in Markdown: data, licences, scores, limits, use.
 
-    Args:
-        records: the files of record.
-        run: its name there.
-        profile: what the run was trained by.
-        file: the shipped model, of which the card gives the size and the digest.
-
     Raises:
         InputError: the run is not on record.
     """
-    record, content = _record(records, run), file.read_bytes()
+    record, content, extents = _record(records, run), file.read_bytes(), dict[str, str]()
+    for name, title in BENCHMARKS.items():
+        if reason := records.reason_not_run(name):
+            extents[title] = f"not run: {reason.rstrip('.')}"
+        if extent := records.scope(name):
+            extents[title] = extent
     return MARKDOWN.get_template("card.md.j2").render(
         name=VARIANTS.get(profile.variant, profile.variant),
         synthetic=records.synthetic,
@@ -83,38 +78,32 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
         track=profile.to_dict()["track"],
         sets=to_markdown(_sets(profile, record["absent"])),
         scores=to_markdown(_scores(records, run)),
-        extents={
-            title: records.scope(name) or f"not run: {records.reason_not_run(name).rstrip('.')}"
-            for name, title in BENCHMARKS.items()
-            if records.scope(name) or records.reason_not_run(name)
-        },
+        extents=extents,
         **_failures(records, run),
     )
 
 
 def _record(records: Records, run: str) -> dict[str, Any]:
     """Return the record of a run."""
-    found = records.rows([run])
-    if found.empty:
-        remedy = "evaluate it first with e3sn reproduce, or name its --report"
-        raise InputError(f"run {run} is not on record in {records.folder}; {remedy}")
-    return {str(key): value for key, value in found.iloc[0].to_dict().items()}
+    for record in records.rows([run]).to_dict("records"):
+        return {str(key): value for key, value in record.items()}
+    remedy = "evaluate it first with e3sn reproduce, or name its --report"
+    raise InputError(f"run {run} is not on record in {records.folder}; {remedy}")
 
 
 def _sets(profile: Profile, absent: list[str]) -> pd.DataFrame:
     """Return the training sets with their shares of the pairs; sets that were absent have none."""
-    train = profile.data.train
-    begins = [f"training set {each.kind} ({each.path[0]})" for each in train]
-    gone = [any(notice.startswith(begin) for notice in absent) for begin in begins]
-    total = sum(each.weight for each, is_gone in zip(train, gone, strict=True) if not is_gone)
+    notices, train = " ".join(absent), profile.data.train
+    seen = [each for each in train if f"training set {each.kind} ({each.path[0]})" not in notices]
+    total = sum(each.weight for each in seen)
     rows = [
         {
             "Training set": set_label(each),
-            "Share of pairs": "absent" if is_gone else percent(each.weight / total),
+            "Share of pairs": percent(each.weight / total) if each in seen else "absent",
             "Held out for choices": ", ".join(each.hold_out) or NONE,
             "Terms": KINDS[each.kind].terms,
         }
-        for each, is_gone in zip(train, gone, strict=True)
+        for each in train
     ]
     return pd.DataFrame(rows)
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -68,12 +67,10 @@ class Run:
 
         Columns stage, pairs, seconds, pairs_per_second, and peak_memory_mb until its end.
         """
-        table = self.log().groupby("stage", sort=False)[["pairs", "seconds", "peak_memory_mb"]]
-        ends = table.last()
-        for name in ("pairs", "seconds"):
-            ends[name] = ends[name].diff().fillna(ends[name])
-        ends.insert(2, "pairs_per_second", ends["pairs"] / ends["seconds"])
-        return ends.reset_index()
+        ends = self.log().groupby("stage", sort=False, as_index=False).last()
+        own = ends[["pairs", "seconds"]].diff().fillna(ends)
+        own["pairs_per_second"] = own["pairs"] / own["seconds"]
+        return pd.concat([ends["stage"], own, ends["peak_memory_mb"]], axis=1)
 
     def summary(self) -> dict[str, Any]:
         """Return what the training says of itself at its end."""
@@ -117,6 +114,9 @@ class Study:
     report: Path
     seed: int
     overrides: tuple[str, ...]
+    _opened: dict[Any, tuple[TrainSets, Files]] = field(
+        init=False, default_factory=dict, compare=False
+    )
 
     @classmethod
     def open(
@@ -128,10 +128,7 @@ class Study:
         seed: int = 0,
         overrides: Iterable[str] | str = (),
     ) -> Study:
-        """Check the profile and name the folders.
-
-        Relative folders are relative to the working directory; from ``notebooks/``, where a
-        notebook starts, to the repository.
+        """Check the profile and name the folders, see `from_checkout`.
 
         Args:
             profile: ``smoke``, ``cpu``, ``paper``, or a YAML file.
@@ -198,8 +195,9 @@ class Study:
         try:
             self.sequences(benchmark)
         except InputError as error:
-            write_text(note, f"{without_folders(str(error))}\n")
-            print(f"not run: {without_folders(str(error))}")
+            reason = without_folders(str(error))
+            write_text(note, f"{reason}\n")
+            print(f"not run: {reason}")
             return False
         note.unlink(missing_ok=True)
         return True
@@ -245,7 +243,7 @@ class Study:
             watch: gets the log so far whenever a row is added.
 
         Raises:
-            InputError: there is such a run and `resume` is false; or see `Trainer.run`.
+            InputError: the run is refused; or see `Trainer.run`.
         """
         run = self.run(variant, overrides, seed)
         sets, files = self._open(run.profile)
@@ -278,9 +276,8 @@ class Study:
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.
 
-        Tables are made of all records that are there. Those of runs that today's settings and
-        data would not give, and scores on other files of a benchmark, must not stand in for new
-        ones.
+        Tables are made of all records that are there. Some are outdated: those of runs that
+        today's settings and data would not give, and scores on other files of a benchmark.
         """
         outdated = []
         for path in sorted((self.results / "runs").glob("*.json")):
@@ -301,14 +298,11 @@ class Study:
         return outdated
 
     def _set_aside(self, pattern: str) -> None:
+        """Move the files of record whose names fit a pattern."""
         for path in list(self.results.glob(pattern)):
             target = self.results / "earlier" / path.relative_to(self.results)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-
-    @cached_property
-    def _opened(self) -> dict[object, tuple[TrainSets, Files]]:
-        return {}
 
     def _open(self, profile: Profile) -> tuple[TrainSets, Files]:
         """Return the training sets and what their files are; looked at once for all runs."""
@@ -326,15 +320,14 @@ class Study:
     def _keep(self, run: Run, sets: TrainSets) -> None:
         """Write a run's files of record beside the report."""
         config = run.profile.train
-        sets_of_record = [
-            {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}
-            for tracks, each in sets.opened
-        ]
         record = run.summary() | {
             "title": run.profile.title,
             "overrides": list(run.overrides),
             "track": run.profile.to_dict()["track"],
-            "data": sets_of_record,
+            "data": [
+                {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}
+                for tracks, each in sets.opened
+            ],
             "absent": [without_folders(absent.notice) for absent in sets.absent],
             "synthetic": self.is_synthetic,
             "frozen": config.unfreeze_at >= 1 or not config.train_layers,

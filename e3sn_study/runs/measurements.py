@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,6 +34,9 @@ from e3sn_study.records.schema import (
 from e3sn_study.records.store import digest, once, write_record
 from e3sn_study.runs import Run, Study
 
+FRAMES = 25
+"""Frames on which the variants take turns to track."""
+
 
 def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
     """Return the scores per object of a run on a benchmark.
@@ -44,17 +48,26 @@ def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.
     full, plain = _evaluations(run, benchmark, sequences)
     folder = full if extras or (full / "scores.csv").is_file() else plain
     out, made_of = study.results / benchmark, folder.name
-    files, labels = digest(sequences), (run.name, run.profile.seed, run.profile.variant, benchmark)
 
     @functools.cache
     def compute() -> list[pd.DataFrame]:
         tables = evaluate_tracker(run.tracker(), sequences, folder, extras=extras)
-        return [_labelled(table, files, *labels) for table in tables]
+        return [_labelled(table, benchmark, sequences, run) for table in tables]
 
-    speed = out / f"{run.name}_speed.csv"
+    scores, speed = out / f"{run.name}.csv", out / f"{run.name}_speed.csv"
     once(folder / "speed.csv", SPEED, made_of, lambda: compute()[1], speed)
-    scores = out / f"{run.name}.csv"
     return once(folder / "scores.csv", SCORES_OF_RECORD, made_of, lambda: compute()[0], scores)
+
+
+def _labelled(
+    table: pd.DataFrame, benchmark: str, sequences: list[Video], run: Run | None = None
+) -> pd.DataFrame:
+    """Return a table that says what it is about; a baseline belongs to no run."""
+    labels: dict[str, Any] = {"benchmark": benchmark, "variant": "", "seed": "", "run": ""}
+    if run:
+        labels |= {"variant": run.profile.variant, "seed": run.profile.seed, "run": run.name}
+    about = pd.DataFrame(labels, index=table.index)
+    return pd.concat([about, table.assign(data=digest(sequences))], axis=1)
 
 
 def masks(study: Study, run: Run, benchmark: str, method: str = MODEL) -> Path:
@@ -62,8 +75,9 @@ def masks(study: Study, run: Run, benchmark: str, method: str = MODEL) -> Path:
     for folder in _evaluations(run, benchmark, study.sequences(benchmark)):
         if (folder / "scores.csv").is_file() and (folder / method).is_dir():
             return folder / method
-    absent = f"run {run.name} has no masks of {benchmark} with these settings yet"
-    raise InputError(f"{absent}; evaluate it first")
+    raise InputError(
+        f"run {run.name} has no masks of {benchmark} with these settings yet; evaluate it first"
+    )
 
 
 def _evaluations(run: Run, benchmark: str, sequences: list[Video]) -> list[Path]:
@@ -89,14 +103,12 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
     """
     sequences = study.sequences(benchmark)
     trackers, lacking = opencv_trackers(Path(study.data))
+    reason = "draws at random and cannot be seeded, and synthetic results are to repeat to the last"
     for name in UNREPEATABLE & {*trackers} if study.is_synthetic else ():
         del trackers[name]
-        lacking[name] = (
-            "draws at random and cannot be seeded, and synthetic results are to repeat to the last "
-            "digit"
-        )
+        lacking[name] = f"{reason} digit"
     scores = evaluate_baselines(sequences, trackers, study.runs / f"{benchmark}-baselines")
-    table = _labelled(scores, digest(sequences), "", "", "", benchmark)
+    table = _labelled(scores, benchmark, sequences)
     write_record(study.results / benchmark / "baselines.csv", table)
     rows = [(each, reason) for name, reason in lacking.items() for each in box_methods(name)]
     for method, reason in rows:
@@ -119,9 +131,9 @@ def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID)
     return scores
 
 
-def single_crops(study: Study, run: Run, pairs: int = 100) -> pd.DataFrame:
+def single_crops(study: Study, run: Run) -> pd.DataFrame:
     """Return `crop_quality` of a run on crops seen in training and on held-out ones."""
-    data = study.load().data
+    data, pairs = study.load().data, 100
     sources = [*study.train_sets().opened]
     sources += open_held_out_tracks(data) if study.held_out() else []
     made_of = digest(run.model, pairs, [(tracks.name, tracks.tracks) for tracks, _ in sources])
@@ -149,11 +161,9 @@ def keep_attributes(study: Study, benchmark: str = "davis2016") -> None:
     write_record(study.results / benchmark / "attributes.csv", table)
 
 
-def sampling_cost(
-    study: Study, counts: Iterable[int] = COUNTS, variant: str = "e3sn-s"
-) -> pd.DataFrame:
-    """Return memory and time of a training step by samples per image."""
-    profile, counts = study.load(variant), list(counts)
+def sampling_cost(study: Study, counts: Iterable[int] = COUNTS) -> pd.DataFrame:
+    """Return memory and time of a training step of E3SN only S by samples per image."""
+    profile, counts = study.load("e3sn-s"), list(counts)
     made_of = digest(profile.model, profile.loss, profile.train.precision, counts)
     return once(
         study.runs / f"sampling_cost-{made_of}.csv",
@@ -164,33 +174,19 @@ def sampling_cost(
     )
 
 
-def variant_costs(study: Study, frames: int = 25) -> pd.DataFrame:
+def variant_costs(study: Study) -> pd.DataFrame:
     """Return what training and tracking cost each variant; the variants take turns."""
     profiles = {variant: study.load(variant) for variant in available_variants()}
     settings = [training_settings(profile) for profile in profiles.values()]
     video = study.sequences("davis2016")[0]
-    made_of = digest(settings, frames, video)
+    made_of = digest(settings, FRAMES, video)
 
     def compute() -> pd.DataFrame:
         trackers = {variant: study.compared(variant)[0].tracker() for variant in profiles}
         box = next(iter(present(boxes_of(video.mask(0), video.object_ids())).values()))
-        shown = (video.frame(index) for index in range(min(frames, len(video))))
+        shown = (video.frame(index) for index in range(min(FRAMES, len(video))))
         sources = study.train_sets().opened
         return measure_variant_costs(profiles, sources, trackers, shown, box_xywh(box))
 
     path = study.runs / f"variant_costs-{made_of}.csv"
     return once(path, VARIANT_COSTS, made_of, compute, study.results / "variant_costs.csv")
-
-
-def _labelled(
-    table: pd.DataFrame, files: str, run: str, seed: int | str, variant: str, benchmark: str
-) -> pd.DataFrame:
-    """Return a table that says what it is about; a baseline belongs to no run.
-
-    Args:
-        table: to be labelled.
-        files: the `digest` of the benchmark's sequences.
-        run, seed, variant, benchmark: the other labels.
-    """
-    labels = {"benchmark": benchmark, "variant": variant, "seed": seed, "run": run}
-    return pd.concat([pd.DataFrame(labels, index=table.index), table.assign(data=files)], axis=1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from e3sn_study.records import Records, reference
+from e3sn_study.records import MEANS, VARIANTS, Records, reference
 from e3sn_study.records.averages import Interval, Measured
 
 NOT_RUN = "not run"
@@ -17,6 +17,8 @@ NONE = "–"
 """In a cell to which nothing can belong."""
 PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
+PAPER_PAIRS = 12_000_000
+"""Image pairs of SiamMask's first stage, 20 epochs of 600,000. The paper does not give its own."""
 SHORT = 360.0
 """Seconds of training below which they are not shown as hours."""
 RECOMPUTED = "recomputed from the DAVIS authors' files"
@@ -49,14 +51,31 @@ def note(key: str, **values: Any) -> str:
     return reference("tables")["notes"][key].format(**values)
 
 
-def titled(table: pd.DataFrame, records: Records, key: str, *notes: str) -> pd.DataFrame:
-    """Return a table as text with ``attrs["title"]`` and ``attrs["notes"]``.
+def paper_rows(table: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of one of the paper's tables by method."""
+    content = reference("paper_tables")[table]
+    return {row[0]: dict(zip(content["columns"], row, strict=True)) for row in content["rows"]}
 
-    Both are those of ``reference/tables.yaml`` under `key`. The title says how much of a benchmark
-    was scored. The notes are followed by the given ones, and say why a benchmark was not run and
-    which runs are left out.
+
+def paper_difference(table: str, a: str, b: str) -> dict[str, float]:
+    """Return what the paper's table says variant `a` gains over `b`, in points of J and F mean."""
+    rows = paper_rows(table)
+    return {name: round(rows[VARIANTS[a]][name] - rows[VARIANTS[b]][name], 1) for name in MEANS}
+
+
+def titled(
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame, records: Records, key: str, *notes: str
+) -> pd.DataFrame:
+    """Return rows as a table of text with ``attrs["title"]`` and ``attrs["notes"]``.
+
+    Without rows it is one cell, "not run". Title and notes are those of ``reference/tables.yaml``
+    under `key`. The title says how much of a benchmark was scored. The notes are followed by the
+    given ones, and say why a benchmark was not run and which runs are left out.
     """
     about = reference("tables")["tables"][key]
+    table = pd.DataFrame(rows).reset_index(drop=True).astype(str)
+    if table.empty:
+        table = pd.DataFrame({about["name"]: [NOT_RUN]})
     paper = reference("paper_tables").get(key, {}).get("title", "")
     title = about["title"].format(paper=paper)
     found = [*about.get("notes", []), *notes]
@@ -68,9 +87,8 @@ def titled(table: pd.DataFrame, records: Records, key: str, *notes: str) -> pd.D
             found.append(note("reason", reason=reason.rstrip(".")))
         if records.left_out:
             found.append(note("repeated", runs=", ".join(records.left_out)))
-    table = table.reset_index(drop=True).astype(str)
-    table.attrs["title"] = f"{about['name']}{', synthetic' * records.synthetic}: {title}"
-    table.attrs["notes"] = found
+    name = f"{about['name']}{', synthetic' * records.synthetic}"
+    table.attrs |= {"title": f"{name}: {title}", "notes": found}
     return table
 
 
@@ -87,9 +105,9 @@ def score(measured: Measured | None, statistic: str) -> str:
     text = number(measured.value(statistic))
     if measured.seeds > 1:
         text += f" ± {number(measured.spread(statistic))}"
-    if statistic.endswith("Mean") and len(measured.weights) > 1:
-        interval = measured.interval(statistic)
-        text += f" ({number(interval.low)} to {number(interval.high)})"
+    if statistic in MEANS and len(measured.weights) > 1:
+        _, low, high = measured.interval(statistic)
+        text += f" ({number(low)} to {number(high)})"
     return text
 
 
@@ -149,5 +167,5 @@ def numeric_columns(table: pd.DataFrame) -> list[bool]:
     def is_number(cell: str) -> bool:
         return cell in (NOT_RUN, NONE) or cell.lstrip("+-")[:1].isdigit()
 
-    columns = [table.iloc[:, place].astype(str) for place in range(table.shape[1])]
+    columns = table.astype(str).to_numpy().T
     return [place > 0 and all(map(is_number, cells)) for place, cells in enumerate(columns)]

@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from e3sn_study.records import BENCHMARKS, MEANS, VARIANTS, Records, reference
-from e3sn_study.records.averages import Interval, Measured
+from e3sn_study.records.averages import Interval
 from e3sn_study.records.schema import SAMPLING_COST, STILL
-from e3sn_study.tables.cells import interval_text, number, percent, signed
+from e3sn_study.tables.cells import (
+    NOT_RUN,
+    interval_text,
+    number,
+    paper_difference,
+    paper_rows,
+    percent,
+    signed,
+    titled,
+)
 from e3sn_study.tables.costs import speed_share, training_shares
 
-NOT = "not reproduced"
 Claim = dict[str, Any]
 
 
@@ -46,22 +54,24 @@ def claims(records: Records) -> pd.DataFrame:
                 "Ours is": claim["computed"],
             }
         )
-    table, name = pd.DataFrame(rows), f"Claims{', synthetic' * records.synthetic}"
-    table.attrs["title"] = f"{name}: what the paper says and what we found"
     rules, thresholds = content["rules"].items(), content["thresholds"]
-    table.attrs["notes"] = [f"Rule for {key}: {rule.format(**thresholds)}." for key, rule in rules]
-    return table
+    notes = [f"Rule for {key}: {rule.format(**thresholds)}." for key, rule in rules]
+    return titled(rows, records, "claims", *notes)
 
 
 def _not_testable(records: Records, claim: Claim, finding: Finding) -> str:
     """Return the verdict on a claim that cannot be tested, or ""."""
-    if finding.ours.startswith("not run"):
+    if finding.ours.startswith(NOT_RUN):
         return "not testable here (not run)"
     if records.synthetic:
         return "not testable here (synthetic)"
     if "benchmark" in claim and not records.whole_set(claim["benchmark"]):
         return f"not testable here ({records.scope(claim['benchmark'])})"
     return ""
+
+
+def _verdict(reproduced: bool, partly: bool) -> str:
+    return "reproduced" if reproduced else "partly" if partly else "not reproduced"
 
 
 def _stages(records: Records, claim: Claim) -> Finding:
@@ -71,33 +81,52 @@ def _stages(records: Records, claim: Claim) -> Finding:
     if not model or not still or not stages:
         return Finding("one stage", _not_run(records, benchmark))
     gains = [model.minus(still, name) for name in MEANS]
-    learned = sum(gain.low > 0 for gain in gains)
-    verdict = NOT if stages > 1 or not learned else "reproduced" if learned == 2 else "partly"
+    learned = [gain.low > 0 for gain in gains]
     text = f"{_count(stages, 'stage')}; against a still mask {_both(gains)}"
+    verdict = _verdict(stages == 1 and all(learned), stages == 1 and any(learned))
     return Finding("one stage", text, verdict)
 
 
-def _gain(records: Records, claim: Claim) -> Finding:
-    compared = _compare(records, claim)
-    if compared is None:
-        return _no_comparison(records, claim)
-    j, f = compared.differences
-    if j.mean > 0 and f.mean > 0:
-        is_sure = j.low > 0 and f.low > 0
-        verdict = compared.supported(above=0) if is_sure else "partly (an interval includes 0)"
+def _accuracy(records: Records, claim: Claim) -> Finding:
+    """Compare two variants on equal budgets: one has to gain, or to be only slightly worse."""
+    paper = paper_difference(claim["table"], *claim["of"])
+    points = ", ".join(f"{name[0]} {number(gain, signed=True)}" for name, gain in paper.items())
+    compared = records.compared_runs(*claim["of"])
+    a, b = (records.measure(claim["benchmark"], names) for names in compared.values())
+    if not a or not b:
+        return Finding(points, _not_run(records, claim["benchmark"]))
+    gains = [a.minus(b, name) for name in MEANS]
+    by_seed = pd.DataFrame({name: a.minus_by_seed(b, name) for name in MEANS})
+    seeds = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
+    if len(by_seed) > 1:
+        each = ", ".join(f"{name[0]} {signed(by_seed[name])}" for name in MEANS)
+        seeds += f" ({each})"
+    runs = records.rows([name for names in compared.values() for name in names])
+    pairs = " or ".join(f"{each:,}" for each in sorted({*runs["pairs"]}))
+    frozen = ", backbone frozen" if runs["frozen"].any() else ""
+    text = f"{_both(gains)}; {seeds}, {pairs} pairs{frozen}"
+    gaps = [abs(gain.mean - paper[name]) for gain, name in zip(gains, MEANS, strict=True)]
+    return Finding(points, text, _verdict_on_gains(claim["rule"], gains, by_seed, max(gaps)))
+
+
+def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, gap: float) -> str:
+    """Return the verdict on gains in J and F, by seed too, with the largest gap to the paper's."""
+    if rule == "gain":
+        least, passed = 0.0, [gain.mean > 0 for gain in gains]
     else:
-        verdict = "partly (only J)" if j.mean > 0 else "partly (only F)" if f.mean > 0 else NOT
-    return Finding(compared.paper, compared.text, verdict)
-
-
-def _not_worse(records: Records, claim: Claim) -> Finding:
-    compared = _compare(records, claim)
-    if compared is None:
-        return _no_comparison(records, claim)
-    slightly = _threshold("slightly")
-    within = sum(difference.mean >= -slightly for difference in compared.differences)
-    verdict = (NOT, "partly", compared.supported(above=-slightly))[within]
-    return Finding(compared.paper, compared.text, verdict)
+        least = -_threshold("slightly")
+        passed = [gain.mean >= least for gain in gains]
+    if not any(passed):
+        return "not reproduced"
+    if not all(passed):
+        return f"partly (only {'J' if passed[0] else 'F'})" if rule == "gain" else "partly"
+    if rule == "gain" and min(gain.low for gain in gains) <= 0:
+        return "partly (an interval includes 0)"
+    if gap > _threshold("alike"):
+        return "partly (an effect of another size)"
+    if len(by_seed) < 2:
+        return "partly (one seed)"
+    return "reproduced" if (by_seed >= least).all(axis=None) else "partly (not with every seed)"
 
 
 def _budget(records: Records, claim: Claim) -> Finding:
@@ -105,22 +134,21 @@ def _budget(records: Records, claim: Claim) -> Finding:
     paper = f"{old:g} h to {new:g} h: {percent(new / old)}"
     shares = training_shares(records, *claim["of"])
     if shares is None:
-        return Finding(paper, "not run")
-    text = (
-        f"{percent(shares[0])} for equally many pairs in all, {percent(shares[1])} for as many in "
-        "the first stage alone"
-    )
-    saved = sum(share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares)
-    any_saved = "partly" if round(min(shares), 2) < 1 else NOT
-    verdicts = (any_saved, "partly (by one count of pairs)", "reproduced")
-    return Finding(paper, text, verdicts[saved])
+        return Finding(paper, NOT_RUN)
+    equal, first_stage = map(percent, shares)
+    text = f"{equal} for equally many pairs in all, {first_stage} for as many in the first stage"
+    saved = [share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares]
+    verdict = _verdict(all(saved), round(min(shares), 2) < 1)
+    if any(saved) and not all(saved):
+        verdict = "partly (by one count of pairs)"
+    return Finding(paper, f"{text} alone", verdict)
 
 
 def _memory(records: Records, claim: Claim) -> Finding:
     cost = records.table("sampling_cost", SAMPLING_COST).dropna(subset=["peak_memory_mb"])
-    if cost.empty:
-        return Finding("no number", "not run")
     memory, samples = cost.groupby("samples_per_image")["peak_memory_mb"].first(), claim["samples"]
+    if memory.empty:
+        return Finding("no number", NOT_RUN)
     if samples not in memory or len(memory) < 2:
         return Finding("no number", f"not run with {samples} samples and with more")
     few, most = memory[samples], memory.iloc[-1]
@@ -128,8 +156,7 @@ def _memory(records: Records, claim: Claim) -> Finding:
         f"{number(most, decimals=0)} MB with {memory.index[-1]:g} samples to "
         f"{number(few, decimals=0)} MB with {samples}: {percent(few / most)}"
     )
-    near = few / most <= _threshold("memory") / 100
-    verdict = "reproduced" if near else "partly" if few < most else NOT
+    verdict = _verdict(few / most <= _threshold("memory") / 100, few < most)
     return Finding("no number", text, verdict)
 
 
@@ -138,11 +165,10 @@ def _speed(records: Records, claim: Claim) -> Finding:
     paper = f"{new:g} of {old:g} per second: {percent(new / old)}"
     share = speed_share(records, *claim["of"])
     if share is None:
-        return Finding(paper, "not run")
+        return Finding(paper, NOT_RUN)
     near = share >= new / old - _threshold("speed") / 100
     part = 1 - share <= _threshold("speed_loss") * (1 - new / old)
-    verdict = "reproduced" if near else "partly" if part else NOT
-    return Finding(paper, percent(share), verdict)
+    return Finding(paper, percent(share), _verdict(near, part))
 
 
 def _absolute(records: Records, claim: Claim) -> Finding:
@@ -155,14 +181,13 @@ def _absolute(records: Records, claim: Claim) -> Finding:
     near = all(ours >= theirs - _threshold("below") for ours, theirs in pairs)
     part = all(ours >= _threshold("score") / 100 * theirs for ours, theirs in pairs)
     ours = ", ".join(f"{name[0]} {interval_text(model.interval(name))}" for name in MEANS)
-    verdict = "reproduced" if near else "partly" if part else NOT
-    return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", verdict)
+    return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", _verdict(near, part))
 
 
 _RULES: dict[str, Callable[[Records, Claim], Finding]] = {
     "stages": _stages,
-    "gain": _gain,
-    "not_worse": _not_worse,
+    "gain": _accuracy,
+    "not_worse": _accuracy,
     "budget": _budget,
     "memory": _memory,
     "speed": _speed,
@@ -175,18 +200,6 @@ def _threshold(name: str) -> float:
     return float(reference("claims")["thresholds"][name])
 
 
-def paper_difference(table: str, a: str, b: str) -> dict[str, float]:
-    """Return what the paper's table says variant `a` gains over `b`, in points of J and F mean."""
-    rows = paper_rows(table)
-    return {name: round(rows[VARIANTS[a]][name] - rows[VARIANTS[b]][name], 1) for name in MEANS}
-
-
-def paper_rows(table: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of one of the paper's tables by method."""
-    content = reference("paper_tables")[table]
-    return {row[0]: dict(zip(content["columns"], row, strict=True)) for row in content["rows"]}
-
-
 def _papers(claim: Claim, column: str) -> tuple[float, float]:
     """Return what the paper's table gives in a column for both variants of a claim."""
     rows = paper_rows(claim["table"])
@@ -194,66 +207,9 @@ def _papers(claim: Claim, column: str) -> tuple[float, float]:
     return new, old
 
 
-class _Comparison(NamedTuple):
-    """Two variants on equal budgets."""
-
-    paper: str
-    text: str
-    differences: list[Interval]
-    """Of J and F mean, over the sequences."""
-    by_seed: pd.DataFrame
-    """Columns J-Mean and F-Mean, a row for each seed that both were trained with."""
-    alike: bool
-    """Whether both differences are about as large as the paper's."""
-
-    def supported(self, above: float) -> str:
-        """Return the verdict if both differences are above a number of points on average."""
-        if not self.alike:
-            return "partly (an effect of another size)"
-        if len(self.by_seed) < 2:
-            return "partly (one seed)"
-        is_of_all = (self.by_seed >= above).all(axis=None)
-        return "reproduced" if is_of_all else "partly (not with every seed)"
-
-
-def _compare(records: Records, claim: Claim) -> _Comparison | None:
-    compared = records.compared_runs(*claim["of"])
-    a, b = (records.measure(claim["benchmark"], names) for names in compared.values())
-    if not a or not b:
-        return None
-    differences = [a.minus(b, name) for name in MEANS]
-    by_seed = pd.DataFrame({name: a.minus_by_seed(b, name) for name in MEANS})
-    runs = records.rows([name for names in compared.values() for name in names])
-    pairs = " or ".join(f"{each:,}" for each in sorted({*runs["pairs"]}))
-    text = f"{_both(differences)}; {_seeds(a, b, by_seed)}, {pairs} pairs"
-    if runs["frozen"].any():
-        text += ", backbone frozen"
-    paper, largest = paper_difference(claim["table"], *claim["of"]), _threshold("alike")
-    gaps = [mine.mean - paper[name] for mine, name in zip(differences, MEANS, strict=True)]
-    alike = all(abs(gap) <= largest for gap in gaps)
-    return _Comparison(_points(paper), text, differences, by_seed, alike)
-
-
-def _seeds(a: Measured, b: Measured, by_seed: pd.DataFrame) -> str:
-    """Return how many seeds each side has, and the differences of the seeds that both have."""
-    count = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
-    if len(by_seed) < 2:
-        return count
-    each = ", ".join(f"{name[0]} {signed(by_seed[name])}" for name in MEANS)
-    return f"{count} ({each})"
-
-
-def _no_comparison(records: Records, claim: Claim) -> Finding:
-    paper = _points(paper_difference(claim["table"], *claim["of"]))
-    return Finding(paper, _not_run(records, claim["benchmark"]))
-
-
 def _not_run(records: Records, benchmark: str) -> str:
-    return f"not run on {BENCHMARKS[benchmark]}" if records.reason_not_run(benchmark) else "not run"
-
-
-def _points(values: dict[str, float]) -> str:
-    return ", ".join(f"{name[0]} {number(value, signed=True)}" for name, value in values.items())
+    reason = records.reason_not_run(benchmark)
+    return f"{NOT_RUN} on {BENCHMARKS[benchmark]}" if reason else NOT_RUN
 
 
 def _both(differences: list[Interval]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from e3sn_study.evaluation.choices import best_choice, mean_choices
-from e3sn_study.records import MEANS, VARIANTS, Records, reference
+from e3sn_study.records import MEANS, VARIANTS, Records
 from e3sn_study.records.schema import (
     CHECKS,
     CHOICES,
@@ -24,28 +23,27 @@ from e3sn_study.tables.cells import (
     NOT_RUN,
     PAPER,
     PAPER_GPU,
+    PAPER_PAIRS,
     gain_text,
     known,
     note,
     number,
     ours,
+    paper_rows,
     percent,
     score,
     spread,
     titled,
 )
 
-Rows = list[tuple[str, ...]]
-PAPER_PAIRS = 12_000_000
-"""Image pairs of SiamMask's first stage, 20 epochs of 600,000. The paper does not give its own."""
-
 
 def speed(records: Records) -> pd.DataFrame:
     """Tracking speed by the paper's convention and by the clock."""
-    paper = {row[0]: row[-1] for row in reference("paper_tables")["table1"]["rows"]}
-    rows = Rows()
+    columns = ["Method", "Numbers from", "Object-frames per second"]
+    columns += ["Frames per second by the clock", "Time per object-frame", "Machine"]
+    paper, rows = paper_rows("table1"), list[list[str]]()
     for name in ("SiamMask", "E3SN"):
-        rows.append((name, PAPER, f"{paper[name]:g}", NONE, NONE, PAPER_GPU))
+        rows.append([name, PAPER, f"{paper[name]['FPS']:g}", NONE, NONE, PAPER_GPU])
     for variant, names in records.compared_runs(*VARIANTS).items():
         timed = records.speed("davis2016", names or records.main_runs(variant))
         reading, tracking = timed["seconds_reading"].sum(), timed["seconds_tracking"].sum()
@@ -58,19 +56,17 @@ def speed(records: Records) -> pd.DataFrame:
                 f"{number(1000 * tracking / steps)} ms",
                 ", ".join(sorted({*records.rows(timed["run"])["machine"]})),
             ]
-        rows.append((VARIANTS[variant], ours(records), *cells))
-    columns = ["Method", "Numbers from", "Object-frames per second"]
-    columns += ["Frames per second by the clock", "Time per object-frame", "Machine"]
+        rows.append([VARIANTS[variant], ours(records), *cells])
     return titled(pd.DataFrame(rows, columns=columns), records, "speed")
 
 
-def _costs(records: Records) -> pd.DataFrame:
-    """Return the table of `measurements.variant_costs`, in which no part may be lacking."""
+def _costs(records: Records, part: str) -> pd.DataFrame:
+    """Return the training or the tracking part of `measurements.variant_costs`."""
     costs = records.table("variant_costs", VARIANT_COSTS)
     shares = costs[costs["part"] == "training"].groupby("variant")["share"].sum()
     if not np.allclose(shares, 1, atol=1e-3):
         raise VARIANT_COSTS.misfit(records.folder / "variant_costs.csv", "lacks rows")
-    return costs
+    return costs[costs["part"] == part]
 
 
 def training_shares(records: Records, new: str, old: str) -> tuple[float, float] | None:
@@ -80,8 +76,7 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
         The share if both see equally many pairs in all, and the share if the first stage of `old`
         alone sees as many as `new`, so that its further stages come on top.
     """
-    costs = _costs(records)
-    training = costs[costs["part"] == "training"]
+    training = _costs(records, "training")
     per_pair = (training["share"] * training["seconds"]).groupby(training["variant"]).sum()
     if not {new, old} <= {*per_pair.index}:
         return None
@@ -92,96 +87,90 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
 
 def speed_share(records: Records, new: str, old: str) -> float | None:
     """Return the tracking speed of one network as a share of another's; None if it was not run."""
-    costs = _costs(records)
-    seconds = costs[costs["part"] == "tracking"].set_index("variant")["seconds"]
+    seconds = _costs(records, "tracking").set_index("variant")["seconds"]
     return float(seconds[old] / seconds[new]) if {new, old} <= {*seconds.index} else None
 
 
 def variant_costs(records: Records) -> pd.DataFrame:
     """Time of training and tracking of the networks that are compared, which took turns."""
-    costs, rows = _costs(records), Rows()
+    training, tracking = _costs(records, "training"), _costs(records, "tracking")
+    rows = []
+
+    def add(network: str, part: str, counts: str, seconds: float, share: str) -> None:
+        row = {"Network": network, "Part": part, "Counts for": counts}
+        rows.append(row | {"Time": _milliseconds(seconds), "Of SiamMask's": share})
+
     for variant, label in VARIANTS.items():
-        own = costs[costs["variant"] == variant]
-        training, tracking = (own[own["part"] == part] for part in ("training", "tracking"))
-        for row in training.to_dict("records"):
-            part = f"training a pair, {row['stage']}, backbone {row['backbone']}"
-            pairs = f"{percent(row['share'])} of its pairs"
-            rows.append((label, part, pairs, _milliseconds(row["seconds"]), NONE))
+        own = training[training["variant"] == variant]
         is_other = variant != "siammask"
-        if len(training):
-            whole = _milliseconds((training["share"] * training["seconds"]).sum())
+        for row in own.to_dict("records"):
+            part = f"training a pair, {row['stage']}, backbone {row['backbone']}"
+            add(label, part, f"{percent(row['share'])} of its pairs", row["seconds"], NONE)
+        if len(own):
             shares = training_shares(records, variant, "siammask") if is_other else None
             equal, on_top = map(percent, shares or (0, 0))
             of = f"{equal}; {on_top} with its second stage on top" if shares else NONE
-            rows.append((label, "training a pair, all phases", NONE, whole, of))
-        for seconds in tracking["seconds"]:
+            whole = (own["share"] * own["seconds"]).sum()
+            add(label, "training a pair, all phases", NONE, whole, of)
+        for seconds in tracking.loc[tracking["variant"] == variant, "seconds"]:
             share = speed_share(records, variant, "siammask") if is_other else None
             of = percent(1 / share) if share else NONE
-            rows.append((label, "tracking an object-frame", NONE, _milliseconds(seconds), of))
-    columns = ["Network", "Part", "Counts for", "Time", "Of SiamMask's"]
-    table = _table(rows, columns, ["Network", "Part", "Time"])
-    return titled(table, records, "variant_costs", *_batches(costs))
+            add(label, "tracking an object-frame", NONE, seconds, of)
+    return titled(rows, records, "variant_costs", *_batches(training))
 
 
 def sampling_cost(records: Records) -> pd.DataFrame:
     """Memory and time of a training step against the samples per image."""
     cost = records.table("sampling_cost", SAMPLING_COST).sort_values("samples")
     rows = [
-        (
-            f"{row['samples_per_image']:g}",
-            number(row["samples"], decimals=0),
-            _measured(row["seconds_per_step"], "s", 2),
-            _measured(row["peak_memory_mb"], "MB", 0),
-            _measured(row["estimated_memory_mb"], "MB", 0).replace(NOT_RUN, NONE),
-        )
+        {
+            "Samples per image": f"{row['samples_per_image']:g}",
+            "Windows per step": number(row["samples"], decimals=0),
+            "Time per step": _measured(row["seconds_per_step"], "s", 2),
+            "Peak memory": _measured(row["peak_memory_mb"], "MB", 0),
+            "Estimated memory": _measured(row["estimated_memory_mb"], "MB", 0, NONE),
+        }
         for row in cost.to_dict("records")
     ]
-    columns = ["Samples per image", "Windows per step", "Time per step", "Peak memory"]
-    table = _table(rows, [*columns, "Estimated memory"], [columns[0], *columns[2:]])
     images = cost["samples"] / cost["samples_per_image"]
     notes = [note("images", images=each) for each in images[:1]]
-    return titled(table, records, "sampling_cost", *notes)
+    return titled(rows, records, "sampling_cost", *notes)
 
 
 def training_speed(records: Records) -> pd.DataFrame:
     """Pairs per second of the training loop against plain loops, and where a step's time goes."""
-    timed = records.table("training_speed", TRAINING_SPEED)
-    parts = ("forward", "backward", "update", "data")
-    rows = [
-        (
-            row["phase"],
-            row["contender"],
-            number(row["pairs_per_second"], decimals=2),
-            NONE if row["ratio"] == 1 else f"{number(row['ratio'])} times as fast",
-            *(_measured(row[part], "s", 2) for part in parts),
-        )
-        for row in timed.to_dict("records")
-    ]
-    columns = ["Backbone", "Loop", "Pairs per second"]
-    table = _table(rows, [*columns, "This loop is", *map(str.capitalize, parts)], columns)
+    timed, rows = records.table("training_speed", TRAINING_SPEED), []
+    for row in timed.to_dict("records"):
+        cells = {
+            "Backbone": row["phase"],
+            "Loop": row["contender"],
+            "Pairs per second": number(row["pairs_per_second"], decimals=2),
+            "This loop is": NONE if row["ratio"] == 1 else f"{number(row['ratio'])} times as fast",
+        }
+        for part in ("forward", "backward", "update", "data"):
+            cells[part.capitalize()] = _measured(row[part], "s", 2)
+        rows.append(cells)
     notes = [f"{each} Data are prepared beside the step." for each in _batches(timed)]
-    return titled(table, records, "training_speed", *notes)
+    return titled(rows, records, "training_speed", *notes)
 
 
 def tracking_speed(records: Records) -> pd.DataFrame:
     """Frames per second of a tracking step by torch and by exported graphs, by size and objects."""
     timed = records.table("tracking_speed", TRACKING_SPEED)
     rows = [
-        (
-            f"{row['width']:g}×{row['height']:g}",
-            f"{row['objects']:g}",
-            row["contender"],
-            _milliseconds(row["step_ms"] / 1000),
-            number(row["frames_per_second"]),
-            f"{number(row['ratio'])} times",
-            percent(row["share"]),
-        )
+        {
+            "Frame": f"{row['width']:g}×{row['height']:g}",
+            "Objects": f"{row['objects']:g}",
+            "Network by": row["contender"],
+            "Step": _milliseconds(row["step_ms"] / 1000),
+            "Frames per second": number(row["frames_per_second"]),
+            "Rate against the first": f"{number(row['ratio'])} times",
+            "Of the peak": percent(row["share"]),
+        }
         for row in timed.to_dict("records")
     ]
-    columns = ["Frame", "Objects", "Network by", "Step", "Frames per second"]
-    table = _table(rows, [*columns, "Rate against the first", "Of the peak"], columns)
-    notes = [note("threads", threads=each) for each in timed.get("threads", ())[:1]]
-    return titled(table, records, "tracking_speed", *notes)
+    notes = [note("threads", threads=each) for each in timed["threads"][:1]]
+    return titled(rows, records, "tracking_speed", *notes)
 
 
 def ablations(records: Records) -> pd.DataFrame:
@@ -202,10 +191,17 @@ def ablations(records: Records) -> pd.DataFrame:
             gain = gain_text(new, old, name) if new and old else NOT_RUN if len(base) else NONE
             row |= {name: score(new, name), f"{name[0]} gain": gain}
         rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(len(group))})
-    columns = ["Variant", "Changed", "Compared with", "J-Mean", "J gain", "F-Mean", "F gain"]
-    table = pd.DataFrame(rows or [dict.fromkeys([*columns, "Pairs", "Seeds"], NOT_RUN)])
     gains = f"{note('gains')} {note('same_seed')}"
-    return titled(table, records, "ablations", note("averages"), gains)
+    return titled(rows, records, "ablations", note("averages"), gains)
+
+
+def _unchanged(trained: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
+    """Return runs of the same variant and pairs that change fewer of the settings than a group."""
+    variant, settings = group[["variant", "settings"]].iloc[0]
+    alike = trained[(trained["variant"] == variant) & trained["pairs"].isin(group["pairs"])]
+    fewer = alike[[{*text.split()} < {*settings.split()} for text in alike["settings"]]]
+    least = min(fewer["settings"], key=lambda text: len(text.split()), default="")
+    return fewer[fewer["settings"] == least]
 
 
 def choices(records: Records) -> pd.DataFrame:
@@ -215,14 +211,12 @@ def choices(records: Records) -> pd.DataFrame:
     tracks = dict(records.runs[["run", "track"]].to_numpy())
     for run, scores in records.tables("choices", CHOICES).items():
         means, best = mean_choices(scores), best_choice(scores)
-        is_best = means.index == means["J&F"].idxmax()
         of_best_pass = (means[tracked] == [best[name] for name in tracked]).all(axis=1)
         best_of_passes = means.groupby(tracked, sort=False)["J&F"].idxmax()
-        shown = means.index.isin(best_of_passes) | of_best_pass
-        for row, chosen in zip(means[shown].to_dict("records"), is_best[shown], strict=True):
+        for index, row in means[means.index.isin(best_of_passes) | of_best_pass].iterrows():
             cells = {"Run": run} | {label: f"{row[name]:g}" for name, label in labels.items()}
             cells |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
-            rows.append(cells | {"Best": "yes" if chosen else NONE})
+            rows.append(cells | {"Best": "yes" if index == means["J&F"].idxmax() else NONE})
         sequences = ", ".join(scores["sequence"].unique())
         notes.append(note("held_out", run=run, sequences=sequences))
         if used := tracks.get(run):
@@ -230,9 +224,7 @@ def choices(records: Records) -> pd.DataFrame:
             here = number(100 * same["J&F"].iloc[0]) if len(same) else NOT_RUN
             named = ", ".join(f"{label.lower()} {used[name]:g}" for name, label in labels.items())
             notes.append(note("chosen", settings=named, score=here))
-    columns = ["Run", *labels.values(), "J-Mean", "F-Mean", "J&F", "Best"]
-    table = pd.DataFrame(rows or [dict.fromkeys(columns, NOT_RUN)])
-    return titled(table, records, "choices", *notes)
+    return titled(rows, records, "choices", *notes)
 
 
 def runs(records: Records) -> pd.DataFrame:
@@ -258,56 +250,34 @@ def runs(records: Records) -> pd.DataFrame:
                 "Steps skipped": known(run.get("skipped_steps")),
             }
         )
-    table = pd.DataFrame(rows or [{"Run": NOT_RUN}])
-    return titled(table, records, "runs", note("stage", pairs=PAPER_PAIRS))
+    return titled(rows, records, "runs", note("stage", pairs=PAPER_PAIRS))
 
 
 def checks(records: Records) -> pd.DataFrame:
     """What this was checked against, from the file that the golden tests leave."""
     rows = [
-        (
-            row["check"],
-            row["source"],
-            f"{row['largest']:.2g}",
-            f"{row['tolerance']:.2g}",
-            f"{row['cases']:,}",
-            "yes" if row["largest"] <= row["tolerance"] else "no",
-        )
+        {
+            "Check": row["check"],
+            "Outside source": row["source"],
+            "Largest deviation": f"{row['largest']:.2g}",
+            "Tolerance": f"{row['tolerance']:.2g}",
+            "Cases": f"{row['cases']:,}",
+            "Holds": "yes" if row["largest"] <= row["tolerance"] else "no",
+        }
         for row in records.table("checks", CHECKS).to_dict("records")
     ]
-    columns = ["Check", "Outside source", "Largest deviation", "Tolerance", "Cases", "Holds"]
-    table = _table(rows, columns, columns[:2])
-    table.attrs |= {"title": "Checks: the largest deviation from each outside source", "notes": []}
+    table = titled(rows, records, "checks")
+    table.attrs["title"] = table.attrs["title"].replace(", synthetic", "")
     return table
-
-
-def _table(
-    rows: Sequence[tuple[str, ...]], columns: list[str], if_not_run: list[str]
-) -> pd.DataFrame:
-    """Return a table of rows; without any, one row that says "not run" in fewer columns."""
-    empty = pd.DataFrame([dict.fromkeys(if_not_run, NOT_RUN)])
-    return pd.DataFrame(rows, columns=columns) if rows else empty
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{number(1000 * seconds, decimals=0 if seconds >= 0.1 else 1)} ms"
 
 
-def _measured(value: float, unit: str, decimals: int) -> str:
-    return NOT_RUN if math.isnan(value) else f"{number(value, decimals=decimals)} {unit}"
+def _measured(value: float, unit: str, decimals: int, absent: str = NOT_RUN) -> str:
+    return absent if math.isnan(value) else f"{number(value, decimals=decimals)} {unit}"
 
 
 def _batches(table: pd.DataFrame) -> list[str]:
     return [note("batches", **row) for row in table[:1].to_dict("records")]
-
-
-def _unchanged(trained: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Return runs of the same variant and pairs that change fewer of the settings than a group."""
-    first = group.iloc[0]
-    changed = {*first["settings"].split()}
-    alike = trained[
-        (trained["variant"] == first["variant"]) & trained["pairs"].isin(group["pairs"])
-    ]
-    fewer = alike[[{*text.split()} < changed for text in alike["settings"]]]
-    least = min(fewer["settings"], key=lambda text: len(text.split()), default="")
-    return fewer[fewer["settings"] == least]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -18,16 +17,10 @@ from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
 from e3sn_study.records import reference
-from e3sn_study.tables.cells import percent
-from e3sn_study.tables.costs import PAPER_PAIRS
+from e3sn_study.tables.cells import PAPER_PAIRS, percent
 
-COLUMNS = {
-    "item": "Item",
-    "paper": "The paper says",
-    "ours": "We did",
-    "why": "Why",
-    "effect": "Likely effect",
-}
+COLUMNS = {"item": "Item", "paper": "The paper says", "ours": "We did", "why": "Why"}
+COLUMNS["effect"] = "Likely effect"
 _TEXTS = Environment(undefined=StrictUndefined)  # noqa: S701 plain text, which the page escapes
 _TEXTS.filters |= {"count": "{:,}".format, "plain": "{:g}".format, "percent": percent}
 
@@ -58,11 +51,8 @@ def profiles_of(profile: Profile) -> dict[str, Profile]:
     """Return the profile of each variant; a profile from a file of one's own has one variant."""
     if profile.name not in available_profiles():
         return {profile.variant: profile}
-    names = available_variants()
-    return {
-        name: profile if name == profile.variant else load_profile(profile.name, name)
-        for name in names
-    }
+    loaded = {name: load_profile(profile.name, name) for name in available_variants()}
+    return loaded | {profile.variant: profile}
 
 
 def set_label(config: TrainSetConfig) -> str:
@@ -73,13 +63,13 @@ def set_label(config: TrainSetConfig) -> str:
 
 def _words(profile: Profile) -> dict[str, Any]:
     """Return what texts and conditions can name: settings by section, and words made of them."""
-    baseline = (profiles_of(profile).get("siammask") or load_profile("paper", "siammask")).loss
+    baseline = vars(
+        (profiles_of(profile).get("siammask") or load_profile("paper", "siammask")).loss
+    )
     total = sum(each.weight for each in profile.data.train) or 1.0
     sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]
     return vars(profile) | {
-        "baseline": SimpleNamespace(
-            **{**vars(baseline), "loc": {"l1": "L1", "smooth_l1": "smooth L1"}[baseline.loc]}
-        ),
+        "baseline": baseline | {"loc": {"l1": "L1", "smooth_l1": "smooth L1"}[baseline["loc"]]},
         "kinds": " ".join(sorted({each.kind for each in profile.data.train})),
         "sets": ", ".join(sets),
         "share": f"{100 * profile.train.pairs / PAPER_PAIRS:.2g} %",

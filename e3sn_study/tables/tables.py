@@ -25,7 +25,6 @@ from e3sn_study.records import (
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, CROPS, MODEL, STILL, STILL_BOX, TRUE_BOX
 from e3sn_study.tables import costs
-from e3sn_study.tables.attributes import attributes
 from e3sn_study.tables.cells import (
     NONE,
     NOT_RUN,
@@ -37,13 +36,16 @@ from e3sn_study.tables.cells import (
     note,
     number,
     ours,
+    paper_difference,
+    paper_rows,
     score,
     spread,
     titled,
 )
-from e3sn_study.tables.claims import claims, paper_difference, paper_rows
+from e3sn_study.tables.claims import claims
 
 Cells = dict[str, str]
+ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
 
 
 def table1(records: Records) -> pd.DataFrame:
@@ -72,7 +74,7 @@ def table4(records: Records) -> pd.DataFrame:
 def bounds(records: Records) -> pd.DataFrame:
     """What needs no learning, and upper bounds, had localisation been perfect."""
     scores, chosen = records.scores("davis2016"), records.main_runs("e3sn")
-    baselines = list(dict.fromkeys(scores.loc[scores["run"] == "", "method"]))
+    baselines = scores.loc[scores["run"] == "", "method"].unique().tolist()
     entries = [(method, method, [""]) for method in baselines or [STILL_BOX, STILL]]
     entries += [(f"E3SN: {method}", method, chosen) for method in (BOX, BOUND)]
     rows = []
@@ -84,25 +86,23 @@ def bounds(records: Records) -> pd.DataFrame:
     for method, reason in records.lacking("davis2016").items():
         row = {"Method": method, "What it shows": f"not run: {reason}"}
         rows.append(row | dict.fromkeys(STATISTICS, NOT_RUN))
-    return titled(pd.DataFrame(rows), records, "bounds", note("averages"))
+    return titled(rows, records, "bounds", note("averages"))
 
 
 def per_sequence(records: Records) -> pd.DataFrame:
     """J and F of each sequence, the worst of E3SN first."""
-
-    def column(variant: str, statistic: str, method: str = MODEL) -> pd.Series | str:
-        measured = records.measure("davis2016", records.main_runs(variant), method)
-        return measured.by_sequence(statistic) if measured else NOT_RUN
-
     frames = records.scores("davis2016").groupby("sequence")["frames"].max().astype(int)
     columns: dict[str, pd.Series | str] = {"Frames scored": frames}
-    for variant in _with_own_settings(records):
-        for statistic in MEANS:
-            columns[f"{statistic[0]} {VARIANTS[variant]}"] = column(variant, statistic)
-    columns["J E3SN in true boxes"] = column("e3sn", "J-Mean", BOUND)
+    entries = [
+        (f"{statistic[0]} {VARIANTS[variant]}", variant, statistic, MODEL)
+        for variant in _with_own_settings(records)
+        for statistic in MEANS
+    ]
+    entries.append(("J E3SN in true boxes", "e3sn", "J-Mean", BOUND))
+    for label, variant, statistic, method in entries:
+        measured = records.measure("davis2016", records.main_runs(variant), method)
+        columns[label] = measured.by_sequence(statistic) if measured else NOT_RUN
     table = pd.DataFrame(columns).rename_axis("Sequence").reset_index()
-    if table.empty:
-        table = pd.DataFrame([dict.fromkeys(table.columns, NOT_RUN)])
     table = table.sort_values(["J E3SN", "Sequence"])
     table = table.map(lambda cell: number(cell) if isinstance(cell, float) else cell)
     return titled(table, records, "per_sequence")
@@ -121,27 +121,68 @@ def crops(records: Records) -> pd.DataFrame:
             row["Slope of size"] = number(size_slope(part), decimals=2)
             row["Pairs"] = str(part["mask_iou"].count())
             rows.append(row | {"Left out": str(part["mask_iou"].isna().sum())})
-    table = pd.DataFrame(rows or [dict.fromkeys(("Run", "Set", "Mask IoU", "Box IoU"), NOT_RUN)])
-    return titled(table, records, "crops")
+    return titled(rows, records, "crops")
+
+
+def attributes(records: Records) -> pd.DataFrame:
+    """J and F of E3SN on the sequences with and without each attribute of DAVIS-2016."""
+    model = records.measure("davis2016", records.main_runs("e3sn"))
+    labels = records.attributes("davis2016")
+    if labels is None or model is None:
+        reason = "no_attributes" if labels is None else "no_model"
+        return titled([], records, "attributes", note(reason))
+    rows = []
+    compared = {name[0]: with_and_without(model, labels, name) for name in MEANS}
+    for name, counts in compared["J"][["sequences", "of"]].iterrows():
+        row = {"Attribute": f"{name}: {ATTRIBUTES.get(str(name), 'not known')}"}
+        row["Sequences"] = f"{counts['sequences']} of {counts['of']}"
+        for statistic, table in compared.items():
+            for key in ("with", "without", "difference"):
+                cell = table.loc[name, key]
+                text = NONE if pd.isna(cell) else number(cell, signed=key == "difference")
+                row[f"{statistic} {key}"] = text
+        rows.append(row)
+    return titled(rows, records, "attributes", note("attributes"))
+
+
+def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.DataFrame:
+    """Return means over scored sequences by attribute.
+
+    Args:
+        model: its scores.
+        labels: attributes by sequence, with spaces between them.
+        statistic: such as ``J-Mean``.
+
+    Returns:
+        By attribute: with, without (NaN if all sequences have it), difference, sequences (which
+        have it), of (how many).
+    """
+    values = model.by_sequence(statistic)
+    values = values[values.index.isin(labels.index)]
+    has = labels[values.index].str.get_dummies(" ").astype(bool)
+    means = {name: (values[own].mean(), values[~own].mean()) for name, own in has.items()}
+    table = pd.DataFrame.from_dict(means, orient="index", columns=["with", "without"])
+    difference = table["with"] - table["without"]
+    return table.assign(difference=difference, sequences=has.sum(), of=len(has))
 
 
 def threshold_sweep(records: Records) -> pd.DataFrame:
     """J and F at several mask thresholds, among them that of the runs' own settings."""
-    names = {variant: records.main_runs(variant) for variant in _with_own_settings(records)}
-    found = {variant: records.by_threshold("davis2016", each) for variant, each in names.items()}
+    variants = _with_own_settings(records)
+    names = [records.main_runs(variant) for variant in variants]
+    found = [records.by_threshold("davis2016", each) for each in names]
     rows = []
-    for threshold in sorted({*chain(*found.values())}) or [PAPER_THRESHOLD]:
+    for threshold in sorted({*chain(*found)}) or [PAPER_THRESHOLD]:
         row = {"Threshold": f"{threshold:.2f}"}
-        for variant, each in found.items():
-            scores = {name: score(each.get(threshold), name) for name in MEANS}
-            row |= {f"{name[0]} {VARIANTS[variant]}": cell for name, cell in scores.items()}
+        for variant, each in zip(variants, found, strict=True):
+            for name in MEANS:
+                row[f"{name[0]} {VARIANTS[variant]}"] = score(each.get(threshold), name)
         rows.append(row)
     scored = records.scores("davis2016")
-    is_own = (scored["method"] == MODEL) & scored["run"].isin([*chain(*names.values())])
+    is_own = (scored["method"] == MODEL) & scored["run"].isin([*chain(*names)])
     own = sorted(scored.loc[is_own, "mask_threshold"].unique()) or [PAPER_THRESHOLD]
     texts = ["the paper's 0.50" if each == PAPER_THRESHOLD else f"{each:.2f}" for each in own]
-    thresholds = note("thresholds", own=" and ".join(texts))
-    return titled(pd.DataFrame(rows), records, "threshold_sweep", thresholds)
+    return titled(rows, records, "threshold_sweep", note("thresholds", own=" and ".join(texts)))
 
 
 OUTER = (STILL, "NanoTrack box + GrabCut", TRUE_BOX, "true box + GrabCut", f"E3SN: {BOUND}")
@@ -187,41 +228,28 @@ def _benchmark(
 ) -> pd.DataFrame:
     """Return the paper's rows of a table, each followed by recomputed rows and by ours."""
     whole, remaining = records.whole_set(benchmark), dict(recomputed)
+    variants = {label: variant for variant, label in VARIANTS.items()}
     rows, timed, frozen = list[Cells](), list[str](), False
     for method, paper in paper_rows(name).items():
         flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")}
-        rows.append(_row(method, PAPER, {key: str(value) for key, value in paper.items()} | flags))
+        rows.append(_row(method, PAPER, paper | flags))
         if method in remaining:
             rows.append(_row(method, RECOMPUTED, remaining.pop(method) | flags))
-        for variant in (variant for variant, label in VARIANTS.items() if label == method):
-            for group in _budgets(records, variant):
-                speeds = records.speed(benchmark, group["run"])
-                cells = _scores(records.measure(benchmark, group["run"]), paper if whole else {})
-                cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
-                cells |= flags | {"Pairs": spread(group, "pairs")}
-                rows.append(_row(method, ours(records), cells))
-                timed += speeds["run"].unique().tolist()
-                frozen |= group["frozen"].any()
-    rows += _foreign(records, benchmark)
+        for group in _budgets(records, variants[method]) if method in variants else ():
+            speeds = records.speed(benchmark, group["run"])
+            cells = _scores(records.measure(benchmark, group["run"]), paper if whole else {})
+            cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
+            cells |= flags | {"Pairs": spread(group, "pairs")}
+            rows.append(_row(method, ours(records), cells))
+            timed += speeds["run"].unique().tolist()
+            frozen |= group["frozen"].any()
     rows += [_row(method, RECOMPUTED, values) for method, values in remaining.items()]
     machines = ", ".join(sorted({*records.rows(timed)["machine"]}))
     fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
     general = [note("averages"), note("tuned"), note("pairs"), fps]
     general += [note("frozen")] if frozen else []
     general += [note("part")] if len(records.scores(benchmark)) and not whole else []
-    return titled(pd.DataFrame(rows), records, name, *general, *notes)
-
-
-def _foreign(records: Records, benchmark: str) -> list[Cells]:
-    """Return rows of weights that were scored and whose training is not on record."""
-    scores, rows = records.scores(benchmark), []
-    known = {"", *records.runs["run"], *records.left_out}
-    for run, variant in scores[["run", "variant"]].drop_duplicates().sort_values("run").to_numpy():
-        if run not in known:
-            source = f"{run}: weights without a training run on record"
-            cells = _scores(records.measure(benchmark, [run]), {})
-            rows.append(_row(VARIANTS.get(variant, variant), source, cells))
-    return rows
+    return titled(rows, records, name, *general, *notes)
 
 
 def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
@@ -234,9 +262,10 @@ def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
     return [group for group in groups if len(group)] or groups[:1]
 
 
-def _row(method: str, source: str, values: Cells) -> Cells:
+def _row(method: str, source: str, values: dict[str, Any]) -> Cells:
+    """Return a row of table 1 or 2; what is not known of a method is a dash."""
     columns = ("Pairs", "FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds")
-    cells = {name: values.get(name, NONE) for name in columns}
+    cells = {name: str(values.get(name, NONE)) for name in columns}
     return {"Method": method, "Numbers from": source} | cells
 
 
@@ -257,18 +286,17 @@ def _comparison(
     settings = records.comparable_settings(new, old)
     groups = [records.rows(records.main_runs(variant, settings)) for variant in (old, new)]
     b, a = measured = [records.measure("davis2016", group["run"]) for group in groups]
-    rows = list[Cells]()
+    rows = list[dict[str, Any]]()
     for variant, group, found in zip((old, new), groups, measured, strict=True):
         paper = paper_rows(name)[VARIANTS[variant]]
-        theirs = {key: str(paper[key]) for key in MEANS}
+        theirs = {key: paper[key] for key in MEANS}
         mine = {key: score(found, key) for key in MEANS}
         if with_costs:
-            theirs |= {"Training time": f"{paper['Training hours']} h", "Peak memory": NONE}
-            memory = spread(group, "peak_memory_mb", "MB")
-            mine |= {"Training time": duration(group), "Peak memory": memory}
-        theirs |= {"Pairs": NONE, "Seeds": NONE}
+            theirs["Training time"] = f"{paper['Training hours']} h"
+            mine["Training time"] = duration(group)
+            mine["Peak memory"] = spread(group, "peak_memory_mb", "MB")
         mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(len(group) or NOT_RUN)}
-        for source, cells in ((PAPER, theirs), (ours(records), mine)):
+        for source, cells in ((PAPER, dict.fromkeys(mine, NONE) | theirs), (ours(records), mine)):
             rows.append({"Method": VARIANTS[variant], "Numbers from": source} | cells)
     gaps = paper_difference(name, new, old)
     theirs = {key: number(value, signed=True) for key, value in gaps.items()}
@@ -280,7 +308,7 @@ def _comparison(
     notes += [note("budget", settings=settings)] if settings else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups) else []
     notes += [note("hours")] if with_costs else []
-    return titled(pd.DataFrame(rows), records, name, *notes)
+    return titled(rows, records, name, *notes)
 
 
 def _with_own_settings(records: Records) -> list[str]:

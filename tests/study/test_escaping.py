@@ -72,14 +72,8 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     labels = pd.DataFrame([{"sequence": VAL[0], "attributes": name.replace(" ", "")}])
     labels.to_csv(results / "davis2016" / "attributes.csv", index=False)
     (results / "crops").mkdir()
-    crops = {
-        "set": name,
-        "pair": [0, 1],
-        "mask_iou": [0.1, 0.2],
-        "box_iou": 0.5,
-        "size": [1.0, 2],
-        "predicted_size": [1.0, 2],
-    }
+    crops = {"set": name, "pair": [0, 1], "mask_iou": [0.1, 0.2], "box_iou": 0.5}
+    crops |= {"size": [1.0, 2], "predicted_size": [1.0, 2]}
     pd.DataFrame(crops).to_csv(results / "crops" / f"{file_name}.csv", index=False)
     check = pd.DataFrame(
         [[name, name, 0.1, 0.2, 3]], columns=["check", "source", "largest", "tolerance", "cases"]
@@ -98,7 +92,7 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     (report / "notebooks" / f"{file_name}.html").touch()
     (report / "figures").mkdir()
     Image.new("RGB", (8, 8)).save(report / "figures" / f"{file_name}.png")
-    (report / "figures" / f"{file_name}.webm").write_bytes(b"clip")
+    (report / "figures" / f"{file_name}.mp4").write_bytes(b"clip")
     (report / "what_did_not_work.md").write_text(name)
     return profile_from_dict(settings), run
 

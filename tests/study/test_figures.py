@@ -31,7 +31,7 @@ from e3sn_lib.tracking.video import OBJECT_COLOURS
 from e3sn_study import figures
 from e3sn_study.evaluation.inspection import Answers
 from e3sn_study.figures.style import LEVEL_COLOURS, VARIANT_COLOURS
-from e3sn_study.records import Records, reference
+from e3sn_study.records import Records
 
 J = {name: 0.3 + index / 40 for index, name in enumerate(VAL)}
 
@@ -66,19 +66,11 @@ def results(tmp_path: Path) -> Path:
         run = add_run(tmp_path, variant)
         add_scores(tmp_path, run, {name: value + gain for name, value in J.items()}, 0.5)
         if variant == "e3sn":
-            for method, bonus in (
-                ("mask in true boxes", 0.1),
-                ("tracker box filled", -0.1),
-                ("mask@0.30", 0.03),
-                ("mask@0.60", -0.05),
-            ):
-                add_scores(
-                    tmp_path,
-                    run,
-                    {name: value + bonus for name, value in J.items()},
-                    0.4,
-                    method=method,
-                )
+            bonuses = {"mask in true boxes": 0.1, "tracker box filled": -0.1}
+            bonuses |= {"mask@0.30": 0.03, "mask@0.60": -0.05}
+            for method, bonus in bonuses.items():
+                scores = {name: value + bonus for name, value in J.items()}
+                add_scores(tmp_path, run, scores, 0.4, method=method)
     add_scores(tmp_path, "", 0.2, 0.1, method="first mask held still")
     add_scores(tmp_path, "", 0.1, 0.1, method="first box held still")
     return tmp_path
@@ -89,19 +81,10 @@ def log(points: int = 20, stages: tuple[str, ...] = ("end_to_end",)) -> pd.DataF
     names = [
         stages[min(int(len(stages) * index / points), len(stages) - 1)] for index in range(points)
     ]
-    falling = pd.DataFrame(
-        {
-            "step": step,
-            "stage": names,
-            "pairs": 8 * step,
-            "pairs_per_second": 9.0,
-            "data_share": 0.02,
-        }
-    )
-    falling = falling.assign(
-        peak_memory_mb=2048.0, mask_iou=step / points, w2=0.3, w3=0.33, w4=0.37
-    )
-    return falling.assign(cls=1.0 / step, loc=1.0 / step, mask=1.0 / step)
+    columns = {"step": step, "stage": names, "pairs": 8 * step, "mask_iou": step / points}
+    columns |= {"pairs_per_second": 9.0, "data_share": 0.02, "peak_memory_mb": 2048.0}
+    columns |= {"w2": 0.3, "w3": 0.33, "w4": 0.37}
+    return pd.DataFrame(columns | dict.fromkeys(("cls", "loc", "mask"), 1.0 / step))
 
 
 def texts(figure: Figure) -> str:
@@ -115,10 +98,7 @@ def texts(figure: Figure) -> str:
 
 def boxes(axes) -> list[tuple[float, ...]]:
     patches = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    return [
-        (*patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height())
-        for patch in patches
-    ]
+    return [(*patch.get_bbox().p0, *patch.get_bbox().p1) for patch in patches]
 
 
 def test_a_figure_is_the_same_file_every_time_and_carries_what_it_shows(tmp_path: Path) -> None:
@@ -132,55 +112,44 @@ def test_a_figure_is_the_same_file_every_time_and_carries_what_it_shows(tmp_path
 
 
 def test_empty_margins_are_cut_off_and_a_note_is_not(tmp_path: Path) -> None:
-    figures.save_figure(tmp_path / "plain.png", figures.level_weights(log()))
-    figures.save_figure(tmp_path / "noted.png", figures.level_weights(log()), "synthetic data")
-    heights = {}
-    for name in ("plain", "noted"):
-        with Image.open(tmp_path / f"{name}.png") as image:
-            ink = np.array(image.convert("L")) < 250
-            heights[name] = image.height
-            rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-            edges = (
-                rows[0],
-                columns[0],
-                image.height - 1 - rows[-1],
-                image.width - 1 - columns[-1],
-            )
-            assert max(edges) <= 16
-    assert heights["noted"] > heights["plain"]
+    heights = []
+    for note in ("", "synthetic data"):
+        path = tmp_path / f"figure {note}.png"
+        figures.save_figure(path, figures.level_weights(log()), note)
+        ink = np.array(Image.open(path).convert("L")) < 250
+        heights.append(len(ink))
+        for edge in (ink[:16], ink[-16:], ink[:, :16], ink[:, -16:]):
+            assert edge.any()
+    assert heights[1] > heights[0]
 
 
-# Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB.
-DEUTERANOPIA = np.array(
-    [
+SIGHT = {  # Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB
+    "full": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "deuteranopia": [
         [0.367322, 0.860646, -0.227968],
         [0.280085, 0.672501, 0.047413],
         [-0.011820, 0.042940, 0.968881],
-    ]
-)
-PROTANOPIA = np.array(
-    [
+    ],
+    "protanopia": [
         [0.152286, 1.052583, -0.204868],
         [0.114503, 0.786281, 0.099216],
         [-0.003882, -0.048116, 1.051998],
-    ]
-)
+    ],
+}
 
 
-@pytest.mark.parametrize(
-    "sight", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["full", "deuteranopia", "protanopia"]
-)
+@pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize(
     "palette",
     [VARIANT_COLOURS, LEVEL_COLOURS, dict(enumerate(OBJECT_COLOURS[:3]))],
     ids=["variants", "levels", "objects"],
 )
-def test_colours_stay_apart_for_every_kind_of_sight(palette: dict, sight: np.ndarray) -> None:
+def test_colours_stay_apart_for_every_kind_of_sight(palette: dict, sight: str) -> None:
     colours = [
         np.array(colour) / 255 if isinstance(colour, tuple) else np.array(to_rgb(colour))
         for colour in palette.values()
     ]
-    seen = [np.clip(sight @ colour**2.2, 0, 1) ** (1 / 2.2) for colour in colours]
+    seen = [np.clip(np.array(SIGHT[sight]) @ colour**2.2, 0, 1) ** (1 / 2.2) for colour in colours]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 0.2
 
 
@@ -256,14 +225,7 @@ def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: 
     assert widths["E3SN"] == pytest.approx(mean + 2)
     assert widths["E3SN in true boxes"] == pytest.approx(mean + 10)
     assert widths["first mask held still"] == pytest.approx(20)
-    paper = dict(
-        zip(
-            reference("paper_tables")["table1"]["columns"],
-            reference("paper_tables")["table1"]["rows"][-1],
-            strict=True,
-        )
-    )
-    assert f"paper {paper['J-Mean']}" in texts(figure)
+    assert "paper 73.0" in texts(figure)
 
 
 def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
@@ -377,7 +339,7 @@ def test_a_pair_is_shown_with_its_box_beside_its_template(pairs: list[Pair]) -> 
 
 
 def test_every_training_set_has_its_row(profile: Profile) -> None:
-    figure = figures.training_examples(open_train_sets(profile.data), columns=5)
+    figure = figures.training_examples(open_train_sets(profile.data))
     assert f"synthetic-v{VERSION}-train: 3 objects" in texts(figure)
     assert [len(boxes(axes)) for axes in figure.axes] == [1, 1, 1, 0, 0]
 
@@ -397,11 +359,8 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(
     video = videos[0]
     for index, path in enumerate(video.frame_paths):
         write_mask(tmp_path / video.name / f"{path.stem}.png", video.mask(index))
-    figure = figures.video_rows(
-        [figures.Row(video, tmp_path), figures.Row(video, tmp_path, "again", (2,))],
-        columns=3,
-        truth=True,
-    )
+    rows = [figures.Row(video, tmp_path), figures.Row(video, tmp_path, "again")]
+    figure = figures.video_rows(rows, columns=3, truth=True)
     first, second, third, *others = figure.axes
     assert len(boxes(first)) == len(video.object_ids())
     assert [axes.texts[0].get_text() for axes in (second, third)] == [
@@ -409,14 +368,14 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(
         f"frame {len(video) - 1}",
     ]
     assert others[0]._left_title.get_text() == "again"
-    assert [len(axes.images) for axes in others] == [1, 1, 0]
+    assert [len(axes.images) for axes in others] == [1, 1, 1]
     with pytest.raises(InputError, match="cannot read mask"):
         figures.video_rows([figures.Row(videos[1], tmp_path)])
-    rows = [figures.Row(video, tmp_path, frames=(2,))]
-    axes = figures.video_rows(rows, columns=2, close=True).axes[1]
-    x1, y1, x2, y2 = box_from_mask(video.mask(2) > 0)
+    axes = figures.video_rows(rows, columns=3, close=True).axes[1]
+    mask = video.mask(len(video) // 2)
+    x1, y1, x2, y2 = box_from_mask(mask > 0)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    height, width = video.mask(2).shape
+    height, width = mask.shape
     assert 0 <= left <= x1 < x2 <= right <= width
     assert 0 <= top <= y1 < y2 <= bottom <= height
     assert (right - left) / (bottom - top) == pytest.approx(width / height)

@@ -14,10 +14,9 @@ from made_results import VAL, add_costs, add_run, add_scores, add_speed
 
 from e3sn_lib.errors import InputError
 from e3sn_study.records import Records, reference
-from e3sn_study.records.averages import bootstrap_interval, paired_difference
-from e3sn_study.tables.attributes import attributes
-from e3sn_study.tables.cells import to_markdown
-from e3sn_study.tables.claims import claims, paper_difference
+from e3sn_study.records.averages import Measured, bootstrap_interval
+from e3sn_study.tables.cells import paper_difference, to_markdown
+from e3sn_study.tables.claims import claims
 from e3sn_study.tables.costs import (
     ablations,
     checks,
@@ -29,6 +28,7 @@ from e3sn_study.tables.costs import (
 )
 from e3sn_study.tables.tables import (
     TABLES,
+    attributes,
     bounds,
     per_sequence,
     short_table1,
@@ -50,14 +50,15 @@ def row(table: pd.DataFrame, method: str, source: str = "ours (made)") -> dict[s
     return found.iloc[0].to_dict()
 
 
-def verdicts(results: Path) -> dict[str, str]:
-    return dict(claims(Records(results))[["Claim", "Verdict"]].to_numpy())
+def claim(results: Path, number: str) -> pd.Series:
+    """The row of a claim."""
+    return claims(Records(results)).set_index("Claim").loc[number]
 
 
 def test_bootstrap_agrees_with_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(3).normal(60, 15, 20)
-    ours = bootstrap_interval(values)
+    ours = bootstrap_interval(values, np.ones(20))
     theirs = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=1
     ).confidence_interval
@@ -67,28 +68,25 @@ def test_bootstrap_agrees_with_scipy() -> None:
 
 def test_bootstrap_covers_the_true_mean() -> None:
     random = np.random.default_rng(0)
-    intervals = [
-        bootstrap_interval(random.normal(0, 1, 30), resamples=500, seed=seed) for seed in range(300)
-    ]
+    intervals = [bootstrap_interval(random.normal(0, 1, 30), np.ones(30)) for _ in range(300)]
     assert 0.89 < np.mean([low < 0 < high for _, low, high in intervals]) < 0.98
 
 
 def test_bootstrap_of_special_values() -> None:
-    assert bootstrap_interval([5.0]) == (5.0, 5.0, 5.0)
-    assert bootstrap_interval([2.0] * 7) == (2.0, 2.0, 2.0)
+    assert bootstrap_interval([5.0], [3]) == (5.0, 5.0, 5.0)
+    assert bootstrap_interval([2.0] * 7, [1] * 7) == (2.0, 2.0, 2.0)
     assert bootstrap_interval([1.0, 4.0], [2, 1]).mean == pytest.approx(2.0)
-    assert bootstrap_interval(range(9)) == bootstrap_interval(range(9))
     for nothing in ([], [1.0, np.nan]):
         with pytest.raises(InputError, match="needs at least one value, and finite ones"):
-            bootstrap_interval(nothing)
+            bootstrap_interval(nothing, [1] * len(nothing))
 
 
-def test_paired_difference_is_by_sequence() -> None:
-    a = pd.Series(RAMP)
-    shifted = (a + 0.25).sample(frac=1, random_state=0)
-    assert paired_difference(shifted, a) == pytest.approx((0.25, 0.25, 0.25))
+def test_a_difference_is_paired_by_sequence() -> None:
+    a = pd.DataFrame({"sequence": RAMP.keys(), "J-Mean": RAMP.values(), "object": 1, "seed": 0})
+    shifted = a.assign(**{"J-Mean": a["J-Mean"] + 0.25}).sample(frac=1, random_state=0)
+    assert Measured(shifted).minus(Measured(a), "J-Mean") == pytest.approx((0.25, 0.25, 0.25))
     with pytest.raises(InputError, match="different sequences"):
-        paired_difference(a, a.drop("dog"))
+        Measured(a).minus(Measured(a.tail(5)), "J-Mean")
 
 
 @pytest.mark.parametrize(
@@ -132,12 +130,8 @@ def test_table1_holds_the_paper_the_recomputed_and_our_rows(tmp_path: Path) -> N
     ours = row(table, "E3SN")
     assert ours["J-Mean"] == "52.0 ± 2.8 (52.0 to 52.0)"
     assert (ours["J-Recall"], ours["J-Decay"]) == ("52.0 ± 2.8", "5.2 ± 0.3")
-    assert (ours["J - paper"], ours["F - paper"], ours["FPS"], ours["Seeds"]) == (
-        "-21.0",
-        "-27.3",
-        "25.0",
-        "2",
-    )
+    gaps = {"J - paper": "-21.0", "F - paper": "-27.3"}
+    assert ours.items() >= (gaps | {"FPS": "25.0", "Seeds": "2"}).items()
     siammask = pd.Series(row(table, "SiamMask")).drop(["Method", "Numbers from", "FT", "M"])
     assert set(siammask) == {"not run"}
     assert row(table, "E3SN", "the paper")["FPS"] == "46"
@@ -151,7 +145,8 @@ def test_table1_holds_the_paper_the_recomputed_and_our_rows(tmp_path: Path) -> N
 
 def test_intervals_are_those_of_the_bootstrap_over_sequences(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), RAMP)
-    low, high = bootstrap_interval([100 * value for _, value in sorted(RAMP.items())])[1:]
+    values = [100 * value for _, value in sorted(RAMP.items())]
+    _, low, high = bootstrap_interval(values, np.ones(len(values)))
     assert row(table1(Records(tmp_path)), "E3SN")["J-Mean"] == f"47.5 ({low:.1f} to {high:.1f})"
 
 
@@ -165,8 +160,9 @@ def test_a_part_of_the_set_is_said_and_not_compared_with_the_paper(tmp_path: Pat
         in table.attrs["notes"]
     )
     add_scores(tmp_path, "", 0.1, 0.1, method="first mask held still", sequences=VAL[:4])
-    found = verdicts(tmp_path)
-    assert found["C1"] == found["C9"] == "not testable here (4 of 20 sequences)"
+    for number in ("C1", "C9"):
+        verdict = claim(tmp_path, number)["Verdict"]
+        assert verdict == "not testable here (4 of 20 sequences)"
 
 
 def test_objects_are_averaged_not_sequences(tmp_path: Path) -> None:
@@ -188,16 +184,13 @@ def test_what_was_not_run_says_so_and_why(tmp_path: Path) -> None:
     table = table2(Records(tmp_path))
     assert row(table, "E3SN", "ours")["J-Mean"] == "not run"
     assert table.attrs["notes"][-1] == f"Not run: {reason.replace('/a/b/DAVIS-2017/', '.../')}."
-    assert set(verdicts(tmp_path).values()) == {"not testable here (not run)"}
+    assert set(claims(Records(tmp_path))["Verdict"]) == {"not testable here (not run)"}
 
 
 @pytest.mark.parametrize("state", ["nothing", "one run", "everything"])
 def test_no_cell_is_blank_or_nan(tmp_path: Path, state: str) -> None:
-    for variant in {
-        "nothing": [],
-        "one run": ["e3sn"],
-        "everything": ["siammask", "e3sn-s", "e3sn"],
-    }[state]:
+    states = {"nothing": [], "one run": ["e3sn"], "everything": ["siammask", "e3sn-s", "e3sn"]}
+    for variant in states[state]:
         run = add_run(tmp_path, variant)
         add_scores(tmp_path, run, RAMP)
         add_scores(tmp_path, run, 0.3, method="mask@0.30")
@@ -213,24 +206,13 @@ def test_no_cell_is_blank_or_nan(tmp_path: Path, state: str) -> None:
 
 def test_every_title_of_synthetic_results_says_synthetic(tmp_path: Path) -> None:
     run = add_run(tmp_path, data="synthetic-train")
-    add_scores(tmp_path, run, RAMP)
+    add_scores(tmp_path, run, 0.475, sequences=["fish-1", "car-2"])
     for name, make in TABLES.items():
         assert ("synthetic" in make(Records(tmp_path)).attrs["title"]) == (name != "checks")
-    assert row(table1(Records(tmp_path)), "E3SN", "ours (made, synthetic)")["J-Mean"].startswith(
-        "47.5"
-    )
-    assert verdicts(tmp_path)["C9"] == "not testable here (synthetic)"
-
-
-def test_sequences_of_another_set_are_named_so(tmp_path: Path) -> None:
-    add_scores(
-        tmp_path, add_run(tmp_path, data="synthetic-train"), 0.5, sequences=["fish-1", "car-2"]
-    )
-    assert (
-        table1(Records(tmp_path))
-        .attrs["title"]
-        .endswith("(ours: 2 synthetic sequences instead of the 20)")
-    )
+    table = table1(Records(tmp_path))
+    assert row(table, "E3SN", "ours (made, synthetic)")["J-Mean"].startswith("47.5")
+    assert table.attrs["title"].endswith("(ours: 2 synthetic sequences instead of the 20)")
+    assert claim(tmp_path, "C9")["Verdict"] == "not testable here (synthetic)"
 
 
 def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None:
@@ -247,12 +229,8 @@ def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None
     table = table3(Records(tmp_path))
     assert row(table, "SiamMask")["Training time"] == "1.10 ± 0.14 h (3,960 s)"
     ours = row(table, "E3SN only S")
-    assert (ours["Training time"], ours["Peak memory"], ours["Pairs"], ours["Seeds"]) == (
-        "0.50 h (1,800 s)",
-        "1,234 MB",
-        "12,000",
-        "2",
-    )
+    costs = {"Training time": "0.50 h (1,800 s)", "Peak memory": "1,234 MB"}
+    assert ours.items() >= (costs | {"Pairs": "12,000", "Seeds": "2"}).items()
     difference = row(table, "E3SN only S - SiamMask")
     assert (difference["J-Mean"], difference["F-Mean"]) == (
         "-1.0 (-1.0 to -1.0), by seed -1.0 -1.0",
@@ -301,7 +279,7 @@ def test_table1_shows_each_budget_with_its_pairs(tmp_path: Path) -> None:
         ["E3SN", "4,000"],
     ]
     assert [cell[:4] for cell in mine["J-Mean"]] == ["55.0", "70.0", "60.0"]
-    assert verdicts(tmp_path)["C2"].startswith("partly")
+    assert claim(tmp_path, "C2")["Verdict"].startswith("partly")
 
 
 def test_runs_with_changed_settings_stay_out_of_the_main_tables(tmp_path: Path) -> None:
@@ -344,22 +322,6 @@ def test_a_run_trained_again_replaces_the_shorter_one_and_is_named(tmp_path: Pat
     )
 
 
-def test_weights_without_a_training_run_have_their_own_row(tmp_path: Path) -> None:
-    add_scores(tmp_path, "made-siammask-seed0-converted", 0.713)
-    found = table1(Records(tmp_path))
-    found = found[found["Numbers from"].str.contains("weights without a training run")]
-    assert found[["Method", "J-Mean"]].to_numpy().tolist() == [["SiamMask", "71.3 (71.3 to 71.3)"]]
-
-
-def test_a_broken_record_of_a_run_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / "bad.json"
-    path.parent.mkdir()
-    for text in ("{", "[]", '{"run": "bad"}'):
-        path.write_text(text)
-        with pytest.raises(InputError, match=r"bad\.json is no record of a run"):
-            runs(Records(tmp_path))
-
-
 def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
     run = add_run(tmp_path)
     add_scores(tmp_path, run, RAMP, 0.4)
@@ -390,15 +352,8 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
     assert sweep["J E3SN"][0] == "65.0 (65.0 to 65.0)"
     by_sequence = per_sequence(Records(tmp_path))
     assert by_sequence["Sequence"].tolist() == VAL
-    assert by_sequence.loc[
-        1, ["Frames scored", "J E3SN", "F E3SN", "J E3SN in true boxes"]
-    ].tolist() == [
-        "48",
-        "5.0",
-        "40.0",
-        "80.0",
-    ]
-    assert not by_sequence.columns.str.contains("SiamMask").any()  # not trained
+    scores = {"J E3SN": "5.0", "F E3SN": "40.0", "J E3SN in true boxes": "80.0"}
+    assert by_sequence.loc[1].to_dict() == {"Sequence": VAL[1], "Frames scored": "48"} | scores
     ours = row(speed(Records(tmp_path)), "E3SN")
     assert ours["Object-frames per second"] == "24.5"
     assert (
@@ -414,49 +369,28 @@ def test_attributes_split_the_sequences(tmp_path: Path) -> None:
         {"dog": 0.4, "goat": 0.6, "cows": 0.8},
         sequences=["dog", "goat", "cows"],
     )
-    assert attributes(Records(tmp_path))["Attribute"].tolist() == ["not run"]
+    assert attributes(Records(tmp_path)).to_numpy().tolist() == [["not run"]]
     assert (
         attributes(Records(tmp_path)).attrs["notes"][0].startswith("Not run: needs the db_info.yml")
     )
     labels = "sequence,attributes\ndog,FM OCC\ngoat,FM\ncows,FM\nlibby,SV\n"
     (tmp_path / "davis2016" / "attributes.csv").write_text(labels)
     table = attributes(Records(tmp_path)).set_index("Attribute")
-    assert table.loc[
-        "OCC: occlusion", ["Sequences", "J with", "J without", "J difference"]
-    ].tolist() == [
-        "1 of 3",
-        "40.0",
-        "70.0",
-        "-30.0",
-    ]
-    assert table.loc["FM: fast motion", ["Sequences", "J with", "J without"]].tolist() == [
-        "3 of 3",
-        "60.0",
-        "–",
-    ]
+    found = table[["Sequences", "J with", "J without", "J difference"]]
+    assert found.loc["OCC: occlusion"].tolist() == ["1 of 3", "40.0", "70.0", "-30.0"]
+    assert found.loc["FM: fast motion"].tolist() == ["3 of 3", "60.0", "–", "–"]
     assert not table.index.str.startswith("SV").any()
 
 
 def test_choices_show_each_pass_at_its_best_and_the_best_at_all_thresholds(tmp_path: Path) -> None:
     used = {"size_lr": 1.0, "window_influence": 0.4, "penalty_k": 0.04, "mask_threshold": 0.5}
     run, rows = add_run(tmp_path, track=used), []
-    for size_lr, threshold, j in (
-        (1.0, 0.4, 0.5),
-        (1.0, 0.5, 0.4),
-        (0.3, 0.4, 0.3),
-        (0.3, 0.5, 0.35),
-    ):
+    passes = (1.0, 0.4, 0.5), (1.0, 0.5, 0.4), (0.3, 0.4, 0.3), (0.3, 0.5, 0.35)
+    for size_lr, threshold, j in passes:
         for name, shift in (("rhino", 0.1), ("car-turn", -0.1)):
-            settings = {
-                "size_lr": size_lr,
-                "window_influence": 0.4,
-                "penalty_k": 0.04,
-                "mask_threshold": threshold,
-            }
-            rows.append(
-                settings
-                | {"sequence": name, "object": 1, "J-Mean": j + shift, "F-Mean": j + shift - 0.1}
-            )
+            score = {"J-Mean": j + shift, "F-Mean": j + shift - 0.1}
+            settings = {"size_lr": size_lr, "mask_threshold": threshold}
+            rows.append(used | settings | {"sequence": name, "object": 1} | score)
     (tmp_path / "choices").mkdir()
     pd.DataFrame(rows).to_csv(tmp_path / "choices" / f"{run}.csv", index=False)
     table = choices(Records(tmp_path))
@@ -482,16 +416,9 @@ def test_runs_costs_and_checks(tmp_path: Path) -> None:
     assert (
         found["Command"] == "e3sn train --profile made --variant e3sn --seed 3 --set train.lr=[1,2]"
     )
-    assert (found["Pairs"], found["Of 12 million"], found["Commit"]) == (
-        "12,000",
-        "0.100 %",
-        "01234567",
-    )
-    assert (found["Machine"], found["Precision"], found["Steps skipped"]) == (
-        "a processor, 2 cores",
-        "bf16",
-        "1",
-    )
+    origin = {"Pairs": "12,000", "Of 12 million": "0.100 %", "Commit": "01234567"}
+    origin |= {"Machine": "a processor, 2 cores", "Precision": "bf16", "Steps skipped": "1"}
+    assert found.to_dict().items() >= origin.items()
     (tmp_path / "sampling_cost.csv").write_text(
         "samples_per_image,samples,seconds_per_step,peak_memory_mb,estimated_memory_mb\n625,1250,,,4000\n4,8,0.456,1000,\n"
     )
@@ -535,7 +462,7 @@ def two_seeds(
 def test_verdict_on_a_gain(tmp_path: Path, j: float, f: float, seeds: int, verdict: str) -> None:
     two_seeds(tmp_path, "e3sn-s", 0.5, 0.5, seeds)
     two_seeds(tmp_path, "e3sn", 0.5 + j, 0.5 + f, seeds)
-    found = claims(Records(tmp_path)).set_index("Claim").loc["C4"]
+    found = claim(tmp_path, "C4")
     assert found["Verdict"] == verdict
     assert found["Paper"] == "J +2.2, F +3.0"
     if j:
@@ -548,7 +475,7 @@ def test_a_gain_that_a_seed_does_not_show_is_partly_reproduced(tmp_path: Path) -
     for seed, (single, three) in enumerate([(0.50, 0.56), (0.52, 0.51)]):
         add_scores(tmp_path, add_run(tmp_path, "e3sn-s", seed), single, single)
         add_scores(tmp_path, add_run(tmp_path, "e3sn", seed), three, 0.55)
-    found = claims(Records(tmp_path)).set_index("Claim").loc["C4"]
+    found = claim(tmp_path, "C4")
     assert found["Verdict"] == "partly (not with every seed)"
     assert "2 seeds (J +6.0 -1.0, F +5.0 +3.0)" in found["Ours"]
 
@@ -556,11 +483,9 @@ def test_a_gain_that_a_seed_does_not_show_is_partly_reproduced(tmp_path: Path) -
 def test_seeds_of_one_side_alone_are_no_comparison(tmp_path: Path) -> None:
     two_seeds(tmp_path, "e3sn-s", 0.5, 0.5, seeds=3)
     two_seeds(tmp_path, "e3sn", 0.52, 0.53, seeds=1)
-    found = claims(Records(tmp_path)).set_index("Claim").loc["C4"]
-    assert (found["Verdict"], "1 and 3 seeds, 12,000 pairs" in found["Ours"]) == (
-        "partly (one seed)",
-        True,
-    )
+    found = claim(tmp_path, "C4")
+    assert found["Verdict"] == "partly (one seed)"
+    assert "1 and 3 seeds, 12,000 pairs" in found["Ours"]
 
 
 def test_a_gain_whose_interval_includes_zero_is_partly_reproduced(tmp_path: Path) -> None:
@@ -568,7 +493,7 @@ def test_a_gain_whose_interval_includes_zero_is_partly_reproduced(tmp_path: Path
     for seed in range(2):
         j = {k: v / 10 + 0.5 + (0.3 if k == "dog" else -0.01) for k, v in RAMP.items()}
         add_scores(tmp_path, add_run(tmp_path, "e3sn", seed), j, 0.6)
-    assert verdicts(tmp_path)["C4"] == "partly (an interval includes 0)"
+    assert claim(tmp_path, "C4")["Verdict"] == "partly (an interval includes 0)"
 
 
 @pytest.mark.parametrize(
@@ -585,7 +510,7 @@ def test_verdict_on_being_slightly_worse(
 ) -> None:
     two_seeds(tmp_path, "siammask", 0.5, 0.5)
     two_seeds(tmp_path, "e3sn-s", 0.5 - loss[0], 0.5 - loss[1] + 1e-9)
-    assert verdicts(tmp_path)["C5"] == verdict
+    assert claim(tmp_path, "C5")["Verdict"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -603,7 +528,7 @@ def test_verdict_on_training_time(
     """SiamMask: 0.75 * 1.0 + 0.25 * 0.2 = 0.8 s per pair of both stages, 0.8 / 0.75 s per pair of the first."""
     add_run(tmp_path)
     add_costs(tmp_path, {"siammask": (1.0, 0.2), "e3sn-s": (seconds,)}, {})
-    found = claims(Records(tmp_path)).set_index("Claim").loc["C6"]
+    found = claim(tmp_path, "C6")
     assert found["Verdict"] == verdict
     assert found["Ours"] == f"{shares} for as many in the first stage alone"
 
@@ -614,7 +539,7 @@ def test_verdict_on_training_time(
 def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
     text = f"samples_per_image,samples,seconds_per_step,peak_memory_mb\n4,8,1,{memory}\n64,128,8,1000\n625,1250,,\n"
     (tmp_path / "sampling_cost.csv").write_text(text)
-    found = claims(Records(tmp_path)).set_index("Claim").loc["C7"]
+    found = claim(tmp_path, "C7")
     assert found["Verdict"] == verdict
     assert found["Ours"] == f"1,000 MB with 64 samples to {memory:,} MB with 4: {memory / 10:.0f} %"
 
@@ -640,7 +565,7 @@ def test_rules_and_verdicts_have_their_thresholds_from_one_place(
 def test_verdict_on_speed(tmp_path: Path, seconds: float, verdict: str) -> None:
     add_run(tmp_path)
     add_costs(tmp_path, {}, {"siammask": 0.05, "e3sn": seconds})
-    found = claims(Records(tmp_path)).set_index("Claim").loc["C8"]
+    found = claim(tmp_path, "C8")
     assert (found["Verdict"], found["Ours"]) == (verdict, f"{5 / seconds:.0f} %")
 
 
@@ -655,10 +580,8 @@ def test_costs_side_by_side(tmp_path: Path) -> None:
         == "25 % of its pairs"
     )
     whole = table.loc[("E3SN", "training a pair, all phases")]
-    assert (whole["Time"], whole["Of SiamMask's"]) == (
-        "900 ms",
-        "112 %; 84 % with its second stage on top",
-    )
+    assert whole["Time"] == "900 ms"
+    assert whole["Of SiamMask's"] == "112 %; 84 % with its second stage on top"
     assert table.loc[("E3SN", "tracking an object-frame"), "Of SiamMask's"] == "125 %"
 
 
@@ -673,7 +596,7 @@ def test_costs_side_by_side(tmp_path: Path) -> None:
 )
 def test_verdict_on_an_absolute_score(tmp_path: Path, j: float, f: float, verdict: str) -> None:
     add_scores(tmp_path, add_run(tmp_path), j, f)
-    assert verdicts(tmp_path)["C9"] == verdict
+    assert claim(tmp_path, "C9")["Verdict"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -689,7 +612,7 @@ def test_verdict_on_training_in_one_stage(
 ) -> None:
     add_scores(tmp_path, add_run(tmp_path, stages=stages), 0.4, 0.4)
     add_scores(tmp_path, "", still, still, method="first mask held still")
-    assert verdicts(tmp_path)["C1"] == verdict
+    assert claim(tmp_path, "C1")["Verdict"] == verdict
 
 
 def test_short_table1_has_the_two_networks_and_what_bounds_them(tmp_path: Path) -> None:
@@ -721,16 +644,11 @@ def test_markdown() -> None:
     )
 
 
-def test_tracking_speed_is_read_and_checked(tmp_path: Path) -> None:
-    """100 ms are 10 frames a second; a rate that is no number is refused, not shown."""
+def test_tracking_speed_is_shown_in_words(tmp_path: Path) -> None:
     header = "contender,machine,width,height,objects,step_ms,frames_per_second,ratio,share,threads"
     rows = ["torch fp32,CPU,854,480,1,400,2.5,1,0.5,2", "ONNX int8,CPU,854,480,1,100,10,4,0.25,2"]
-    path = tmp_path / "tracking_speed.csv"
-    path.write_text("\n".join([header, *rows]) + "\n")
+    (tmp_path / "tracking_speed.csv").write_text("\n".join([header, *rows]) + "\n")
     table = TABLES["tracking_speed"](Records(tmp_path))
     assert list(table["Step"]) == ["400 ms", "100 ms"]
     assert list(table["Rate against the first"]) == ["1.0 times", "4.0 times"]
     assert "2 threads" in " ".join(table.attrs["notes"])
-    path.write_text("\n".join([header, rows[0].replace("400", "much")]) + "\n")
-    with pytest.raises(InputError, match="tracking_speed"):
-        TABLES["tracking_speed"](Records(tmp_path))
