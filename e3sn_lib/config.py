@@ -91,7 +91,7 @@ class ModelConfig:
     backbone: Literal["resnet50", "resnet18"] = "resnet50"
     """``resnet50`` (paper 3.2) or ``resnet18`` (ours, for the smoke profile)."""
     block_layout: Literal["v1.5", "v1"] = "v1.5"
-    """Stride of a bottleneck: in the 3x3 (``v1.5``: SiamMask) or the first 1x1 (``v1``: Keras)."""
+    """Stride of a bottleneck: in the 3x3 (``v1.5``, SiamMask) or in the first 1x1 (``v1``)."""
     channels: Annotated[Count, Field(le=4096)] = 256
     """Width of neck, correlation and heads (SiamMask)."""
     levels: Annotated[Levels, Field(min_length=1)] = (2, 3, 4)
@@ -99,7 +99,7 @@ class ModelConfig:
     fusion: Literal["softmax", "raw", "fixed"] = "softmax"
     """Weights of the levels: ``softmax`` (inferred from SiamRPN++), ``raw`` scalars, ``fixed``."""
     level_scale: Literal["mean", "sum"] = "mean"
-    """``mean`` divides the correlation of a level by its kernel's area (ours); ``sum``: SiamMask."""
+    """``mean`` divides a level by its kernel's area (ours), ``sum`` does not (SiamMask)."""
     base_head: Switch = False
     """Build the 63x63 mask head too, which SiamMask trains in its first stage."""
 
@@ -301,7 +301,7 @@ class TrainConfig:
     average: BelowOne = 0.0
     """Decay of an exponential moving average of the weights; 0: no average (ours)."""
     weights: Annotated[Text, Field(min_length=1)] = "torchvision"
-    """First backbone weights: ``torchvision`` (ImageNet, downloaded), ``none``, or a file's path."""
+    """First backbone weights: ``torchvision`` (ImageNet, downloaded), ``none``, or a file."""
     init_weights: Text = ""
     """A model of this project from which the whole network starts; empty: none (ours)."""
     init_sha256: Text = ""

@@ -563,7 +563,7 @@ class TestTrain:
             ),
             (["--profile", "cpu"], ["no data folder", "--data", "E3SN_DATA"]),
             (["--set", "train.pears=5"], ["unknown setting 'train.pears'", "did you mean 'pairs'"]),
-            (["--set", "train.pairs=many"], ["train.pairs must be of type int"]),
+            (["--set", "train.pairs=many"], ["train.pairs must be a valid integer"]),
             (["--set", "train.pairs"], ["not of the form key=value"]),
             (["--variant", "e3sm"], ["unknown variant 'e3sm'", "did you mean 'e3sn'", "siammask"]),
             (["--profile", "smok"], ["unknown profile 'smok'", "did you mean 'smoke'", "cpu"]),
