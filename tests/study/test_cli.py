@@ -566,7 +566,7 @@ class TestTrain:
             (["--set", "train.pairs=many"], ["train.pairs must be a valid integer"]),
             (["--set", "train.pairs"], ["not of the form key=value"]),
             (["--variant", "e3sm"], ["unknown variant 'e3sm'", "did you mean 'e3sn'", "siammask"]),
-            (["--profile", "smok"], ["unknown profile 'smok'", "did you mean 'smoke'", "cpu"]),
+            (["--profile", "smok"], ["unknown profile or .yaml file 'smok'", "did you mean 'smoke'", "cpu"]),
             (["--profile", "mine.yaml"], ["mine.yaml"]),
             (
                 ["--set", "train.weights=absent.safetensors"],
