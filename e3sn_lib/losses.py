@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 class Counts(NamedTuple):
     """The denominators of the losses, each a tensor of one number.
 
-    A batch that is computed in parts has counts of the whole batch. The losses of its parts then
-    add up to the loss of the batch.
+    With the counts of a whole batch, the losses of its parts add up to the loss of the batch.
     """
 
     positives: Tensor
@@ -118,8 +117,8 @@ def mask_loss(
         logits: (N, S, S). Smaller ones (63 px, from the base head) are resized to the labels.
         pixel_labels: (N, 127, 127) m of eq. 4: +1 object, -1 background, 0 beyond the crop.
         sample_labels: (N,) y of eq. 4: +1, -1, or 0 for a window that teaches nothing.
-        negatives: ``zero`` is eq. 4 as printed: negative windows have weight 0. With
-            ``background`` they teach that the window holds no object.
+        negatives: ``zero``, as in eq. 4, or ``background``: negative windows teach that they hold
+            no object.
         counts: of the whole batch, if this is a part of it.
     """
     logits = _resized_to(logits, pixel_labels)
@@ -147,19 +146,18 @@ def mask_windows(masks: Tensor, cells: Cells, margin: int) -> Tensor:
     return gather_windows(masks[:, None], cells.image, top, left, TEMPLATE_SIZE)[:, 0]
 
 
-def mask_iou(logits: Tensor, pixel_labels: Tensor, threshold: float = 0.0) -> Tensor:
+def mask_iou(logits: Tensor, pixel_labels: Tensor) -> Tensor:
     """Return the intersection over union of predicted and true masks.
 
     Args:
-        logits: (N, S, S), resized as in `mask_loss`. Above `threshold` a pixel is of the object.
+        logits: (N, S, S), resized as in `mask_loss`; above 0 a pixel is of the object.
         pixel_labels: (N, 127, 127), as in `mask_loss`.
-        threshold: a logit.
 
     Returns:
         (N,) values from 0 to 1; 1 where both masks are empty.
     """
     logits = _resized_to(logits, pixel_labels)
-    predicted, true = (logits > threshold) & (pixel_labels != 0), pixel_labels > 0
+    predicted, true = (logits > 0) & (pixel_labels != 0), pixel_labels > 0
     union = (predicted | true).sum(dim=(1, 2))
     overlap = (predicted & true).sum(dim=(1, 2))
     return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)

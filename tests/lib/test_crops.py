@@ -15,11 +15,12 @@ from e3sn_lib.geometry import (
     CROPS,
     TEMPLATE_SIZE,
     Box,
+    ContextCrop,
     Crop,
     box_from_mask,
     context_side,
     context_sides,
-    paste_mask,
+    paste_patch,
     to_pixel_indices,
 )
 
@@ -46,6 +47,16 @@ def painted(
 def centroid(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(x, y) in continuous coordinates."""
     return np.argwhere(mask).mean(axis=0)[::-1] + 0.5
+
+
+def paste_mask(
+    soft_mask: NDArray[np.float32], corner: tuple[float, float], crop: ContextCrop
+) -> NDArray[np.float32]:
+    """The pasted patch in a whole frame."""
+    patch = paste_patch(soft_mask, corner, crop, FRAME)
+    pasted = np.full(FRAME, crop.outside, np.float32)
+    pasted[patch.rows, patch.columns] = patch.soft
+    return pasted
 
 
 def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
@@ -148,7 +159,7 @@ class TestPasteBack:
         left, top = 8 * column - 32, 8 * row - 32
         whole = np.pad(crop.image(colour, (0.0, 0.0, 0.0))[..., 0], 64)
         window = whole[top + 64 : top + 191, left + 64 : left + 191].astype(np.float32) / 255
-        return paste_mask(window, (float(left), float(top)), crop, FRAME) > 0.5, mask
+        return paste_mask(window, (float(left), float(top)), crop) > 0.5, mask
 
     @settings(max_examples=40, deadline=None, derandomize=True)
     @given(
@@ -184,7 +195,7 @@ class TestPasteBack:
     @pytest.mark.parametrize(("kind", "outside"), [("exact", 0.0), ("siammask", -1.0)])
     def test_where_the_window_does_not_reach(self, kind: str, outside: float) -> None:
         crop = CROPS[kind]((100.0, 100.0), 255.0, SEARCH)
-        pasted = paste_mask(np.full((127, 127), 0.75, np.float32), (64.0, 64.0), crop, FRAME)
+        pasted = paste_mask(np.full((127, 127), 0.75, np.float32), (64.0, 64.0), crop)
         assert pasted.shape == FRAME
         assert pasted.dtype == np.float32
         assert pasted[100, 100] == pytest.approx(0.75)
@@ -210,5 +221,5 @@ class TestPasteBack:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=crop.outside,
         )
-        difference = np.abs(paste_mask(soft, corner, crop, FRAME) - whole)
+        difference = np.abs(paste_mask(soft, corner, crop) - whole)
         assert difference.max() < (2e-3 if int(cv2.__version__.partition(".")[0]) >= 5 else 0.1)

@@ -209,4 +209,4 @@ class TestMaskIou:
         truth[2, 10:15] = 0  # beyond the crop counts on neither side
         logits[2, 10:20, 10:20] = 1
         assert mask_iou(logits, truth).tolist() == pytest.approx([1, 50 / 150, 1, 1])
-        assert mask_iou(logits, truth, threshold=2.0).tolist() == [0, 0, 0, 1]
+        assert mask_iou(logits - 2, truth).tolist() == [0, 0, 0, 1]
