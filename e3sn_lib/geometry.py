@@ -65,21 +65,6 @@ def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float6
     return np.concatenate([middle - half, middle + half], axis=-1)
 
 
-def window_corner(cell: Any, margin: int, stride: int = 1) -> Any:
-    """Return where the candidate window of a cell begins, on one axis.
-
-    Args:
-        cell: row or column in the grid of cells; an integer, an array or a tensor of integers.
-        margin: pixels that the first window reaches beyond the search crop.
-        stride: of the feature map that is cut, in search pixels; 1 for the crop itself.
-
-    Returns:
-        First row or column of the window in that map. It is negative for a window that begins
-        before the crop.
-    """
-    return (STRIDE * cell - margin) // stride
-
-
 def encode_boxes(
     boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3sn_lib.config import Profile, StageConfig
-from e3sn_lib.geometry import TEMPLATE_SIZE, window_corner
+from e3sn_lib.geometry import TEMPLATE_SIZE
 from e3sn_lib.model.network import MARGIN
-from e3sn_lib.model.windows import Cells, gather_windows
+from e3sn_lib.model.windows import Cells, cut_windows
 
 if TYPE_CHECKING:
     from e3sn_lib.data.pairs import Batch
@@ -142,8 +142,7 @@ def mask_windows(masks: Tensor, cells: Cells, margin: int) -> Tensor:
     Returns:
         (N, 127, 127), 0 beyond the crop.
     """
-    top, left = window_corner(cells.row, margin), window_corner(cells.column, margin)
-    return gather_windows(masks[:, None], cells.image, top, left, TEMPLATE_SIZE)[:, 0]
+    return cut_windows(masks[:, None], cells, margin, 1, TEMPLATE_SIZE)[:, 0]
 
 
 def mask_iou(logits: Tensor, pixel_labels: Tensor) -> Tensor:

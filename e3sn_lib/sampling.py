@@ -63,7 +63,7 @@ def anchor_targets(
 ) -> AnchorTargets:
     """Choose positives above the high threshold and negatives below the low one.
 
-    At most 16 positives and 64 anchors in all are drawn (SiamMask). Up to 16 of the negatives lie on
+    At most 16 positives and 64 anchors in all are drawn (SiamMask). Up to 16 negatives lie on
     look-alikes of the target (ours): a random choice of 48 out of 3,000 would hardly meet one.
 
     Args:
