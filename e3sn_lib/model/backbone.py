@@ -31,8 +31,8 @@ class Features(NamedTuple):
 class Shortcut(nn.Conv2d):
     """A 3x3 shortcut that is computed as 1x1 while all but the centre of its kernel is zero.
 
-    So it is with ImageNet weights. The result is the same. Computed as 3x3, layer3's shortcut alone
-    would be a third of the backbone's multiplications.
+    So it is with ImageNet weights. Computed as 3x3, layer3's shortcut alone would be a third of the
+    backbone's multiplications.
     """
 
     centre_only = False
@@ -64,12 +64,8 @@ class Backbone(nn.Module):
         super().__init__()
         resnet = getattr(torchvision.models, name)(weights=None)
         resnet.conv1.padding = (0, 0)
-        self.conv1, self.bn1, self.relu, self.maxpool = (
-            resnet.conv1,
-            resnet.bn1,
-            resnet.relu,
-            resnet.maxpool,
-        )
+        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
+        self.relu, self.maxpool = resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
         self.channels = (64, *(_width(layer) for layer in (self.layer1, self.layer2, self.layer3)))
 
@@ -104,19 +100,12 @@ class Backbone(nn.Module):
         """The shortcuts of layer2 and layer3."""
         return [module for module in self.modules() if isinstance(module, Shortcut)]
 
-    def skip_zero_taps(self) -> bool:
-        """Compute shortcuts as 1x1 where all but the centre of their kernels is zero.
-
-        It must be called again after a change of their weights.
-
-        Returns:
-            Whether all shortcuts are computed as 1x1.
-        """
+    def skip_zero_taps(self) -> None:
+        """Compute each shortcut as 1x1 if all but the centre of its kernel is zero now."""
         for shortcut in self.shortcuts:
             around = shortcut.weight.detach().clone()
             around[:, :, 1, 1] = 0
             shortcut.centre_only = not bool(around.any())
-        return all(shortcut.centre_only for shortcut in self.shortcuts)
 
     def stage(self, name: str) -> list[nn.Module]:
         """Return the modules of ``stem``, ``layer1``, ``layer2`` or ``layer3``."""
@@ -135,11 +124,7 @@ def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) ->
     shortcut are centred on the same pixels. Layers after conv4 are dropped.
     """
     wanted = backbone.state_dict()
-    adapted = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in weights.items()
-        if key in wanted
-    }
+    adapted = {key: value for key, value in weights.items() if key in wanted}
     for key, value in adapted.items():
         if value.shape[2:] == (1, 1) and wanted[key].shape[2:] == (3, 3):
             centred = torch.zeros_like(wanted[key])
