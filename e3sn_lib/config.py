@@ -21,7 +21,6 @@ from e3sn_lib.errors import did_you_mean
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-"""What the network can be computed in, see `e3sn_lib.model.device`."""
 TrainKind = Literal["davis", "coco", "youtube_vos", "imagenet_vid", "mask_folder", "synthetic"]
 EvalKind = Literal["davis", "synthetic"]
 Layer = Literal["stem", "layer1", "layer2", "layer3"]
@@ -189,7 +188,7 @@ class TrainSetConfig:
     path: Folders
     """Folders below the data root, of which the first that exists is used."""
     weight: Factor = 1.0
-    """Share of the pairs drawn from this set, relative to the others."""
+    """Share of the pairs, relative to the other sets."""
     frame_range: Count = 1
     """Largest distance between template and search, in annotated frames (SiamMask)."""
     year: Literal[2016, 2017] = 2016

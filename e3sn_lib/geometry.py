@@ -98,10 +98,8 @@ Point = tuple[float, float]
 
 
 def context_side(width: float, height: float) -> float:
-    """Return the side of the square that becomes the 127 px template, in frame pixels.
-
-    It has the object with half its size as context (SiamFC).
-    """
+    """Return the side in frame pixels of the square that becomes the template: the object with half
+    its size as context (SiamFC)."""
     return float(context_sides(np.array([width, height])))
 
 
@@ -137,10 +135,8 @@ class Crop:
         degrees: float = 0.0,
         flip: bool = False,
     ) -> Crop:
-        """Return the crop that maps a frame point to a crop point.
-
-        About that point the frame is flipped left to right, rotated, and scaled along x and y.
-        """
+        """Return the crop that flips (left to right), rotates and scales the frame about a point,
+        which it maps to a crop point."""
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         turn = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
         linear = np.diag(scale_xy) @ turn
@@ -195,10 +191,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class SiamMaskCrop:
-    """The square as SiamMask's public code cuts it: in whole pixels.
+    """The square as SiamMask's public code cuts it, in whole pixels, to evaluate its checkpoints.
 
-    Its checkpoints are evaluated with this crop. The way back ignores the rounding, so a pasted
-    mask is shifted by up to a pixel.
+    The way back ignores the rounding, so a pasted mask is shifted by up to a pixel.
     """
 
     centre_frame_xy: Point
@@ -207,10 +202,7 @@ class SiamMaskCrop:
     outside: ClassVar[float] = -1.0
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Cut whole columns and rows around the centre and resize them.
-
-        Halves are rounded to even numbers and `fill` is cut to integers, as there.
-        """
+        """Cut whole columns and rows and resize them; halves are rounded to even, as there."""
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
         shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])

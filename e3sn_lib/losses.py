@@ -1,6 +1,6 @@
 """The three losses of equation 3, as functions of tensors.
 
-The losses know the network's outputs. They do not know how it is trained.
+Where a loss gets `counts`, its tensors are a part of a batch, and `counts` is of the whole batch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ def classification_loss(logits: Tensor, labels: Tensor, counts: Counts | None = 
     Args:
         logits: (B, 2, 5, n, n), background first.
         labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
-        counts: of the whole batch, if this is a part of it.
     """
     log_probability = logits.log_softmax(dim=1)
     positive, negative = labels == 1, labels == 0
@@ -89,7 +88,6 @@ def regression_loss(
         labels: (B, 5, n, n), 1 at positives.
         kind: ``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code).
         beta: distance from which smooth L1 is linear.
-        counts: of the whole batch, if this is a part of it.
     """
     if kind == "l1":
         distance = (prediction - target).abs().sum(dim=1)
@@ -109,9 +107,9 @@ def mask_loss(
 ) -> Tensor:
     """Return the logistic loss per pixel, weighted by (1 + y) / 2 (eq. 4).
 
-    It is a mean over the counted windows and over their pixels, as in SiamMask. The paper's sum
-    over n would change the meaning of the weight 32 with the batch size. Pixels beyond the search
-    crop have label 0: they add the constant log 2 and no gradient.
+    It is a mean over the counted windows and over their pixels, as in SiamMask: with the paper's
+    sum over n the weight 32 would depend on the batch size. Pixels beyond the search crop have
+    label 0: they add the constant log 2 and no gradient.
 
     Args:
         logits: (N, S, S). Smaller ones (63 px, from the base head) are resized to the labels.
@@ -119,7 +117,6 @@ def mask_loss(
         sample_labels: (N,) y of eq. 4: +1, -1, or 0 for a window that teaches nothing.
         negatives: ``zero``, as in eq. 4, or ``background``: negative windows teach that they hold
             no object.
-        counts: of the whole batch, if this is a part of it.
     """
     logits = _resized_to(logits, pixel_labels)
     weight = (sample_labels > 0).to(logits.dtype)
@@ -184,11 +181,10 @@ def compute_losses(
         batch: on the network's device.
         profile: its ``loss`` section holds the weights of the sum and the kinds of losses.
         stage: which head is trained, and whether the location is.
-        counts: of the whole batch, if this is a part of it.
 
     Returns:
-        The sum, and its parts ``mask``, ``cls`` and ``loc``. ``mask_iou`` is the mean over the
-        positive windows; it is NaN if there is none.
+        The sum, and its parts ``mask``, ``cls`` and ``loc``. With them comes ``mask_iou``, the mean
+        over the positive windows; NaN if there are none.
     """
     config = profile.loss
     output = model(batch.template, batch.search, batch.cells, stage.mask)

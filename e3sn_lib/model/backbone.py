@@ -13,6 +13,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+CHANNELS = {"resnet50": (64, 256, 512, 1024), "resnet18": (64, 64, 128, 256)}
+"""Of p0, p1, p2, p3."""
+
 
 class Features(NamedTuple):
     """Outputs of the four stages, shallow to deep.
@@ -52,8 +55,7 @@ class Backbone(nn.Module):
 
     It differs from torchvision: the stem and the first 3x3 of layer2 have no padding, the shortcuts
     of layer2 and layer3 are 3x3, and layer3 has stride 1 and dilation 2. With ``block_layout="v1"``
-    the first 3x3 of layer2 and of layer3 are dilated too, for weights that were trained with the
-    stride in the first 1x1.
+    the first 3x3 of layer2 and layer3 are dilated too, for weights trained in that layout.
 
     Args:
         name: ``resnet50`` or ``resnet18``.
@@ -67,12 +69,11 @@ class Backbone(nn.Module):
         self.conv1, self.bn1 = resnet.conv1, resnet.bn1
         self.relu, self.maxpool = resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
-        self.channels = (64, *(_width(layer) for layer in (self.layer1, self.layer2, self.layer3)))
+        self.channels = CHANNELS[name]
 
         for layer, stride in ((self.layer2, 2), (self.layer3, 1)):
             first = layer[0]
-            is_bottleneck = hasattr(first, "conv3")
-            strided = first.conv2 if is_bottleneck else first.conv1
+            strided = first.conv2 if name == "resnet50" else first.conv1
             old = first.downsample[0]
             first.downsample[0] = Shortcut(
                 old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False
@@ -110,11 +111,6 @@ class Backbone(nn.Module):
     def stage(self, name: str) -> list[nn.Module]:
         """Return the modules of ``stem``, ``layer1``, ``layer2`` or ``layer3``."""
         return [self.conv1, self.bn1] if name == "stem" else [getattr(self, name)]
-
-
-def _width(layer: nn.Sequential) -> int:
-    convolutions = [m for m in layer[-1].modules() if isinstance(m, nn.Conv2d)]
-    return convolutions[-1].out_channels
 
 
 def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:

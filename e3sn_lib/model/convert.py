@@ -1,8 +1,7 @@
 """Convert published SiamMask weights: the same tensors under other names, for another input.
 
-SiamMask reads BGR from 0 to 255. This network reads RGB and normalises it. The first convolution is
-not padded, so its weights and the running mean of the batch-norm after it can hold this difference
-exactly.
+SiamMask reads BGR from 0 to 255. This network reads RGB and normalises it. The first convolution
+has no padding, so its weights and the mean of its batch-norm can hold this difference exactly.
 """
 
 from __future__ import annotations

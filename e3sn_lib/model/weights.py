@@ -30,8 +30,8 @@ def load_backbone(
 
     Args:
         backbone: is filled.
-        source: ``none``, ``torchvision`` (torchvision downloads them once), or a safetensors file
-            in torchvision's names; see `backbone_file` for where it is searched.
+        source: ``none``, ``torchvision`` (downloaded once), or a safetensors file in torchvision's
+            names; see `backbone_file`.
         config: which ResNet.
         data_root: folder of the data sets.
 
@@ -50,9 +50,7 @@ def load_backbone(
 
 
 def backbone_file(source: str, data_root: Path) -> Path:
-    """Find a file of backbone weights.
-
-    It is searched as it is, then in `data_root`, then in a folder ``weights`` in or beside it.
+    """Find a file of backbone weights: here, in `data_root`, or in ``weights`` in or beside it.
 
     Raises:
         InputError: it is in none of these places.
@@ -118,17 +116,17 @@ def save_model(
     Args:
         path: of a safetensors file.
         model: the network, on any device.
-        profile: goes into the file's metadata.
+        profile: its settings, for the file's metadata.
         half: store weights in half precision, except vectors such as batch-norm statistics.
         notes: more metadata.
 
     Raises:
         InputError: a weight is not finite, as it is or in half precision.
     """
-    state = {}
-    for key, value in model.state_dict().items():
-        shrink = half and value.dim() > 1
-        state[key] = (value.half() if shrink else value).contiguous().cpu()
+    state = {
+        key: (value.half() if half and value.dim() > 1 else value).contiguous().cpu()
+        for key, value in model.state_dict().items()
+    }
     _check_finite(state, f"the model to be saved as {path}")
     metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
     with atomic_path(path) as temporary:

@@ -15,11 +15,8 @@ from e3sn_lib.training.schedule import StagePlan
 
 
 class _Batches(Dataset[Batch | InputError]):
-    """Batches by the numbers of their pairs.
-
-    An error is returned and not raised: a data loader would raise it with a worker's traceback
-    instead of its message.
-    """
+    """Batches by the numbers of their pairs. Errors are returned: a loader that raises them adds a
+    worker's traceback."""
 
     def __init__(self, pairs: PairDataset) -> None:
         self.pairs = pairs

@@ -33,18 +33,10 @@ from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, prec
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import load_backbone, load_network, save_model
 from e3sn_lib.profiles.identity import content_hash
-from e3sn_lib.training import processes
+from e3sn_lib.training import processes, schedule
 from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
-from e3sn_lib.training.schedule import (
-    StagePlan,
-    build_optimiser,
-    learning_rate,
-    parameter_groups,
-    plan,
-    set_trainable,
-    warmed_average,
-)
+from e3sn_lib.training.schedule import StagePlan
 from e3sn_lib.training.state import (
     CHECKPOINT,
     FINAL,
@@ -62,9 +54,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_BAD_SHARE = 0.01
-"""Share of pairs that met a damaged file and were replaced; more stop the run."""
+"""A run stops if a larger share of its pairs met a damaged file and was replaced."""
 BAD_STEPS_IN_A_ROW = 5
-"""Steps in a row with a loss or gradient that is not finite; so many stop the run."""
+"""A run stops after so many steps with a loss or gradient that is not finite."""
 
 
 class Trainer:
@@ -93,13 +85,12 @@ class Trainer:
         self.profile, self.sources, self.run_dir = profile, sources, run_dir
         config, self.processes = profile.train, processes.world()
         if config.batch_size % (self.processes * config.accumulate):
-            raise InputError(
-                f"train.batch_size is {config.batch_size}; it must be a multiple of "
-                f"{self.processes} (processes) x {config.accumulate} (train.accumulate)"
-            )
+            parts = f"{self.processes} (processes) x {config.accumulate} (train.accumulate)"
+            fault = f"train.batch_size is {config.batch_size}"
+            raise InputError(f"{fault}; it must be a multiple of {parts}")
         self.device = best_device()
         self._compute_in(processes.of_first(precision_of(config.precision, self.device)))
-        self.stages = plan(profile)
+        self.stages = schedule.plan(profile)
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
@@ -109,7 +100,7 @@ class Trainer:
         self.network: nn.Module = self.model.to(self.device)
         self.average = None
         if config.average:
-            update = warmed_average(config.average)
+            update = schedule.warmed_average(config.average)
             self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
@@ -203,13 +194,13 @@ class Trainer:
         for batches in step_batches(self.sources, self.profile, stage, done, pin_memory):
             step_begun = time.perf_counter()
             step = self.state.step - stage.first_step
-            rate = learning_rate(step, stage.steps, config, stage.config)
+            rate = schedule.learning_rate(step, stage.steps, config, stage.config)
 
             # choose what is trained: at the stage's first step, and when the backbone's time comes
             train_backbone = step / stage.steps >= config.unfreeze_at
             if train_backbone != backbone_trained:
                 backbone_trained = train_backbone
-                set_trainable(self.model, optimiser.param_groups, config, train_backbone)
+                schedule.set_trainable(self.model, optimiser.param_groups, config, train_backbone)
                 self._distribute()
 
             # train one step, and count what went wrong
@@ -239,8 +230,8 @@ class Trainer:
 
     def _start_stage(self, stage: StagePlan) -> Optimizer:
         config = self.profile.train
-        groups = parameter_groups(self.model, config, stage.config.train_location)
-        optimiser = build_optimiser(groups, config)
+        groups = schedule.parameter_groups(self.model, config, stage.config.train_location)
+        optimiser = schedule.build_optimiser(groups, config)
         if self.optimiser_state is not None:
             optimiser.load_state_dict(self.optimiser_state)
             self.optimiser_state = None
@@ -281,7 +272,7 @@ class Trainer:
                 norms[f"grad_{group['name']}"] = float(norm)
 
         # skip the step if something is not finite, and restore the batch-norm statistics
-        # (an infinite gradient is normal for a gradient scaler, which skips the step itself)
+        # (with a gradient scaler infinite gradients are normal: it skips the step itself)
         gradients_usable = self.scaler.is_enabled() or all(map(math.isfinite, norms.values()))
         if not (math.isfinite(losses["loss"]) and gradients_usable):
             for buffer, before in zip(self.model.buffers(), buffers_before, strict=True):
@@ -330,23 +321,19 @@ class Trainer:
 
     def _count(self, batches: list[Batch], bad_steps: int) -> None:
         """Count damaged files and bad steps; stop the run if there are too many."""
-        problems = [problem for batch in batches for problem in batch.problems]
+        state, problems = self.state, [each for batch in batches for each in batch.problems]
         for problem in problems:
             print(f"replaced by another pair: {problem}")
-        self.state.replaced += round(self._sum(len(problems)))
-        self.state.redrawn += round(self._sum(sum(batch.redrawn for batch in batches)))
-        seen = (self.state.step + 1) * self.profile.train.batch_size
-        if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
-            raise InputError(
-                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, "
-                f"the last: {' '.join(problems[-1:])}"
-            )
-        self.state.skipped += bad_steps > 0
+        state.replaced += round(self._sum(len(problems)))
+        state.redrawn += round(self._sum(sum(batch.redrawn for batch in batches)))
+        state.skipped += bad_steps > 0
+        seen = (state.step + 1) * self.profile.train.batch_size
+        if state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
+            fault = f"{state.replaced} of {seen} pairs met a file that cannot be used"
+            raise InputError(f"{fault}, the last: {' '.join(problems[-1:])}")
         if bad_steps >= BAD_STEPS_IN_A_ROW:
-            raise InputError(
-                f"the loss or its gradient was not finite {bad_steps} steps in a row at step "
-                f"{self.state.step}; lower train.lr"
-            )
+            fault = f"the loss or its gradient was not finite {bad_steps} steps in a row"
+            raise InputError(f"{fault} at step {state.step}; lower train.lr")
 
     def _log(
         self, stage: str, rate: float, measured: list[dict[str, float]], elapsed: float
