@@ -124,7 +124,7 @@ def score_folder(
     for truth, own in zip(truths, scores, strict=True):
         notes += truth.notes(own)
     if surplus := ", ".join(sorted(set(_folders(masks)) - set(names))):
-        notes.append(f"folders of {masks} that are none of the sequences, not scored: {surplus}")
+        notes.append(f"other folders of {masks}, not scored: {surplus}")
     if surplus_masks:
         notes.append(f"masks in {masks} of frames without truth, not scored: {surplus_masks}")
     return _table(chain.from_iterable(scores), notes)
@@ -266,14 +266,14 @@ def _open(sequence: Video) -> _Truth:
         fault = f"{len(sequence.mask_paths)} truth masks for {count} frames"
         raise InputError(f"sequence {name}: {fault}; scoring needs one per frame")
     if count <= 2:
-        fault = f"of {count} frames nothing is left without the first and the last"
-        raise InputError(f"sequence {name}: {fault}; leave the sequence out")
+        fault = f"only {count} frames, and the first and the last are not scored"
+        raise InputError(f"sequence {name}: {fault}; leave it out")
     first = sequence.mask(0)
     ids = set(np.unique(first).tolist()) - {0, VOID}
     if not ids:
-        reason = "shows no object, so leave the sequence out"
+        reason = "shows no object; leave the sequence out"
         if first.any():
-            reason = "has only 0 and 255, so score it with its ids merged"
+            reason = "has only 0 and 255; score it with merged ids"
         raise InputError(f"sequence {name}: the first truth mask {sequence.mask_paths[0]} {reason}")
     objects = range(1, max(ids) + 1)
     return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))

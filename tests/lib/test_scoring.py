@@ -162,7 +162,7 @@ def test_a_truth_of_0_and_255_is_one_object_with_merged_predictions(
         "the truth is 0/255 as in DAVIS-2016: one object per sequence, predicted ids above 0 merged into it"
     ]
     assert score_folder(tmp_path / "out", tmp_path / "truth", merge=True).attrs["notes"] == []
-    with pytest.raises(InputError, match="has only 0 and 255, so score it with its ids merged"):
+    with pytest.raises(InputError, match="has only 0 and 255; score it with merged ids"):
         score_folder(tmp_path / "out", tmp_path / "truth", merge=False)
 
 
@@ -177,7 +177,7 @@ def test_what_has_no_truth_is_counted(truth: Path, tmp_path: Path) -> None:
     save(tmp_path / "out/walk", clip({1: (5, 5), 2: (50, 40)}, frames=8))
     save(tmp_path / "out/run", clip({1: (5, 5)}))
     assert score_folder(tmp_path / "out", truth).attrs["notes"] == [
-        f"folders of {tmp_path / 'out'} that are none of the sequences, not scored: run",
+        f"other folders of {tmp_path / 'out'}, not scored: run",
         f"masks in {tmp_path / 'out'} of frames without truth, not scored: 2",
     ]
 
@@ -228,7 +228,7 @@ def test_bad_streams_are_named(truth: Path) -> None:
 
 def test_a_truth_that_leaves_nothing_to_score_is_an_error(tmp_path: Path) -> None:
     two = sequence(save(tmp_path / "two", clip({1: (5, 5)}, frames=2)))
-    with pytest.raises(InputError, match="sequence two: of 2 frames nothing is left"):
+    with pytest.raises(InputError, match="sequence two: only 2 frames"):
         score_sequence(clip({1: (5, 5)}, frames=2), two)
     empty = sequence(save(tmp_path / "empty", clip({})))
     with pytest.raises(InputError, match="shows no object"):
