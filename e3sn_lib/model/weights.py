@@ -61,7 +61,8 @@ def backbone_file(source: str, data_root: Path) -> Path:
             return folder / source
     searched = ", ".join(str((folder / source).parent) for folder in folders)
     raise InputError(
-        f"backbone weights {source} are in none of {searched}; put them there, or take other ones: "
+        f"backbone weights {source} are in none of {searched}; put them there, or take "
+        "torchvision's, whose blocks are laid out otherwise: "
         "--set train.weights=torchvision --set model.block_layout=v1.5"
     )
 
