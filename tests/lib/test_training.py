@@ -425,11 +425,7 @@ class TestResume:
 
     @pytest.mark.parametrize(
         ("variant", "settings", "killed", "resumed"),
-        [
-            ("e3sn", FROZEN, 5, 4),
-            ("siammask", TWO_STAGES, 5, 4),
-            ("siammask", TWO_STAGES, 3, 3),
-        ],
+        [("e3sn", FROZEN, 5, 4), ("siammask", TWO_STAGES, 5, 4), ("siammask", TWO_STAGES, 3, 3)],
     )
     def test_a_killed_run_ends_like_an_undisturbed_one(
         self, tiny_profile: MakeProfile, trainer: MakeTrainer, tmp_path: Path, monkeypatch, capsys,
