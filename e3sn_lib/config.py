@@ -160,8 +160,7 @@ class AugmentConfig:
     search_shift: Pixels = 64.0
     search_scale: BelowOne = 0.18
     search_zoom: Annotated[Factor, Field(le=10)] = 0.0
-    """Largest change of the object's size in the search crop: 0.3 is up to 1.3 times larger or
-    smaller. Without it a network that sees few pairs learns to ignore sizes (ours)."""
+    """Largest change of the object's size in the search crop: 0.3 is up to 1.3 times (ours)."""
     blur: Share = 0.18
     grey: Share = 0.25
     flip: Share = 0.5
@@ -270,8 +269,7 @@ class TrainConfig:
     batch_size: Annotated[Count, Field(le=65_536)] = 64
     """Pairs of a step, summed over all processes (SiamMask)."""
     accumulate: Count = 1
-    """Parts in which a process computes its share of a batch, to save memory. Batch-norm sees each
-    part by itself."""
+    """Parts in which a process computes its share of a batch, each with a batch-norm of its own."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
     momentum: BelowOne = 0.9

@@ -38,13 +38,7 @@ class Counts(NamedTuple):
 
 
 def count_targets(anchor_labels: Tensor, sample_labels: Tensor, negatives: str = "zero") -> Counts:
-    """Count what the losses are means over.
-
-    Args:
-        anchor_labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
-        sample_labels: (N,) labels of the candidate windows, +1, -1 or 0.
-        negatives: as in `mask_loss`.
-    """
+    """Count what the losses are means over; arguments are those of the losses."""
     masks = (sample_labels > 0).sum()
     windows = (sample_labels != 0).sum() if negatives == "background" else masks
     images = torch.tensor(len(anchor_labels), device=anchor_labels.device)
@@ -129,28 +123,18 @@ def mask_loss(
 
 
 def mask_windows(masks: Tensor, cells: Cells, margin: int) -> Tensor:
-    """Cut the candidate windows out of search masks.
+    """Cut the candidate windows of N cells, (N, 127, 127), out of search masks (B, S, S).
 
-    Args:
-        masks: (B, S, S), +1 object and -1 background.
-        cells: N cells.
-        margin: pixels that the first window reaches beyond the crop (32 for 255 px crops).
-
-    Returns:
-        (N, 127, 127), 0 beyond the crop.
+    Masks are +1 on the object and -1 on the background; windows are 0 beyond the crop. The first
+    window reaches `margin` pixels beyond it.
     """
     return cut_windows(masks[:, None], cells, margin, 1, TEMPLATE_SIZE)[:, 0]
 
 
 def mask_iou(logits: Tensor, pixel_labels: Tensor) -> Tensor:
-    """Return the intersection over union of predicted and true masks.
+    """Return the intersection over union (N,) of predicted and true masks; 1 if both are empty.
 
-    Args:
-        logits: (N, S, S), resized as in `mask_loss`; above 0 a pixel is of the object.
-        pixel_labels: (N, 127, 127), as in `mask_loss`.
-
-    Returns:
-        (N,) values from 0 to 1; 1 where both masks are empty.
+    Logits and labels are those of `mask_loss`. A pixel is of the object if its logit is above 0.
     """
     logits = _resized_to(logits, pixel_labels)
     predicted, true = (logits > 0) & (pixel_labels != 0), pixel_labels > 0

@@ -116,8 +116,7 @@ def save_model(
 
     Args:
         path: of a safetensors file.
-        model: the network, on any device.
-        profile: its settings, for the file's metadata.
+        model, profile: the network, on any device, and its settings.
         half: store weights in half precision, except vectors such as batch-norm statistics.
         notes: more metadata.
 
@@ -145,11 +144,7 @@ def _ordered(content: bytes) -> bytes:
 
 
 def load_network(model: E3SN, path: Path) -> None:
-    """Fill a whole network with the weights of a model of this project.
-
-    Raises:
-        InputError: there is no such file, or it does not fit.
-    """
+    """Fill a whole network with the weights of a model file; raises InputError as `load_model`."""
     strict_load(model, read_safetensors(path), f"model {path}")
 
 
@@ -164,7 +159,7 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> tu
         The network in evaluation mode, and the settings it was trained with.
 
     Raises:
-        InputError: there is no such file, or it is no model of this project, or it does not fit.
+        InputError: there is no such file, it is no model of this project, or it does not fit.
     """
     path = Path(path)
     profile = load_profile_of(path)

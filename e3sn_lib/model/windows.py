@@ -22,17 +22,10 @@ class Cells(NamedTuple):
 
 
 def cut_windows(maps: Tensor, cells: Cells, margin: int, stride: int, size: int) -> Tensor:
-    """Cut the windows of N cells out of a batch of maps.
+    """Cut the windows of N cells, (N, C, size, size), out of maps (B, C, H, W).
 
-    Args:
-        maps: (B, C, H, W).
-        cells: N cells.
-        margin: search pixels that the first window reaches beyond the search crop.
-        stride: search pixels per pixel of the maps.
-        size: rows and columns of a window.
-
-    Returns:
-        (N, C, size, size); zero where a window reaches beyond its map.
+    They are zero beyond the maps. The first window reaches `margin` search pixels beyond the search
+    crop, and a pixel of the maps is `stride` search pixels wide.
     """
     top, left = ((STRIDE * index - margin) // stride for index in (cells.row, cells.column))
     return gather_windows(maps, cells.image, top, left, size)
@@ -62,10 +55,7 @@ def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: 
 
 
 class _Windows(torch.autograd.Function):
-    """Slices in a loop, with a gradient of its own.
-
-    For plain slices autograd would fill a whole map of zeros per window. This fills one for all.
-    """
+    """Slices in a loop, whose gradient fills one map for all; autograd would fill one for each."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:

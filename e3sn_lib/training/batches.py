@@ -34,8 +34,7 @@ def step_batches(
     """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
 
     Args:
-        sources: the opened track sets, each with its settings.
-        profile: all settings of the run.
+        sources, profile: as of the `Trainer`.
         stage: which pairs of the run.
         done: steps of the stage that are left out.
         pin_memory: prepare the batches in memory that a GPU can copy from.

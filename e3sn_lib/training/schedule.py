@@ -54,10 +54,8 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
     epoch, or per step with ``epochs: 0``.
 
     Args:
-        step: of the stage, from 0.
-        steps: of the stage.
-        config: rates, epochs and warm-up of the run.
-        stage: its own rates and warm-up, if set.
+        step, steps: of the stage, counted from 0.
+        config, stage: rates, epochs and warm-up; where the stage has its own, they count.
     """
     first, last = stage.lr or config.lr
     share = config.warmup if stage.warmup is None else stage.warmup
@@ -147,8 +145,8 @@ def set_trainable(
 def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Return the update of an exponential moving average, for torch's `AveragedModel`.
 
-    The decay starts low and grows with the steps up to `decay`. With a fixed decay, the untrained
-    weights of the first step would be a large part of the average of a short run or stage.
+    The decay grows with the steps up to `decay`. With a fixed one, the untrained weights of the
+    first step would be a large part of the average of a short run or stage.
     """
 
     def update(averages: Any, currents: Any, steps: Tensor) -> None:
