@@ -8,31 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity
-    from e3sn_lib.metrics.scoring import evaluate_sequence
-    from e3sn_lib.model.network import build_model
-    from e3sn_lib.model.weights import load_model
-    from e3sn_lib.profiles.loading import load_profile
-    from e3sn_lib.tracking.backends import load_export
-    from e3sn_lib.tracking.own_video import track_video
-    from e3sn_lib.tracking.tracker import Tracker
-    from e3sn_lib.tracking.video import overlay, read_frames
+    from e3sn_lib.metrics.measures import boundary_accuracy as boundary_accuracy
+    from e3sn_lib.metrics.measures import region_similarity as region_similarity
+    from e3sn_lib.metrics.scoring import evaluate_sequence as evaluate_sequence
+    from e3sn_lib.model.network import build_model as build_model
+    from e3sn_lib.model.weights import load_model as load_model
+    from e3sn_lib.profiles.loading import load_profile as load_profile
+    from e3sn_lib.tracking.backends import load_export as load_export
+    from e3sn_lib.tracking.own_video import track_video as track_video
+    from e3sn_lib.tracking.tracker import Tracker as Tracker
+    from e3sn_lib.tracking.video import overlay as overlay
+    from e3sn_lib.tracking.video import read_frames as read_frames
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "Tracker",
-    "boundary_accuracy",
-    "build_model",
-    "evaluate_sequence",
-    "load_export",
-    "load_model",
-    "load_profile",
-    "overlay",
-    "read_frames",
-    "region_similarity",
-    "track_video",
-]
 
 _MODULES = {
     "Tracker": "tracking.tracker",
@@ -47,6 +35,7 @@ _MODULES = {
     "region_similarity": "metrics.measures",
     "track_video": "tracking.own_video",
 }
+__all__ = list(_MODULES)
 
 if not TYPE_CHECKING:  # a type checker would take every name for a known one
 

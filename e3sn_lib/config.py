@@ -2,9 +2,8 @@
 
 `e3sn_lib.profiles.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, paper)
 says how much data and time is spent. A *variant* (e3sn, e3sn-s, siammask) says which network is
-built and in how many stages it is trained. The text below a field says where its default comes
-from: *paper* with its section, *SiamMask* (the public code), *inferred* from one of them, or
-*ours*.
+built and how it is trained. The text below a field says where its default comes from: *paper* with
+its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from e3sn_lib.errors import did_you_mean
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-"""What the network can be computed in, see `e3sn_lib.model.device`."""
 TrainKind = Literal["davis", "coco", "youtube_vos", "imagenet_vid", "mask_folder", "synthetic"]
 EvalKind = Literal["davis", "synthetic"]
 Layer = Literal["stem", "layer1", "layer2", "layer3"]
+Level = Literal[2, 3, 4]
 
 
 def _listed(value: Any) -> Any:
@@ -39,20 +38,10 @@ def _each_once(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
-def _levels(value: tuple[int, ...]) -> tuple[int, ...]:
-    if not value or len(set(value)) < len(value) or not set(value) <= {2, 3, 4}:
-        raise ValueError("it must name some of 2, 3, 4, each only once")
-    return value
-
-
-def _two(value: tuple[float, ...]) -> tuple[float, ...]:
-    if len(value) != 2:
+def _none_or_two(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(value) not in (0, 2):
         raise ValueError("a learning rate is two numbers, first and last")
     return value
-
-
-def _none_or_two(value: tuple[float, ...]) -> tuple[float, ...]:
-    return _two(value) if value else value
 
 
 def _name(value: str) -> str:
@@ -68,7 +57,7 @@ def _below(value: str) -> str:
 
 
 def _minus_one_is_none(value: Any) -> Any:
-    """Read -1 as None: older models, checkpoints and runs hold -1 where a setting is not set."""
+    """Read -1 as None: older files hold -1 where a setting is not set."""
     return None if value == -1 and type(value) in (int, float) else value
 
 
@@ -86,7 +75,10 @@ Name = Annotated[Text, Field(max_length=100), AfterValidator(_name)]
 BelowRoot = Annotated[Text, AfterValidator(_below)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 Folders = Annotated[tuple[BelowRoot, ...], BeforeValidator(_listed), Field(min_length=1)]
-Rates = Annotated[tuple[Rate, ...], BeforeValidator(_listed)]
+Levels = Annotated[tuple[Level, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
+Layers = Annotated[tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
+Rates = Annotated[tuple[Rate, ...], BeforeValidator(_listed), AfterValidator(_none_or_two)]
+_NOT_SET = BeforeValidator(_minus_one_is_none)
 
 _CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)  # built at first use
 
@@ -98,23 +90,17 @@ class ModelConfig:
     backbone: Literal["resnet50", "resnet18"] = "resnet50"
     """``resnet50`` (paper 3.2) or ``resnet18`` (ours, for the smoke profile)."""
     block_layout: Literal["v1.5", "v1"] = "v1.5"
-    """Where a bottleneck has its stride: ``v1.5`` in the 3x3 (torchvision, SiamMask), ``v1`` in the
-    first 1x1 (Caffe, Keras)."""
+    """Stride of a bottleneck: in the 3x3 (``v1.5``, SiamMask) or in the first 1x1 (``v1``)."""
     channels: Annotated[Count, Field(le=4096)] = 256
     """Width of neck, correlation and heads (SiamMask)."""
-    levels: Annotated[
-        tuple[Annotated[int, Strict()], ...], BeforeValidator(_listed), AfterValidator(_levels)
-    ] = (2, 3, 4)
-    """Backbone levels whose correlations are fused for the mask (paper 3.4). The paper's "E3SN only
-    S" has (4,)."""
+    levels: Annotated[Levels, Field(min_length=1)] = (2, 3, 4)
+    """Backbone levels that are fused for the mask (paper 3.4); (4,) is its "E3SN only S"."""
     fusion: Literal["softmax", "raw", "fixed"] = "softmax"
-    """Weights of the levels: ``softmax`` of three scalars (inferred from SiamRPN++), ``raw``
-    scalars, or ``fixed``."""
+    """Weights of the levels: ``softmax`` (inferred from SiamRPN++), ``raw`` scalars, ``fixed``."""
     level_scale: Literal["mean", "sum"] = "mean"
-    """``mean`` divides the correlation of a level by the area of its kernel, so that levels can be
-    compared (ours). ``sum`` does not divide (SiamMask)."""
+    """``mean`` divides a level by its kernel's area (ours), ``sum`` does not (SiamMask)."""
     base_head: Switch = False
-    """Build SiamMask's 63x63 mask head too; stage one of the two-stage baseline trains it."""
+    """Build the 63x63 mask head too, which SiamMask trains in its first stage."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -122,18 +108,15 @@ class SamplerConfig:
     """Supervised sampling of candidate windows (paper 3.3)."""
 
     policy: Literal["supervised", "all_positive"] = "supervised"
-    """``supervised``: a fixed number per image (paper 3.3). ``all_positive``: all cells of the
-    drawn positive anchors (SiamMask)."""
+    """A fixed number per image (paper 3.3), or all cells of drawn positive anchors (SiamMask)."""
     samples_per_image: Annotated[Count, Field(le=625)] = 4
     """K (paper 3.3); a search crop of 255 px has 625 windows."""
     positives_per_image: Count = 3
     """How many of the K samples are positive (paper 3.3: 3 to 1)."""
     high: Share = 0.6
-    """A cell is positive if any of its anchors has a larger IoU (threshold: paper 4.1; "any
-    anchor": inferred)."""
+    """A cell is positive if one of its anchors has a larger IoU (paper 4.1; "one": inferred)."""
     low: Share = 0.3
-    """A cell is negative if all its anchors have a smaller IoU (threshold: paper 4.1; "all
-    anchors": inferred)."""
+    """A cell is negative if all its anchors have a smaller IoU (paper 4.1; "all": inferred)."""
     anchor_positives: Count = 16
     """Largest number of anchors per image that train the classifier as positives (SiamMask)."""
     anchor_total: Count = 64
@@ -146,8 +129,8 @@ class SamplerConfig:
             ("anchor_positives", "anchor_total"),
             ("low", "high"),
         ):
-            if getattr(self, less) > (limit := getattr(self, more)):
-                value = getattr(self, less)
+            value, limit = getattr(self, less), getattr(self, more)
+            if value > limit:
                 raise ValueError(f"{less} is {value}; it must be at most sampler.{more}, {limit}")
         return self
 
@@ -165,45 +148,35 @@ class LossConfig:
     loc_beta: Factor = 1.0
     """Where smooth L1 turns linear, in units of the encoded offsets (torch's default)."""
     negatives: Literal["zero", "background"] = "zero"
-    """What a negative sample adds to the mask loss: ``zero``, nothing (equation 4 literally), or
-    ``background``, all pixels with label -1 and weight 1 (ours)."""
+    """A negative sample adds nothing to the mask loss (equation 4) or is all background (ours)."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
 class AugmentConfig:
-    """Random changes of a training pair; pixels are pixels of the crop.
-
-    Values are SiamMask's unless another source is named.
-    """
+    """Random changes of a training pair, in crop pixels; SiamMask's if no source is named."""
 
     template_shift: Pixels = 4.0
     template_scale: BelowOne = 0.05
     search_shift: Pixels = 64.0
     search_scale: BelowOne = 0.18
     search_zoom: Annotated[Factor, Field(le=10)] = 0.0
-    """Largest change of the object's size in the search crop, x and y alike: 0.3 is up to 1.3 times
-    larger or smaller. Without it sizes hardly vary, and a network that sees few pairs learns to
-    ignore them (ours)."""
+    """Largest change of the object's size in the search crop: 0.3 is up to 1.3 times (ours)."""
     blur: Share = 0.18
     grey: Share = 0.25
     flip: Share = 0.5
     """Ours; SiamMask's flip is off."""
     colour: Share = 0.2
-    """Strength of changes of brightness, contrast and saturation, drawn apart for template and
-    search (ours)."""
+    """Strength of changes of brightness, contrast and saturation of each crop (ours)."""
     rotation: Annotated[Factor, Field(le=180)] = 0.0
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: Share = 0.0
-    """Probability that the object of a still image is pasted onto another image to make the search
-    image (ours: synthetic motion). An image that shows other objects of its category stays as it
-    is."""
+    """Probability that the object of a still image is pasted onto another one as search image, if
+    its own shows no other object of its category (ours: synthetic motion)."""
     distractor: Share = 0.0
-    """Probability that a second object is pasted into the search crop, beside the target or partly
-    in front of it. Above 0, some of the negative anchors lie on such objects, pasted or real
-    (ours)."""
+    """Probability that a second object is pasted beside the target or partly in front of it. Above
+    0, some of the negative anchors lie on such objects, pasted or real (ours)."""
     negative_alike: Share = 0.0
-    """Share of the negative pairs that show another object of the same set and, where the set knows
-    categories, of the same category (ours)."""
+    """Share of the negative pairs that show another object of the same set and category (ours)."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -212,9 +185,9 @@ class TrainSetConfig:
 
     kind: TrainKind
     path: Folders
-    """Folder below the data root. If there are several, the first that exists is used."""
+    """Folders below the data root, of which the first that exists is used."""
     weight: Factor = 1.0
-    """Share of the pairs drawn from this set, relative to the others."""
+    """Share of the pairs, relative to the other sets."""
     frame_range: Count = 1
     """Largest distance between template and search, in annotated frames (SiamMask)."""
     year: Literal[2016, 2017] = 2016
@@ -225,17 +198,15 @@ class TrainSetConfig:
     mask_suffix: Text = ""
     """What a mask's name has after the name of its image (Penn-Fudan: ``_mask``)."""
     mask_kind: Literal["binary", "trimap", "ids"] = "binary"
-    """``binary``: above 127 is the object. ``trimap``: 1 object, 2 background, 3 border, which is
-    halved (Oxford-IIIT Pet). ``ids``: one object for each value above 0."""
+    """Pixels above 127 are the object (``binary``), one object per value above 0 (``ids``), or 1
+    object, 2 background, 3 border, which is halved (``trimap``: Oxford-IIIT Pet)."""
     annotations: BelowRoot = "annotations.json"
     min_area: Annotated[Factor, Field(le=1e9)] = 1000.0
-    """Objects with fewer pixels are left out (SiamMask: 1000 for YouTube-VOS). ImageNet-VID has
-    boxes only; all of its objects are used."""
+    """Least pixels of an object, but for ImageNet-VID, boxes only (SiamMask, for YouTube-VOS)."""
     hold_out: Texts = ()
     """Sequences that are kept out of training, so that choices can be made on them."""
     hold_out_share: BelowOne = 0.0
-    """Share of the images of a ``coco`` set that are kept out of training, to measure changes to
-    look-alikes on them (ours)."""
+    """Share of a ``coco`` set's images that are kept out of training, to measure on them (ours)."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -275,18 +246,18 @@ class StageConfig:
     """Which mask head is trained: ``refine`` or ``base`` (63x63)."""
     search_size: Literal[255, 143] = 255
     """Pixels (paper 4.1); SiamMask's second stage uses 143."""
-    search_shift: Annotated[Pixels | None, BeforeValidator(_minus_one_is_none)] = None
-    """Replaces ``augment.search_shift`` in this stage; None: not set."""
-    negative_pairs: Annotated[Share | None, BeforeValidator(_minus_one_is_none)] = None
-    """Replaces ``data.negative_pairs`` in this stage; None: not set."""
+    search_shift: Annotated[Pixels | None, _NOT_SET] = None
+    """Replaces ``augment.search_shift`` unless None."""
+    negative_pairs: Annotated[Share | None, _NOT_SET] = None
+    """Replaces ``data.negative_pairs`` unless None."""
     train_location: Switch = True
     """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's stage two)."""
-    lr: Annotated[Rates, AfterValidator(_none_or_two)] = ()
-    """First and last learning rate; empty: those of ``train.lr``."""
-    warmup: Annotated[Share | None, BeforeValidator(_minus_one_is_none)] = None
-    """Replaces ``train.warmup`` in this stage; None: not set."""
+    lr: Rates = ()
+    """Replaces ``train.lr`` unless empty."""
+    warmup: Annotated[Share | None, _NOT_SET] = None
+    """Replaces ``train.warmup`` unless None."""
     sets: dict[str, Factor] = field(default_factory=dict)
-    """Weights of training sets in this stage by kind, instead of their own; 0 leaves a set out."""
+    """Weights of training sets by kind, instead of their own; 0 leaves a set out."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -298,13 +269,12 @@ class TrainConfig:
     batch_size: Annotated[Count, Field(le=65_536)] = 64
     """Pairs of a step, summed over all processes (SiamMask)."""
     accumulate: Count = 1
-    """Number of parts in which a process computes its share of a batch, one after another, to save
-    memory. Batch-norm sees each part by itself."""
+    """Parts in which a process computes its share of a batch, each with a batch-norm of its own."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
     momentum: BelowOne = 0.9
     weight_decay: Share = 1e-4
-    lr: Annotated[Rates, AfterValidator(_two)] = (2e-3, 2e-4)
+    lr: Annotated[Rates, Field(min_length=1)] = (2e-3, 2e-4)
     """First and last rate of the logarithmic decay (paper 4.1)."""
     warmup: Share = 0.0
     """Share of the steps in which the rate rises: in a line (ours) or, with ``epochs``, by epoch
@@ -316,36 +286,25 @@ class TrainConfig:
     backbone_lr: Factor = 0.1
     """Factor on the rate of trainable backbone layers (SiamMask)."""
     unfreeze_at: Share = 0.5
-    """Share of the steps after which ``train_layers`` of the backbone are trained (SiamMask: epoch
-    10 of 20); 1: never."""
-    train_layers: Annotated[
-        tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)
-    ] = ("layer2", "layer3")
-    """Backbone layers that are trained at all (SiamMask). Their batch-norm statistics do not
-    change."""
+    """Share of the steps after which ``train_layers`` are trained (SiamMask: 10 of 20 epochs)."""
+    train_layers: Layers = ("layer2", "layer3")
+    """Backbone layers that are trained, without their batch-norm statistics (SiamMask)."""
     train_shortcuts: Switch = True
-    """False keeps the 3x3 shortcuts of layer2 and layer3 as they start: the 1x1 of the ImageNet
-    weights in their centre (ours: faster)."""
+    """False: the 3x3 shortcuts of layer2 and layer3 stay ImageNet's 1x1 (ours: faster)."""
     clip: Positive = 10.0
     """Largest norm of the gradient of each parameter group (value: SiamMask; by group: ours)."""
     precision: Precision = "auto"
-    """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest type that this device computes
-    natively."""
+    """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest that is native here."""
     average: BelowOne = 0.0
-    """Decay of an exponential moving average of the weights, smaller in the first steps of each
-    stage; 0: no average (ours)."""
+    """Decay of an exponential moving average of the weights; 0: no average (ours)."""
     weights: Annotated[Text, Field(min_length=1)] = "torchvision"
-    """First weights of the backbone: ``torchvision`` (ImageNet, downloaded), ``none``, or a
-    safetensors file below the data root."""
+    """First backbone weights: ``torchvision`` (ImageNet, downloaded), ``none``, or a file."""
     init_weights: Text = ""
-    """A model file of this project from which the whole network starts, so that a long run can be
-    made of legs; empty: none (ours)."""
+    """A model of this project from which the whole network starts; empty: none (ours)."""
     init_sha256: Text = ""
-    """First digits of that file's SHA-256. They belong to the run's identity; empty: filled in when
-    training starts."""
+    """First digits of that file's SHA-256; empty: filled in when training starts."""
     backup: Text = ""
-    """A second folder that gets a copy of each checkpoint. A run whose own folder is gone goes on
-    from there."""
+    """A second folder for each checkpoint; a run whose own folder is gone goes on from there."""
     log_every: Count = 20
     checkpoint_every: Count = 500
     """Both in steps."""
@@ -363,11 +322,9 @@ class TrackConfig:
     mask_threshold: Annotated[BelowOne, Field(gt=0)] = 0.5
     """Paper 4.1; SiamMask's DAVIS evaluation has 0.35."""
     score: Literal["penalised", "raw"] = "penalised"
-    """Which score chooses the cell: ``penalised`` and windowed (SiamMask) or ``raw`` (the words of
-    paper 4.1)."""
+    """Score that chooses the cell: ``penalised`` and windowed (SiamMask) or ``raw`` (paper 4.1)."""
     crop: Literal["exact", "siammask"] = "exact"
-    """``exact`` keeps crop and paste-back aligned; ``siammask`` rounds as the public code does, for
-    its checkpoints."""
+    """``siammask`` rounds as the public code does, for its checkpoints; ``exact`` does not."""
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -375,10 +332,9 @@ class StudyConfig:
     """Which runs a study makes beside the main one (ours). No run depends on it."""
 
     comparison: Texts = ()
-    """Settings ``key=value`` of the runs that are compared with each other on equal budgets (Tables
-    3 and 4); empty: those of the main run."""
+    """Settings ``key=value`` of the runs of Tables 3 and 4; empty: those of the main run."""
     seeds: Annotated[Count, Field(le=100)] = 1
-    """Number of compared runs of each network, with one seed after the other."""
+    """Number of these runs of each network, with one seed after the other."""
     ablation: Texts = ()
     """Settings of the ablations' runs, one seed each; empty: no ablations are made."""
 
@@ -393,7 +349,7 @@ class Profile:
     title: Text = ""
     """One line for headings: what the numbers of this profile mean."""
     minutes: Factor = 0.0
-    """Expected time of the whole study on the hardware that the title names; 0: not known."""
+    """Expected time of the whole study on the title's hardware; 0: not known."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

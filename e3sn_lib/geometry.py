@@ -6,9 +6,8 @@ public code is i + 0.5 here.
 Anchors and box offsets are those of SiamRPN, with the sizes of SiamMask's public code. The flat
 index of an anchor is ``anchor * cells**2 + row * cells + column``.
 
-A crop is a square of the frame around an object (SiamFC). Its side depends on the object's size.
-It is padded where it leaves the frame and resized to a fixed number of pixels. One affine map
-serves image, mask and box; its inverse pastes a mask back.
+A crop is a square of the frame around an object, resized to a fixed number of pixels (SiamFC). One
+affine map serves image, mask and box; its inverse pastes a mask back.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -66,25 +65,10 @@ def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float6
     return np.concatenate([middle - half, middle + half], axis=-1)
 
 
-def window_corner(cell: Any, margin: int, stride: int = 1) -> Any:
-    """Return where the candidate window of a cell begins, on one axis.
-
-    Args:
-        cell: row or column in the grid of cells; an integer, an array or a tensor of integers.
-        margin: pixels that the first window reaches beyond the search crop.
-        stride: of the feature map that is cut, in search pixels; 1 for the crop itself.
-
-    Returns:
-        First row or column of the window in that map. It is negative for a window that begins
-        before the crop.
-    """
-    return (STRIDE * cell - margin) // stride
-
-
 def encode_boxes(
     boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the offsets (dx / w, dy / h, log w, log h) of boxes (..., 4) relative to anchors."""
+    """Return offsets (dx / w, dy / h, log w, log h) of boxes (..., 4) relative to anchors."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
     return np.concatenate([centre, np.log(boxes_cxcywh[..., 2:] / anchors[..., 2:])], axis=-1)
 
@@ -114,10 +98,8 @@ Point = tuple[float, float]
 
 
 def context_side(width: float, height: float) -> float:
-    """Return the side of the square that becomes the 127 px template, in frame pixels.
-
-    It has the object with half its size as context (SiamFC).
-    """
+    """Return the side in frame pixels of the square that becomes the template: the object with half
+    its size as context (SiamFC)."""
     return float(context_sides(np.array([width, height])))
 
 
@@ -125,25 +107,6 @@ def context_sides(size_wh: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return `context_side` of sizes (..., 2)."""
     margin = CONTEXT * size_wh.sum(axis=-1, keepdims=True)
     return np.asarray(np.sqrt((size_wh + margin).prod(axis=-1)))
-
-
-class ContextCrop(Protocol):
-    """A square of the frame resized to some pixels, and the way back for masks."""
-
-    @property
-    def outside(self) -> float:
-        """Value of a pasted soft mask where its window does not reach."""
-
-    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """The square's pixels, (size, size, 3); beyond the frame (H, W, 3) the colour `fill`."""
-
-    def window_to_frame(
-        self, window_crop_xy: Point, frame_hw: tuple[int, int]
-    ) -> NDArray[np.float64]:
-        """Return the map (2, 3) from pixel indices of a window to those of the frame.
-
-        The corner of the window is given in crop coordinates.
-        """
 
 
 @dataclass(frozen=True)
@@ -154,13 +117,13 @@ class Crop:
     """(2, 3), crop = matrix @ (x, y, 1)."""
     size: int
     outside: ClassVar[float] = 0.0
+    """Value of a pasted soft mask where its window does not reach."""
 
     @classmethod
     def square(cls, centre_frame_xy: Point, side: float, size: int) -> Crop:
         """Return the square of `side` frame pixels around a point, resized to `size` pixels."""
-        return cls.similarity(
-            centre_frame_xy, (size / 2, size / 2), (size / side, size / side), size
-        )
+        scale = size / side
+        return cls.similarity(centre_frame_xy, (size / 2, size / 2), (scale, scale), size)
 
     @classmethod
     def similarity(
@@ -172,10 +135,8 @@ class Crop:
         degrees: float = 0.0,
         flip: bool = False,
     ) -> Crop:
-        """Return the crop that maps a frame point to a crop point.
-
-        About that point the frame is flipped left to right, rotated, and scaled along x and y.
-        """
+        """Return the crop that flips (left to right), rotates and scales the frame about a point,
+        which it maps to a crop point."""
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         turn = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
         linear = np.diag(scale_xy) @ turn
@@ -183,32 +144,28 @@ class Crop:
         return cls(np.hstack([linear, offset[:, None]]), size)
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Crop a frame (H, W, 3), bilinearly. Outside the frame is the colour `fill`, its mean
-        (SiamFC)."""
-        return self._warp(frame, cv2.INTER_LINEAR, fill)
+        """Crop a frame (H, W, 3), bilinearly; beyond it is the colour `fill`, its mean (SiamFC)."""
+        return self._warp(frame, fill)
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Crop a mask (H, W) bool: interpolate it as the image, then cut it at one half."""
-        return self._warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, 0) > 127
+        return self._warp(mask.astype(np.uint8) * 255, 0) > 127
 
-    def _warp(self, array: NDArray[np.uint8], interpolation: int, fill: Any) -> NDArray[np.uint8]:
-        matrix = to_pixel_indices(self.matrix)
-        return cv2.warpAffine(  # type: ignore[return-value]
-            array,
-            matrix,
-            (self.size, self.size),
-            flags=interpolation,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=fill,
-        )
+    def _warp(self, array: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+        matrix, size = to_pixel_indices(self.matrix), (self.size, self.size)
+        return cv2.warpAffine(array, matrix, size, borderValue=fill)  # type: ignore[return-value]
 
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """Return the inverse of the crop; see `ContextCrop`."""
+        """Return the map (2, 3) from pixel indices of a window to those of the frame.
+
+        The corner of the window is given in crop coordinates.
+        """
         to_window = self.matrix.copy()
         to_window[:, 2] -= window_crop_xy
-        return to_pixel_indices(_inverse(to_window))
+        inverse = np.asarray(cv2.invertAffineTransform(to_window), np.float64)
+        return to_pixel_indices(inverse)
 
     def box_to_crop(self, box_frame_xyxy: Box) -> Box:
         """Return the bounding rectangle of a frame box in crop coordinates."""
@@ -234,10 +191,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class SiamMaskCrop:
-    """The square as SiamMask's public code cuts it: in whole pixels.
+    """The square as SiamMask's public code cuts it, in whole pixels, to evaluate its checkpoints.
 
-    Its checkpoints are evaluated with this crop. The way back ignores the rounding, so a pasted
-    mask is shifted by up to a pixel.
+    The way back ignores the rounding, so a pasted mask is shifted by up to a pixel.
     """
 
     centre_frame_xy: Point
@@ -246,21 +202,14 @@ class SiamMaskCrop:
     outside: ClassVar[float] = -1.0
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        """Cut whole columns and rows around the centre and resize them.
-
-        Halves are rounded to even numbers and `fill` is cut to integers, as there.
-        """
+        """Cut whole columns and rows and resize them; halves are rounded to even, as there."""
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
-        cut = cv2.warpAffine(
-            frame,
-            np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]),
-            (side, side),
-            flags=cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=tuple(int(value) for value in fill),
-        )
-        return cv2.resize(cut, (self.size, self.size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+        shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
+        colour = tuple(int(value) for value in fill)
+        flags = cv2.INTER_NEAREST
+        cut = cv2.warpAffine(frame, shift, (side, side), flags=flags, borderValue=colour)
+        return cv2.resize(cut, (self.size, self.size))  # type: ignore[return-value]
 
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
@@ -274,6 +223,7 @@ class SiamMaskCrop:
         return np.hstack([np.diag(shrink * unit), (shrink * corner)[:, None]])
 
 
+ContextCrop = Crop | SiamMaskCrop
 CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {
     "exact": Crop.square,
     "siammask": SiamMaskCrop,
@@ -309,7 +259,7 @@ def paste_patch(
     crop: ContextCrop,
     frame_hw: tuple[int, int],
 ) -> Patch:
-    """Bring a window's soft mask back to the frame, bilinearly, only where the window reaches.
+    """Bring a window's soft mask back to the frame, bilinearly.
 
     Args:
         soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
@@ -318,7 +268,7 @@ def paste_patch(
         frame_hw: size of the frame.
 
     Returns:
-        The part of the frame with the window; it is empty if the window lies outside the frame.
+        The part of the frame that the window covers; it may be empty.
     """
     matrix = crop.window_to_frame(window_crop_xy, frame_hw)
     # one pixel beyond the mask, bilinear values are those of the outside
@@ -329,14 +279,7 @@ def paste_patch(
     if min(size) == 0:
         return Patch(np.zeros(size[::-1], np.float32), rows, columns)
     matrix[:, 2] -= (columns.start, rows.start)
-    soft = cv2.warpAffine(
-        soft_mask,
-        matrix,
-        size,
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=crop.outside,
-    )
+    soft = cv2.warpAffine(soft_mask, matrix, size, borderValue=crop.outside)
     return Patch(soft, rows, columns)  # type: ignore[arg-type]
 
 
@@ -344,10 +287,6 @@ def _whole_pixels(first: float, last: float, limit: int) -> slice:
     """Return the pixel indices between two positions, inside a frame of `limit` pixels."""
     start = min(max(math.floor(first), 0), limit)
     return slice(start, max(min(math.ceil(last) + 1, limit), start))
-
-
-def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(cv2.invertAffineTransform(matrix), np.float64)
 
 
 def _map_box(matrix: NDArray[np.float64], box_xyxy: Box) -> Box:

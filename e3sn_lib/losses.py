@@ -1,6 +1,6 @@
 """The three losses of equation 3, as functions of tensors.
 
-The losses know the network's outputs. They do not know how it is trained.
+Where a loss gets `counts`, its tensors are a part of a batch, and `counts` is of the whole batch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3sn_lib.config import Profile, StageConfig
-from e3sn_lib.geometry import TEMPLATE_SIZE, window_corner
+from e3sn_lib.geometry import TEMPLATE_SIZE
 from e3sn_lib.model.network import MARGIN
-from e3sn_lib.model.windows import Cells, gather_windows
+from e3sn_lib.model.windows import Cells, cut_windows
 
 if TYPE_CHECKING:
     from e3sn_lib.data.pairs import Batch
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 class Counts(NamedTuple):
     """The denominators of the losses, each a tensor of one number.
 
-    A batch that is computed in parts has counts of the whole batch. The losses of its parts then
-    add up to the loss of the batch.
+    With the counts of a whole batch, the losses of its parts add up to the loss of the batch.
     """
 
     positives: Tensor
@@ -39,13 +38,7 @@ class Counts(NamedTuple):
 
 
 def count_targets(anchor_labels: Tensor, sample_labels: Tensor, negatives: str = "zero") -> Counts:
-    """Count what the losses are means over.
-
-    Args:
-        anchor_labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
-        sample_labels: (N,) labels of the candidate windows, +1, -1 or 0.
-        negatives: as in `mask_loss`.
-    """
+    """Count what the losses are means over; arguments are those of the losses."""
     masks = (sample_labels > 0).sum()
     windows = (sample_labels != 0).sum() if negatives == "background" else masks
     images = torch.tensor(len(anchor_labels), device=anchor_labels.device)
@@ -60,7 +53,6 @@ def classification_loss(logits: Tensor, labels: Tensor, counts: Counts | None = 
     Args:
         logits: (B, 2, 5, n, n), background first.
         labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
-        counts: of the whole batch, if this is a part of it.
     """
     log_probability = logits.log_softmax(dim=1)
     positive, negative = labels == 1, labels == 0
@@ -90,7 +82,6 @@ def regression_loss(
         labels: (B, 5, n, n), 1 at positives.
         kind: ``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code).
         beta: distance from which smooth L1 is linear.
-        counts: of the whole batch, if this is a part of it.
     """
     if kind == "l1":
         distance = (prediction - target).abs().sum(dim=1)
@@ -110,17 +101,16 @@ def mask_loss(
 ) -> Tensor:
     """Return the logistic loss per pixel, weighted by (1 + y) / 2 (eq. 4).
 
-    It is a mean over the counted windows and over their pixels, as in SiamMask. The paper's sum
-    over n would change the meaning of the weight 32 with the batch size. Pixels beyond the search
-    crop have label 0: they add the constant log 2 and no gradient.
+    It is a mean over the counted windows and over their pixels, as in SiamMask: with the paper's
+    sum over n the weight 32 would depend on the batch size. Pixels beyond the search crop have
+    label 0: they add the constant log 2 and no gradient.
 
     Args:
         logits: (N, S, S). Smaller ones (63 px, from the base head) are resized to the labels.
         pixel_labels: (N, 127, 127) m of eq. 4: +1 object, -1 background, 0 beyond the crop.
         sample_labels: (N,) y of eq. 4: +1, -1, or 0 for a window that teaches nothing.
-        negatives: ``zero`` is eq. 4 as printed: negative windows have weight 0. With
-            ``background`` they teach that the window holds no object.
-        counts: of the whole batch, if this is a part of it.
+        negatives: ``zero``, as in eq. 4, or ``background``: negative windows teach that they hold
+            no object.
     """
     logits = _resized_to(logits, pixel_labels)
     weight = (sample_labels > 0).to(logits.dtype)
@@ -133,33 +123,21 @@ def mask_loss(
 
 
 def mask_windows(masks: Tensor, cells: Cells, margin: int) -> Tensor:
-    """Cut the candidate windows out of search masks.
+    """Cut the candidate windows of N cells, (N, 127, 127), out of search masks (B, S, S).
 
-    Args:
-        masks: (B, S, S), +1 object and -1 background.
-        cells: N cells.
-        margin: pixels that the first window reaches beyond the crop (32 for 255 px crops).
-
-    Returns:
-        (N, 127, 127), 0 beyond the crop.
+    Masks are +1 on the object and -1 on the background; windows are 0 beyond the crop. The first
+    window reaches `margin` pixels beyond it.
     """
-    top, left = window_corner(cells.row, margin), window_corner(cells.column, margin)
-    return gather_windows(masks[:, None], cells.image, top, left, TEMPLATE_SIZE)[:, 0]
+    return cut_windows(masks[:, None], cells, margin, 1, TEMPLATE_SIZE)[:, 0]
 
 
-def mask_iou(logits: Tensor, pixel_labels: Tensor, threshold: float = 0.0) -> Tensor:
-    """Return the intersection over union of predicted and true masks.
+def mask_iou(logits: Tensor, pixel_labels: Tensor) -> Tensor:
+    """Return the intersection over union (N,) of predicted and true masks; 1 if both are empty.
 
-    Args:
-        logits: (N, S, S), resized as in `mask_loss`. Above `threshold` a pixel is of the object.
-        pixel_labels: (N, 127, 127), as in `mask_loss`.
-        threshold: a logit.
-
-    Returns:
-        (N,) values from 0 to 1; 1 where both masks are empty.
+    Logits and labels are those of `mask_loss`. A pixel is of the object if its logit is above 0.
     """
     logits = _resized_to(logits, pixel_labels)
-    predicted, true = (logits > threshold) & (pixel_labels != 0), pixel_labels > 0
+    predicted, true = (logits > 0) & (pixel_labels != 0), pixel_labels > 0
     union = (predicted | true).sum(dim=(1, 2))
     overlap = (predicted & true).sum(dim=(1, 2))
     return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
@@ -187,11 +165,10 @@ def compute_losses(
         batch: on the network's device.
         profile: its ``loss`` section holds the weights of the sum and the kinds of losses.
         stage: which head is trained, and whether the location is.
-        counts: of the whole batch, if this is a part of it.
 
     Returns:
-        The sum, and its parts ``mask``, ``cls`` and ``loc``. ``mask_iou`` is the mean over the
-        positive windows; it is NaN if there is none.
+        The sum, and its parts ``mask``, ``cls`` and ``loc``. With them comes ``mask_iou``, the mean
+        over the positive windows; NaN if there are none.
     """
     config = profile.loss
     output = model(batch.template, batch.search, batch.cells, stage.mask)

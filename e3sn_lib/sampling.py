@@ -1,7 +1,7 @@
 """What a training pair teaches: the targets of the anchors, and the sampled candidate windows.
 
-The targets of the anchors are SiamRPN's. The supervised sampling is the paper's (3.3). Both run in
-the data workers, on one pair at a time, with the pair's own random generator.
+The targets of the anchors are SiamRPN's, the supervised sampling is the paper's (3.3). Both see one
+pair at a time and draw from the pair's own random generator.
 """
 
 from __future__ import annotations
@@ -63,9 +63,8 @@ def anchor_targets(
 ) -> AnchorTargets:
     """Choose positives above the high threshold and negatives below the low one.
 
-    At most 16 positives and 64 anchors in all are drawn (SiamMask). Where look-alikes of the target
-    are known, up to 16 of the negatives are anchors that lie on them (ours): a random choice of
-    about 48 out of 3,000 would hardly meet one.
+    At most 16 positives and 64 anchors in all are drawn (SiamMask). Up to 16 negatives lie on
+    look-alikes of the target (ours): a random choice of 48 out of 3,000 would hardly meet one.
 
     Args:
         iou: (5, n, n) from `anchor_iou`.
@@ -73,7 +72,7 @@ def anchor_targets(
         config: thresholds and numbers.
         rng: of the pair.
         centre: middle of the search crop in pixels.
-        alike_crop_xyxy: the look-alikes in the search crop.
+        alike_crop_xyxy: the look-alikes in the search crop, if any are known.
     """
     cells = iou.shape[-1]
     positive, negative = np.flatnonzero(iou > config.high), np.flatnonzero(iou < config.low)
@@ -110,8 +109,8 @@ def negative_pair_targets(
     central[:, middle, middle] = True
     on_object = np.empty(0, np.int64)
     if iou is not None:
-        on_object = np.flatnonzero(iou > config.high)
-        on_object = rng.permutation(on_object)[: config.anchor_positives // 2]
+        on_object = rng.permutation(np.flatnonzero(iou > config.high))
+        on_object = on_object[: config.anchor_positives // 2]
         central.ravel()[on_object] = False
     count = config.anchor_positives - len(on_object)
     chosen = rng.permutation(np.flatnonzero(central))[:count]
@@ -148,8 +147,7 @@ def draw_samples(
     Args:
         matrix: (n, n) from `distribution_matrix`.
         anchor_labels: (5, n, n) of `AnchorTargets`.
-        has_mask: False for a set with boxes only and for a negative pair. All labels are then 0:
-            the number of windows stays the same, but they teach nothing.
+        has_mask: False for a set with boxes only and for a negative pair: all labels are then 0.
         config: policy and numbers.
         rng: of the pair.
     """

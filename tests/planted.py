@@ -31,7 +31,7 @@ class Planted(nn.Module):
     ) -> None:
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
-        self.backbone = SimpleNamespace(skip_zero_taps=lambda: True)
+        self.backbone = SimpleNamespace(skip_zero_taps=lambda: None)
         self.place, self.offsets, self.side = (anchor, row, column), torch.tensor(offsets), side
         self.seen: list[Tensor] = []
         """Every batch of search crops."""

@@ -1,8 +1,7 @@
 """The DAVIS measures: region similarity J, contour accuracy F, and their statistics over a video.
 
 They follow the definitions of Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for
-Video Object Segmentation" (CVPR 2016), and the DAVIS evaluation code. This module needs only numpy
-and OpenCV.
+Video Object Segmentation" (CVPR 2016), and the DAVIS evaluation code.
 """
 
 from __future__ import annotations
@@ -73,11 +72,7 @@ def boundary_accuracy(
 
 
 def boundary_radius(shape: tuple[int, ...], tolerance: float = 0.008) -> float:
-    """Return the `tolerance` of `boundary_accuracy` in pixels.
-
-    Args:
-        shape: (height, width) of the frame.
-        tolerance: as in `boundary_accuracy`.
+    """Return the `tolerance` of `boundary_accuracy` in pixels, for a frame of height and width.
 
     Raises:
         ValueError: a negative tolerance.
@@ -88,33 +83,23 @@ def boundary_radius(shape: tuple[int, ...], tolerance: float = 0.008) -> float:
 
 
 def box_slices(mask: NDArray[Any]) -> tuple[slice, slice]:
-    """Return the part of a frame that the measures depend on: a mask's box and one pixel around it.
+    """Return the rows and columns that the measures depend on: a mask's box and one pixel around.
 
-    Boundaries lie on the object, or one pixel left of it or above it. The pixel right of it and
-    below it keeps the object off the last column and row: boundaries count differently there, which
-    must be so only where the frame itself ends.
+    A boundary lies on the object, or one pixel left of it or above it. One pixel right of it and
+    below it keeps the object off the last column and row, where boundaries count differently.
 
     Args:
         mask: (H, W) bool or uint8, contiguous.
-
-    Returns:
-        Rows and columns.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def boundary_map(mask: Mask) -> Mask:
-    """Return the boundary of a mask, one pixel wide.
+    """Return the boundary of a mask (H, W) bool, one pixel wide.
 
     It holds the pixels that differ from their right, lower or lower right neighbour. The image
     border is no boundary: the last row has no lower neighbours, and the last column no right ones.
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        (H, W) bool.
     """
     boundary = np.zeros(mask.shape, bool)
     boundary[:-1, :-1] = mask[:-1, :-1] ^ mask[1:, 1:]
@@ -127,8 +112,7 @@ def statistics(values: Sequence[float] | NDArray[np.floating[Any]]) -> Statistic
     """Return mean, recall and decay of one object's J or F.
 
     Decay compares the first and the last quarter of the video; each includes both its end frames.
-    It is right for any number of frames. The DAVIS Python code holds the ends in 8 bits and fails
-    from 256 frames on.
+    The DAVIS Python code holds these ends in 8 bits and fails from 256 frames on.
 
     Args:
         values: of the evaluated frames, in order of time. NaN is left out.
@@ -138,10 +122,7 @@ def statistics(values: Sequence[float] | NDArray[np.floating[Any]]) -> Statistic
     """
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1 or np.isnan(series).all():
-        raise ValueError(
-            "statistics need a row of at least one value, "
-            f"got shape {series.shape} without any number"
-        )
+        raise ValueError(f"statistics need a row of at least one value, got shape {series.shape}")
     ends = np.round(np.linspace(1, len(series), 5) + 1e-10).astype(int) - 1
     known = series[~np.isnan(series)]
     decay = _mean(series[: ends[1] + 1]) - _mean(series[ends[3] :])
@@ -153,26 +134,19 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _checked(*masks: NDArray[Any]) -> tuple[Mask, ...]:
-    prediction, truth = (np.asarray(mask) for mask in masks)
+def _checked(prediction: NDArray[Any], truth: NDArray[Any]) -> tuple[Mask, Mask]:
+    """Return two masks as bool, (H, W) and contiguous."""
+    prediction, truth = np.asarray(prediction), np.asarray(truth)
     if prediction.shape != truth.shape:
-        raise ValueError(
-            f"the masks differ in size: prediction {prediction.shape}, truth {truth.shape}"
-        )
+        sizes = f"prediction {prediction.shape}, truth {truth.shape}"
+        raise ValueError(f"the masks differ in size: {sizes}")
     if truth.ndim != 2 or not truth.size:
-        raise ValueError(
-            f"masks must be (height, width) with at least one pixel, got {truth.shape}"
-        )
+        raise ValueError(f"masks must be (height, width) with a pixel or more, got {truth.shape}")
     for mask in (prediction, truth):
         if mask.dtype.kind not in "bui":
-            raise ValueError(
-                f"masks must be bool or integer, got {mask.dtype}; "
-                "compare soft masks with a threshold first"
-            )
-    return tuple(
-        np.ascontiguousarray(mask != 0 if mask.dtype != bool else mask)
-        for mask in (prediction, truth)
-    )
+            remedy = "compare soft masks with a threshold first"
+            raise ValueError(f"masks must be bool or integer, got {mask.dtype}; {remedy}")
+    return np.ascontiguousarray(prediction, bool), np.ascontiguousarray(truth, bool)
 
 
 @lru_cache(maxsize=16)

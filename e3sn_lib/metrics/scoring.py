@@ -4,14 +4,10 @@ The rules are those of the official evaluator:
 
 - The first and the last frame are left out.
 - The objects are the ids 1..K. K is the highest id of the first truth mask. An id below K that this
-  mask lacks is an object too; it scores 1 while both truth and prediction lack it.
+  mask lacks is an object too: it scores 1 in frames where truth and prediction lack it.
 - An id above K that appears later in the truth is background, and so is void (255).
 
-Where the evaluator ends with an error (a missing mask, a predicted id above K), this module raises
-InputError. Where it says nothing, the notes of the result say what happened.
-
-A truth of 0 and 255 only is DAVIS-2016: one object, and the predicted ids are merged. The official
-DAVIS-2017 code would take this truth for empty.
+A truth of 0 and 255 only is DAVIS-2016: one object, and the predicted ids are merged.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +39,6 @@ if TYPE_CHECKING:
 
 MANY_IDS = 32
 """No video has as many objects; larger values below 255 are grey levels."""
-FRAME_COLUMNS = ("sequence", "object", "frame", "J", "F")
 LAYOUT = "annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p"
 SUMMARY_COLUMNS = tuple(
     f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay")
@@ -57,7 +52,7 @@ def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFra
 
     Args:
         masks: one (H, W) array of object ids per frame, in order, first and last included.
-        sequence: the truth. With `merge_ids`, the predicted ids above 0 are merged too.
+        sequence: the truth. With its `merge_ids`, predicted ids above 0 are merged too.
 
     Returns:
         Columns sequence, object, frame (file name without suffix), J, F. ``attrs["notes"]`` says
@@ -72,17 +67,14 @@ def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFra
     for index, ids in enumerate(masks):
         given = index + 1
         if given > len(sequence):
-            raise InputError(
-                f"sequence {sequence.name}: there are more masks than its {len(sequence)} "
-                "frames; give one per frame"
-            )
+            fault = f"there are more masks than its {len(sequence)} frames"
+            raise InputError(f"sequence {sequence.name}: {fault}; give one per frame")
         if index in truth.evaluated:
             source = f"sequence {sequence.name}, frame {truth.frame(index)}"
             scores.append(truth.score(index, ids, source))
     if given < len(sequence):
-        raise InputError(
-            f"sequence {sequence.name}: no mask for frame {truth.frame(given)}; give one per frame"
-        )
+        fault = f"no mask for frame {truth.frame(given)}"
+        raise InputError(f"sequence {sequence.name}: {fault}; give one per frame")
     return _table(scores, truth.notes(scores))
 
 
@@ -92,25 +84,21 @@ def score_folder(
     """Return J and F of masks from any method that are saved as PNG files.
 
     Args:
-        masks, annotations: folders with SEQUENCE/FRAME.png, palette or grey images of object ids.
-            Masks of first and last frames are not needed. For one sequence, each may be its folder
-            itself: ``masks/FRAME.png``.
+        masks, annotations: folders with SEQUENCE/FRAME.png, palette or grey images of object ids,
+            or folders of one sequence with FRAME.png. First and last masks are not needed.
         names: the sequences to score; empty: all folders in `annotations`.
-        merge: True: the ids above 0 are one object. False: every id is one. None: they are merged
-            where the truth is 0/255 (DAVIS-2016).
+        merge: whether all ids above 0 are one object; None: where the truth is 0/255 (DAVIS-2016).
 
     Returns:
         As `score_sequence`, one sequence after the other.
 
     Raises:
-        InputError: as `score_sequence`, or a folder, a sequence or a mask is missing or cannot be
-            read.
+        InputError: as `score_sequence`, or a folder or a mask is missing or cannot be read.
     """
     for role, folder in (("masks", masks), ("annotations", annotations)):
         if not folder.is_dir():
-            raise InputError(
-                f"there is no folder of {role} at {folder}; it must hold SEQUENCE/FRAME.png"
-            )
+            layout = "it must hold SEQUENCE/FRAME.png"
+            raise InputError(f"there is no folder of {role} at {folder}; {layout}")
     names = list(dict.fromkeys(names)) or _folders(annotations)
     if not names and any(annotations.glob("*.png")):  # the folder of one sequence, not of several
         annotations, names = annotations.resolve().parent, [annotations.resolve().name]
@@ -120,33 +108,26 @@ def score_folder(
     folders = [masks / name for name in names]
     if len(names) == 1 and any(masks.glob("*.png")):
         folders = [masks]
-    surplus_masks = sum(
-        truth.check_complete(folder) for truth, folder in zip(truths, folders, strict=True)
-    )
-    jobs = [
-        (truth, index, folder)
-        for truth, folder in zip(truths, folders, strict=True)
-        for index in truth.evaluated
-    ]
+    pairs = list(zip(truths, folders, strict=True))
+    surplus_masks = sum(truth.check_complete(folder) for truth, folder in pairs)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = list(pool.map(lambda job: job[0].score_file(*job[1:]), jobs))
-    remaining = iter(scores)
-    notes = [
-        note for truth in truths for note in truth.notes(islice(remaining, len(truth.evaluated)))
-    ]
+        running = [
+            pool.map(truth.score_file, truth.evaluated, repeat(each)) for truth, each in pairs
+        ]
+        scores = [list(each) for each in running]
+    notes = []
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
     if merged and merge is None:
         which = "the truth" if len(merged) == len(truths) else f"the truth of {', '.join(merged)}"
-        notes.insert(
-            0,
-            f"{which} is 0/255 as in DAVIS-2016: one object per sequence, "
-            "predicted ids above 0 merged into it",
-        )
+        rule = "one object per sequence, predicted ids above 0 merged into it"
+        notes.append(f"{which} is 0/255 as in DAVIS-2016: {rule}")
+    for truth, own in zip(truths, scores, strict=True):
+        notes += truth.notes(own)
     if surplus := ", ".join(sorted(set(_folders(masks)) - set(names))):
-        notes.append(f"folders of {masks} that are none of the sequences, not scored: {surplus}")
+        notes.append(f"other folders of {masks}, not scored: {surplus}")
     if surplus_masks:
         notes.append(f"masks in {masks} of frames without truth, not scored: {surplus_masks}")
-    return _table(scores, notes)
+    return _table(chain.from_iterable(scores), notes)
 
 
 def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Series:
@@ -177,12 +158,7 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     if per_frame.empty:
         raise InputError("there are no scores to summarise; score at least one frame")
     rows = [
-        (
-            *key,
-            *statistics(frames["J"].to_numpy()),
-            *statistics(frames["F"].to_numpy()),
-            len(frames),
-        )
+        (*key, *statistics(frames["J"]), *statistics(frames["F"]), len(frames))
         for key, frames in per_frame.groupby(["sequence", "object"], sort=False)
     ]
     per_object = pd.DataFrame(rows, columns=["sequence", "object", *SUMMARY_COLUMNS, "frames"])
@@ -192,10 +168,8 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
-    """Write the files of the official evaluator, with six decimals.
-
-    They are ``global_results-SET.csv`` and ``per-sequence_results-SET.csv``.
-    """
+    """Write ``global_results-SET.csv`` and ``per-sequence_results-SET.csv`` as the official
+    evaluator does."""
     import pandas as pd
 
     per_object, overall = summarise(per_frame)
@@ -206,6 +180,8 @@ def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> No
 
 
 class _Score(NamedTuple):
+    """The scores of one frame, one row per object."""
+
     rows: list[tuple[str, int, str, float, float]]
     ignored: set[int]
     """Ids of the truth above K, void included."""
@@ -230,18 +206,15 @@ class _Truth:
         return self.sequence.mask_paths[index].stem
 
     def score(self, index: int, ids: NDArray[Any], source: str) -> _Score:
+        """Score the mask `ids` of a frame; `source` names it in errors."""
         truth = self.sequence.mask(index)
         if ids.shape != truth.shape:
-            path = self.sequence.mask_paths[index]
-            raise InputError(
-                f"{source} is {_size(ids)} pixels, but its truth {path} is {_size(truth)}"
-            )
+            other = f"its truth {self.sequence.mask_paths[index]} is {_size(truth)}"
+            raise InputError(f"{source} is {_size(ids)} pixels, but {other}")
         highest, count = int(ids.max()), len(self.objects)
         if highest > count and not self.sequence.merge_ids:
-            raise InputError(
-                f"{source} has id {highest}, but the ids of the first truth mask end at {count}; "
-                "use the truth's ids"
-            )
+            limit = f"the ids of the first truth mask end at {count}"
+            raise InputError(f"{source} has id {highest}, but {limit}; use the truth's ids")
         radius, box = boundary_radius(truth.shape), box_slices((ids > 0) | (truth > 0))
         ids, truth = ids[box], truth[box]
         soft = False
@@ -260,60 +233,47 @@ class _Truth:
         return self.score(index, read_mask(path), f"mask {path}")
 
     def check_complete(self, folder: Path) -> int:
-        """Return how many of the masks have no truth.
-
-        Raises:
-            InputError: the mask of an evaluated frame is missing.
-        """
+        """Return how many masks have no truth; refuse a folder that lacks masks."""
         if not folder.is_dir():
-            raise InputError(
-                f"there are no masks for sequence {self.sequence.name} (no folder {folder}); "
-                "add them or name fewer sequences"
-            )
+            fault = f"there are no masks for sequence {self.sequence.name} (no folder {folder})"
+            raise InputError(f"{fault}; add them or name fewer sequences")
         given = set(file_names(folder, (".png",)))
         names = [path.name for path in self.sequence.mask_paths]
         if missing := [names[index] for index in self.evaluated if names[index] not in given]:
             more = f", and {len(missing) - 1} more of this sequence" if len(missing) > 1 else ""
-            raise InputError(
-                f"missing mask {folder / missing[0]}{more}; "
-                "every frame but the first and the last needs one"
-            )
+            rule = "every frame but the first and the last needs one"
+            raise InputError(f"missing mask {folder / missing[0]}{more}; {rule}")
         return len(given - set(names))
 
-    def notes(self, scores: Iterable[_Score]) -> list[str]:
-        scores = list(scores)
-        name, ignored = self.sequence.name, set[int]().union(*(score.ignored for score in scores))
-        soft = sum(score.soft for score in scores)
+    def notes(self, scores: list[_Score]) -> list[str]:
+        """Say what the official evaluator would not say."""
+        ignored = set[int]().union(*(score.ignored for score in scores))
         notes = [f"object {n} is missing in the first truth mask, but scored" for n in self.absent]
         late = sorted(ignored - {VOID})
         notes += [f"object {n} is not in the first truth mask, so not scored" for n in late]
         if VOID in ignored:
             notes.append("void (255) in the truth is scored as background")
-        if soft:
-            notes.append(
-                f"{soft} masks have other values than 0 and 255; all above 0 count as the object"
-            )
-        return [f"{name}: {note}" for note in notes]
+        if soft := sum(score.soft for score in scores):
+            rule = "all above 0 count as the object"
+            notes.append(f"{soft} masks have other values than 0 and 255; {rule}")
+        return [f"{self.sequence.name}: {note}" for note in notes]
 
 
 def _open(sequence: Video) -> _Truth:
+    """Read the objects from the first truth mask; refuse a video with nothing to score."""
     name, count = sequence.name, len(sequence)
     if len(sequence.mask_paths) != count:
-        raise InputError(
-            f"sequence {name}: {len(sequence.mask_paths)} truth masks for {count} frames; "
-            "scoring needs one per frame"
-        )
+        fault = f"{len(sequence.mask_paths)} truth masks for {count} frames"
+        raise InputError(f"sequence {name}: {fault}; scoring needs one per frame")
     if count <= 2:
-        raise InputError(
-            f"sequence {name}: of {count} frames nothing is left without the first and the last; "
-            "leave the sequence out"
-        )
+        fault = f"only {count} frames, and the first and the last are not scored"
+        raise InputError(f"sequence {name}: {fault}; leave it out")
     first = sequence.mask(0)
     ids = set(np.unique(first).tolist()) - {0, VOID}
     if not ids:
-        reason = "shows no object, so leave the sequence out"
+        reason = "shows no object; leave the sequence out"
         if first.any():
-            reason = "has only 0 and 255, so score it with its ids merged"
+            reason = "has only 0 and 255; score it with merged ids"
         raise InputError(f"sequence {name}: the first truth mask {sequence.mask_paths[0]} {reason}")
     objects = range(1, max(ids) + 1)
     return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
@@ -329,9 +289,7 @@ def _sequence(folder: Path, merge: bool | None) -> Video:
 
 
 def _folders(root: Path) -> list[str]:
-    return sorted(
-        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    return sorted(path.name for path in root.glob("[!.]*/"))
 
 
 def _size(mask: NDArray[Any]) -> str:
@@ -341,8 +299,7 @@ def _size(mask: NDArray[Any]) -> str:
 def _table(scores: Iterable[_Score], notes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.DataFrame(
-        [row for score in scores for row in score.rows], columns=list(FRAME_COLUMNS)
-    )
+    rows = [row for score in scores for row in score.rows]
+    table = pd.DataFrame(rows, columns=["sequence", "object", "frame", "J", "F"])
     table.attrs["notes"] = notes
     return table

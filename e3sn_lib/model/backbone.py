@@ -13,6 +13,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+CHANNELS = {"resnet50": (64, 256, 512, 1024), "resnet18": (64, 64, 128, 256)}
+"""Of p0, p1, p2, p3."""
+
 
 class Features(NamedTuple):
     """Outputs of the four stages, shallow to deep.
@@ -31,8 +34,8 @@ class Features(NamedTuple):
 class Shortcut(nn.Conv2d):
     """A 3x3 shortcut that is computed as 1x1 while all but the centre of its kernel is zero.
 
-    So it is with ImageNet weights. The result is the same. Computed as 3x3, layer3's shortcut alone
-    would be a third of the backbone's multiplications.
+    So it is with ImageNet weights. Computed as 3x3, layer3's shortcut alone would be a third of the
+    backbone's multiplications.
     """
 
     centre_only = False
@@ -52,8 +55,7 @@ class Backbone(nn.Module):
 
     It differs from torchvision: the stem and the first 3x3 of layer2 have no padding, the shortcuts
     of layer2 and layer3 are 3x3, and layer3 has stride 1 and dilation 2. With ``block_layout="v1"``
-    the first 3x3 of layer2 and of layer3 are dilated too, for weights that were trained with the
-    stride in the first 1x1.
+    the first 3x3 of layer2 and layer3 are dilated too, for weights trained in that layout.
 
     Args:
         name: ``resnet50`` or ``resnet18``.
@@ -64,19 +66,14 @@ class Backbone(nn.Module):
         super().__init__()
         resnet = getattr(torchvision.models, name)(weights=None)
         resnet.conv1.padding = (0, 0)
-        self.conv1, self.bn1, self.relu, self.maxpool = (
-            resnet.conv1,
-            resnet.bn1,
-            resnet.relu,
-            resnet.maxpool,
-        )
+        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
+        self.relu, self.maxpool = resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
-        self.channels = (64, *(_width(layer) for layer in (self.layer1, self.layer2, self.layer3)))
+        self.channels = CHANNELS[name]
 
         for layer, stride in ((self.layer2, 2), (self.layer3, 1)):
             first = layer[0]
-            is_bottleneck = hasattr(first, "conv3")
-            strided = first.conv2 if is_bottleneck else first.conv1
+            strided = first.conv2 if name == "resnet50" else first.conv1
             old = first.downsample[0]
             first.downsample[0] = Shortcut(
                 old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False
@@ -104,28 +101,16 @@ class Backbone(nn.Module):
         """The shortcuts of layer2 and layer3."""
         return [module for module in self.modules() if isinstance(module, Shortcut)]
 
-    def skip_zero_taps(self) -> bool:
-        """Compute shortcuts as 1x1 where all but the centre of their kernels is zero.
-
-        It must be called again after a change of their weights.
-
-        Returns:
-            Whether all shortcuts are computed as 1x1.
-        """
+    def skip_zero_taps(self) -> None:
+        """Compute each shortcut as 1x1 if all but the centre of its kernel is zero now."""
         for shortcut in self.shortcuts:
             around = shortcut.weight.detach().clone()
             around[:, :, 1, 1] = 0
             shortcut.centre_only = not bool(around.any())
-        return all(shortcut.centre_only for shortcut in self.shortcuts)
 
     def stage(self, name: str) -> list[nn.Module]:
         """Return the modules of ``stem``, ``layer1``, ``layer2`` or ``layer3``."""
         return [self.conv1, self.bn1] if name == "stem" else [getattr(self, name)]
-
-
-def _width(layer: nn.Sequential) -> int:
-    convolutions = [m for m in layer[-1].modules() if isinstance(m, nn.Conv2d)]
-    return convolutions[-1].out_channels
 
 
 def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:
@@ -135,11 +120,7 @@ def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) ->
     shortcut are centred on the same pixels. Layers after conv4 are dropped.
     """
     wanted = backbone.state_dict()
-    adapted = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in weights.items()
-        if key in wanted
-    }
+    adapted = {key: value for key, value in weights.items() if key in wanted}
     for key, value in adapted.items():
         if value.shape[2:] == (1, 1) and wanted[key].shape[2:] == (3, 3):
             centred = torch.zeros_like(wanted[key])

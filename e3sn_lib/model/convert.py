@@ -1,8 +1,7 @@
 """Convert published SiamMask weights: the same tensors under other names, for another input.
 
-SiamMask reads BGR from 0 to 255. This network reads RGB and normalises it. The first convolution is
-not padded, so its weights and the running mean of the batch-norm after it can hold this difference
-exactly.
+SiamMask reads BGR from 0 to 255. This network reads RGB and normalises it. The first convolution
+has no padding, so its weights and the mean of its batch-norm can hold this difference exactly.
 """
 
 from __future__ import annotations
@@ -49,13 +48,12 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
     """Convert SiamMask's tensors for the ``siammask`` variant of this network.
 
     Args:
-        state: tensors in the names of SiamMask's public code or of PySOT. They may lie under
-            ``state_dict``; the prefix ``module.`` and ``num_batches_tracked`` may be there or not.
+        state: tensors in the names of SiamMask's public code or of PySOT, perhaps below the key
+            ``state_dict``, with or without the prefix ``module.`` and ``num_batches_tracked``.
         what: names the source in errors.
 
     Raises:
-        InputError: keys are missing, surplus or misshapen; it names them. Or these are weights of
-            the base network, which has no refinement.
+        InputError: keys are missing, surplus or misshapen; or there is no refinement.
     """
     found = {
         str(key).removeprefix("module."): value
@@ -63,10 +61,8 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
     }
     for key, value in found.items():
         if not isinstance(value, Tensor):
-            raise InputError(
-                f"{what} does not fit this network: {key} is of type {type(value).__name__}, "
-                "not a tensor"
-            )
+            kind = type(value).__name__
+            raise InputError(f"{what} does not fit this network: {key} is no tensor but {kind}")
     is_pysot = any(key.startswith("backbone.") for key in found)
     names = public_names(PYSOT if is_pysot else SIAMMASK)
     wanted = {names[key]: value for key, value in shapes().items()}
@@ -75,10 +71,8 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
             found.setdefault(key, torch.zeros_like(value, device="cpu"))
     refinement = {theirs for ours, theirs in names.items() if ours.startswith("refine.")}
     if wanted.keys() - found.keys() == refinement:
-        raise InputError(
-            f"{what} holds SiamMask's base network, without refinement; give a refined one, "
-            "such as SiamMask_DAVIS.pth"
-        )
+        remedy = "give a refined one, such as SiamMask_DAVIS.pth"
+        raise InputError(f"{what} holds SiamMask's base network, without refinement; {remedy}")
     check_keys(wanted, found, what)
 
     converted = {ours: found[theirs].clone() for ours, theirs in names.items()}
@@ -99,10 +93,8 @@ def convert_file(checkpoint: Path, out: Path) -> None:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # by its own documentation, unpickling may raise anything
-        raise InputError(
-            f"{checkpoint} cannot be read as tensors only ({type(error).__name__}); "
-            "it is damaged or no checkpoint of weights"
-        ) from error
+        fault = f"{checkpoint} cannot be read as tensors only ({type(error).__name__})"
+        raise InputError(f"{fault}; it is damaged or no checkpoint of weights") from error
     what = f"checkpoint {checkpoint}"
     if not isinstance(content, Mapping):
         kind = type(content).__name__

@@ -1,4 +1,4 @@
-"""The hardware: where training and tracking are computed, in which number type, and its limits."""
+"""The hardware: where training and tracking are computed, in which number type, and its memory."""
 
 from __future__ import annotations
 
@@ -44,10 +44,7 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
 
 
 def has_native_bf16(device: str = "cpu") -> bool:
-    """Return whether `device` has instructions that multiply bfloat16.
-
-    Without them bfloat16 is emulated, and slower than float32.
-    """
+    """Return whether `device` has instructions that multiply bfloat16; else it is emulated."""
     if device.startswith("cuda"):
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
@@ -60,9 +57,8 @@ def bf16_is_faster() -> bool:
 
     The instructions alone do not tell: with avx512_bf16 a training step takes half the time on some
     CPUs (AMD EPYC), and half as long again on others (Xeons without amx in virtual machines). So a
-    3x3 convolution of the backbone's size is timed in both types, in turns. This takes less than a
-    tenth of a second, once per process. The best time counts: other programs can only make a turn
-    slower.
+    3x3 convolution of the backbone's size is timed in both types, in turns, in less than a tenth of
+    a second. The best time counts: other programs can only make a turn slower.
     """
     seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
     features = torch.ones(1, 128, 31, 31).contiguous(memory_format=torch.channels_last)
@@ -78,11 +74,9 @@ def bf16_is_faster() -> bool:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest memory so far of this process.
+    """Return the largest memory so far of this process, on the GPU if it used one.
 
-    That is what was allocated on the GPU if this process used it, else what was resident in main
-    memory. Linux hands the peak of a parent process down in getrusage. So the figure in ``/proc``
-    is preferred where it exists.
+    On Linux getrusage may report the peak of a parent process. ``/proc`` does not.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return int(torch.cuda.max_memory_allocated())
@@ -93,10 +87,7 @@ def peak_memory_bytes() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Describe this machine in JSON's types. ``machine`` is what computes; ``memory`` is in bytes.
-
-    What cannot be found out is "unknown".
-    """
+    """Describe this machine in JSON's types; ``machine`` is what computes, ``memory`` is bytes."""
     cpu, gpu = _cpuinfo("model name") or platform.processor() or "unknown", None
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
@@ -108,15 +99,8 @@ def machine() -> dict[str, Any]:
         "gpu": gpu or "none",
         "gpus": torch.cuda.device_count(),
         "bf16": has_native_bf16("cuda" if gpu else "cpu"),
-        "memory": _memory_bytes(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
-
-
-def _memory_bytes() -> int | str:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return "unknown"
 
 
 def _cpuinfo(key: str) -> str:

@@ -13,35 +13,30 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from e3sn_lib.config import ModelConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import (
-    ANCHOR_RATIOS,
-    STRIDE,
-    TEMPLATE_SIZE,
-    WINDOW_MARGIN,
-    window_corner,
-)
+from e3sn_lib.geometry import ANCHOR_RATIOS, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN
 from e3sn_lib.model.aggregation import LevelFusion
 from e3sn_lib.model.backbone import Backbone, Features
 from e3sn_lib.model.correlation import DepthwiseCorrelation, conv_bn, head
 from e3sn_lib.model.refine import WINDOWS, Refinement
-from e3sn_lib.model.windows import Cells, gather_windows
+from e3sn_lib.model.windows import Cells, cut_windows
 
 MARGIN = {255: WINDOW_MARGIN, 143: 0}
 """By size of the search crop: pixels that its first window reaches beyond it (SiamMask)."""
 TEMPLATE_INSET = 32
 """Pixels from the edge of a window to the centre part that the filters of a template cover."""
+LEVELS = {2: (4, 15), 3: (8, 7), 4: (8, 7)}
+"""For each level of the backbone: stride in search pixels, and rows and columns of that part."""
 BASE_MASK = 63
 MASK_PRIOR = -2.0
-"""Bias of the mask logits at the start of training: 12 % of the pixels are object. With 0 the first
-steps push all pixels to background so hard that the last ReLUs never become active again."""
+"""First bias of the mask logits: 12 % of the pixels are object. With 0 the first steps push all
+pixels to background so hard that the last ReLUs never become active again."""
 RGB_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406])
 RGB_STD = 255 * torch.tensor([0.229, 0.224, 0.225])
 """Images are normalised with these (ImageNet)."""
 
 
 class Template(NamedTuple):
-    """The filters of each branch for B objects. They are the state of a tracked object, so that the
-    network has none."""
+    """The filters of each branch for B objects. The network itself has no state."""
 
     cls: Tensor
     loc: Tensor
@@ -50,9 +45,8 @@ class Template(NamedTuple):
     def select(self, objects: Sequence[int]) -> Template:
         """Return the filters of some of the objects."""
         index = list(objects)
-        return Template(
-            self.cls[index], self.loc[index], tuple(level[index] for level in self.levels)
-        )
+        levels = tuple(level[index] for level in self.levels)
+        return Template(self.cls[index], self.loc[index], levels)
 
 
 class Search(NamedTuple):
@@ -64,7 +58,7 @@ class Search(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The results for a training step. Mask logits of N windows are (N, 127, 127), or (N, 63, 63)
+    """The results for a training step. Mask logits of N windows are (N, 127, 127), or 63 px wide
     from the base head."""
 
     cls: Tensor
@@ -75,10 +69,7 @@ class Output(NamedTuple):
 def mask_cells(search_size: int) -> int:
     """Return the rows and columns of the grid of windows: 25 for a 255 px crop, 3 for 143."""
     if search_size not in MARGIN:
-        raise InputError(
-            f"search size {search_size} is not supported; "
-            f"it can be {', '.join(map(str, sorted(MARGIN)))}"
-        )
+        raise InputError(f"search size {search_size} is not supported; it can be 143 or 255")
     return (search_size + 2 * MARGIN[search_size] - TEMPLATE_SIZE) // STRIDE + 1
 
 
@@ -121,40 +112,29 @@ class MaskCorrelation(nn.Module):
         self.fusion = LevelFusion(len(self.names), config.fusion)
 
     def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:
-        """Return the filters of each level: the centre of the template's features, 15 x 15 at
-        stride 4 and 7 x 7 at stride 8."""
-        sources = {2: centre_of(features.p1, 15), 3: centre_of(features.p2, 7), 4: neck}
-        return tuple(self._level(n).kernel(self._adjusted(n, sources[n])) for n in self.names)
+        """Return the filters of each level from the centre of the template's features."""
+        sources = _by_level(features, neck)
+        return tuple(
+            self._level(n).kernel(self._adjusted(n, centre_of(sources[n], LEVELS[n][1])))
+            for n in self.names
+        )
 
     def at_cells(self, template: Template, search: Search, cells: Cells) -> list[Tensor]:
         """Return one (N, C) tensor per level, for N cells."""
-        margin = search.margin - TEMPLATE_INSET
-        windows = []
-        for n in self.names:
-            source, stride, size = {
-                2: (search.features.p1, 4, 15),
-                3: (search.features.p2, 8, 7),
-                4: (search.neck, 8, 7),
-            }[n]
-            top = window_corner(cells.row, margin, stride)
-            left = window_corner(cells.column, margin, stride)
-            windows.append(gather_windows(source, cells.image, top, left, size))
+        margin, sources = search.margin - TEMPLATE_INSET, _by_level(search.features, search.neck)
+        windows = [cut_windows(sources[n], cells, margin, *LEVELS[n]) for n in self.names]
         return self.at_windows([kernel[cells.image] for kernel in template.levels], windows)
 
     def at_windows(self, kernels: Sequence[Tensor], windows: Sequence[Tensor]) -> list[Tensor]:
         """Return one (N, C) tensor per level from N filters and windows of the level."""
-        levels = zip(self.names, kernels, windows, strict=True)
         return [
             self._level(n).at_windows(kernel, self._adjusted(n, window))
-            for n, kernel, window in levels
+            for n, kernel, window in zip(self.names, kernels, windows, strict=True)
         ]
 
     def whole_maps(self, template: Template, search: Search) -> list[Tensor]:
-        """Return the whole correlation map of each level, for figures and checks.
-
-        It is (B, C, 49, 49) or (B, C, 25, 25) for a 255 px search crop.
-        """
-        sources = {2: search.features.p1, 3: search.features.p2, 4: search.neck}
+        """Return the whole correlation map of each level, (B, C, 49, 49) or (B, C, 25, 25)."""
+        sources = _by_level(search.features, search.neck)
         return [
             self._level(n)(k, self._adjusted(n, sources[n]))
             for n, k in zip(self.names, template.levels, strict=True)
@@ -167,10 +147,13 @@ class MaskCorrelation(nn.Module):
         return self.adjust[str(level)](features) if level != 4 else features
 
 
+def _by_level(features: Features, neck: Tensor) -> dict[int, Tensor]:
+    """Return the features that are correlated, by level of the backbone."""
+    return {2: features.p1, 3: features.p2, 4: neck}
+
+
 class E3SN(nn.Module):
     """Map a template crop and a search crop to class logits, box offsets and masks of windows.
-
-    It is a pure function of tensors: nothing of an object is kept in it.
 
     Images are RGB, 0 to 255, (B, 3, 127, 127) and (B, 3, 255, 255).
     """
@@ -202,9 +185,8 @@ class E3SN(nn.Module):
         """Return the filters of B objects from their template crops."""
         features = self._features(image)
         neck = centre_of(self.neck(features.p3), 7)
-        return Template(
-            self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck), self.mask.kernels(features, neck)
-        )
+        cls, loc = self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck)
+        return Template(cls, loc, self.mask.kernels(features, neck))
 
     def encode_search(self, image: Tensor) -> Search:
         """Return the features of B search crops."""
@@ -224,18 +206,14 @@ class E3SN(nn.Module):
 
     def segment(self, template: Template, search: Search, cells: Cells) -> Tensor:
         """Return the mask logits of N windows, (N, 127, 127) float32."""
-        skips = []
-        for name, (size, stride) in WINDOWS.items():
-            top = window_corner(cells.row, search.margin, stride)
-            left = window_corner(cells.column, search.margin, stride)
-            skips.append(
-                gather_windows(getattr(search.features, name), cells.image, top, left, size)
-            )
+        skips = [
+            cut_windows(getattr(search.features, name), cells, search.margin, stride, size)
+            for name, (size, stride) in WINDOWS.items()
+        ]
         return self.refine(self.correlate(template, search, cells), *skips).float()
 
     def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """Return the logits of SiamMask's first stage, (N, 63, 63) float32, made from the
-        correlation alone."""
+        """Return SiamMask's first logits (N, 63, 63) float32, from the correlation alone."""
         if self.base_head is None:
             raise InputError("this network has no base mask head; set model.base_head=true")
         correlation = self.correlate(template, search, cells)[:, :, None, None]
@@ -265,8 +243,7 @@ def centre_of(features: Tensor, size: int) -> Tensor:
 
 
 def build_model(config: ModelConfig) -> E3SN:
-    """Return a network with random weights; `e3sn_lib.model.weights.load_backbone` brings those of
-    the backbone."""
+    """Return a network with random weights; see `e3sn_lib.model.weights.load_backbone`."""
     return E3SN(config).to(memory_format=torch.channels_last)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def load_backbone(
 
     Args:
         backbone: is filled.
-        source: ``none``, ``torchvision`` (torchvision downloads them once), or a safetensors file
-            in torchvision's names; see `backbone_file` for where it is searched.
+        source: ``none``, ``torchvision`` (downloaded once), or a safetensors file in torchvision's
+            names; see `backbone_file`.
         config: which ResNet.
         data_root: folder of the data sets.
 
@@ -49,19 +50,16 @@ def load_backbone(
 
 
 def backbone_file(source: str, data_root: Path) -> Path:
-    """Find a file of backbone weights.
-
-    It is searched as it is, then in `data_root`, then in a folder ``weights`` in or beside it.
+    """Find a file of backbone weights: here, in `data_root`, or in ``weights`` in or beside it.
 
     Raises:
         InputError: it is in none of these places.
     """
     folders = [Path(), data_root, data_root / "weights", data_root.parent / "weights"]
-    places = [folder / source for folder in folders]
-    for place in places:
-        if place.is_file():
-            return place
-    searched = ", ".join(str(place.parent) for place in places)
+    for folder in folders:
+        if (folder / source).is_file():
+            return folder / source
+    searched = ", ".join(str((folder / source).parent) for folder in folders)
     raise InputError(
         f"backbone weights {source} are in none of {searched}; put them there, or take "
         "torchvision's, whose blocks are laid out otherwise: "
@@ -70,48 +68,37 @@ def backbone_file(source: str, data_root: Path) -> Path:
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load all keys of a module.
+    """Load all keys of a module, floats in any precision.
 
     Raises:
         InputError: keys or shapes do not fit, or a value is not finite; nothing is loaded then.
     """
     check_keys(module.state_dict(), state, what)
-    check_finite(state, what)
+    _check_finite(state, what)
     module.load_state_dict(dict(state))
 
 
 def check_keys(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Compare keys and shapes.
-
-    Raises:
-        InputError: it names keys that are missing, surplus or misshapen.
-    """
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
+    """Raise an InputError that names keys that are missing, surplus or misshapen."""
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
         "surplus": sorted(state.keys() - wanted.keys()),
-        "misshapen": shapes,
+        "misshapen": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in wanted
+            if key in state and state[key].shape != wanted[key].shape
+        ],
     }
     texts = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in faults.items() if keys]
     if texts:
         raise InputError(f"{what} does not fit this network: {'; '.join(texts)}")
 
 
-def check_finite(state: Mapping[str, Tensor], what: str) -> None:
-    """Check that no weight is infinite or NaN.
-
-    Raises:
-        InputError: it names the keys that hold such values.
-    """
+def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raise an InputError that names the keys with infinite values or NaN."""
     if bad := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise InputError(
-            f"weights of {what} are not finite: {_first(bad)}; "
-            "train again with a lower train.lr, or take another file"
-        )
+        remedy = "train again with a lower train.lr, or take another file"
+        raise InputError(f"weights of {what} are not finite: {_first(bad)}; {remedy}")
 
 
 def _first(keys: list[str]) -> str:
@@ -129,19 +116,18 @@ def save_model(
 
     Args:
         path: of a safetensors file.
-        model: on any device.
-        profile: goes into the file's metadata.
+        model, profile: the network, on any device, and its settings.
         half: store weights in half precision, except vectors such as batch-norm statistics.
         notes: more metadata.
 
     Raises:
         InputError: a weight is not finite, as it is or in half precision.
     """
-    state = {}
-    for key, value in model.state_dict().items():
-        shrink = half and value.dim() > 1
-        state[key] = (value.half() if shrink else value).contiguous().cpu()
-    check_finite(state, f"the model to be saved as {path}")
+    state = {
+        key: (value.half() if half and value.dim() > 1 else value).contiguous().cpu()
+        for key, value in model.state_dict().items()
+    }
+    _check_finite(state, f"the model to be saved as {path}")
     metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
     with atomic_path(path) as temporary:
         temporary.write_bytes(_ordered(save(state, metadata)))
@@ -158,12 +144,8 @@ def _ordered(content: bytes) -> bytes:
 
 
 def load_network(model: E3SN, path: Path) -> None:
-    """Fill a whole network with the weights of a model of this project.
-
-    Raises:
-        InputError: there is no such file, or it does not fit.
-    """
-    strict_load(model, _floats(read_safetensors(path)), f"model {path}")
+    """Fill a whole network with the weights of a model file; raises InputError as `load_model`."""
+    strict_load(model, read_safetensors(path), f"model {path}")
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
@@ -177,13 +159,12 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> tu
         The network in evaluation mode, and the settings it was trained with.
 
     Raises:
-        InputError: there is no such file, or it is no model of this project, or it does not fit.
+        InputError: there is no such file, it is no model of this project, or it does not fit.
     """
     path = Path(path)
-    state = read_safetensors(path)
     profile = load_profile_of(path)
     model = build_model(profile.model)
-    strict_load(model, _floats(state), f"model {path}")
+    load_network(model, path)
     return model.to(device or best_device()).eval(), profile
 
 
@@ -198,37 +179,26 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         InputError: no such file, or not a model of this project.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error
+    with _readable(path), safe_open(path, "pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
     if metadata.get("format") != "e3sn":
-        raise InputError(
-            f"{path} is not a model of this project (no e3sn metadata); "
-            "convert it first: e3sn convert siammask"
-        )
+        remedy = "convert it first: e3sn convert siammask"
+        raise InputError(f"{path} is not a model of this project (no e3sn metadata); {remedy}")
     return metadata
 
 
-def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return half precision as single precision."""
-    return {
-        key: value.float() if value.is_floating_point() else value for key, value in state.items()
-    }
-
-
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """Read all tensors of a safetensors file.
+    """Read all tensors of a safetensors file; raises InputError if it is missing or damaged."""
+    with _readable(path):
+        return load_file(path)
 
-    Raises:
-        InputError: it is missing or damaged.
-    """
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn errors of reading a safetensors file into an InputError."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        return load_file(path)
+        yield
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error

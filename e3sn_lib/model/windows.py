@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from e3sn_lib.geometry import STRIDE
+
 
 class Cells(NamedTuple):
     """N cells of the correlation maps of a batch, each field (N,) int64."""
@@ -19,27 +21,25 @@ class Cells(NamedTuple):
     column: Tensor
 
 
-def gather_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Cut N square windows out of a batch of maps.
+def cut_windows(maps: Tensor, cells: Cells, margin: int, stride: int, size: int) -> Tensor:
+    """Cut the windows of N cells, (N, C, size, size), out of maps (B, C, H, W).
 
-    Args:
-        maps: (B, C, H, W).
-        image, top, left: (N,) int64, which map, and the window's first row and column.
-        size: rows and columns of a window.
-
-    Returns:
-        (N, C, size, size); zero where a window reaches beyond its map.
+    They are zero beyond the maps. The first window reaches `margin` search pixels beyond the search
+    crop, and a pixel of the maps is `stride` search pixels wide.
     """
+    top, left = ((STRIDE * index - margin) // stride for index in (cells.row, cells.column))
+    return gather_windows(maps, cells.image, top, left, size)
+
+
+def gather_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """Cut windows by the map, first row and first column of each, (N,) int64."""
     if maps.is_cuda:
         return index_windows(maps, image, top, left, size)
     return _Windows.apply(maps, torch.stack([image, top, left], dim=1).tolist(), size)
 
 
 def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Do what `gather_windows` does, by one indexing operation.
-
-    This is fast on a GPU, where many small copies are slow. On a CPU it is the other way round.
-    """
+    """Do what `gather_windows` does by one indexing operation: fast on a GPU, slow on a CPU."""
     height, width = maps.shape[-2:]
     steps = torch.arange(size, device=maps.device)
     rows, columns = (start.to(maps.device)[:, None] + steps for start in (top, left))
@@ -55,10 +55,7 @@ def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: 
 
 
 class _Windows(torch.autograd.Function):
-    """Slices in a loop, with a gradient of its own.
-
-    For plain slices autograd would fill a whole map of zeros per window. This fills one for all.
-    """
+    """Slices in a loop, whose gradient fills one map for all; autograd would fill one for each."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:
@@ -84,8 +81,7 @@ class _Windows(torch.autograd.Function):
 def _overlaps(
     places: list[tuple[int, int, int]], size: int, shape: torch.Size
 ) -> list[tuple[int, Any, Any]]:
-    """Return for each window: its map, the part of the map that it covers, and this part's place in
-    the window."""
+    """Return each window's map, the part of the map that it covers, and this part's place in it."""
     height, width = shape[-2:]
     result = []
     for image, top, left in places:

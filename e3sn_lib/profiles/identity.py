@@ -21,34 +21,23 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     default does not change the name of an older run.
     """
     settings = _differences(profile)
-    for path in (
-        "title",
-        "minutes",
-        "track",
-        "study",
-        "data.root",
-        "data.workers",
-        "data.evaluation",
-        "train.log_every",
-        "train.checkpoint_every",
-        "train.tensorboard",
-        "train.backup",
+    train, data = settings.get("train", {}), settings.get("data", {})
+    for section, keys in (
+        (settings, ("title", "minutes", "track", "study")),
+        (data, ("root", "workers", "evaluation")),
+        (train, ("log_every", "checkpoint_every", "tensorboard", "backup")),
     ):
-        section, _, key = path.rpartition(".")
-        (settings.get(section, {}) if section else settings).pop(key, None)
-    if source := settings.get("train", {}).pop(
-        "init_weights", ""
-    ):  # its content counts, not its place
-        settings["train"]["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
-    # Unlike in other sections, all fields of a stage and a set are listed. Those that came later
-    # are
-    # left out at their defaults.
+        for key in keys:
+            section.pop(key, None)
+    if source := train.pop("init_weights", ""):  # its content counts, not its place
+        train["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
+    # All fields of a stage and a set are listed, but those that came later only if they are set.
     for stage in settings["stages"].values():
         _drop_defaults(stage, StageConfig(), ("warmup", "sets"))
         for key in ("search_shift", "negative_pairs"):
             if stage[key] is None:
                 stage[key] = -1.0  # so was "not set" written when the oldest runs got their names
-    for entry in settings.get("data", {}).get("train", []):
+    for entry in data.get("train", []):
         later = ("masks", "mask_suffix", "mask_kind", "hold_out_share")
         _drop_defaults(entry, TrainSetConfig(entry["kind"], entry["path"]), later)
     return settings
@@ -83,9 +72,9 @@ def content_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
+        reason = f"cannot read {path} ({error.strerror})"
         raise InputError(
-            f"train.init_weights: cannot read {path} ({error.strerror}); "
-            "give the file of a trained model"
+            f"train.init_weights: {reason}; give the file of a trained model"
         ) from error
 
 

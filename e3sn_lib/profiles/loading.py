@@ -1,4 +1,4 @@
-"""Profiles from YAML. A wrong setting is one line: its key, its value, what is allowed."""
+"""Read profiles from YAML. A wrong setting gives one line: its key, its value, what is allowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import reprlib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,30 +53,18 @@ def load_profile(
         InputError: unknown profile, variant or key, or a value that is not allowed.
     """
     variants = _read_yaml(PROFILE_DIR / "variants.yaml")
-    if variant not in variants:
-        hint = did_you_mean(variant, variants)
-        raise InputError(f"unknown variant {variant!r}{hint}; there are {', '.join(variants)}")
+    _check_known([variant], variants, "unknown variant")
     path = _profile_file(str(name))
     settings = _read_yaml(path)
     by_variant = settings.pop("variants", {})
-    whole = isinstance(by_variant, dict) and all(isinstance(v, dict) for v in by_variant.values())
-    if not whole:
-        raise InputError(
-            f"{path.name}: 'variants' must hold settings by variant, "
-            f"such as siammask: {{train: {{pairs: 1000}}}}"
-        )
-    if unknown := [each for each in by_variant if each not in variants]:
-        hint = did_you_mean(unknown[0], variants)
-        raise InputError(f"{path.name}: settings for unknown variant {unknown[0]!r}{hint}")
+    if not isinstance(by_variant, dict) or not isinstance(by_variant.get(variant, {}), dict):
+        raise InputError(f"{path.name}: 'variants' must hold settings by variant")
+    _check_known(by_variant, variants, f"{path.name}: settings for unknown variant")
     merged = _merge(_merge(variants[variant], settings), by_variant.get(variant, {}))
     for text in overrides:
         merged = _merge(merged, _parse_override(text))
-    stages, given = variants[variant]["stages"], merged["stages"]
-    if unknown := [each for each in given if each not in stages] if isinstance(given, dict) else []:
-        hint = did_you_mean(unknown[0], stages)
-        raise InputError(
-            f"variant {variant} has no stage {unknown[0]!r}{hint}; there are {', '.join(stages)}"
-        )
+    if isinstance(merged["stages"], dict):
+        _check_known(merged["stages"], variants[variant]["stages"], f"{variant} has no stage")
     merged |= {"name": path.stem, "variant": variant, "seed": seed}
     if data_root:
         merged = _merge(merged, {"data": {"root": str(data_root)}})
@@ -97,25 +85,13 @@ def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
 
 _PROFILE = TypeAdapter(Profile)
 _MUST = {
-    "int_type": "be of type int, a whole number",
-    "float_type": "be a number",
-    "finite_number": "be a finite number",
-    "bool_type": "be true or false",
-    "string_type": "be text",
-    "string_unicode": "be one line of text",
-    "string_pattern_mismatch": "be one line of text",
     "dataclass_type": "be a set of key: value settings",
     "dict_type": "be a set of key: value settings",
     "invalid_key": "have text as its key",
-    "greater_than_equal": "be at least {ge:.15g}",
-    "greater_than": "be above {gt:.15g}",
-    "less_than_equal": "be at most {le:.15g}",
-    "less_than": "be below {lt:.15g}",
+    "string_pattern_mismatch": "be one line of text",
     "too_short": "have an entry",
-    "string_too_short": "have a character",
-    "string_too_long": "have at most {max_length} characters",
 }
-"""What a setting must do, by pydantic's name for the error."""
+"""What a setting must do, by pydantic's name for the error, where pydantic's text is unclear."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -128,21 +104,17 @@ def _explain(error: ValidationError) -> str:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     key = key.removeprefix(".")
     if kind == "unexpected_keyword_argument":
-        known = list(typing.get_type_hints(_declared(place[:-1])))
-        text = f"unknown setting '{key}'{did_you_mean(place[-1], known)}"
+        text = f"unknown setting '{key}'{did_you_mean(place[-1], _settings_of(place[:-1]))}"
     elif kind == "missing":
         text = f"{key} is missing"
-    elif kind == "literal_error":
-        known = [str(each) for each in typing.get_args(_declared(place))]
-        hint = did_you_mean(fault["input"], known)
-        text = f"{key} is {given}{hint}; it can be {', '.join(known)}"
     elif kind != "value_error":
-        must = _MUST.get(kind, "be something else").format(**fault.get("ctx", {}))
-        text = f"{key or 'a profile'} must {must}, not {given}"
-    elif not dataclasses.is_dataclass(_declared(place)):
-        text = f"{key} is {given}; {fault['ctx']['error']}"
-    else:  # a check of a whole section; its text begins with the field
+        must = _MUST.get(kind) or fault["msg"].partition(" should ")[2]
+        hint = did_you_mean(fault["input"], re.findall("'(.*?)'", must))
+        text = f"{key or 'a profile'} must {must}, not {given}{hint}"
+    elif isinstance(fault["input"], Mapping):  # of a whole section; the text begins with the field
         text = f"{key}.{fault['ctx']['error']}".removeprefix(".")
+    else:
+        text = f"{key} is {given}; {fault['ctx']['error']}"
     return _one_line(text)
 
 
@@ -150,33 +122,36 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _declared(place: Iterable[int | str]) -> Any:
-    """Return the declared type of what stands at a place in a profile, without its limits."""
+def _settings_of(place: Iterable[int | str]) -> list[str]:
+    """Return the names of the settings in a section of a profile."""
     kind: Any = Profile
     for part in place:
         if dataclasses.is_dataclass(kind):
             kind = typing.get_type_hints(kind)[str(part)]
         else:  # tuple[X, ...] or dict[str, X]
             kind = [each for each in typing.get_args(kind) if each is not ...][-1]
-    return kind
+    return [each.name for each in dataclasses.fields(kind)]
+
+
+def _check_known(words: Iterable[Any], known: Collection[str], fault: str) -> None:
+    """Raise an InputError that begins with `fault` for the first word that is not known."""
+    for word in words:
+        if word not in known:
+            hint = did_you_mean(word, known)
+            raise InputError(f"{fault} {word!r}{hint}; there are {', '.join(known)}")
 
 
 def _profile_file(name: str) -> Path:
-    known = available_profiles()
-    if name in known:
-        return PROFILE_DIR / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")) and os.path.isfile(name):
         return Path(name)
-    raise InputError(
-        f"unknown profile {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
-        "or give a .yaml file"
-    )
+    _check_known([name], available_profiles(), "unknown profile or .yaml file")
+    return PROFILE_DIR / f"{name}.yaml"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            content = parse_yaml(file.read(LARGEST_YAML + 1), str(path))
+            content = _parse_yaml(file.read(LARGEST_YAML + 1), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
@@ -190,7 +165,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise InputError(f"{text!r} is not of the form key=value, such as train.pairs=1000")
     if key.partition(".")[0] in ("name", "variant", "seed"):
         raise InputError(f"{text!r}: {key} is no setting but an argument of its own")
-    tree: Any = parse_yaml(value, f"the value of {key!r}")
+    tree: Any = _parse_yaml(value, f"the value of {key!r}")
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
     return tree
@@ -204,18 +179,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse_yaml(text: str, what: str) -> Any:
-    """Return what a short YAML document holds: dicts with text as keys, lists, text and numbers.
-
-    Args:
-        text: the document.
-        what: names it in errors.
-
-    Raises:
-        InputError: it is too long, too deep or no YAML, or holds an alias (a few of them can fill
-            the memory), a key twice, a key that is not text, or a number in another notation than
-            the decimal one.
-    """
+def _parse_yaml(text: str, what: str) -> Any:
+    """Return what a short YAML document without aliases holds; `what` names it in errors."""
     if len(text) > LARGEST_YAML:
         raise InputError(f"{what} is longer than {LARGEST_YAML} characters, too long for settings")
     try:
@@ -232,24 +197,25 @@ def parse_yaml(text: str, what: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what settings do not need, and with 1e-3 as a number."""
+    """YAML without aliases, of which a few can fill the memory, and with 1e-3 as a number."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
-            problem = "an alias (*name) is not allowed, write its value out;"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+            raise yaml.MarkedYAMLError(
+                problem="an alias (*name) is not allowed, write its value out;",
+                problem_mark=self.get_event().start_mark,  # type: ignore[no-untyped-call]
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
-            is_text = isinstance(key, yaml.ScalarNode) and key.tag == "tag:yaml.org,2002:str"
-            if not is_text or key.value in seen:
-                problem = "this key stands twice" if is_text else "a key must be text"
+        mapping = super().construct_mapping(node, deep)
+        seen: list[Any] = []
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = "this key stands twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+            seen.append(key.value)
+        return mapping
 
     def decimal(self, node: yaml.ScalarNode) -> int:
         digits = str(self.construct_scalar(node)).replace("_", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 from torch.utils.data import DataLoader, Dataset
@@ -11,15 +12,11 @@ from e3sn_lib.data.pairs import Batch, PairDataset, Source, collate
 from e3sn_lib.errors import InputError
 from e3sn_lib.training import processes
 from e3sn_lib.training.schedule import StagePlan
-from e3sn_lib.training.state import ignore_interrupts
 
 
 class _Batches(Dataset[Batch | InputError]):
-    """Batches by the numbers of their pairs.
-
-    An error is returned and not raised: a data loader would raise it with a worker's traceback
-    instead of its message.
-    """
+    """Batches by the numbers of their pairs. Errors are returned: a loader that raises them adds a
+    worker's traceback."""
 
     def __init__(self, pairs: PairDataset) -> None:
         self.pairs = pairs
@@ -37,8 +34,7 @@ def step_batches(
     """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
 
     Args:
-        sources: the opened track sets, each with its settings.
-        profile: batch size, workers, and what makes a pair.
+        sources, profile: as of the `Trainer`.
         stage: which pairs of the run.
         done: steps of the stage that are left out.
         pin_memory: prepare the batches in memory that a GPU can copy from.
@@ -62,7 +58,7 @@ def step_batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=_ignore_interrupts,
     )
     prepared = iter(loader)
     for _ in steps:
@@ -71,3 +67,8 @@ def step_batches(
             if isinstance(batch, InputError):
                 raise batch
         yield batches
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ignore Ctrl-C in a worker process: it comes here too, but the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

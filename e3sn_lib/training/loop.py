@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 import yaml
 from filelock import FileLock, Timeout
@@ -32,22 +33,15 @@ from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, prec
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import load_backbone, load_network, save_model
 from e3sn_lib.profiles.identity import content_hash
-from e3sn_lib.training import processes
+from e3sn_lib.training import processes, schedule
 from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
-from e3sn_lib.training.schedule import (
-    StagePlan,
-    build_optimiser,
-    learning_rate,
-    parameter_groups,
-    plan,
-    set_trainable,
-    warmed_average,
-)
+from e3sn_lib.training.schedule import StagePlan
 from e3sn_lib.training.state import (
     CHECKPOINT,
     FINAL,
     LOCK,
+    MEASURED,
     RunState,
     Watch,
     copy_checkpoint,
@@ -60,9 +54,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_BAD_SHARE = 0.01
-"""Share of pairs that met a damaged file and were replaced; more stop the run."""
+"""A run stops if a larger share of its pairs met a damaged file and was replaced."""
 BAD_STEPS_IN_A_ROW = 5
-"""Steps in a row with a loss or gradient that is not finite; so many stop the run."""
+"""A run stops after so many steps with a loss or gradient that is not finite."""
 
 
 class Trainer:
@@ -80,30 +74,23 @@ class Trainer:
         sources: the opened track sets, each with its settings.
         run_dir: the run's folder.
         data_root: where files of backbone weights are searched.
-        device: where to compute; None: a GPU if there is one.
 
     Raises:
         InputError: the batch cannot be divided, or there are no weights that fit.
     """
 
     def __init__(
-        self,
-        profile: Profile,
-        sources: list[Source],
-        run_dir: Path,
-        data_root: Path = Path(),
-        device: torch.device | None = None,
+        self, profile: Profile, sources: list[Source], run_dir: Path, data_root: Path = Path()
     ) -> None:
         self.profile, self.sources, self.run_dir = profile, sources, run_dir
         config, self.processes = profile.train, processes.world()
         if config.batch_size % (self.processes * config.accumulate):
-            raise InputError(
-                f"train.batch_size is {config.batch_size}; it must be a multiple of "
-                f"{self.processes} (processes) x {config.accumulate} (train.accumulate)"
-            )
-        self.device = device or best_device()
+            parts = f"{self.processes} (processes) x {config.accumulate} (train.accumulate)"
+            fault = f"train.batch_size is {config.batch_size}"
+            raise InputError(f"{fault}; it must be a multiple of {parts}")
+        self.device = best_device()
         self._compute_in(processes.of_first(precision_of(config.precision, self.device)))
-        self.stages = plan(profile)
+        self.stages = schedule.plan(profile)
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
@@ -113,14 +100,14 @@ class Trainer:
         self.network: nn.Module = self.model.to(self.device)
         self.average = None
         if config.average:
-            update = warmed_average(config.average)
+            update = schedule.warmed_average(config.average)
             self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
         self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
-        self.watchers: list[Watch] = []
+        self.backup = Path(config.backup) / run_dir.name if config.backup else None
 
     def _compute_in(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+        self.dtype, self.precision = dtype, str(dtype).removeprefix("torch.")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def _load_first_weights(self, data_root: Path) -> None:
@@ -131,18 +118,15 @@ class Trainer:
         source = Path(config.init_weights)
         digest = content_hash(source)
         if config.init_sha256 not in ("", digest):
-            raise InputError(
-                f"train.init_weights: {source} is another model: its SHA-256 is {digest}..., "
-                f"not {config.init_sha256}"
-            )
+            other = f"{source} is another model: its SHA-256 is {digest}..."
+            raise InputError(f"train.init_weights: {other}, not {config.init_sha256}")
         self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
         load_network(self.model, source)
 
-    def run(self, show: Callable[[str], None] = print, watch: Watch | None = None) -> Path:
+    def run(self, watch: Watch | None = None) -> Path:
         """Train to the end, from the last checkpoint if there is one.
 
         Args:
-            show: gets the line that says what will be trained.
             watch: gets the log so far whenever a row is added.
 
         Returns:
@@ -157,21 +141,19 @@ class Trainer:
         lock = FileLock(self.run_dir / LOCK, timeout=0)
         try:
             with lock if processes.is_first() else nullcontext():
-                return self._run(show, watch)
+                return self._run(watch)
         except Timeout as error:
-            raise InputError(
-                f"{self.run_dir} is in use by another training; wait for its end, "
-                "or choose another folder"
-            ) from error
+            remedy = "wait for its end, or choose another folder"
+            raise InputError(f"{self.run_dir} is in use by another training; {remedy}") from error
 
-    def _run(self, show: Callable[[str], None], watch: Watch | None) -> Path:
+    def _run(self, watch: Watch | None) -> Path:
         # go on from the last checkpoint, if there is one
         self._resume()
-        self.watchers = [watch] if watch else []
+        self.watchers: list[Watch] = [watch] if watch else []
         if processes.is_first():
             if self.profile.train.tensorboard:
                 self.watchers.append(tensorboard_writer(self.run_dir))
-            self._write_settings(show)
+            self._write_settings()
 
         # train the stages that are not finished
         with deferred_interrupts() as interrupted:
@@ -188,15 +170,15 @@ class Trainer:
             save_model(path, final, self.profile, half=True)
         return path
 
-    def _write_settings(self, show: Callable[[str], None]) -> None:
+    def _write_settings(self) -> None:
         config = self.profile.train
         settings = yaml.safe_dump(self.profile.to_dict(), sort_keys=False)
         write_text(self.run_dir / "config.yaml", settings)
         write_json(self.run_dir / "env.json", environment())
         kept = " as it began" if self.state.step and config.precision == "auto" else ""
-        show(
+        print(
             f"{self.run_dir.name}: {config.pairs} pairs in {self.steps} steps of "
-            f"{config.batch_size}, {self._precision}{kept} on {self.device.type}, "
+            f"{config.batch_size}, {self.precision}{kept} on {self.device.type}, "
             f"from step {self.state.step}"
         )
 
@@ -206,18 +188,19 @@ class Trainer:
         measured: list[dict[str, float]] = []  # of the steps since the last row of the log
         row_begun, bad_steps = time.perf_counter(), 0
         backbone_trained: bool | None = None
-        bar = self._progress_bar(stage)
         done, pin_memory = self.state.step - stage.first_step, self.device.type == "cuda"
+        hide = self.steps < 200 or not processes.is_first()
+        bar = tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=30, disable=hide)
         for batches in step_batches(self.sources, self.profile, stage, done, pin_memory):
             step_begun = time.perf_counter()
             step = self.state.step - stage.first_step
-            rate = learning_rate(step, stage.steps, config, stage.config)
+            rate = schedule.learning_rate(step, stage.steps, config, stage.config)
 
             # choose what is trained: at the stage's first step, and when the backbone's time comes
             train_backbone = step / stage.steps >= config.unfreeze_at
             if train_backbone != backbone_trained:
                 backbone_trained = train_backbone
-                set_trainable(self.model, optimiser.param_groups, config, train_backbone)
+                schedule.set_trainable(self.model, optimiser.param_groups, config, train_backbone)
                 self._distribute()
 
             # train one step, and count what went wrong
@@ -247,24 +230,14 @@ class Trainer:
 
     def _start_stage(self, stage: StagePlan) -> Optimizer:
         config = self.profile.train
-        groups = parameter_groups(self.model, config, stage.config.train_location)
-        optimiser = build_optimiser(groups, config)
+        groups = schedule.parameter_groups(self.model, config, stage.config.train_location)
+        optimiser = schedule.build_optimiser(groups, config)
         if self.optimiser_state is not None:
             optimiser.load_state_dict(self.optimiser_state)
             self.optimiser_state = None
         if self.average and self.state.step == stage.first_step:
             self.average.n_averaged.zero_()  # earlier weights of what was not trained do not count
         return optimiser
-
-    def _progress_bar(self, stage: StagePlan) -> Any:
-        done, silent = self.state.step - stage.first_step, self.steps < 200
-        return tqdm(
-            total=stage.steps,
-            initial=done,
-            desc=stage.name,
-            mininterval=30,
-            disable=silent or not processes.is_first(),
-        )
 
     def _distribute(self) -> None:
         """Wrap the network anew: the wrapper exchanges gradients of what is trainable now."""
@@ -299,7 +272,7 @@ class Trainer:
                 norms[f"grad_{group['name']}"] = float(norm)
 
         # skip the step if something is not finite, and restore the batch-norm statistics
-        # (an infinite gradient is normal for a gradient scaler, which skips the step itself)
+        # (with a gradient scaler infinite gradients are normal: it skips the step itself)
         gradients_usable = self.scaler.is_enabled() or all(map(math.isfinite, norms.values()))
         if not (math.isfinite(losses["loss"]) and gradients_usable):
             for buffer, before in zip(self.model.buffers(), buffers_before, strict=True):
@@ -336,12 +309,10 @@ class Trainer:
 
         The division makes up for the gradients, which are averaged over the processes.
         """
-        negatives = self.profile.loss.negatives
-        each = [
-            torch.stack(count_targets(batch.anchor_labels, batch.sample_labels, negatives))
-            for batch in batches
-        ]
-        sums = processes.total(torch.stack(each).sum(dim=0).float().to(self.device))
+        anchors = torch.cat([batch.anchor_labels for batch in batches])
+        samples = torch.cat([batch.sample_labels for batch in batches])
+        counts = torch.stack(count_targets(anchors, samples, self.profile.loss.negatives))
+        sums = processes.total(counts.float().to(self.device))
         sums[:-1].clamp_(min=1)  # the last stays 0: without masks the mean mask IoU is NaN
         return Counts(*(sums / self.processes))
 
@@ -349,32 +320,40 @@ class Trainer:
         return float(processes.total(torch.tensor(float(value), device=self.device)))
 
     def _count(self, batches: list[Batch], bad_steps: int) -> None:
-        problems = [problem for batch in batches for problem in batch.problems]
+        """Count damaged files and bad steps; stop the run if there are too many."""
+        state, problems = self.state, [each for batch in batches for each in batch.problems]
         for problem in problems:
             print(f"replaced by another pair: {problem}")
-        self.state.replaced += round(self._sum(len(problems)))
-        self.state.redrawn += round(self._sum(sum(batch.redrawn for batch in batches)))
-        seen = (self.state.step + 1) * self.profile.train.batch_size
-        if self.state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
-            raise InputError(
-                f"{self.state.replaced} of {seen} pairs met a file that cannot be used, "
-                f"the last: {' '.join(problems[-1:])}"
-            )
-        self.state.skipped += bad_steps > 0
+        state.replaced += round(self._sum(len(problems)))
+        state.redrawn += round(self._sum(sum(batch.redrawn for batch in batches)))
+        state.skipped += bad_steps > 0
+        seen = (state.step + 1) * self.profile.train.batch_size
+        if state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
+            fault = f"{state.replaced} of {seen} pairs met a file that cannot be used"
+            raise InputError(f"{fault}, the last: {' '.join(problems[-1:])}")
         if bad_steps >= BAD_STEPS_IN_A_ROW:
-            raise InputError(
-                f"the loss or its gradient was not finite {bad_steps} steps in a row at step "
-                f"{self.state.step}; lower train.lr"
-            )
+            fault = f"the loss or its gradient was not finite {bad_steps} steps in a row"
+            raise InputError(f"{fault} at step {state.step}; lower train.lr")
 
     def _log(
         self, stage: str, rate: float, measured: list[dict[str, float]], elapsed: float
     ) -> None:
-        weights = self.model.mask.fusion.weights().detach().tolist()
-        levels = self.profile.model.levels
-        fusion = {f"w{level}": weight for level, weight in zip(levels, weights, strict=True)}
-        batch_size = self.profile.train.batch_size
-        self.state.add_row(stage, batch_size, rate, measured, elapsed, fusion)
+        """Add a row to the log: means of the finite values of the steps since the row before."""
+        state, batch_size = self.state, self.profile.train.batch_size
+        row: dict[str, Any] = {"step": state.step, "stage": stage}
+        row |= {"pairs": state.step * batch_size, "lr": rate}
+        for name in MEASURED:
+            finite = [step[name] for step in measured if math.isfinite(step.get(name, math.nan))]
+            row[name] = float(np.mean(finite)) if finite else math.nan
+        weights = self.model.mask.fusion.weights().tolist()
+        names = [f"w{level}" for level in self.profile.model.levels]
+        row |= dict(zip(names, weights, strict=True))
+        state.seconds += elapsed
+        row["pairs_per_second"] = len(measured) * batch_size / elapsed
+        row["data_share"] = 1 - sum(step["compute"] for step in measured) / elapsed
+        row["peak_memory_mb"] = peak_memory_bytes() / 2**20
+        row["seconds"] = state.seconds
+        state.rows.append(row)
         if processes.is_first():
             log = self._write_log()
             for watch in self.watchers:
@@ -391,21 +370,18 @@ class Trainer:
         if not processes.is_first():
             return
         content = {
+            "profile": self.profile.to_dict(),
+            "precision": self.precision,
+            "torch_rng": torch.get_rng_state(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "optimiser": optimiser.state_dict() if optimiser else None,
             "scaler": self.scaler.state_dict(),
             "state": vars(self.state),
         }
-        write_checkpoint(self.run_dir, self.profile, self._precision, content, self.state.step)
+        write_checkpoint(self.run_dir, content)
         if self.backup:
             copy_checkpoint(self.run_dir, self.backup)
-
-    @property
-    def backup(self) -> Path | None:
-        """The run's folder in ``train.backup``."""
-        root = self.profile.train.backup
-        return Path(root) / self.run_dir.name if root else None
 
     def _resume(self) -> None:
         if self.backup and processes.is_first() and not (self.run_dir / CHECKPOINT).is_file():
@@ -422,17 +398,13 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         self.state = RunState(**content["state"])
 
-    @property
-    def _precision(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
     def _summary(self) -> dict[str, Any]:
         return {
             "run": self.run_dir.name,
             "variant": self.profile.variant,
             "profile": self.profile.name,
             "seed": self.profile.seed,
-            "precision": self._precision,
+            "precision": self.precision,
             "pairs": self.steps * self.profile.train.batch_size,
             "processes": self.processes,
             "seconds": round(self.state.seconds, 1),

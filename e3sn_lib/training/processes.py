@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,10 +28,7 @@ def process_group() -> Iterator[None]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
-        with (
-            Path(os.devnull).open("w") as nowhere,
-            nullcontext() if is_first() else redirect_stdout(nowhere),
-        ):
+        with nullcontext() if is_first() else redirect_stdout(io.StringIO()):
             yield
     finally:
         dist.destroy_process_group()
@@ -81,8 +78,7 @@ def of_first(value: Any) -> Any:
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Let batch-norm in training see the parts of a batch in all processes, as one process would.
 
-    The layers of `model` are replaced by torch's `SyncBatchNorm` on a GPU, and by `SyncedBatchNorm`
-    elsewhere.
+    The layers of `model` are replaced.
     """
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -117,12 +113,12 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         x, axes = features.to(self.weight.dtype), (0, 2, 3)
         count = total(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
         mean = _Total.apply(x.sum(axes)) / count
         variance = _Total.apply((x - mean[:, None, None]).square().sum(axes)) / count
         with torch.no_grad():
-            assert self.momentum is not None
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1

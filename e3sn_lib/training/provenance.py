@@ -24,10 +24,9 @@ _CODE = ("e3sn_lib", "e3sn_study", "notebooks", "pyproject.toml")
 
 
 def environment() -> dict[str, Any]:
-    """Return what a reader needs to judge or repeat a run, in JSON's types.
+    """Return what a reader needs to judge or repeat a run, in JSON's types; see also `machine`.
 
-    What cannot be found out is "unknown". ``dirty`` says whether the code differs from the commit;
-    results that the run itself writes do not count. The machine is described by `machine`.
+    What cannot be found out is "unknown". ``dirty`` says whether the code differs from the commit.
     """
     commit, dirty = _commit()
     return {
@@ -43,10 +42,9 @@ def environment() -> dict[str, Any]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch on all devices.
+    """Seed Python, numpy and torch on all devices; data workers have generators of their own.
 
-    The same seed then gives the same run on a CPU. On a GPU the order of additions in backward
-    passes still varies. The workers that prepare data have generators of their own.
+    The same seed gives the same run on a CPU. On a GPU the order of additions still varies.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries may draw from numpy's global generator)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig
@@ -39,10 +39,8 @@ def plan(profile: Profile) -> list[StagePlan]:
     for name, stage in profile.stages.items():
         pairs, batch = profile.train.pairs * stage.share, profile.train.batch_size
         if pairs < batch:
-            raise InputError(
-                f"stage {name} has {pairs:g} pairs, fewer than a step (train.batch_size {batch}); "
-                "raise train.pairs or lower train.batch_size"
-            )
+            fault = f"stage {name} has {pairs:g} pairs, fewer than a step of {batch}"
+            raise InputError(f"{fault}; raise train.pairs or lower train.batch_size")
         steps = round(pairs / batch)
         stages.append(StagePlan(name, stage, first, steps))
         first += steps
@@ -56,10 +54,8 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
     epoch, or per step with ``epochs: 0``.
 
     Args:
-        step: of the stage, from 0.
-        steps: of the stage.
-        config: rates, epochs and warm-up of the run.
-        stage: its own rates and warm-up come first.
+        step, steps: of the stage, counted from 0.
+        config, stage: rates, epochs and warm-up; where the stage has its own, they count.
     """
     first, last = stage.lr or config.lr
     share = config.warmup if stage.warmup is None else stage.warmup
@@ -74,11 +70,10 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
 def parameter_groups(
     model: E3SN, config: TrainConfig, train_location: bool
 ) -> list[dict[str, Any]]:
-    """Return the optimiser's groups of parameters.
+    """Return the optimiser's groups of parameters, of which none is empty.
 
     They are ``backbone``, ``location`` (neck and RPN), ``mask``, and ``fusion``, which has no
-    weight decay. Each has the ``scale`` by which the learning rate is multiplied. A group without
-    parameters is left out.
+    weight decay. Each has the ``scale`` by which the learning rate is multiplied.
     """
     backbone = [
         parameter
@@ -90,10 +85,8 @@ def parameter_groups(
         fixed = {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
         backbone = [parameter for parameter in backbone if id(parameter) not in fixed]
     location = [*model.neck.parameters(), *model.rpn.parameters()]
-    masks = [model.mask.adjust, model.mask.levels, model.refine]
-    if model.base_head:
-        masks.append(model.base_head)
-    mask = [parameter for module in masks for parameter in module.parameters()]
+    masks = [model.mask.adjust, model.mask.levels, model.refine, model.base_head]
+    mask = [parameter for module in masks if module for parameter in module.parameters()]
     fusion = list(model.mask.fusion.parameters())
     groups: list[dict[str, Any]] = [
         {"name": "mask", "params": mask, "scale": config.mask_lr},
@@ -119,9 +112,7 @@ def build_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.
 def set_trainable(
     model: E3SN, groups: list[dict[str, Any]], config: TrainConfig, train_backbone: bool
 ) -> None:
-    """Freeze the parts of the network that are not trained now.
-
-    Batch-norm of a frozen part uses its statistics and does not change them.
+    """Freeze the parts of the network that are not trained now, with their batch-norm statistics.
 
     Args:
         model: the network.
@@ -131,7 +122,6 @@ def set_trainable(
     """
     model.eval()
     model.requires_grad_(False)
-    names = {group["name"] for group in groups}
     for group in groups:
         if group["name"] != "backbone" or train_backbone:
             for parameter in group["params"]:
@@ -140,22 +130,23 @@ def set_trainable(
         shortcut.centre_only = False
     if not any(shortcut.weight.requires_grad for shortcut in model.backbone.shortcuts):
         model.backbone.skip_zero_taps()
-    model.mask.train()
-    model.refine.train()
-    if model.base_head is not None:
-        model.base_head.train()
+
+    names = {group["name"] for group in groups}
+    trained: list[nn.Module | None] = [model.mask, model.refine, model.base_head]
     if "location" in names:
-        model.neck.train()
-        model.rpn.train()
+        trained += [model.neck, model.rpn]
     if config.weights == "none" and "backbone" in names:
-        model.backbone.train()
+        trained.append(model.backbone)
+    for module in trained:
+        if module is not None:
+            module.train()
 
 
 def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Return the update of an exponential moving average, for torch's `AveragedModel`.
 
-    The decay starts low and grows with the steps up to `decay`. With a fixed decay, the untrained
-    weights of the first step would be a large part of the average of a short run or stage.
+    The decay grows with the steps up to `decay`. With a fixed one, the untrained weights of the
+    first step would be a large part of the average of a short run or stage.
     """
 
     def update(averages: Any, currents: Any, steps: Tensor) -> None:

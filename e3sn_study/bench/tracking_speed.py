@@ -82,7 +82,7 @@ def _contenders(model: Path, int8: Path | None, threads: int, folder: Path) -> d
     export_model(ours, profile, folder)
     public = PlainE3SN(load_profile("paper", "siammask").model)
     plain = TorchBackend(public)
-    plain.network, plain._encode_search = public, public.encode_search  # batch-norm is not folded
+    plain.network = public  # batch-norm is not folded
     return {
         STAND_IN: plain,
         "torch fp32": TorchBackend(ours),

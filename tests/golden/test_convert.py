@@ -189,7 +189,7 @@ FAULTS: dict[str, tuple[Callable[[State], dict], str]] = {
     ),
     "no tensor": (
         lambda state: state | {"epoch": 3},
-        "x.pth does not fit this network: epoch is of type int, not a tensor",
+        "x.pth does not fit this network: epoch is no tensor but int",
     ),
     "base network": (
         without("refine_model."),

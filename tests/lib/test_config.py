@@ -48,157 +48,83 @@ def test_profiles_can_be_run(name, variant):
     )
 
 
+def check(config, **expected):
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
 def test_paper_profile_has_the_numbers_of_the_paper():
     paper = load_profile("paper")
-    assert paper.model.backbone == "resnet50"
-    assert paper.model.levels == (2, 3, 4)
-    assert (paper.sampler.samples_per_image, paper.sampler.positives_per_image) == (4, 3)
-    assert (paper.sampler.high, paper.sampler.low) == (0.6, 0.3)
-    assert (paper.loss.cls_weight, paper.loss.loc_weight, paper.loss.mask_weight) == (1, 1, 32)
-    assert (paper.loss.loc, paper.loss.negatives) == ("smooth_l1", "zero")
-    assert (paper.train.optimiser, paper.train.lr, paper.train.epochs, paper.train.mask_lr) == (
-        "sgd",
-        (2e-3, 2e-4),
-        20,
-        0.1,
-    )
-    assert paper.train.weights == "torchvision"
-    assert (paper.track.mask_threshold, paper.track.crop) == (0.5, "exact")
-    assert [(stage.mask, stage.search_size, stage.share) for stage in paper.stages.values()] == [
-        ("refine", 255, 1)
-    ]
+    check(paper.model, backbone="resnet50", levels=(2, 3, 4))
+    check(paper.sampler, samples_per_image=4, positives_per_image=3, high=0.6, low=0.3)
+    check(paper.loss, cls_weight=1, loc_weight=1, mask_weight=32, loc="smooth_l1", negatives="zero")
+    check(paper.train, optimiser="sgd", lr=(2e-3, 2e-4), epochs=20, mask_lr=0.1)
+    check(paper.train, weights="torchvision")
+    check(paper.track, mask_threshold=0.5, crop="exact")
+    (stage,) = paper.stages.values()
+    check(stage, mask="refine", search_size=255, share=1)
     assert {each.kind for each in paper.data.train} == {"imagenet_vid", "coco", "youtube_vos"}
 
 
 def test_paper_profile_has_siammask_s_values_where_the_paper_is_silent():
     paper = load_profile("paper")
-    train, augment = paper.train, paper.augment
-    assert (train.batch_size, train.momentum, train.weight_decay, train.clip) == (64, 0.9, 1e-4, 10)
-    assert (train.pairs, train.warmup) == (20 * 600_000, 0)
-    assert (train.unfreeze_at, train.train_layers, train.backbone_lr) == (
-        0.5,
-        ("layer2", "layer3"),
-        0.1,
-    )
-    assert (train.train_shortcuts, train.average) == (True, 0)
-    assert (
-        augment.template_shift,
-        augment.template_scale,
-        augment.search_shift,
-        augment.search_scale,
-    ) == (4, 0.05, 64, 0.18)
-    assert (augment.blur, augment.grey, augment.flip, paper.data.negative_pairs) == (
-        0.18,
-        0.25,
-        0,
-        0.2,
-    )
-    assert (augment.rotation, augment.new_background, augment.search_zoom) == (0, 0, 0)
+    check(paper.train, batch_size=64, momentum=0.9, weight_decay=1e-4, clip=10, pairs=20 * 600_000)
+    check(paper.train, unfreeze_at=0.5, train_layers=("layer2", "layer3"), backbone_lr=0.1)
+    check(paper.train, warmup=0, train_shortcuts=True, average=0)
+    check(paper.augment, template_shift=4, template_scale=0.05, search_shift=64, search_scale=0.18)
+    check(paper.augment, blur=0.18, grey=0.25, flip=0, rotation=0, new_background=0, search_zoom=0)
     sets = {each.kind: (each.weight, each.frame_range) for each in paper.data.train}
     assert sets == {"imagenet_vid": (200, 100), "youtube_vos": (200, 20), "coco": (117, 1)}
     assert {each.kind: each.min_area for each in paper.data.train}["youtube_vos"] == 1000
-    assert (paper.sampler.anchor_positives, paper.sampler.anchor_total) == (16, 64)
-    assert (paper.track.penalty_k, paper.track.window_influence, paper.track.size_lr) == (
-        0.04,
-        0.4,
-        1,
-    )
+    check(paper.data, negative_pairs=0.2)
+    check(paper.sampler, anchor_positives=16, anchor_total=64)
+    check(paper.track, penalty_k=0.04, window_influence=0.4, size_lr=1)
 
 
 def test_siammask_in_the_paper_profile_has_its_two_published_stages():
     siammask = load_profile("paper", "siammask")
     base, sharp = siammask.stages["base"], siammask.stages["sharp"]
-    assert [siammask.train.pairs * stage.share for stage in (base, sharp)] == [
-        20 * 600_000,
-        20 * 200_000,
-    ]
-    assert (base.mask, base.search_size, base.lr, base.warmup, base.train_location) == (
-        "base",
-        255,
-        (5e-3, 2.5e-3),
-        0.25,
-        True,
-    )
-    assert (sharp.mask, sharp.search_size, sharp.lr, sharp.train_location) == (
-        "refine",
-        143,
-        (1e-2, 2.5e-3),
-        False,
-    )
-    assert (sharp.search_shift, sharp.negative_pairs) == (8, 0)
-    assert (sharp.warmup, siammask.train.warmup) == (None, 0)
-    assert sharp.sets == {"imagenet_vid": 0, "youtube_vos": 100, "coco": 117}
-    assert (
-        siammask.loss.cls_weight,
-        siammask.loss.loc_weight,
-        siammask.loss.mask_weight,
-        siammask.loss.loc,
-    ) == (1, 1.2, 36, "l1")
-    assert (siammask.train.mask_lr, siammask.train.batch_size, siammask.train.unfreeze_at) == (
-        1,
-        64,
-        0.5,
-    )
+    assert siammask.train.pairs * base.share == 20 * 600_000
+    assert siammask.train.pairs * sharp.share == 20 * 200_000
+    check(base, mask="base", search_size=255, lr=(5e-3, 2.5e-3), warmup=0.25, train_location=True)
+    check(sharp, mask="refine", search_size=143, lr=(1e-2, 2.5e-3), train_location=False)
+    check(sharp, search_shift=8, negative_pairs=0, warmup=None)
+    check(sharp, sets={"imagenet_vid": 0, "youtube_vos": 100, "coco": 117})
+    check(siammask.loss, cls_weight=1, loc_weight=1.2, mask_weight=36, loc="l1")
+    check(siammask.train, mask_lr=1, batch_size=64, unfreeze_at=0.5, warmup=0)
 
 
 def test_a_stage_s_later_settings_do_not_rename_runs_that_lack_them():
-    settings = training_settings(load_profile("cpu"))
-    assert "warmup" not in settings["stages"]["end_to_end"]
-    changed = training_settings(
-        load_profile(
-            "cpu", overrides=["stages.end_to_end.warmup=0.1", "stages.end_to_end.sets.coco=2"]
-        )
-    )
-    assert (changed["stages"]["end_to_end"]["warmup"], changed["stages"]["end_to_end"]["sets"]) == (
-        0.1,
-        {"coco": 2.0},
-    )
+    def stage(*overrides):
+        return training_settings(load_profile("cpu", overrides=overrides))["stages"]["end_to_end"]
+
+    plain = stage()
+    changed = stage("stages.end_to_end.warmup=0.1", "stages.end_to_end.sets.coco=2")
+    assert changed == plain | {"warmup": 0.1, "sets": {"coco": 2.0}}
+    assert not {"warmup", "sets"} & plain.keys()
 
 
 def test_a_set_s_later_settings_do_not_rename_runs_that_lack_them():
     """Settings that keep their defaults are not listed, as before there were any."""
-    sets = [
-        {"kind": "mask_folder", "path": "a"},
-        {"kind": "mask_folder", "path": "a", "mask_kind": "ids"},
-    ]
-    plain, ids = (
-        training_settings(load_profile("smoke", overrides=[f"data.train={[each]}"]))
-        for each in sets
-    )
     old = {
-        "kind",
-        "path",
-        "weight",
-        "frame_range",
-        "year",
-        "split",
-        "images",
-        "annotations",
-        "min_area",
-        "hold_out",
+        *("kind", "path", "weight", "frame_range", "year"),
+        *("split", "images", "annotations", "min_area", "hold_out"),
     }
-    assert set(plain["data"]["train"][0]) == old
-    assert set(ids["data"]["train"][0]) == {*old, "mask_kind"}
+    for more, listed in (("", old), (", mask_kind: ids", {*old, "mask_kind"})):
+        override = f"data.train={{kind: mask_folder, path: a{more}}}"
+        settings = training_settings(load_profile("smoke", overrides=[override]))
+        assert set(settings["data"]["train"][0]) == listed
 
 
 def test_runs_keep_the_names_they_were_given_when_minus_one_was_not_set():
     """Hashes of `training_settings` as they were computed then."""
-    settings = {
-        f"{name} {variant}": training_settings(load_profile(name, variant))
-        for name, variant in EVERY
-        if name != "long"
+    hashes = {
+        "cpu": ["00f09bb3", "4ad846d7", "3d57f4f2"],
+        "paper": ["7d6f8962", "ae9cdb3d", "7700dd34"],
+        "smoke": ["2997669e", "cf9263f7", "e53eef60"],
     }
-    assert {key: config_hash(value) for key, value in settings.items()} == {
-        "cpu e3sn": "00f09bb3",
-        "cpu e3sn-s": "4ad846d7",
-        "cpu siammask": "3d57f4f2",
-        "paper e3sn": "7d6f8962",
-        "paper e3sn-s": "ae9cdb3d",
-        "paper siammask": "7700dd34",
-        "smoke e3sn": "2997669e",
-        "smoke e3sn-s": "cf9263f7",
-        "smoke siammask": "e53eef60",
-    }
+    for name, known in hashes.items():
+        settings = [training_settings(load_profile(name, variant)) for variant in VARIANTS]
+        assert [config_hash(each) for each in settings] == known
 
 
 def test_files_in_which_minus_one_is_not_set_are_read_as_before():
@@ -228,15 +154,10 @@ def test_profiles_grow():
 
 def test_overrides_come_last_and_change_nothing_else():
     base = load_profile("cpu")
-    changed = load_profile(
-        "cpu",
-        overrides=["train.pairs=1000", "train.lr=[1e-3, 1e-4]", "model.levels=4", "data.workers=0"],
-    )
-    assert (changed.train.pairs, changed.train.lr, changed.model.levels) == (
-        1000,
-        (1e-3, 1e-4),
-        (4,),
-    )
+    overrides = ["train.pairs=1000", "train.lr=[1e-3, 1e-4]", "model.levels=4", "data.workers=0"]
+    changed = load_profile("cpu", overrides=overrides)
+    check(changed.train, pairs=1000, lr=(1e-3, 1e-4))
+    check(changed.model, levels=(4,))
     restored = dataclasses.replace(
         changed,
         train=dataclasses.replace(changed.train, pairs=base.train.pairs, lr=base.train.lr),
@@ -266,18 +187,94 @@ def test_settings_cannot_be_changed_by_accident():
 
 def test_hash_depends_on_values_and_not_on_order():
     settings = load_profile("smoke").to_dict()
-    backwards = json.loads(
-        json.dumps(settings), object_pairs_hook=lambda pairs: dict(reversed(pairs))
-    )
-    assert list(backwards) == list(reversed(settings))
+    backwards = dict(reversed(settings.items()))
+    assert list(backwards) != list(settings)
     assert config_hash(backwards) == config_hash(settings)
-    assert len(
-        {
-            config_hash(load_profile(name, variant, seed=seed).to_dict())
-            for name, variant in EVERY
-            for seed in (0, 1)
-        }
-    ) == 2 * len(EVERY)
+    every = [load_profile(*names, seed=seed).to_dict() for names in EVERY for seed in (0, 1)]
+    assert len({config_hash(settings) for settings in every}) == len(every)
+
+
+def refusal(*arguments, **named):
+    """Return the line with which a profile is refused."""
+    with pytest.raises(InputError) as caught:
+        load_profile(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.pair=3", "unknown setting 'train.pair' (did you mean 'pairs'?)"),
+        ("trian.pairs=3", "unknown setting 'trian' (did you mean 'train'?)"),
+        (
+            "stages.end_to_end.masks=base",
+            "unknown setting 'stages.end_to_end.masks' (did you mean 'mask'?)",
+        ),
+        ("tr\nain.pairs=3", "unknown setting 'tr\\nain'"),
+        ("train.pairs", "'train.pairs' is not of the form key=value"),
+        ("=3", "'=3' is not of the form key=value"),
+        ("train.pairs=many", "train.pairs must be"),
+        ("train.pairs=1.5", "train.pairs must be"),
+        ("train.pairs=true", "train.pairs must be"),
+        ("train.momentum=high", "train.momentum must be"),
+        ("model.levels=[2, x]", "model.levels[1] must be 2, 3 or 4, not 'x'"),
+        ("train=3", "train must be a set of key: value settings"),
+        (
+            "model.backbone=resnet51",
+            "model.backbone must be 'resnet50' or 'resnet18', not 'resnet51' (did you mean 'resnet50'?)",
+        ),
+        ("model.levels=[1]", "model.levels[0] must be 2, 3 or 4, not 1"),
+        ("model.levels=[]", "model.levels must have an entry"),
+        ("sampler.positives_per_image=5", "sampler.positives_per_image"),
+        ("train.lr=[1e-3]", "a learning rate is two numbers"),
+        ("train.lr=[0, 0]", "train.lr[0] must be greater than 0, not 0"),
+        ("train.warmup=.nan", "train.warmup must be a finite number, not nan"),
+        ("train.average=.inf", "train.average must be a finite number, not inf"),
+        ("train.pairs=0x10", "up to 20 decimal digits"),
+        (f"train.pairs={'9' * 5000}", "up to 20 decimal digits"),
+        (
+            "train.train_layers=[layer9]",
+            "train.train_layers[0] must be 'stem', 'layer1', 'layer2' or 'layer3', not 'layer9'",
+        ),
+        ("train.train_layers=[stem, stem]", "it must name each only once"),
+        ("model.levels=[2, 2]", "each only once"),
+        ("sampler.low=0.9", "sampler.low is 0.9; it must be at most sampler.high, 0.6"),
+        ("sampler.anchor_total=3", "it must be at most sampler.anchor_total, 3"),
+        (
+            "augment.search_shift=-3",
+            "augment.search_shift must be greater than or equal to 0, not -3",
+        ),
+        ("augment.flip=2", "augment.flip must be less than or equal to 1, not 2"),
+        ("data.workers=5000", "data.workers must be less than or equal to 64, not 5000"),
+        ("data.train=[{kind: cocoa, path: a}]", "not 'cocoa' (did you mean 'coco'?)"),
+        ("data.train=[{kid: coco, path: a}]", "'data.train[0].kid' (did you mean 'kind'?)"),
+        ("data.train=[{kind: coco, path: ../a}]", "without '..'"),
+        ("data.train=[{kind: coco, path: []}]", "data.train[0].path must have an entry, not []"),
+        ("data.evaluation=[{kind: davis, path: a, name: b/c}]", "data.evaluation[0].name is 'b/c'"),
+        ("stages=", "stages must be a set of key: value settings, not None"),
+        ("stages.two.share=1", "e3sn has no stage 'two'; there are end_to_end"),
+        ("stages.end_to_end.share=0.5", "stages.end_to_end.share: the sum is 0.5; it must be 1"),
+        (
+            "stages.end_to_end.search_shift=-2",
+            "stages.end_to_end.search_shift must be greater than or equal to 0",
+        ),
+        ("stages.end_to_end.mask=base", "this needs model.base_head=true"),
+        ("title='a\n\nb'", "title must be one line of text"),
+        ("train=*other", "an alias (*name) is not allowed"),
+        ("train={pairs: 3, pairs: 4}", "this key stands twice in line 1, column 12"),
+        ("train={3: 4}", "train[3] must have text as its key"),
+        (f"train={'[' * 3000}", "nested too deep"),
+        (f"title={'a' * 70_000}", "is longer than 65536 characters"),
+        (
+            "stages.end_to_end.mask=both",
+            "stages.end_to_end.mask must be 'refine' or 'base', not 'both'",
+        ),
+        ("stages.end_to_end.sets.synthetics=1", "names 'synthetics' (did you mean 'synthetic'?)"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_says_which(override, message):
+    assert message in refusal("smoke", overrides=[override])
 
 
 @pytest.mark.parametrize(
@@ -285,109 +282,19 @@ def test_hash_depends_on_values_and_not_on_order():
     [
         (
             {"name": "smok"},
-            "unknown profile 'smok' (did you mean 'smoke'?); there are cpu, long, paper, smoke",
+            "unknown profile or .yaml file 'smok' (did you mean 'smoke'?); there are cpu, long, paper, smoke",
         ),
-        ({"name": "variants"}, "unknown profile 'variants'"),
-        ({"name": "missing.yaml"}, "unknown profile 'missing.yaml'"),
+        ({"name": "variants"}, "unknown profile or .yaml file 'variants'"),
+        ({"name": "missing.yaml"}, "unknown profile or .yaml file 'missing.yaml'"),
         (
             {"variant": "e3sn_s"},
             "unknown variant 'e3sn_s' (did you mean 'e3sn-s'?); there are e3sn, e3sn-s, siammask",
         ),
-        ({"overrides": ["train.pair=3"]}, "unknown setting 'train.pair' (did you mean 'pairs'?)"),
-        ({"overrides": ["trian.pairs=3"]}, "unknown setting 'trian' (did you mean 'train'?)"),
-        (
-            {"overrides": ["stages.end_to_end.masks=base"]},
-            "unknown setting 'stages.end_to_end.masks' (did you mean 'mask'?)",
-        ),
-        ({"overrides": ["tr\nain.pairs=3"]}, "unknown setting 'tr\\nain'"),
-        ({"overrides": ["train.pairs"]}, "'train.pairs' is not of the form key=value"),
-        ({"overrides": ["=3"]}, "'=3' is not of the form key=value"),
-        ({"overrides": ["train.pairs=many"]}, "train.pairs must be"),
-        ({"overrides": ["train.pairs=1.5"]}, "train.pairs must be"),
-        ({"overrides": ["train.pairs=true"]}, "train.pairs must be"),
-        ({"overrides": ["train.momentum=high"]}, "train.momentum must be"),
-        ({"overrides": ["model.levels=[2, x]"]}, "model.levels[1] must be"),
-        ({"overrides": ["train=3"]}, "train must be a set of key: value settings"),
-        (
-            {"overrides": ["model.backbone=resnet51"]},
-            "model.backbone is 'resnet51' (did you mean 'resnet50'?)",
-        ),
-        ({"overrides": ["model.levels=[1]"]}, "model.levels is [1]; it must name some of 2, 3, 4"),
-        ({"overrides": ["model.levels=[]"]}, "model.levels is []"),
-        ({"overrides": ["sampler.positives_per_image=5"]}, "sampler.positives_per_image"),
-        ({"overrides": ["train.lr=[1e-3]"]}, "a learning rate is two numbers"),
-        ({"overrides": ["train.lr=[0, 0]"]}, "train.lr[0] must be above 0, not 0"),
-        ({"overrides": ["train.warmup=.nan"]}, "train.warmup must be a finite number, not nan"),
-        ({"overrides": ["train.average=.inf"]}, "train.average must be a finite number, not inf"),
-        ({"overrides": ["train.pairs=0x10"]}, "up to 20 decimal digits"),
-        ({"overrides": [f"train.pairs={'9' * 5000}"]}, "up to 20 decimal digits"),
-        ({"overrides": ["train.train_layers=[layer9]"]}, "train.train_layers[0] is 'layer9'"),
-        ({"overrides": ["train.train_layers=[stem, stem]"]}, "it must name each only once"),
-        ({"overrides": ["model.levels=[2, 2]"]}, "each only once"),
-        (
-            {"overrides": ["sampler.low=0.9"]},
-            "sampler.low is 0.9; it must be at most sampler.high, 0.6",
-        ),
-        ({"overrides": ["sampler.anchor_total=3"]}, "it must be at most sampler.anchor_total, 3"),
-        (
-            {"overrides": ["augment.search_shift=-3"]},
-            "augment.search_shift must be at least 0, not -3",
-        ),
-        ({"overrides": ["augment.flip=2"]}, "augment.flip must be at most 1, not 2"),
-        ({"overrides": ["data.workers=5000"]}, "data.workers must be at most 64, not 5000"),
-        (
-            {"overrides": ["data.train=[{kind: cocoa, path: a}]"]},
-            "data.train[0].kind is 'cocoa' (did you mean 'coco'?)",
-        ),
-        (
-            {"overrides": ["data.train=[{kid: coco, path: a}]"]},
-            "'data.train[0].kid' (did you mean 'kind'?)",
-        ),
-        ({"overrides": ["data.train=[{kind: coco, path: ../a}]"]}, "without '..'"),
-        (
-            {"overrides": ["data.train=[{kind: coco, path: []}]"]},
-            "data.train[0].path must have an entry, not []",
-        ),
-        (
-            {"overrides": ["data.evaluation=[{kind: davis, path: a, name: b/c}]"]},
-            "data.evaluation[0].name is 'b/c'",
-        ),
-        ({"overrides": ["stages="]}, "stages must be a set of key: value settings, not None"),
-        (
-            {"overrides": ["stages.two.share=1"]},
-            "variant e3sn has no stage 'two'; there are end_to_end",
-        ),
-        (
-            {"overrides": ["stages.end_to_end.share=0.5"]},
-            "stages.end_to_end.share: the sum is 0.5; it must be 1",
-        ),
-        (
-            {"overrides": ["stages.end_to_end.search_shift=-2"]},
-            "stages.end_to_end.search_shift must be at least 0",
-        ),
-        ({"overrides": ["stages.end_to_end.mask=base"]}, "this needs model.base_head=true"),
-        ({"overrides": ["title='a\n\nb'"]}, "title must be one line of text"),
-        ({"overrides": ["train=*other"]}, "an alias (*name) is not allowed"),
-        (
-            {"overrides": ["train={pairs: 3, pairs: 4}"]},
-            "this key stands twice in line 1, column 12",
-        ),
-        ({"overrides": ["train={3: 4}"]}, "a key must be text"),
-        ({"overrides": [f"train={'[' * 3000}"]}, "nested too deep"),
-        ({"overrides": [f"title={'a' * 70_000}"]}, "is longer than 65536 characters"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
-        ({"overrides": ["stages.end_to_end.mask=both"]}, "stages.end_to_end.mask is 'both'"),
-        (
-            {"overrides": ["stages.end_to_end.sets.synthetics=1"]},
-            "names 'synthetics' (did you mean 'synthetic'?)",
-        ),
+        ({"seed": -1}, "seed must be greater than or equal to 0, not -1"),
     ],
 )
-def test_bad_settings_are_one_line_that_says_which(arguments, message):
-    with pytest.raises(InputError) as caught:
-        load_profile(**{"name": "smoke", **arguments})
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_bad_names_are_one_line(arguments, message):
+    assert message in refusal(**{"name": "smoke", **arguments})
 
 
 @pytest.mark.parametrize(
@@ -403,7 +310,7 @@ def test_bad_settings_are_one_line_that_says_which(arguments, message):
             "an alias (*name) is not allowed, write its value out; in line 2, column 5",
         ),
         ("train: {pairs: !!python/name:os.system x}", "could not determine a constructor"),
-        ("? !!str [a]\n: b", "a key must be text"),
+        ("? !!str [a]\n: b", "cannot read"),
         ("train: {pairs: !!timestamp x}", "a character or a value is not valid"),
         ("train: {pairs: !!bool x}", "a character or a value is not valid"),
         ("\x00", "a character or a value is not valid"),
@@ -414,10 +321,7 @@ def test_bad_settings_are_one_line_that_says_which(arguments, message):
 def test_bad_file_is_one_line_that_says_where(tmp_path, content, message):
     path = tmp_path / "bad.yaml"
     path.write_text(content)
-    with pytest.raises(InputError) as caught:
-        load_profile(str(path))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in refusal(str(path))
 
 
 def test_missing_names_are_no_profile():

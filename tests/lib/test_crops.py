@@ -15,6 +15,7 @@ from e3sn_lib.geometry import (
     CROPS,
     TEMPLATE_SIZE,
     Box,
+    ContextCrop,
     Crop,
     box_from_mask,
     context_side,

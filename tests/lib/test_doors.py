@@ -110,7 +110,8 @@ def test_settings_within_weights(
 def test_checkpoints(examples: int, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
     """Each part has a checksum: a changed byte that matters is found."""
     profile, weights = tiny_profile(), torch.arange(32.0)
-    write_checkpoint(tmp_path, profile, "float32", {"model": {"a": weights}}, 1)
+    settings = {"profile": profile.to_dict(), "torch_rng": torch.get_rng_state()}
+    write_checkpoint(tmp_path, settings | {"model": {"a": weights}})
     content = (tmp_path / CHECKPOINT).read_bytes()
 
     @repeated(examples, content=damaged(content))

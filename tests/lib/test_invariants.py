@@ -1,32 +1,28 @@
-"""What no reference covers, held to what must be true of it: fusion, sampling, geometry, batching, sizes and costs."""
+"""What no reference covers, held to what must be true of it: fusion, geometry, batching, sizes and costs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from e3sn_lib.config import ModelConfig, SamplerConfig
-from e3sn_lib.geometry import context_side
+from e3sn_lib.config import ModelConfig
 from e3sn_lib.losses import mask_loss
 from e3sn_lib.model.network import E3SN, MARGIN, Search, Template, build_model, count_parameters
 from e3sn_lib.model.windows import Cells, gather_windows, index_windows
 from e3sn_lib.profiles.loading import load_profile
-from e3sn_lib.sampling import anchor_iou, distribution_matrix, draw_samples
 
 SMALL = ModelConfig(backbone="resnet18", channels=16)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def seed() -> None:
     torch.manual_seed(0)
 
 
@@ -45,16 +41,13 @@ def pictures(count: int, size: int) -> Tensor:
 
 
 def encoded(model: E3SN, count: int) -> tuple[Template, Search]:
+    template, search = pictures(count, 127), pictures(count, 255)
     with torch.inference_mode():
-        return model.encode_template(pictures(count, 127)), model.encode_search(
-            pictures(count, 255)
-        )
+        return model.encode_template(template), model.encode_search(search)
 
 
 def random_cells(images: int, count: int) -> Cells:
-    return Cells(
-        torch.randint(images, (count,)), torch.randint(25, (count,)), torch.randint(25, (count,))
-    )
+    return Cells(*(torch.randint(limit, (count,)) for limit in (images, 25, 25)))
 
 
 CORNERS = Cells(
@@ -70,17 +63,11 @@ def close(one: Tensor, other: Tensor, relative: float = 1e-5) -> bool:
 
 def test_both_ways_to_gather_windows_are_one_function() -> None:
     """That of the CPU and that of GPUs, values and gradients, within and beyond the border."""
-    torch.manual_seed(0)
-    image, top, left = (
-        torch.randint(2, (40,)),
-        torch.randint(-6, 9, (40,)),
-        torch.randint(-6, 11, (40,)),
-    )
-    found = []
+    limits = ((0, 2), (-6, 9), (-6, 11))
+    image, top, left = (torch.randint(*each, (40,)) for each in limits)
+    values, found = torch.rand(2, 3, 10, 12), []
     for gather in (gather_windows, index_windows):
-        maps = torch.rand(
-            2, 3, 10, 12, generator=torch.Generator().manual_seed(1), requires_grad=True
-        )
+        maps = values.clone().requires_grad_()
         windows = gather(maps, image, top, left, 7)
         (windows * torch.arange(windows.numel()).reshape(windows.shape)).sum().backward()  # type: ignore[no-untyped-call]
         found.append((windows.detach(), maps.grad))
@@ -105,18 +92,16 @@ class TestFusion:
         with torch.inference_mode():
             maps = model.mask.whole_maps(template, search)
             assert [level.shape[-1] for level in maps] == [49, 25, 25]
-            brought = [
-                F.interpolate(level, size=49, mode="bilinear", align_corners=True) for level in maps
-            ]
-            fused = model.mask.fusion(brought)
+            fine = {"size": 49, "mode": "bilinear", "align_corners": True}
+            fused = model.mask.fusion([F.interpolate(level, **fine) for level in maps])
             for cells in (random_cells(2, 20), CORNERS):
                 whole = fused[cells.image, :, 2 * cells.row, 2 * cells.column]
                 assert close(model.correlate(template, search, cells), whole)
 
     def test_with_the_deepest_level_alone_e3sn_is_e3sn_s(self) -> None:
-        all_levels = network(ModelConfig(backbone="resnet18", channels=16, fusion="raw"))
+        all_levels = network(replace(SMALL, fusion="raw"))
         all_levels.mask.fusion.scalars.data.copy_(torch.tensor([0.0, 0.0, 1.0]))
-        deepest = build_model(ModelConfig(backbone="resnet18", channels=16, levels=(4,))).eval()
+        deepest = build_model(replace(SMALL, levels=(4,))).eval()
         assert deepest.mask.fusion.weights().item() == 1
         weights = all_levels.state_dict()
         deepest.load_state_dict(
@@ -124,23 +109,18 @@ class TestFusion:
         )
         template, search = encoded(all_levels, 1)
         reduced = template._replace(levels=template.levels[2:])
-        cells = Cells(
-            torch.zeros(2, dtype=torch.int64), torch.tensor([3, 20]), torch.tensor([12, 24])
-        )
+        cells = random_cells(1, 2)
+
+        def outputs(model: E3SN, template: Template) -> list[Tensor]:
+            return [*model.locate(template, search), model.segment(template, search, cells)]
+
         with torch.inference_mode():
-            assert torch.equal(
-                deepest.segment(reduced, search, cells), all_levels.segment(template, search, cells)
-            )
-            for one, other in zip(
-                deepest.locate(reduced, search), all_levels.locate(template, search), strict=True
-            ):
-                assert torch.equal(one, other)
+            both = outputs(deepest, reduced), outputs(all_levels, template)
+        assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
 
     def test_all_weights_of_levels_start_as_one_third(self) -> None:
         for fusion in ("softmax", "raw", "fixed"):
-            weights = build_model(
-                ModelConfig(backbone="resnet18", channels=16, fusion=fusion)
-            ).mask.fusion.weights()
+            weights = build_model(replace(SMALL, fusion=fusion)).mask.fusion.weights()
             assert weights.tolist() == pytest.approx([1 / 3] * 3)
 
 
@@ -165,9 +145,8 @@ class TestNegativeSamples:
         model = network(SMALL)
         with_negative, without = self.gradients(model, 4), self.gradients(model, 3)
         assert len(with_negative) == len(without) > 20
-        assert all(
-            close(one, other, 1e-4) for one, other in zip(with_negative, without, strict=True)
-        )
+        pairs = zip(with_negative, without, strict=True)
+        assert all(close(one, other, 1e-4) for one, other in pairs)
 
     def test_its_logits_have_no_gradient(self) -> None:
         logits = torch.randn(4, 127, 127, requires_grad=True)
@@ -175,84 +154,9 @@ class TestNegativeSamples:
         (gradient,) = torch.autograd.grad(mask_loss(logits, truth, labels), logits)
         assert gradient[3].eq(0).all()
         assert gradient[:3].ne(0).all()
-        (gradient,) = torch.autograd.grad(
-            mask_loss(logits, truth, labels, negatives="background"), logits
-        )
+        loss = mask_loss(logits, truth, labels, negatives="background")
+        (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient.ne(0).all()
-
-
-def random_target(
-    rng: np.random.Generator, shift: float = 64, scale: float = 0.18
-) -> tuple[float, float, float, float]:
-    """A box in a 255 px search crop as augmentation leaves it: any shape, of the size that crops are normalised to."""
-    aspect = math.exp(rng.uniform(-math.log(4), math.log(4)))
-    width, height = math.sqrt(aspect), 1 / math.sqrt(aspect)
-    unit = 127 / context_side(width, height)
-    (w, h), (cx, cy) = (
-        unit * rng.uniform(1 - scale, 1 + scale, 2) * (width, height),
-        127.5 + rng.uniform(-shift, shift, 2),
-    )
-    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-
-
-class TestSampler:
-    config = SamplerConfig()
-    no_labels = np.full((5, 25, 25), -1, np.int8)
-
-    def test_counts_and_ratio_over_many_draws(self) -> None:
-        rng = np.random.default_rng(0)
-        positives, negatives, drawn = [], [], []
-        for _ in range(1500):
-            matrix = distribution_matrix(anchor_iou(random_target(rng)))
-            samples = draw_samples(matrix, self.no_labels, True, self.config, rng)
-            available = int((matrix == 1).sum())
-            assert (samples.labels == 1).sum() == min(3, available)
-            assert (samples.labels == -1).sum() == 4 - min(3, available)
-            assert np.array_equal(matrix[tuple(samples.cells.T)], samples.labels)
-            assert len(np.unique(samples.cells, axis=0)) == 4
-            positives.append(available)
-            negatives.append(int((matrix == -1).sum()))
-            drawn.append(int((samples.labels == 1).sum()))
-        assert np.mean(drawn) / (4 - np.mean(drawn)) == pytest.approx(3, abs=0.03)
-        # simulated apart from this code: 7.3 positive and 576 negative cells per image, 0.1 % of images with fewer than 3
-        assert np.mean(positives) == pytest.approx(7.3, abs=0.2)
-        assert np.mean(negatives) == pytest.approx(576, abs=2)
-        assert np.mean(np.array(positives) < 3) < 0.005
-
-    def test_every_positive_is_as_likely(self) -> None:
-        rng = np.random.default_rng(0)
-        matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
-        counts, draws = np.zeros(matrix.shape), 4000
-        for _ in range(draws):
-            samples = draw_samples(matrix, self.no_labels, True, self.config, rng)
-            counts[tuple(samples.cells[samples.labels == 1].T)] += 1
-        share = 3 / (matrix == 1).sum()
-        assert (matrix == 1).sum() > 3
-        assert np.abs(counts[matrix == 1] / draws - share).max() < 5 * math.sqrt(
-            share * (1 - share) / draws
-        )
-        assert counts[matrix != 1].sum() == 0
-
-    def test_one_seed_gives_one_draw(self) -> None:
-        matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
-        one, other = (
-            draw_samples(matrix, self.no_labels, True, self.config, np.random.default_rng(7))
-            for _ in range(2)
-        )
-        assert np.array_equal(one.cells, other.cells)
-
-    def test_few_positives_are_filled_up_with_negatives(self) -> None:
-        matrix = np.full((25, 25), -1, np.int8)
-        matrix[12, 12], matrix[12, 13] = 1, 0
-        samples = draw_samples(matrix, self.no_labels, True, self.config, np.random.default_rng(0))
-        assert samples.labels.tolist() == [1, -1, -1, -1]
-        assert samples.cells[0].tolist() == [12, 12]
-
-    def test_without_a_mask_nothing_is_taught(self) -> None:
-        matrix = distribution_matrix(anchor_iou((96.0, 90.0, 160.0, 158.0)))
-        samples = draw_samples(matrix, self.no_labels, False, self.config, np.random.default_rng(0))
-        assert samples.cells.shape == (4, 2)
-        assert samples.labels.tolist() == [0, 0, 0, 0]
 
 
 class TestGeometry:
@@ -271,33 +175,24 @@ class TestGeometry:
                 features = model.backbone((image - model.mean) / model.std)
                 search = Search(features, model.neck(features.p3), MARGIN[255])
                 cls, loc = model.locate(template, search)
-                maps.append(
-                    [cls.flatten(1, 2), loc.flatten(1, 2), *model.mask.whole_maps(template, search)]
-                )
+                whole = model.mask.whole_maps(template, search)
+                maps.append([cls.flatten(1, 2), loc.flatten(1, 2), *whole])
         for still, moved in zip(*maps, strict=True):
             cell = 2 if still.shape[-1] > size // 8 else 1
             inner = slice(reached * cell, still.shape[-1] - reached * cell)
             assert inner.stop - inner.start >= 3 * cell
-            assert close(
-                moved[..., inner, inner].roll((cell, cell), (-2, -1))[..., cell:, cell:],
-                still[..., inner, inner][..., cell:, cell:],
-            )
+            back = moved[..., inner, inner].roll((cell, cell), (-2, -1))
+            assert close(back[..., cell:, cell:], still[..., inner, inner][..., cell:, cell:])
 
 
 class TestBatches:
     def test_a_batch_of_objects_is_as_many_single_calls(self) -> None:
-        model, count = network(SMALL), 3
-        templates, searches, rows = (
-            pictures(count, 127),
-            pictures(count, 255),
-            torch.tensor([0, 12, 24]),
-        )
+        model, count, rows = network(SMALL), 3, torch.tensor([0, 12, 24])
+        templates, searches = pictures(count, 127), pictures(count, 255)
 
         def compute(which: list[int]) -> list[Tensor]:
-            template, search = (
-                model.encode_template(templates[which]),
-                model.encode_search(searches[which]),
-            )
+            template = model.encode_template(templates[which])
+            search = model.encode_search(searches[which])
             cells = Cells(torch.arange(len(which)), rows[which], rows[which])
             return [*model.locate(template, search), model.segment(template, search, cells)]
 
@@ -348,37 +243,29 @@ class TestSizesAndCosts:
         windows = 4
         at = torch.arange(windows)
         cells = Cells(torch.zeros_like(at), at, at)
-        template_image, search_image = (
-            torch.empty(1, 3, size, size, device="meta") for size in (127, 255)
-        )
-        costs = {}
-        for variant in ("e3sn", "e3sn-s"):
+        images = [torch.empty(1, 3, size, size, device="meta") for size in (127, 255)]
+        costs: dict[str, list[int]] = {"e3sn": [], "e3sn-s": []}
+        for variant, found in costs.items():
             model = on_no_device(variant)
-            template, costs[variant, "template"] = flops(
-                lambda model=model: model.encode_template(template_image)
-            )
-            search, costs[variant, "search"] = flops(
-                lambda model=model: model.encode_search(search_image)
-            )
-            arguments = template, search
-            _, costs[variant, "locate"] = flops(lambda model=model, a=arguments: model.locate(*a))
-            _, costs[variant, "windows"] = flops(
-                lambda model=model, a=arguments: model.mask.at_cells(*a, cells)
-            )
-            _, costs[variant, "maps"] = flops(
-                lambda model=model, a=arguments: model.mask.whole_maps(*a)
-            )
-        added = {
-            part: costs["e3sn", part] - costs["e3sn-s", part]
-            for part in ("template", "search", "locate", "windows", "maps")
-        }
 
-        per_window = (
-            convolution(1, 256, 15)
-            + convolution(3, 256, 13)
-            + convolution(1, 512, 7)
-            + convolution(3, 256, 5)
-        )
+            def measured(
+                function: Callable[..., Any], *arguments: Any, found: list[int] = found
+            ) -> Any:
+                result, cost = flops(lambda: function(*arguments))
+                found.append(cost)
+                return result
+
+            template = measured(model.encode_template, images[0])
+            search = measured(model.encode_search, images[1])
+            measured(model.locate, template, search)
+            measured(model.mask.at_cells, template, search, cells)
+            measured(model.mask.whole_maps, template, search)
+        parts = ("template", "search", "locate", "windows", "maps")
+        more = (three - one for three, one in zip(costs["e3sn"], costs["e3sn-s"], strict=True))
+        added = dict(zip(parts, more, strict=True))
+
+        level2 = convolution(1, 256, 15) + convolution(3, 256, 13)
+        per_window = level2 + convolution(1, 512, 7) + convolution(3, 256, 5)
         conv2 = convolution(1, 256, 63) + convolution(3, 256, 61) + 2 * 256 * 13**2 * 49**2
         conv3 = convolution(1, 512, 31) + convolution(3, 256, 29) + 2 * 256 * 5**2 * 25**2
         assert added == {

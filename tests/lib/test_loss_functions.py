@@ -30,9 +30,8 @@ class TestClassification:
     labels[:, 1, 3, :10] = 0
 
     def test_undecided_logits_cost_log_2(self) -> None:
-        assert classification_loss(
-            torch.zeros(2, 2, 5, 25, 25), self.labels
-        ).item() == pytest.approx(LOG2)
+        loss = classification_loss(torch.zeros(2, 2, 5, 25, 25), self.labels)
+        assert loss.item() == pytest.approx(LOG2)
 
     def test_is_half_of_torch_s_cross_entropy_of_either_kind(self) -> None:
         logits = torch.randn(2, 2, 5, 25, 25)
@@ -40,25 +39,22 @@ class TestClassification:
             F.cross_entropy(logits, torch.where(self.labels == kind, kind, -1), ignore_index=-1)
             for kind in (1, 0)
         ]
-        torch.testing.assert_close(
-            classification_loss(logits, self.labels), (halves[0] + halves[1]) / 2
-        )
+        loss = classification_loss(logits, self.labels)
+        torch.testing.assert_close(loss, (halves[0] + halves[1]) / 2)
 
     def test_the_second_logit_is_the_object_s(self) -> None:
         logits = torch.zeros(2, 2, 5, 25, 25)
         logits[:, 1] = 20.0
         only_positives = torch.where(self.labels == 1, 1, -1)
         assert classification_loss(logits, only_positives) < 1e-6
-        assert classification_loss(
-            logits, torch.where(self.labels == 0, 0, -1)
-        ).item() == pytest.approx(10, rel=1e-4)
+        only_negatives = torch.where(self.labels == 0, 0, -1)
+        assert classification_loss(logits, only_negatives).item() == pytest.approx(10, rel=1e-4)
 
     @pytest.mark.parametrize("absent", [0, 1])
     def test_an_absent_kind_contributes_nothing(self, absent: int) -> None:
         labels = torch.where(self.labels == absent, -1, self.labels)
-        assert classification_loss(torch.zeros(2, 2, 5, 25, 25), labels).item() == pytest.approx(
-            LOG2 / 2
-        )
+        loss = classification_loss(torch.zeros(2, 2, 5, 25, 25), labels)
+        assert loss.item() == pytest.approx(LOG2 / 2)
 
     def test_without_labels_loss_and_gradient_are_zero(self) -> None:
         logits = torch.randn(1, 2, 5, 25, 25, requires_grad=True)
@@ -88,22 +84,17 @@ class TestRegression:
             where = self.labels[image] == 1
             chosen = prediction[image][:, where], target[image][:, where]
             images.append(F.smooth_l1_loss(*chosen, reduction="sum", beta=beta) / where.sum())
-        torch.testing.assert_close(
-            regression_loss(prediction, target, self.labels, beta=beta), torch.stack(images).mean()
-        )
+        loss = regression_loss(prediction, target, self.labels, beta=beta)
+        torch.testing.assert_close(loss, torch.stack(images).mean())
 
     def test_in_numbers(self) -> None:
         prediction, target = torch.zeros(2, 4, 5, 3, 3), torch.zeros(2, 4, 5, 3, 3)
-        prediction[0, :, 2, 1, 1] = torch.tensor(
-            [0.5, -0.5, 3.0, 0.0]
-        )  # 0.125 + 0.125 + 2.5, of three positives
-        prediction[1, :, 4, 2, 2] = 2.0  # four times 1.5, of one
-        assert regression_loss(prediction, target, self.labels).item() == pytest.approx(
-            (2.75 / 3 + 6) / 2, rel=1e-5
-        )
-        assert regression_loss(prediction, target, self.labels, kind="l1").item() == pytest.approx(
-            (4 / 3 + 8) / 2, rel=1e-5
-        )
+        # 0.125 + 0.125 + 2.5, of three positives, and four times 1.5, of one
+        prediction[0, :, 2, 1, 1] = torch.tensor([0.5, -0.5, 3.0, 0.0])
+        prediction[1, :, 4, 2, 2] = 2.0
+        for kind, expected in (("smooth_l1", (2.75 / 3 + 6) / 2), ("l1", (4 / 3 + 8) / 2)):
+            loss = regression_loss(prediction, target, self.labels, kind=kind)
+            assert loss.item() == pytest.approx(expected, rel=1e-5)
 
     def test_without_positives_loss_and_gradient_are_zero(self) -> None:
         prediction = torch.randn(1, 4, 5, 3, 3, requires_grad=True)
@@ -131,10 +122,8 @@ class TestMask:
         )
 
     def test_large_logits_stay_finite(self) -> None:
-        logits = torch.full((1, 127, 127), 1e4)
-        assert mask_loss(
-            logits, torch.full((1, 127, 127), -1.0), torch.ones(1)
-        ).item() == pytest.approx(1e4)
+        logits, truth = torch.full((1, 127, 127), 1e4), torch.full((1, 127, 127), -1.0)
+        assert mask_loss(logits, truth, torch.ones(1)).item() == pytest.approx(1e4)
 
     def test_pixels_beyond_the_crop_add_a_constant_and_no_gradient(self) -> None:
         logits, truth = torch.randn(2, 127, 127, requires_grad=True), signs(2, 127, 127)
@@ -188,15 +177,8 @@ class TestWindows:
 
     def test_of_the_second_stage_never_leave_the_crop(self) -> None:
         masks = torch.ones(1, 143, 143)
-        row, column = (
-            index.ravel()
-            for index in torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij")
-        )
-        assert (
-            mask_windows(masks, Cells(torch.zeros(9, dtype=torch.int64), row, column), 0)
-            .eq(1)
-            .all()
-        )
+        cells = torch.cartesian_prod(torch.arange(1), torch.arange(3), torch.arange(3))
+        assert mask_windows(masks, Cells(*cells.T), 0).eq(1).all()
 
 
 class TestMaskIou:
@@ -209,4 +191,4 @@ class TestMaskIou:
         truth[2, 10:15] = 0  # beyond the crop counts on neither side
         logits[2, 10:20, 10:20] = 1
         assert mask_iou(logits, truth).tolist() == pytest.approx([1, 50 / 150, 1, 1])
-        assert mask_iou(logits, truth, threshold=2.0).tolist() == [0, 0, 0, 1]
+        assert mask_iou(logits - 2, truth).tolist() == [0, 0, 0, 1]

@@ -131,6 +131,18 @@ class TestDraws:
         assert samples.labels.tolist() == [1] * available + [-1] * (4 - available)
         assert matrix[tuple(samples.cells.T)].tolist() == samples.labels.tolist()
 
+    def test_every_positive_is_as_likely(self) -> None:
+        matrix, draws = distribution_matrix(anchor_iou(CENTRED)), 4000
+        counts = np.zeros(matrix.shape)
+        for seed in range(draws):
+            samples = self.draw(matrix, seed=seed)
+            counts[tuple(samples.cells[samples.labels == 1].T)] += 1
+        share = 3 / (matrix == 1).sum()
+        assert share < 1
+        limit = 5 * math.sqrt(share * (1 - share) / draws)
+        assert np.abs(counts[matrix == 1] / draws - share).max() < limit
+        assert counts[matrix != 1].sum() == 0
+
     def test_places_that_nothing_fills_count_for_nothing(self) -> None:
         matrix = np.zeros((3, 3), np.int8)  # the whole grid is between the thresholds
         matrix[0, 0] = 1
@@ -159,27 +171,19 @@ class TestDraws:
         matrix[1, 1] = 0
         counts = np.zeros((4, 4))
         for seed in range(3000):
-            counts[
-                tuple(
-                    self.draw(matrix, seed=seed, samples_per_image=1, positives_per_image=1).cells[
-                        0
-                    ]
-                )
-            ] += 1
+            drawn = self.draw(matrix, seed=seed, samples_per_image=1, positives_per_image=1)
+            counts[tuple(drawn.cells[0])] += 1
         assert counts[1, 1] == 0
         expected = 3000 / 15
-        assert (
-            (counts[matrix == -1] - expected) ** 2 / expected
-        ).sum() < 36.1  # chi-square of 14 degrees, 0.1 %
+        chi_square = ((counts[matrix == -1] - expected) ** 2 / expected).sum()
+        assert chi_square < 36.1  # of 14 degrees, 0.1 %
 
     def test_the_two_stage_policy_takes_the_cells_of_drawn_anchors(self) -> None:
         labels = UNTAUGHT.copy()
         labels[1, 5, 6] = labels[3, 5, 6] = labels[0, 7, 8] = 1
         labels[2, 9, 9] = 0
-        config = SamplerConfig(policy="all_positive")
-        samples = draw_samples(
-            np.zeros((25, 25), np.int8), labels, True, config, np.random.default_rng(0)
-        )
+        config, rng = SamplerConfig(policy="all_positive"), np.random.default_rng(0)
+        samples = draw_samples(np.zeros((25, 25), np.int8), labels, True, config, rng)
         assert samples.cells[samples.labels == 1].tolist() == [[5, 6], [7, 8]]
         assert len(samples.labels) == 16
         assert (samples.labels[2:] == 0).all()
@@ -199,23 +203,19 @@ class TestAnchorTargets:
     def test_too_few_negatives_are_all_taken(self) -> None:
         iou = np.full((5, 3, 3), 0.5)
         iou[0, 0, :2] = 0.1
-        labels = anchor_targets(
-            iou, (40, 40, 100, 100), SamplerConfig(), np.random.default_rng(0), centre=71.5
-        ).labels
+        box, rng = (40, 40, 100, 100), np.random.default_rng(0)
+        labels = anchor_targets(iou, box, SamplerConfig(), rng, centre=71.5).labels
         assert (labels == 0).sum() == 2
         assert (labels == 1).sum() == 0
 
     def test_offsets_lead_from_anchor_to_box(self) -> None:
-        box = (100.0, 90.0, 170.0, 140.0)
-        offsets = anchor_targets(
-            anchor_iou(box), box, SamplerConfig(), np.random.default_rng(0)
-        ).offsets
+        box, rng = (100.0, 90.0, 170.0, 140.0), np.random.default_rng(0)
+        offsets = anchor_targets(anchor_iou(box), box, SamplerConfig(), rng).offsets
         assert offsets.shape == (4, 5, 25, 25)
         dx, dy, dw, dh = offsets[:, 2, 10, 14].astype(float)
         x, y = 31.5 + 8 * 14 + 64 * dx, 31.5 + 8 * 10 + 64 * dy
-        assert (x, y, 64 * math.exp(dw), 64 * math.exp(dh)) == pytest.approx(
-            (135, 115, 70, 50), rel=1e-5
-        )
+        found = (x, y, 64 * math.exp(dw), 64 * math.exp(dh))
+        assert found == pytest.approx((135, 115, 70, 50), rel=1e-5)
 
     def test_a_negative_pair_teaches_the_middle_only(self) -> None:
         targets = negative_pair_targets(SamplerConfig(), np.random.default_rng(0))

@@ -7,10 +7,10 @@ import math
 import shutil
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from e3sn_lib.config import Profile, StageConfig, TrainConfig, TrainSetConfig
 from e3sn_lib.data.davis import davis_sequences, davis_tracks
-from e3sn_lib.data.pairs import Pair, PairDataset, collate
+from e3sn_lib.data.pairs import Batch, Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.losses import Counts, compute_losses, count_targets
-from e3sn_lib.model.device import bf16_is_faster, has_native_bf16, precision_of
+from e3sn_lib.model.device import precision_of
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.model.windows import Cells
@@ -48,22 +48,39 @@ from e3sn_lib.training.state import CHECKPOINT, LOCK, read_checkpoint, write_che
 from e3sn_study.evaluation.benchmark import evaluate_tracker
 
 MakeProfile = Callable[..., Profile]
+MakeTrainer = Callable[..., Trainer]
 Source = tuple[TrackSet, TrainSetConfig]
-
-
-def silent(_: str) -> None:
-    pass
 
 
 @pytest.fixture
 def source(data_root: Path) -> Source:
-    return davis_tracks(data_root / "synthetic", 2016, "train"), TrainSetConfig(
-        "synthetic", ("synthetic",), frame_range=3
-    )
+    config = TrainSetConfig("synthetic", ("synthetic",), frame_range=3)
+    return davis_tracks(data_root / "synthetic", 2016, "train"), config
+
+
+@pytest.fixture
+def trainer(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> MakeTrainer:
+    """Make a trainer of the least profile, with further settings, in a folder of `tmp_path`."""
+
+    def make(*settings: str, folder: str = "run", source: Source = source, **named: Any) -> Trainer:
+        return Trainer(tiny_profile(*settings, **named), [source], tmp_path / folder)
+
+    return make
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that compute nothing."""
+    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
 
 
 def first_stage(profile: Profile) -> StageConfig:
     return next(iter(profile.stages.values()))
+
+
+def first_batch(profile: Profile, source: Source, count: int) -> Batch:
+    pairs = PairDataset([source], profile, first_stage(profile), count)
+    return collate([pairs[number] for number in range(count)])
 
 
 class TestSchedule:
@@ -87,10 +104,8 @@ class TestSchedule:
         profile = load_profile("paper", variant)
         planned = next(each for each in plan(profile) if each.name == stage)
         steps = [math.ceil(epoch * planned.steps / 20) for epoch in range(20)]
-        for at in (
-            steps,
-            [step - 1 for step in [*steps[1:], planned.steps]],
-        ):  # an epoch's first and last step
+        last_steps = [step - 1 for step in [*steps[1:], planned.steps]]
+        for at in (steps, last_steps):
             found = [
                 learning_rate(step, planned.steps, profile.train, planned.config) for step in at
             ]
@@ -114,18 +129,22 @@ class TestSchedule:
         assert learning_rate(0, 1, TrainConfig(), StageConfig(lr=(5e-3, 1e-3))) == 5e-3
 
     def test_stages_divide_the_pairs(self) -> None:
-        base, sharp = plan(
-            load_profile("smoke", "siammask", ["train.pairs=800", "train.batch_size=8"])
-        )
-        assert (base.name, base.first_step, base.steps) == ("base", 0, 75)
-        assert (sharp.name, sharp.first_step, sharp.steps) == ("sharp", 75, 25)
+        stages = plan(load_profile("smoke", "siammask", ["train.pairs=800", "train.batch_size=8"]))
+        found = [(each.name, each.first_step, each.steps) for each in stages]
+        assert found == [("base", 0, 75), ("sharp", 75, 25)]
         assert [each.steps for each in plan(load_profile("paper"))] == [12_000_000 // 64]
+
+
+def layers(names: Iterable[str]) -> set[str]:
+    """The modules of the network, and those of its backbone, to which parameters belong."""
+    parts = (name.split(".") for name in names)
+    return {".".join(part[: 2 if part[0] == "backbone" else 1]) for part in parts}
 
 
 class TestParameterGroups:
     def named(
         self, profile: Profile, location: bool = True
-    ) -> tuple[E3SN, dict[str, set[str]], dict[str, dict]]:
+    ) -> tuple[E3SN, dict[str, set[str]], dict[str, dict[str, Any]]]:
         with torch.device("meta"):
             model = build_model(profile.model)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -142,43 +161,25 @@ class TestParameterGroups:
 
     def test_of_the_paper(self) -> None:
         model, names, groups = self.named(load_profile("paper"))
-        assert {name: group["scale"] for name, group in groups.items()} == {
-            "backbone": 0.1,
-            "location": 1.0,
-            "mask": 0.1,
-            "fusion": 0.1,
-        }
-        assert {
-            name: group.get("weight_decay")
-            for name, group in groups.items()
-            if "weight_decay" in group
-        } == {"fusion": 0.0}
+        scales = {name: group["scale"] for name, group in groups.items()}
+        assert scales == {"backbone": 0.1, "location": 1.0, "mask": 0.1, "fusion": 0.1}
         assert names["fusion"] == {"mask.fusion.scalars"}
-        assert {name.split(".")[0] for name in names["location"]} == {"neck", "rpn"}
-        assert {name.split(".")[0] for name in names["mask"]} == {"mask", "refine"}
-        assert {".".join(name.split(".")[:2]) for name in names["backbone"]} == {
-            "backbone.layer2",
-            "backbone.layer3",
-        }
+        assert layers(names["location"]) == {"neck", "rpn"}
+        assert layers(names["mask"]) == {"mask", "refine"}
+        assert layers(names["backbone"]) == {"backbone.layer2", "backbone.layer3"}
         left = {name for name, _ in model.named_parameters()} - set().union(*names.values())
-        assert {".".join(name.split(".")[:2]) for name in left} == {
-            "backbone.conv1",
-            "backbone.bn1",
-            "backbone.layer1",
-        }
+        assert layers(left) == {"backbone.conv1", "backbone.bn1", "backbone.layer1"}
 
     def test_without_the_location_the_rest_stays_out(self) -> None:
         _, names, _ = self.named(load_profile("paper", "siammask"), location=False)
-        assert {name.split(".")[0] for name in names["mask"]} == {"mask", "refine", "base_head"}
+        assert layers(names["mask"]) == {"mask", "refine", "base_head"}
         assert set(names) == {"mask"}  # fixed fusion has no weights
 
     def test_shortcuts_may_be_left_alone(self) -> None:
         profile = load_profile("paper", overrides=["train.train_shortcuts=false"])
         _, names, _ = self.named(profile)
-        assert not names["backbone"] & {
-            "backbone.layer2.0.downsample.0.weight",
-            "backbone.layer3.0.downsample.0.weight",
-        }
+        shortcuts = {f"backbone.layer{n}.0.downsample.0.weight" for n in (2, 3)}
+        assert not names["backbone"] & shortcuts
 
     @pytest.mark.parametrize(
         ("kind", "of"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)]
@@ -186,12 +187,10 @@ class TestParameterGroups:
     def test_the_optimiser_decays_all_but_the_fusion(
         self, tiny_profile: MakeProfile, kind: str, of: type
     ) -> None:
-        profile = tiny_profile(
-            f"train.optimiser={kind}", "train.weight_decay=0.25", "train.momentum=0.7"
-        )
-        optimiser = build_optimiser(
-            parameter_groups(build_model(profile.model), profile.train, True), profile.train
-        )
+        settings = (f"train.optimiser={kind}", "train.weight_decay=0.25", "train.momentum=0.7")
+        profile = tiny_profile(*settings)
+        groups = parameter_groups(build_model(profile.model), profile.train, True)
+        optimiser = build_optimiser(groups, profile.train)
         assert isinstance(optimiser, of)
         decay = {group["name"]: group["weight_decay"] for group in optimiser.param_groups}
         assert decay == {"backbone": 0.25, "location": 0.25, "mask": 0.25, "fusion": 0.0}
@@ -215,97 +214,55 @@ def imagenet(profile: Profile, folder: Path) -> Path:
 
 
 class TestFreezing:
-    def step(
-        self, profile: Profile, source: Source, location: bool, backbone: bool
-    ) -> tuple[dict[str, set[str]], E3SN]:
-        """Which parts have gradients, and whose batch-norm statistics change, in one step of a stage."""
+    PAPER = ("train.train_layers=[layer2, layer3]", "train.weights=torchvision")
+    HEADS = frozenset({"neck", "rpn", "mask", "refine"})
+    DEEP = frozenset({"backbone.layer2", "backbone.layer3"})
+    REST = frozenset({"backbone.conv1", "backbone.bn1", "backbone.layer1"})
+
+    @pytest.mark.parametrize(
+        ("settings", "location", "backbone", "learning"),
+        [
+            pytest.param(PAPER, True, False, HEADS, id="the paper's first half"),
+            pytest.param(PAPER, True, True, HEADS | DEEP, id="the paper's second half"),
+            pytest.param((), False, True, {"mask", "refine"}, id="SiamMask's second stage"),
+            pytest.param((), True, True, HEADS | DEEP | REST, id="from nothing"),
+        ],
+    )
+    def test_which_parts_have_gradients_and_whose_statistics_change(
+        self, tiny_profile: MakeProfile, source: Source, settings, location, backbone, learning
+    ) -> None:
         torch.manual_seed(0)
+        profile = tiny_profile("data.negative_pairs=0", *settings)
         model = build_model(profile.model)
         stage = replace(first_stage(profile), train_location=location)
         groups = parameter_groups(model, profile.train, location)
         set_trainable(model, groups, profile.train, train_backbone=backbone)
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        pairs = PairDataset([source], profile, stage, 2)
-        loss, _ = compute_losses(model, collate([pairs[0], pairs[1]]), profile, stage)
+        loss, _ = compute_losses(model, first_batch(profile, source, 2), profile, stage)
         loss.backward()
-
-        def parts(names: Iterator[str]) -> set[str]:
-            return {
-                ".".join(name.split(".")[: 2 if name.startswith("backbone") else 1])
-                for name in names
-            }
-
-        moved = parts(
+        found = layers(name for name, value in model.named_parameters() if value.grad is not None)
+        assert found == learning
+        moved = layers(
             name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])
         )
-        learning = parts(
-            name for name, parameter in model.named_parameters() if parameter.grad is not None
-        )
-        return {"learning": learning, "statistics": moved}, model
+        # the refinement has no batch-norm; statistics of the backbone change only from nothing
+        assert moved == learning - {"refine", "backbone.conv1"} - (self.DEEP if settings else set())
+        if learning >= self.DEEP:
+            assert not any(shortcut.centre_only for shortcut in model.backbone.shortcuts)
 
-    PAPER = (
-        "train.train_layers=[layer2, layer3]",
-        "train.weights=torchvision",
-        "data.negative_pairs=0",
-    )
-
-    def test_first_half(self, tiny_profile: MakeProfile, source: Source) -> None:
-        found, _ = self.step(tiny_profile(*self.PAPER), source, location=True, backbone=False)
-        assert found["learning"] == {"neck", "rpn", "mask", "refine"}
-        assert found["statistics"] == {"neck", "rpn", "mask"}  # the refinement has no batch-norm
-
-    def test_second_half_trains_layers_but_not_their_statistics(
-        self, tiny_profile: MakeProfile, source: Source
+    def test_over_a_run(
+        self, tiny_profile: MakeProfile, trainer: MakeTrainer, tmp_path: Path
     ) -> None:
-        found, model = self.step(tiny_profile(*self.PAPER), source, location=True, backbone=True)
-        assert found["learning"] == {
-            "neck",
-            "rpn",
-            "mask",
-            "refine",
-            "backbone.layer2",
-            "backbone.layer3",
-        }
-        assert found["statistics"] == {"neck", "rpn", "mask"}
-        assert not any(shortcut.centre_only for shortcut in model.backbone.shortcuts)
-
-    def test_the_second_stage_of_two_trains_the_mask_alone(
-        self, tiny_profile: MakeProfile, source: Source
-    ) -> None:
-        found, _ = self.step(
-            tiny_profile("data.negative_pairs=0"), source, location=False, backbone=True
-        )
-        assert found == {"learning": {"mask", "refine"}, "statistics": {"mask"}}
-
-    def test_from_nothing_all_is_trained(self, tiny_profile: MakeProfile, source: Source) -> None:
-        found, _ = self.step(
-            tiny_profile("data.negative_pairs=0"), source, location=True, backbone=True
-        )
-        backbone = {f"backbone.{name}" for name in ("conv1", "bn1", "layer1", "layer2", "layer3")}
-        everything = {"neck", "rpn", "mask", "refine"} | backbone
-        assert found["learning"] == everything
-        assert found["statistics"] == everything - {"refine", "backbone.conv1"}
-
-    def test_over_a_run(self, tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> None:
         """Unfrozen at half time, the deep layers move; all before them, and all statistics of the backbone, stay bit for bit."""
         weights = imagenet(tiny_profile(), tmp_path)
-        profile = tiny_profile(
-            "train.train_layers=[layer2, layer3]",
-            f"train.weights={weights}",
-            "train.unfreeze_at=0.5",
-            "train.pairs=4",
-        )
-        model, _ = load_model(Trainer(profile, [source], tmp_path / "run").run(silent))
+        settings = (self.PAPER[0], f"train.weights={weights}", "train.unfreeze_at=0.5")
+        model, profile = load_model(trainer(*settings, "train.pairs=4").run())
         start = build_model(profile.model).backbone
         start.load_state_dict(load_file(weights))
         for name, value in start.state_dict().items():
             same = torch.equal(model.backbone.state_dict()[name], value)
-            frozen = (
-                name.startswith(("conv1", "bn1", "layer1"))
-                or "running" in name
-                or "num_batches" in name
-            )
-            assert same == frozen, name
+            still = name.startswith(("conv1", "bn1", "layer1"))
+            assert same == (still or "running" in name or "num_batches" in name), name
         assert model.neck[1].num_batches_tracked == 4  # template and search of two steps
 
 
@@ -314,19 +271,12 @@ class TestLosses:
         self, tiny_profile: MakeProfile, source: Source
     ) -> None:
         profile = tiny_profile("data.negative_pairs=0")
-        stage = first_stage(profile)
-        pairs = PairDataset([source], profile, stage, 2)
-        batch = collate([pairs[0], pairs[1]])
+        stage, batch = first_stage(profile), first_batch(profile, source, 2)
 
         def undecided(*_: object) -> Output:
-            offsets = (
-                torch.from_numpy(np.stack([pairs[0].offsets, pairs[1].offsets])) + 3.0
-            )  # smooth L1: 4 times 2.5
-            return Output(
-                torch.zeros(2, 2, 5, 25, 25),
-                offsets,
-                torch.zeros(len(batch.sample_labels), 127, 127),
-            )
+            offsets = batch.offsets + 3.0  # smooth L1: 4 times 2.5
+            masks = torch.zeros(len(batch.sample_labels), 127, 127)
+            return Output(torch.zeros(2, 2, 5, 25, 25), offsets, masks)
 
         total, parts = compute_losses(undecided, batch, profile, stage)
         log2 = math.log(2)
@@ -335,9 +285,8 @@ class TestLosses:
         assert parts["loc"].item() == pytest.approx(10, rel=1e-4)
         assert total.item() == pytest.approx(log2 + 10 + 32 * log2, rel=1e-4)
         assert parts["mask_iou"] == 0
-        total, parts = compute_losses(
-            undecided, batch, profile, replace(stage, train_location=False)
-        )
+        stage = replace(stage, train_location=False)
+        total, parts = compute_losses(undecided, batch, profile, stage)
         assert total.item() == pytest.approx(32 * log2)
         assert "cls" not in parts
 
@@ -356,47 +305,40 @@ class TestLosses:
         assert torch.equal(total, parts["cls"])
 
 
-class TestPrecision:
-    def test_what_is_asked_for(self) -> None:
-        cpu = torch.device("cpu")
-        assert precision_of("fp32", cpu) == torch.float32
-        assert precision_of("bf16", cpu) == torch.bfloat16
-        faster = has_native_bf16() and bf16_is_faster()
-        assert precision_of("auto", cpu) == (torch.bfloat16 if faster else torch.float32)
-        assert precision_of("auto", torch.device("meta")) == torch.float32
+def test_precision_is_what_is_asked_for() -> None:
+    cpu = torch.device("cpu")
+    assert precision_of("fp32", cpu) == torch.float32
+    assert precision_of("bf16", cpu) == torch.bfloat16
+    assert precision_of("auto", torch.device("meta")) == torch.float32
 
 
 def test_one_clip_can_be_learnt_by_heart(
     tiny_profile: MakeProfile, source: Source, data_root: Path, tmp_path: Path
 ) -> None:
     """The loss falls, the masks of the crops become right, and the tracker finds its object in the whole frames."""
-    clip = replace(
-        source[0], tracks=tuple(track for track in source[0].tracks if track.name == "fish-1")
-    )
-    assert len(clip.tracks) == 1
+    (track,) = (track for track in source[0].tracks if track.name == "fish-1")
     profile = tiny_profile(
         "train.pairs=56", "train.lr=[4.0e-3, 1.0e-3]", "train.log_every=7", "data.negative_pairs=0", "augment.colour=0",
         "augment.blur=0", "augment.grey=0", "augment.flip=0", "augment.search_shift=16",
     )  # fmt: skip
-    trainer = Trainer(profile, [(clip, source[1])], tmp_path / "run")
+    clip = replace(source[0], tracks=(track,)), source[1]
+    trainer = Trainer(profile, [clip], tmp_path / "run")
     sequence = davis_sequences(data_root / "synthetic", 2016, "train", ["fish-1"])
 
     def tracked(name: str) -> float:
-        scores, _ = evaluate_tracker(
-            Tracker(trainer.model), sequence, tmp_path / name, extras=False, show=silent
-        )
+        tracker, folder = Tracker(trainer.model), tmp_path / name
+        scores, _ = evaluate_tracker(tracker, sequence, folder, extras=False, show=lambda _: None)
         return float(scores["J-Mean"].mean())
 
     untrained = tracked("before")
-    trainer.run(silent)
+    trainer.run()
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     first, last = log.iloc[0], log.iloc[-1]
     assert last["loss"] < first["loss"] / 4
     assert (last[["cls", "loc", "mask"]] < first[["cls", "loc", "mask"]]).all()
     assert last["mask_iou"] > max(0.75, first["mask_iou"] + 0.2)
-    assert (
-        tracked("after") > untrained + 0.1
-    )  # 28 steps hardly settle the statistics that tracking relies on
+    # 28 steps hardly settle the statistics that tracking relies on
+    assert tracked("after") > untrained + 0.1
 
 
 class InterruptionError(Exception):
@@ -421,21 +363,10 @@ def files(folder: Path) -> set[str]:
 
 
 class TestLegs:
-    @pytest.fixture
-    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Steps that compute nothing."""
-        monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
-
     def test_a_run_starts_from_a_whole_model(
-        self,
-        tiny_profile: MakeProfile,
-        source: Source,
-        tmp_path: Path,
-        tiny_model_file: Path,
-        tiny_model: E3SN,
+        self, trainer: MakeTrainer, tiny_model_file: Path, tiny_model: E3SN
     ) -> None:
-        trainer = Trainer(tiny_profile(f"train.init_weights={tiny_model_file}"), [source], tmp_path)
-        state = trainer.model.state_dict()
+        state = trainer(f"train.init_weights={tiny_model_file}").model.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in tiny_model.state_dict().items())
 
     def test_its_name_depends_on_what_the_model_holds(
@@ -451,172 +382,119 @@ class TestLegs:
         assert one == same
         assert len({one, another, config_hash(training_settings(tiny_profile()))}) == 3
 
+    @pytest.mark.parametrize(
+        ("file", "setting", "words"),
+        [
+            ("{model}", "model.channels=32", "does not fit this network: .*misshapen"),
+            ("{model}", "train.init_sha256=abc", "is another model: its SHA-256"),
+            ("none", "train.momentum=0.9", "cannot read .*give the file of a trained model"),
+        ],
+    )
     def test_a_model_that_does_not_fit_is_refused(
-        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path, tiny_model_file: Path
+        self, trainer: MakeTrainer, tiny_model_file: Path, file: str, setting: str, words: str
     ) -> None:
-        start = f"train.init_weights={tiny_model_file}"
-        for settings, words in [
-            ((start, "model.channels=32"), "does not fit this network: .*misshapen"),
-            ((start, "train.init_sha256=abc"), "is another model: its SHA-256"),
-            (
-                (f"train.init_weights={tmp_path / 'none'}",),
-                "cannot read .*give the file of a trained model",
-            ),
-        ]:
-            with pytest.raises(InputError, match=words):
-                Trainer(tiny_profile(*settings), [source], tmp_path)
+        file = file.format(model=tiny_model_file)
+        with pytest.raises(InputError, match=words):
+            trainer(f"train.init_weights={file}", setting)
 
     @pytest.mark.usefixtures("quick")
     def test_a_run_whose_folder_is_gone_goes_on_from_its_backup(
-        self,
-        tiny_profile: MakeProfile,
-        source: Source,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, tiny_profile: MakeProfile, trainer: MakeTrainer, tmp_path: Path, monkeypatch, capsys
     ) -> None:
-        backup = tmp_path / "elsewhere"
-        profile = tiny_profile(
-            "train.pairs=12", "train.checkpoint_every=2", f"train.backup={backup}"
-        )
-        assert training_settings(profile) == training_settings(
-            tiny_profile("train.pairs=12", "train.checkpoint_every=2")
-        )
+        settings = ("train.pairs=12", "train.checkpoint_every=2")
+        backup = f"train.backup={tmp_path / 'elsewhere'}"
+        with_backup = training_settings(tiny_profile(*settings, backup))
+        assert with_backup == training_settings(tiny_profile(*settings))
         with monkeypatch.context() as broken:
             interrupt_at(10, broken)
             with pytest.raises(InterruptionError):
-                Trainer(profile, [source], tmp_path / "run").run(silent)
-        copies = [folder / CHECKPOINT for folder in (tmp_path / "run", backup / "run")]
+                trainer(*settings, backup).run()
+        copies = [tmp_path / folder / CHECKPOINT for folder in ("run", "elsewhere/run")]
         assert copies[0].read_bytes() == copies[1].read_bytes()
         shutil.rmtree(tmp_path / "run")
-        lines: list[str] = []
-        Trainer(profile, [source], tmp_path / "run").run(lines.append)
-        assert "from step 4" in lines[0]
+        capsys.readouterr()
+        trainer(*settings, backup).run()
+        assert "from step 4" in capsys.readouterr().out
 
 
 class TestResume:
+    TWO_STAGES = ("train.optimiser=sgd", "stages.base.share=0.5", "stages.sharp.share=0.5")
+    FROZEN = ("train.optimiser=adamw", "train.unfreeze_at=0.5")
+
     @pytest.mark.parametrize(
-        ("variant", "settings", "step"),
-        [
-            (
-                "e3sn",
-                ("train.optimiser=adamw", "train.unfreeze_at=0.5", "train.weights={weights}"),
-                5,
-            ),
-            (
-                "siammask",
-                ("train.optimiser=sgd", "stages.base.share=0.5", "stages.sharp.share=0.5"),
-                5,
-            ),
-            (
-                "siammask",
-                ("train.optimiser=sgd", "stages.base.share=0.5", "stages.sharp.share=0.5"),
-                3,
-            ),
-        ],
+        ("variant", "settings", "killed", "resumed"),
+        [("e3sn", FROZEN, 5, 4), ("siammask", TWO_STAGES, 5, 4), ("siammask", TWO_STAGES, 3, 3)],
     )
     def test_a_killed_run_ends_like_an_undisturbed_one(
-        self,
-        tiny_profile: MakeProfile,
-        source: Source,
-        tmp_path: Path,
-        variant: str,
-        settings: tuple[str, ...],
-        step: int,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        weights = imagenet(tiny_profile(), tmp_path)
-        settings = tuple(text.format(weights=weights) for text in settings)
-        profile = tiny_profile(
-            "train.pairs=12", "train.checkpoint_every=2", *settings, variant=variant
+        self, tiny_profile: MakeProfile, trainer: MakeTrainer, tmp_path: Path, monkeypatch, capsys,
+        variant: str, settings: tuple[str, ...], killed: int, resumed: int,
+    ) -> None:  # fmt: skip
+        weights = (
+            f"train.weights={imagenet(tiny_profile(), tmp_path) if variant == 'e3sn' else 'none'}"
         )
-        whole = Trainer(profile, [source], tmp_path / "whole").run(silent)
-
+        settings = ("train.pairs=12", "train.checkpoint_every=2", weights, *settings)
+        whole = trainer(*settings, folder="whole", variant=variant).run()
         with monkeypatch.context() as broken:
-            interrupt_at(2 * step, broken)
-            trainer = Trainer(profile, [source], tmp_path / "parts")
+            interrupt_at(2 * killed, broken)
             with pytest.raises(InterruptionError):
-                trainer.run(silent)
+                trainer(*settings, folder="parts", variant=variant).run()
         assert files(tmp_path / "parts") == {"config.yaml", "env.json", "log.csv", CHECKPOINT}
-        lines: list[str] = []
-        parts = Trainer(profile, [source], tmp_path / "parts").run(lines.append)
-        assert f"from step {4 if step == 5 else 3}" in lines[0]
+        capsys.readouterr()
+        parts = trainer(*settings, folder="parts", variant=variant).run()
+        assert f"from step {resumed}" in capsys.readouterr().out
 
-        weights_of = [load_file(path) for path in (whole, parts)]
-        assert weights_of[0].keys() == weights_of[1].keys()
-        assert all(torch.equal(value, weights_of[1][name]) for name, value in weights_of[0].items())
-        logs = [pd.read_csv(path.parent / "log.csv") for path in (whole, parts)]
-        measured = [
-            name
-            for name in logs[0]
-            if name not in ("pairs_per_second", "data_share", "peak_memory_mb", "seconds")
+        first, second = load_file(whole), load_file(parts)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        unlike = ["pairs_per_second", "data_share", "peak_memory_mb", "seconds"]
+        logs = [
+            pd.read_csv(path.parent / "log.csv").drop(columns=unlike) for path in (whole, parts)
         ]
-        pd.testing.assert_frame_equal(logs[0][measured], logs[1][measured], check_exact=True)
+        pd.testing.assert_frame_equal(*logs, check_exact=True)
         assert files(tmp_path / "whole") == files(tmp_path / "parts") == {
             "config.yaml", "env.json", "log.csv", CHECKPOINT, "model.safetensors", "summary.json"
         }  # fmt: skip
 
-    @pytest.fixture
-    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Steps that compute nothing."""
-        monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
-
     @pytest.mark.usefixtures("quick")
     def test_of_other_settings_or_another_variant_is_refused(
-        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path
+        self, trainer: MakeTrainer, tmp_path: Path
     ) -> None:
-        Trainer(tiny_profile("train.pairs=4"), [source], tmp_path).run(silent)
-        content = (tmp_path / CHECKPOINT).read_bytes(), (tmp_path / "config.yaml").read_bytes()
-        others = [
-            tiny_profile("train.pairs=4", "train.momentum=0.5"),
-            tiny_profile("train.pairs=4", seed=1),
-            tiny_profile("train.pairs=4", variant="e3sn-s"),
-        ]
-        for other in others:
-            with pytest.raises(
-                InputError, match=r"checkpoint\.pt belongs to a run with other settings"
-            ) as caught:
-                Trainer(other, [source], tmp_path).run(silent)
+        trainer("train.pairs=4").run()
+        paths = [tmp_path / "run" / name for name in (CHECKPOINT, "config.yaml")]
+        content = [path.read_bytes() for path in paths]
+        for other in (
+            trainer("train.pairs=4", "train.momentum=0.5"),
+            trainer("train.pairs=4", seed=1),
+            trainer("train.pairs=4", variant="e3sn-s"),
+        ):
+            words = r"checkpoint\.pt belongs to a run with other settings"
+            with pytest.raises(InputError, match=words) as caught:
+                other.run()
             assert "\n" not in str(caught.value)
-        assert (
-            (tmp_path / CHECKPOINT).read_bytes(),
-            (tmp_path / "config.yaml").read_bytes(),
-        ) == content
-        Trainer(
-            tiny_profile("train.pairs=4", "data.workers=1", "train.log_every=1"), [source], tmp_path
-        ).run(silent)
+        assert [path.read_bytes() for path in paths] == content
+        trainer("train.pairs=4", "data.workers=1", "train.log_every=1").run()
 
     @pytest.mark.parametrize("kind", ["text", "empty", "cut", "other"])
     @pytest.mark.usefixtures("quick")
     def test_of_another_kind_is_refused(
-        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path, kind: str
+        self, trainer: MakeTrainer, tmp_path: Path, kind: str
     ) -> None:
-        path = tmp_path / CHECKPOINT
+        path = tmp_path / "run" / CHECKPOINT
+        path.parent.mkdir()
         torch.save({"state_dict": {"conv1.weight": torch.zeros(3)}, "epoch": 3}, path)
         whole = path.read_bytes()
-        path.write_bytes(
-            {
-                "text": b"not a checkpoint\n",
-                "empty": b"",
-                "cut": whole[: len(whole) // 2],
-                "other": whole,
-            }[kind]
-        )
-        with pytest.raises(
-            InputError, match=r"checkpoint\.pt is damaged or no checkpoint"
-        ) as caught:
-            Trainer(tiny_profile("train.pairs=4"), [source], tmp_path).run(silent)
+        contents = {"text": b"not a checkpoint\n", "empty": b"", "cut": whole[: len(whole) // 2]}
+        path.write_bytes(contents.get(kind, whole))
+        words = r"checkpoint\.pt is damaged or no checkpoint"
+        with pytest.raises(InputError, match=words) as caught:
+            trainer("train.pairs=4").run()
         assert "\n" not in str(caught.value)
-        assert files(tmp_path) == {CHECKPOINT}
+        assert files(tmp_path / "run") == {CHECKPOINT}
 
     @pytest.mark.usefixtures("quick")
     def test_an_interrupted_write_keeps_the_older_checkpoint(
-        self,
-        tiny_profile: MakeProfile,
-        source: Source,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        profile = tiny_profile("train.pairs=8", "train.checkpoint_every=1")
         save, saved = torch.save, []
 
         def fail_at_third(content: object, path: Path) -> None:
@@ -628,10 +506,10 @@ class TestResume:
 
         monkeypatch.setattr(torch, "save", fail_at_third)
         with pytest.raises(KeyboardInterrupt):
-            Trainer(profile, [source], tmp_path).run(silent)
-        assert files(tmp_path) == {CHECKPOINT, "config.yaml", "env.json", "log.csv"}
-        monkeypatch.undo()
-        assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["state"]["step"] == 2
+            trainer("train.pairs=8", "train.checkpoint_every=1").run()
+        folder = tmp_path / "run"
+        assert files(folder) == {CHECKPOINT, "config.yaml", "env.json", "log.csv"}
+        assert torch.load(folder / CHECKPOINT, weights_only=True)["state"]["step"] == 2
 
 
 def test_changed_bytes_of_a_checkpoint_are_noticed(
@@ -640,14 +518,14 @@ def test_changed_bytes_of_a_checkpoint_are_noticed(
     """Each of 200 flipped bits either is refused or changes nothing that is read."""
     profile, path = tiny_profile(), tmp_path / CHECKPOINT
     written = {
+        "profile": profile.to_dict(),
+        "torch_rng": torch.get_rng_state(),
         "model": {"weight": torch.arange(500.0)},
         "state": {"seconds": 1.5, "rows": [{"loss": 0.25}]},
     }
-    write_checkpoint(tmp_path, profile, "float32", written, step=1)
+    write_checkpoint(tmp_path, written)
     whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
-    for place, bit in zip(
-        draw.integers(len(whole), size=200), draw.integers(8, size=200), strict=True
-    ):
+    for place, bit in draw.integers((len(whole), 8), size=(200, 2)):
         changed = bytearray(whole)
         changed[place] ^= 1 << int(bit)
         path.write_bytes(changed)
@@ -662,11 +540,11 @@ def test_changed_bytes_of_a_checkpoint_are_noticed(
     assert refused > 100
 
 
+@pytest.mark.usefixtures("quick")
 def test_killed_before_its_model_is_written_a_run_is_finished_by_the_next(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever finds the model takes the run for finished, so all else is there before it."""
-    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
 
     def killed(*_: object, **__: object) -> None:
         raise InterruptionError
@@ -674,21 +552,19 @@ def test_killed_before_its_model_is_written_a_run_is_finished_by_the_next(
     with monkeypatch.context() as broken:
         broken.setattr(loop, "save_model", killed)
         with pytest.raises(InterruptionError):
-            Trainer(tiny_profile(), [source], tmp_path).run(silent)
-    assert (tmp_path / "summary.json").is_file()
-    load_model(Trainer(tiny_profile(), [source], tmp_path).run(silent))
+            trainer().run()
+    assert (tmp_path / "run" / "summary.json").is_file()
+    load_model(trainer().run())
 
 
-def test_an_average_that_is_not_finite_is_refused(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
-    trainer = Trainer(tiny_profile("train.average=0.5"), [source], tmp_path)
-    assert trainer.average is not None
-    trainer.average.module.neck[0].weight.data[0] = math.nan
+@pytest.mark.usefixtures("quick")
+def test_an_average_that_is_not_finite_is_refused(trainer: MakeTrainer, tmp_path: Path) -> None:
+    averaged = trainer("train.average=0.5")
+    assert averaged.average is not None
+    averaged.average.module.neck[0].weight.data[0] = math.nan
     with pytest.raises(InputError, match=r"weights of .* not finite: neck\.0\.weight"):
-        trainer.run(silent)
-    assert not (tmp_path / "model.safetensors").exists()
+        averaged.run()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_a_model_that_is_not_finite_is_not_loaded(tmp_path: Path, tiny_model_file: Path) -> None:
@@ -699,17 +575,13 @@ def test_a_model_that_is_not_finite_is_not_loaded(tmp_path: Path, tiny_model_fil
     load_model(path)
     state["refine.post2.bias"][0] = math.inf
     save_file(state, path, metadata)
-    with pytest.raises(
-        InputError, match=r"weights of model .* are not finite: refine\.post2\.bias"
-    ):
+    words = r"weights of model .* are not finite: refine\.post2\.bias"
+    with pytest.raises(InputError, match=words):
         load_model(path)
 
 
+@pytest.mark.usefixtures("quick")
 class TestBadData:
-    @pytest.fixture(autouse=True)
-    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
-
     def spoilt(self, source: Source, tmp_path: Path, which: slice) -> Source:
         """The frames of some tracks cut short."""
         tracks = list(source[0].tracks)
@@ -723,190 +595,128 @@ class TestBadData:
         return replace(source[0], tracks=tuple(tracks)), source[1]
 
     def test_is_named_and_counted(
-        self,
-        tiny_profile: MakeProfile,
-        source: Source,
-        tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
+        self, trainer: MakeTrainer, source: Source, tmp_path: Path, capsys
     ) -> None:
-        bad = self.spoilt(source, tmp_path, slice(0, 1))
-        trainer = Trainer(tiny_profile("train.pairs=12"), [bad], tmp_path / "run")
-        trainer.run(silent)
-        lines = [
-            line
-            for line in capsys.readouterr().out.splitlines()
-            if "replaced by another pair" in line
-        ]
+        trainer("train.pairs=12", source=self.spoilt(source, tmp_path, slice(0, 1))).run()
+        out = capsys.readouterr().out.splitlines()
+        lines = [line for line in out if "replaced by another pair" in line]
         assert 0 < len(lines) <= 10
         assert all("cut short" in line for line in lines)
         assert f'"replaced_files": {len(lines)}' in (tmp_path / "run" / "summary.json").read_text()
 
     def test_objects_too_small_are_counted(
-        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path
+        self, trainer: MakeTrainer, source: Source, tmp_path: Path
     ) -> None:
         speck, *others = source[0].tracks
-        speck = replace(
-            speck,
-            frames=tuple(
-                replace(frame, box_frame_xyxy=(9.0, 9.0, 11.0, 30.0)) for frame in speck.frames
-            ),
-        )
-        trainer = Trainer(
-            tiny_profile("train.pairs=12"),
-            [(replace(source[0], tracks=(speck, *others)), source[1])],
-            tmp_path,
-        )
-        trainer.run(silent)
-        assert (
-            json.loads((tmp_path / "summary.json").read_text())["redrawn_pairs"]
-            == trainer.state.redrawn
-            > 0
-        )
+        small = (replace(frame, box_frame_xyxy=(9.0, 9.0, 11.0, 30.0)) for frame in speck.frames)
+        tracks = (replace(speck, frames=tuple(small)), *others)
+        bad = trainer("train.pairs=12", source=(replace(source[0], tracks=tracks), source[1]))
+        bad.run()
+        summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+        assert summary["redrawn_pairs"] == bad.state.redrawn > 0
 
     def test_too_much_of_it_stops_the_run(
-        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path
+        self, trainer: MakeTrainer, source: Source, tmp_path: Path
     ) -> None:
         bad = self.spoilt(source, tmp_path, slice(0, 2))
-        with pytest.raises(
-            InputError,
-            match=r"11 of \d+ pairs met a file that cannot be used, the last: image .* cut short",
-        ):
-            Trainer(
-                tiny_profile("train.pairs=400", "train.batch_size=1"), [bad], tmp_path / "run"
-            ).run(silent)
+        words = r"11 of \d+ pairs met a file that cannot be used, the last: image .* cut short"
+        with pytest.raises(InputError, match=words):
+            trainer("train.pairs=400", "train.batch_size=1", source=bad).run()
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_nothing_else_stops_it_in_one_line(
-        self, tiny_profile: MakeProfile, source: Source, tmp_path: Path, workers: int
+        self, trainer: MakeTrainer, source: Source, tmp_path: Path, workers: int
     ) -> None:
         bad = self.spoilt(source, tmp_path, slice(None))
-        with pytest.raises(
-            InputError, match=r"^no usable training pair in 20 draws .* cut short"
-        ) as caught:
-            Trainer(tiny_profile(f"data.workers={workers}"), [bad], tmp_path / "run").run(silent)
+        words = r"^no usable training pair in 20 draws .* cut short"
+        with pytest.raises(InputError, match=words) as caught:
+            trainer(f"data.workers={workers}", source=bad).run()
         assert "\n" not in str(caught.value)
 
     def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(
-        self,
-        tiny_profile: MakeProfile,
-        source: Source,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         losses = iter([1.0, math.nan, math.inf, 1.0, *[math.nan] * 5])
         monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": next(losses)})
-        trainer = Trainer(tiny_profile("train.pairs=40"), [source], tmp_path / "run")
-        with pytest.raises(
-            InputError, match=r"not finite 5 steps in a row at step 8; lower train\.lr"
-        ):
-            trainer.run(silent)
-        assert trainer.state.skipped == 7
-        assert not (
-            tmp_path / "run" / CHECKPOINT
-        ).exists()  # of a state that is not sound there is none
+        failing = trainer("train.pairs=40")
+        words = r"not finite 5 steps in a row at step 8; lower train\.lr"
+        with pytest.raises(InputError, match=words):
+            failing.run()
+        assert failing.state.skipped == 7
+        # of a state that is not sound there is no checkpoint
+        assert not (tmp_path / "run" / CHECKPOINT).exists()
         assert np.isfinite(pd.read_csv(tmp_path / "run" / "log.csv")["loss"].dropna()).all()
 
 
 @pytest.mark.parametrize("part", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, part: str
+    trainer: MakeTrainer, source: Source, part: str
 ) -> None:
-    profile = tiny_profile()
-    trainer = Trainer(profile, [source], tmp_path)
-    stage = first_stage(profile)
-    optimiser = build_optimiser(parameter_groups(trainer.model, profile.train, True), profile.train)
-    batch = collate([PairDataset([source], profile, stage, 1)[0]])
-    set_trainable(trainer.model, optimiser.param_groups, profile.train, train_backbone=True)
-    bias = trainer.model.refine.post2.bias
+    made = trainer()
+    model, profile, stage = made.model, made.profile, first_stage(made.profile)
+    optimiser = build_optimiser(parameter_groups(model, profile.train, True), profile.train)
+    set_trainable(model, optimiser.param_groups, profile.train, train_backbone=True)
+    bias = model.refine.post2.bias
     if part == "loss":
         bias.data.fill_(math.inf)
     else:
         bias.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
-    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    assert not math.isfinite(trainer._step([batch], optimiser, 1e-3, stage)["loss"])
-    assert all(torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    batches = [first_batch(profile, source, 1)]
+    assert not math.isfinite(made._step(batches, optimiser, 1e-3, stage)["loss"])
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_a_run_goes_on_in_the_precision_it_began_with(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    profile = tiny_profile("train.precision=auto")
     for began, now in [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]:
         folder = tmp_path / str(began)
         folder.mkdir()
         monkeypatch.setattr(loop, "precision_of", lambda *_, began=began: began)
-        first = Trainer(profile, [source], folder)
+        first = trainer("train.precision=auto", folder=folder.name)
         first.state.step = first.steps - 1
         first._save(None)
         monkeypatch.setattr(loop, "precision_of", lambda *_, now=now: now)
-        lines: list[str] = []
-        Trainer(profile, [source], folder).run(lines.append)
-        assert f"{str(began).removeprefix('torch.')} as it began on cpu" in lines[0]
-        assert f"torch.{json.loads((folder / 'summary.json').read_text())['precision']}" == str(
-            began
-        )
+        trainer("train.precision=auto", folder=folder.name).run()
+        name = str(began).removeprefix("torch.")
+        assert f"{name} as it began on cpu" in capsys.readouterr().out
+        assert json.loads((folder / "summary.json").read_text())["precision"] == name
 
 
 def test_a_single_window_can_be_taught(tiny_profile: MakeProfile, source: Source) -> None:
     """SiamMask's first head has batch-norm on single values, which torch refuses for one window."""
     profile = tiny_profile(variant="siammask")
     model = build_model(profile.model).train()
-    batch = collate([PairDataset([source], profile, first_stage(profile), 1)[0]])
-    alone = replace(
-        batch,
-        cells=Cells(*(index[:1] for index in batch.cells)),
-        sample_labels=batch.sample_labels[:1],
-    )
-    assert model(alone.template, alone.search, alone.cells, "base").mask_logits.shape == (1, 63, 63)
+    batch = first_batch(profile, source, 1)
+    one = Cells(*(index[:1] for index in batch.cells))
+    assert model(batch.template, batch.search, one, "base").mask_logits.shape == (1, 63, 63)
 
 
-def test_gradients_are_clipped_group_by_group(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path
-) -> None:
-    profile = tiny_profile(
-        "train.optimiser=sgd",
-        "train.momentum=0",
-        "train.weight_decay=0",
-        "train.clip=0.5",
-        "data.negative_pairs=0",
-    )
-    trainer = Trainer(profile, [source], tmp_path)
-    stage = first_stage(profile)
-    groups = parameter_groups(trainer.model, profile.train, True)
+def test_gradients_are_clipped_group_by_group(trainer: MakeTrainer, source: Source) -> None:
+    made = trainer(
+        "train.optimiser=sgd", "train.momentum=0", "train.weight_decay=0", "train.clip=0.5", "data.negative_pairs=0"
+    )  # fmt: skip
+    profile, stage = made.profile, first_stage(made.profile)
+    groups = parameter_groups(made.model, profile.train, True)
     optimiser = build_optimiser(groups, profile.train)
-    set_trainable(trainer.model, optimiser.param_groups, profile.train, train_backbone=True)
-    before = {
-        group["name"]: [parameter.clone() for parameter in group["params"]] for group in groups
-    }
-    values = trainer._step(
-        [collate([PairDataset([source], profile, stage, 1)[0]])], optimiser, 1.0, stage
-    )
+    set_trainable(made.model, optimiser.param_groups, profile.train, train_backbone=True)
+    before = {group["name"]: [value.clone() for value in group["params"]] for group in groups}
+    values = made._step([first_batch(profile, source, 1)], optimiser, 1.0, stage)
     for group in groups:
-        moved = (
-            torch.stack(
-                [
-                    (a - b).norm()
-                    for a, b in zip(before[group["name"]], group["params"], strict=True)
-                ]
-            )
-            .norm()
-            .item()
-        )
-        assert moved == pytest.approx(
-            group["scale"] * min(0.5, values[f"grad_{group['name']}"]), rel=1e-3, abs=1e-6
-        ), group["name"]
+        pairs = zip(before[group["name"]], group["params"], strict=True)
+        moved = torch.stack([(old - new).norm() for old, new in pairs]).norm().item()
+        expected = group["scale"] * min(0.5, values[f"grad_{group['name']}"])
+        assert moved == pytest.approx(expected, rel=1e-3, abs=1e-6), group["name"]
     assert values["grad_mask"] > 0.5
-    assert Counter(group["scale"] for group in groups) == {1.0: 4}
+    assert [group["scale"] for group in groups] == [1.0] * 4
 
 
-def test_a_run_leaves_its_record(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
-    profile = tiny_profile("train.pairs=6")
-    path = Trainer(profile, [source], tmp_path / "run").run(silent)
-    model, kept = load_model(path)
-    assert kept == profile
+@pytest.mark.usefixtures("quick")
+def test_a_run_leaves_its_record(trainer: MakeTrainer, tmp_path: Path) -> None:
+    made = trainer("train.pairs=6")
+    model, kept = load_model(made.run())
+    assert kept == made.profile
     assert isinstance(model, E3SN)
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     assert log["step"].tolist() == [2, 3]
@@ -916,13 +726,10 @@ def test_a_run_leaves_its_record(
 
 
 def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    profile, before = (
-        tiny_profile("train.pairs=12", "train.average=0.5"),
-        signal.getsignal(signal.SIGINT),
-    )
-    whole = Trainer(profile, [source], tmp_path / "whole").run(silent)
+    settings, before = ("train.pairs=12", "train.average=0.5"), signal.getsignal(signal.SIGINT)
+    whole = trainer(*settings, folder="whole").run()
     draw = PairDataset.__getitem__
 
     def pressed(dataset: PairDataset, index: int) -> Pair:
@@ -932,42 +739,37 @@ def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(PairDataset, "__getitem__", pressed)
-        with pytest.raises(
-            KeyboardInterrupt,
-            match="stopped after step 3 of 6; the same command goes on from there",
-        ):
-            Trainer(profile, [source], tmp_path / "parts").run(silent)
-    lines: list[str] = []
-    parts = Trainer(profile, [source], tmp_path / "parts").run(lines.append)
-    assert "from step 3" in lines[0]
+        words = "stopped after step 3 of 6; the same command goes on from there"
+        with pytest.raises(KeyboardInterrupt, match=words):
+            trainer(*settings, folder="parts").run()
+    capsys.readouterr()
+    parts = trainer(*settings, folder="parts").run()
+    assert "from step 3" in capsys.readouterr().out
     first, second = load_file(whole), load_file(parts)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_average_lags_behind_the_weights(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path
-) -> None:
+def test_the_average_lags_behind_the_weights(trainer: MakeTrainer) -> None:
     """Each step's weights come in with the share 1 - d, where d is (1 + n) / (10 + n) for n weights so far, and 0.25 at most."""
     seen: list[Tensor] = []
-    trainer = Trainer(tiny_profile("train.pairs=8", "train.average=0.25"), [source], tmp_path)
-    assert trainer.average is not None
-    update = trainer.average.update_parameters
+    made = trainer("train.pairs=8", "train.average=0.25")
+    assert made.average is not None
+    update = made.average.update_parameters
 
     def noted(model: E3SN) -> None:
         seen.append(model.neck[0].weight.detach().clone())
         update(model)
 
-    trainer.average.update_parameters = noted  # type: ignore[method-assign]
-    final, _ = load_model(trainer.run(silent))
+    made.average.update_parameters = noted  # type: ignore[method-assign]
+    final, _ = load_model(made.run())
     assert len(seen) == 4
     assert not torch.equal(seen[0], seen[3])
     expected = seen[0]
     for decay, weight in zip((2 / 11, 0.25, 0.25), seen[1:], strict=True):
         expected = decay * expected + (1 - decay) * weight
-    torch.testing.assert_close(
-        final.neck[0].weight.detach(), expected, rtol=1e-3, atol=1e-6
-    )  # saved in half precision
+    # saved in half precision
+    torch.testing.assert_close(final.neck[0].weight.detach(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_the_average_holds_nothing_of_the_untrained_start() -> None:
@@ -980,14 +782,12 @@ def test_the_average_holds_nothing_of_the_untrained_start() -> None:
     assert float(average.module.weight.detach()) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_average_starts_anew_with_each_stage(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path
-) -> None:
-    trainer = Trainer(tiny_profile("train.average=0.5", variant="siammask"), [source], tmp_path)
-    trainer.run(silent)
-    assert trainer.average is not None
-    assert len(trainer.stages) == 2
-    assert int(trainer.average.n_averaged) == trainer.stages[-1].steps
+def test_the_average_starts_anew_with_each_stage(trainer: MakeTrainer) -> None:
+    made = trainer("train.average=0.5", variant="siammask")
+    made.run()
+    assert made.average is not None
+    assert len(made.stages) == 2
+    assert int(made.average.n_averaged) == made.stages[-1].steps
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
@@ -997,54 +797,41 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
     profile = tiny_profile("data.negative_pairs=0.4")
     stage = first_stage(profile)
     pairs = PairDataset([source], profile, stage, 6)
-    batches = [
-        collate([pairs[i] for i in part]) for part in ((0, 1, 2, 3, 4, 5), (0, 1), (2, 3), (4, 5))
-    ]
-    whole, *parts = batches
+    whole, *parts = (
+        collate([pairs[i] for i in part]) for part in (range(6), (0, 1), (2, 3), (4, 5))
+    )
     torch.manual_seed(0)
     model = build_model(profile.model).eval()
     gradients, values = [], []
     counts = Counts(*count_targets(whole.anchor_labels, whole.sample_labels))
     assert counts.masks > 3
-    for group in ([whole], parts):
+    for group, counted in (([whole], None), (parts, counts)):
         model.zero_grad()
-        results = [
-            compute_losses(model, part, profile, stage, counts if part is not whole else None)
-            for part in group
-        ]
+        results = [compute_losses(model, part, profile, stage, counted) for part in group]
         for loss, _ in results:
             loss.backward()  # type: ignore[no-untyped-call]
+        names = results[0][1]
         values.append(
-            {key: sum(float(found[key].detach()) for _, found in results) for key in results[0][1]}
+            {key: sum(found[key].detach().item() for _, found in results) for key in names}
         )
-        gradients.append(
-            [
-                parameter.grad.clone()
-                for parameter in model.parameters()
-                if parameter.grad is not None
-            ]
-        )
+        gradients.append([each.grad for each in model.parameters() if each.grad is not None])
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
 
 
-def test_who_watches_sees_each_row_of_the_log(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path
-) -> None:
+def test_who_watches_sees_each_row_of_the_log(trainer: MakeTrainer, tmp_path: Path) -> None:
     seen: list[pd.DataFrame] = []
-    Trainer(tiny_profile("train.pairs=8"), [source], tmp_path).run(silent, watch=seen.append)
+    trainer("train.pairs=8").run(watch=seen.append)
     assert [list(log["step"]) for log in seen] == [[2], [2, 4]]
-    pd.testing.assert_frame_equal(
-        seen[-1], pd.read_csv(tmp_path / "log.csv"), check_dtype=False, atol=1e-6
-    )
+    written = pd.read_csv(tmp_path / "run" / "log.csv")
+    pd.testing.assert_frame_equal(seen[-1], written, check_dtype=False, atol=1e-6)
 
 
 def test_tensorboard_that_is_not_there_is_said(
-    tiny_profile: MakeProfile, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(
-        InputError, match=r"train\.tensorboard needs TensorBoard; pip install tensorboard"
-    ):
-        Trainer(tiny_profile("train.tensorboard=true"), [source], tmp_path).run(silent)
+    words = r"train\.tensorboard needs TensorBoard; pip install tensorboard"
+    with pytest.raises(InputError, match=words):
+        trainer("train.tensorboard=true").run()

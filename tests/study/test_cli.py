@@ -435,10 +435,10 @@ class TestTrain:
             ),
             (["--profile", "cpu"], ["no data folder", "--data", "E3SN_DATA"]),
             (["--set", "train.pears=5"], ["unknown setting 'train.pears'", "did you mean 'pairs'"]),
-            (["--set", "train.pairs=many"], ["train.pairs must be of type int"]),
+            (["--set", "train.pairs=many"], ["train.pairs must be a valid integer"]),
             (["--set", "train.pairs"], ["not of the form key=value"]),
             (["--variant", "e3sm"], ["unknown variant 'e3sm'", "did you mean 'e3sn'", "siammask"]),
-            (["--profile", "smok"], ["unknown profile 'smok'", "did you mean 'smoke'", "cpu"]),
+            (["--profile", "smok"], ["unknown profile or .yaml file 'smok'", "did you mean 'smoke'", "cpu"]),
             (["--profile", "mine.yaml"], ["mine.yaml"]),
             (
                 ["--set", "train.weights=absent.safetensors"],
