@@ -68,26 +68,16 @@ def leftovers(path):
 
 
 def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
-    before = (
-        source := notebook("import os\nprint(name, steps, box, report, os.getcwd())")
-    ).read_text()
-    run = run_notebook(
-        source, out, {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
-    )
+    source = notebook("import os\nprint(name, steps, box, report, os.getcwd())")
+    before = source.read_text()
+    given = {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
+    run = run_notebook(source, out, given)
     assert run == NotebookRun("tiny", "passed", run.seconds)
     assert 0 < run.seconds < 60
     assert outputs(out) == f"it's 3 [5, 6.5, 7, 8] {tmp_path}/a b {source.parent}\n"
     assert source.read_text() == before
     assert leftovers(out) == []
     assert json.loads(out.read_text())["metadata"]["papermill"]["output_path"] == "tiny.ipynb"
-
-
-def test_working_directory_can_be_set(notebook, out, tmp_path):
-    assert (
-        run_notebook(notebook("import os\nprint(os.getcwd())"), out, {}, cwd=tmp_path).status
-        == "passed"
-    )
-    assert outputs(out) == f"{tmp_path}\n"
 
 
 @pytest.mark.parametrize(
@@ -118,15 +108,6 @@ def test_cell_that_does_not_finish_fails_the_notebook(notebook, out, cell, error
 
 def test_failure_in_the_last_cell_is_one_too(notebook, out):
     assert run_notebook(notebook("import sys\nsys.exit(0)"), out, {}).status == "failed"
-
-
-def test_cell_that_takes_too_long_fails_the_notebook(notebook, out):
-    run = run_notebook(notebook("import time\ntime.sleep(60)"), out, {}, timeout=1)
-    assert (run.status, run.error) == (
-        "failed",
-        "code cell 2 of 2 (import time): not finished after 1 seconds",
-    )
-    assert run.seconds < 30
 
 
 def test_kernel_is_this_interpreter_whatever_is_registered(notebook, out, tmp_path, monkeypatch):
@@ -163,18 +144,13 @@ def test_links_between_notebooks_lead_to_their_pages(notebook, out, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"naem": 1}, "notebook tiny.ipynb has no parameter 'naem'; did you mean 'name'?"),
-        (
-            {"name": "x", "zzz": 1},
-            "notebook tiny.ipynb has no parameter 'zzz'; there are name, steps, box, report",
-        ),
+        ({"naem": 1}, "notebook tiny.ipynb has no parameter 'naem' (did you mean 'name'?)"),
+        ({"name": "x", "zzz": 1}, "no parameter 'zzz'; there are name, steps, box, report"),
     ],
 )
-def test_unknown_parameter_is_refused_before_anything_runs(notebook, out, parameters, message):
-    with pytest.raises(InputError) as caught:
-        run_notebook(notebook("print(1)"), out, parameters)
-    assert str(caught.value) == message
-    assert not out.exists()
+def test_unknown_parameter_is_refused(notebook, parameters, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_parameters(notebook("print(1)"), parameters)
 
 
 def test_every_way_to_declare_a_parameter_counts(notebook, out):
@@ -282,17 +258,9 @@ def test_all_checks_every_notebook_before_the_first_runs(notebook, tmp_path):
 
 
 def test_record_from_a_notebook_is_a_file_and_a_table(notebook, out, tmp_path):
-    cell = (
-        "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5, 'name': name}, report)"
-    )
-    assert (
-        run_notebook(notebook(cell), out, {"name": "x", "report": tmp_path / "report"}).status
-        == "passed"
-    )
-    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {
-        "J": 0.5,
-        "name": "x",
-    }
+    cell = "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5}, report)"
+    run_notebook(notebook(cell), out, {"report": tmp_path / "report"})
+    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {"J": 0.5}
     assert "text/html" in json.loads(out.read_text())["cells"][-1]["outputs"][0]["data"]
 
 
