@@ -32,8 +32,8 @@ def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
 
     Returns:
         One row per variant: variant, backbone, levels (of the mask), stages (of training),
-            parameters,
-        and multiply_adds for one object in one frame: search features, location and one mask.
+        parameters, and multiply_adds for one object in one frame: search features, location and
+        one mask.
     """
     rows = []
     for variant, profile in profiles.items():
@@ -102,7 +102,7 @@ def _training(
 
 def _seconds_per_pair(stepper: Stepper, backbone: bool, batch: Batch) -> float:
     stepper.train_backbone(backbone)  # phases of one variant share the network
-    return stepper.step(batch).total / len(batch.template)
+    return sum(stepper.step(batch)) / len(batch.template)
 
 
 def _tracking(
