@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,10 @@ from e3sn_study.evaluation.baselines import (
     baseline_masks,
     boxes_of,
     fill_boxes,
-    first_box_held_still,
-    first_mask_held_still,
     mask_in_true_boxes,
-    masks_from_boxes,
-    true_boxes,
 )
 from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker, write_masks
-from e3sn_study.records.schema import BOUND, BOX, MODEL, THRESHOLDS, TRUE_BOX
+from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, THRESHOLDS, TRUE_BOX
 
 HEIGHT, WIDTH, SIDE, STEP = 100, 160, 40, 10
 Ids = NDArray[np.uint8]
@@ -69,12 +65,8 @@ def moving_square(tmp_path: Path) -> Video:
     return write_sequence(tmp_path, [square(10 + STEP * number) for number in range(6)])
 
 
-def boxes_filled(sequence: Video) -> Iterator[Ids]:
-    return masks_from_boxes("true", sequence, true_boxes(sequence))[TRUE_BOX]
-
-
-def region(masks: Iterable[Ids], sequence: Video) -> list[float]:
-    return score_sequence(masks, sequence)["J"].tolist()
+def region(method: str, sequence: Video) -> list[float]:
+    return score_sequence(baseline_masks(sequence, {})[method], sequence)["J"].tolist()
 
 
 class TestBaselines:
@@ -83,21 +75,16 @@ class TestBaselines:
         expected = [
             max(SIDE - STEP * n, 0) / (SIDE + STEP * n) if n < 4 else 0 for n in range(1, 5)
         ]
-        assert region(first_box_held_still(moving_square), moving_square) == pytest.approx(expected)
-        assert region(first_mask_held_still(moving_square), moving_square) == pytest.approx(
-            expected
-        )
-
-    def test_the_true_box_of_a_square_is_the_square(self, moving_square: Video) -> None:
-        assert region(boxes_filled(moving_square), moving_square) == [1, 1, 1, 1]
+        assert region(STILL_BOX, moving_square) == pytest.approx(expected)
+        assert region(STILL, moving_square) == pytest.approx(expected)
+        assert region(TRUE_BOX, moving_square) == [1, 1, 1, 1]
 
     def test_the_true_box_of_a_half_is_half_right(self, tmp_path: Path) -> None:
         two_quarters = np.zeros((HEIGHT, WIDTH), np.uint8)
         two_quarters[20:40, 20:40] = two_quarters[40:60, 40:60] = 1
         sequence = write_sequence(tmp_path, [two_quarters] * 4)
-        assert region(boxes_filled(sequence), sequence) == [0.5, 0.5]
-        assert region(first_box_held_still(sequence), sequence) == [0.5, 0.5]
-        assert region(first_mask_held_still(sequence), sequence) == [1, 1]
+        assert region(TRUE_BOX, sequence) == region(STILL_BOX, sequence) == [0.5, 0.5]
+        assert region(STILL, sequence) == [1, 1]
 
     def test_masks_at_the_true_boxes_follow_them(self, moving_square: Video) -> None:
         """A network that fills half of each window, and would lose the object if it had to find it."""
@@ -112,32 +99,28 @@ class TestBaselines:
         both = square(10) | square(100, 3)
         sequence = write_sequence(tmp_path, [both, both, square(100, 3), both])
         tracker = Tracker(Planted(side=63.5), TrackConfig())
-        for baseline in (boxes_filled(sequence), mask_in_true_boxes(sequence, tracker)):
+        baselines = baseline_masks(sequence, {})
+        for baseline in (baselines[TRUE_BOX], mask_in_true_boxes(sequence, tracker)):
             found = [set(np.unique(ids).tolist()) for ids in baseline]
             assert found == [{0, 1, 3}, {0, 1, 3}, {0, 3}, {0, 1, 3}]
-        assert set(np.unique(next(first_box_held_still(sequence)))) == {0, 1, 3}
+        assert set(np.unique(next(baselines[STILL_BOX]))) == {0, 1, 3}
 
     def test_void_is_no_object(self, tmp_path: Path) -> None:
         with_void = square(10) | square(100, 255)
         sequence = write_sequence(tmp_path, [with_void] * 4)
-        for _, masks in baseline_masks(sequence, {}):
-            assert region(masks, sequence) == [1, 1]
+        for method in baseline_masks(sequence, {}):
+            assert region(method, sequence) == [1, 1]
 
     def test_of_overlapping_boxes_the_smaller_is_in_front(self) -> None:
-        ids = fill_boxes(
-            {1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0), 3: None}, (40, 50)
-        )
+        ids = fill_boxes({1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0)}, (40, 50))
         assert (ids == 1).sum() == 100
         assert (ids == 2).sum() == 800
         assert ids.shape == (40, 50)
         assert (fill_boxes({7: (-5.4, 3.6, 4.4, 99.0)}, (40, 50)) == 7).sum() == 4 * 36
 
     def test_boxes_of_a_mask(self) -> None:
-        assert boxes_of(square(10) | square(100, 3), [1, 2, 3]) == {
-            1: (10, 30, 50, 70),
-            2: None,
-            3: (100, 30, 140, 70),
-        }
+        found = boxes_of(square(10) | square(100, 3), [1, 2, 3])
+        assert found == {1: (10, 30, 50, 70), 3: (100, 30, 140, 70)}
 
     def test_table(self, moving_square: Video, tmp_path: Path) -> None:
         scores = evaluate_baselines([moving_square], {}, tmp_path / "kept")
