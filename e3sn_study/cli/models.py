@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.checkout import open_tracker
-from e3sn_study.cli.options import add_data, add_profile, data_root
+from e3sn_study.cli.options import add_data, add_profile
 from e3sn_study.cli.track import add_backend
 
 if TYPE_CHECKING:
@@ -47,11 +47,8 @@ def evaluate(options: argparse.Namespace) -> int:
     with pd.option_context("display.max_rows", None):
         print(per_object.round(3).to_string(index=False))
     print("  ".join(f"{name} {value:.3f}" for name, value in overall.items()))
-    frames = int(per_object["frames"].sum())
-    print(
-        f"{frames} object frames (first and last left out) scored in {seconds:.1f} s; "
-        f"tables in {out}"
-    )
+    frames = f"{per_object['frames'].sum()} object frames (first and last left out)"
+    print(f"{frames} scored in {seconds:.1f} s; tables in {out}")
     return 0
 
 
@@ -72,10 +69,7 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
         print(f"note: {note}")
     out = options.out or Path("scores")
     if out.resolve().is_relative_to(options.masks.resolve()):
-        raise InputError(
-            f"--out {out} lies inside the masks folder; choose another, so that results are not "
-            "taken for masks"
-        )
+        raise InputError(f"--out {out} lies inside the masks folder; choose another")
     return scores, out, seconds
 
 
@@ -91,16 +85,14 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_study.records.schema import MODEL
 
     if bool(options.run_folder) == bool(options.model):
-        raise InputError(
-            "give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with "
-            "--annotations DIR"
-        )
+        ways = "--run DIR (a run's folder), --model FILE (a trained model), or --masks DIR"
+        raise InputError(f"give {ways} with --annotations DIR")
     path = options.run_folder / FINAL if options.run_folder else options.model
     tracker = open_tracker(path, options.backend, "fp32", options.threads)
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
     profile = load_profile(named) if named else load_profile_of(path)
-    root = data_root(options) or profile.data.root
-    sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
+    data = replace(profile.data, root=options.data or profile.data.root)
+    sequences = open_evaluation(data, options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
     timed = []
     for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
@@ -109,8 +101,7 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
         print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
     write_csv(out / "speed.csv", pd.concat(timed))
     started = time.perf_counter()
-    scored = [frame_scores(out / MODEL, sequence) for sequence in sequences]
-    scores = pd.concat(scored, ignore_index=True)
+    scores = pd.concat([frame_scores(out / MODEL, each) for each in sequences], ignore_index=True)
     return scores, out, time.perf_counter() - started
 
 
