@@ -204,8 +204,8 @@ def to_html(executed: Path, out: Path) -> None:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, raw_template=PAGE)  # type: ignore[no-untyped-call]
-    _read(executed)
-    html, _ = exporter.from_filename(str(executed))
+    name = {"metadata": {"name": executed.stem}}
+    html, _ = exporter.from_notebook_node(_read(executed), name)
     html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
     html = html.replace('href="README.md"', 'href="../index.html"')
     write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.model.device import machine
 from e3sn_lib.model.torch_backend import TorchBackend
@@ -28,6 +27,7 @@ from e3sn_lib.tracking.tracker import Targets, Tracker
 from e3sn_lib.tracking.video import overlay
 from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
+from e3sn_study.bench.variant_costs import operations
 
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 """This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
@@ -62,12 +62,12 @@ def bench_tracking(
     peaks, rows = _peaks(), []
     with TemporaryDirectory() as folder:
         contenders = _contenders(model, int8, threads, Path(folder))
-        operations = {name: _operations(contenders[name]) for name in (STAND_IN, "torch fp32")}
+        works = {name: operations(contenders[name]) for name in (STAND_IN, "torch fp32")}
         for (width, height), count in itertools.product(sizes, objects):
             times = _medians(contenders, (height, width), count, rounds)
             for name, seconds in times.items():
                 step, slowest = (sum(times[key][s] for s in STAGES) for key in (name, STAND_IN))
-                work = count * operations.get(name, operations["torch fp32"])
+                work = count * works.get(name, works["torch fp32"])
                 peak = peaks[name.split()[1].strip(",")]
                 share = work / (seconds["search"] + seconds["segment"]) / peak
                 row = {"width": width, "height": height, "objects": count, "contender": name}
@@ -91,15 +91,6 @@ def _contenders(model: Path, int8: Path | None, threads: int, folder: Path) -> d
         "ONNX fp32": OnnxBackend(folder, threads),
         "ONNX int8": load_export(int8, threads),
     }
-
-
-def _operations(backend: Backend) -> float:
-    """Count multiplications and additions of a step with one object."""
-    template = backend.encode_template(np.zeros((1, 127, 127, 3), np.uint8))
-    with FlopCounterMode(display=False) as counter:
-        *_, features = backend.search(np.zeros((1, 255, 255, 3), np.uint8), template)
-        backend.segment(template, features, np.full((1, 2), 12))
-    return float(counter.get_total_flops())
 
 
 def _timed(backend: Backend, marks: list[float]) -> Any:

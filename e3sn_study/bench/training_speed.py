@@ -72,11 +72,7 @@ def bench_training(
     and compute the same pairs (SiamMask draws its own samples from them). The fastest of `steps`
     counts, because other programs disturb it least.
 
-    Args:
-        profile: of the variant ``e3sn``.
-        sources: where pairs come from; without any, steps are computed on noise.
-        batch_size: pairs per step.
-        steps: timed steps of each contender and phase, after one that warms up.
+    Without `sources`, steps are computed on noise. The profile is of the variant ``e3sn``.
 
     Returns:
         One row per phase and contender: phase, contender, pairs_per_second, ratio (this loop's
@@ -150,11 +146,7 @@ def precision_profiles(profile: Profile, steps: int, batch: int) -> dict[str, Pr
 def train_precisions(
     profiles: Mapping[str, Profile], sources: list[Source], folder: Path
 ) -> dict[str, pd.DataFrame]:
-    """Train each profile in a folder with its name, or continue it; return the logs by name.
-
-    Raises:
-        InputError: as `Trainer.run`.
-    """
+    """Train each profile in a folder with its name, or continue it; return the logs by name."""
     for name, profile in profiles.items():
         Trainer(profile, sources, folder / name, data_root=Path(profile.data.root)).run()
     return {name: pd.read_csv(folder / name / "log.csv") for name in profiles}

@@ -33,8 +33,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--threads", type=at_least(1), help="track: of the processor (default: as many as are idle)"
     )
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
-    text = "confidence: a model or an exported folder (default: the shipped)"
-    add("--weights", type=Path, help=text)
+    add("--weights", type=Path, help="confidence: a model or an export (default: the shipped)")
 
 
 def bench(options: argparse.Namespace) -> int:

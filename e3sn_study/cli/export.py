@@ -43,7 +43,7 @@ def export(options: argparse.Namespace) -> int:
         raise InputError("--calibration is for --precision int8")
     samples = calibration_samples(profile, _calibration_sets(options, profile)) if is_int8 else []
     metadata = read_metadata(options.model)
-    origin = {
+    origin: dict[str, str] = {
         "file": options.model.name,
         "sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
         **{key: metadata[key] for key in ("run", "commit") if key in metadata},

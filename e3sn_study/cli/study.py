@@ -82,8 +82,7 @@ def _notebooks(only: str) -> list[Path]:
 def add_report(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn report``."""
     add_profile(command)
-    text = "folder of the report (default: reports/PROFILE of this checkout)"
-    command.add_argument("--report", type=Path, help=text)
+    command.add_argument("--report", type=Path, help="its folder (default: reports/PROFILE)")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -153,10 +152,9 @@ def add_train(command: argparse.ArgumentParser) -> None:
     add_study(command)
     add = command.add_argument
     add("--variant", default="e3sn", help=", ".join(available_variants()))
-    text = "continue the run if there is one (default), or refuse to"
-    add("--resume", choices=["auto", "never"], default="auto", help=text)
-    text = "check data, model and memory, time a step, print the plan; write nothing"
-    add("--dry-run", action="store_true", help=text)
+    resume = "continue the run if there is one (default), or refuse to"
+    add("--resume", choices=["auto", "never"], default="auto", help=resume)
+    add("--dry-run", action="store_true", help="check all, time a step, print the plan; no more")
 
 
 def train(options: argparse.Namespace) -> int:

@@ -132,10 +132,8 @@ def evaluate_baselines(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scores = pd.concat(pool.map(score, sequences))
-    places = {method: place for place, method in enumerate(scores["method"].unique())}
-    return scores.sort_values(
-        "method", key=lambda names: names.map(places), kind="stable", ignore_index=True
-    )
+    by_method = scores.groupby("method", sort=False)
+    return pd.concat([rows for _, rows in by_method], ignore_index=True)
 
 
 def score_method(method: str, masks: Iterable[Ids], sequence: Video) -> pd.DataFrame:

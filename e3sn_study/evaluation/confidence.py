@@ -130,8 +130,7 @@ def cross_validated(table: pd.DataFrame) -> Floats:
     predicted = np.zeros(len(table))
     for name in table["sequence"].unique():
         here = (table["sequence"] == name).to_numpy()
-        others = fit(table[~here])
-        predicted[here] = predict_j(table.loc[here, [*FEATURES]].to_numpy(), others)
+        predicted[here] = predict_j(table.loc[here, [*FEATURES]].to_numpy(), fit(table[~here]))
     return predicted
 
 
@@ -143,11 +142,10 @@ def agreement(j: Floats, predicted: Floats) -> dict[str, float]:
         of finding frames with a lower J than that (NaN if there are none), and the mean
         ``absolute_error``.
     """
-    ranks = pd.DataFrame({"j": j, "predicted": predicted}).rank()
-    found = {"rank_correlation": float(ranks["j"].corr(ranks["predicted"]))}
-    for level in LEVELS:
-        found[f"auc_{level}"] = area_under_curve(j < level, -predicted)
-    return found | {"absolute_error": float(np.abs(j - predicted).mean())}
+    correlations = pd.DataFrame({"j": j, "predicted": predicted}).corr("spearman")
+    areas = {f"auc_{level}": area_under_curve(j < level, -predicted) for level in LEVELS}
+    error = float(np.abs(j - predicted).mean())
+    return {"rank_correlation": correlations.iloc[0, 1], **areas, "absolute_error": error}
 
 
 def area_under_curve(wanted: NDArray[np.bool_], values: Floats) -> float:

@@ -33,11 +33,10 @@ SLIDER_WIDTH = 400
 
 
 def spread_by_score(scores: pd.DataFrame, count: int) -> list[str]:
-    """Return names of sequences from best to worst J, evenly spaced in rank; for one, the worst."""
+    """Return names of sequences from best to worst J, evenly spaced in rank."""
     means = scores[scores["method"] == MODEL].groupby("sequence")["J-Mean"].mean()
     ranked = means.sort_values(ascending=False).index
-    last = len(ranked) - 1
-    places = np.linspace(0, last, min(count, len(ranked))) if count > 1 else [last]
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))
     return [str(ranked[round(place)]) for place in places]
 
 
@@ -89,9 +88,7 @@ def _outline(mask: NDArray[np.bool_]) -> str:
 def overlaid(video: Video, folders: Mapping[str, Path]) -> Iterator[Image]:
     """Yield frames with the masks of several methods side by side, each named in its corner.
 
-    Args:
-        video: whose frames are shown.
-        folders: of the masks, see `read_masks`, by the method's name.
+    The folders of the masks, see `read_masks`, have the names of the methods as keys.
     """
     for index in range(len(video)):
         frame, views = video.frame(index), []

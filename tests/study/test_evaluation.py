@@ -38,10 +38,6 @@ HEIGHT, WIDTH, SIDE, STEP = 100, 160, 40, 10
 Ids = NDArray[np.uint8]
 
 
-def silent(_: str) -> None:
-    pass
-
-
 def write_sequence(root: Path, truth: Iterable[Ids], name: str = "made") -> Video:
     frames, masks = [], []
     for number, ids in enumerate(truth):
@@ -126,9 +122,9 @@ class TestBaselines:
         scores = evaluate_baselines([moving_square], {}, tmp_path / "kept")
         assert scores.set_index("method")["J-Mean"].to_dict() == pytest.approx(
             {
-                "first box held still": (0.6 + 1 / 3 + 1 / 7) / 4,
-                "first mask held still": (0.6 + 1 / 3 + 1 / 7) / 4,
-                "true box filled": 1,
+                STILL_BOX: (0.6 + 1 / 3 + 1 / 7) / 4,
+                STILL: (0.6 + 1 / 3 + 1 / 7) / 4,
+                TRUE_BOX: 1,
                 "true box + GrabCut": 1,
             },
             abs=1e-6,  # the tables of record have six decimals
@@ -146,12 +142,11 @@ class TestBaselines:
     def test_other_masks_of_the_same_names_are_scored_anew(
         self, moving_square: Video, tmp_path: Path
     ) -> None:
-        first = evaluate_baselines([moving_square], {}, tmp_path / "kept")
+        evaluate_baselines([moving_square], {}, tmp_path / "kept")
         for path in moving_square.mask_paths:
             write_mask(path, square(10))
         second = evaluate_baselines([moving_square], {}, tmp_path / "kept")
-        assert first.set_index("method")["J-Mean"]["first mask held still"] < 0.5
-        assert second.set_index("method")["J-Mean"]["first mask held still"] == 1
+        assert second.set_index("method")["J-Mean"][STILL] == 1
 
 
 @pytest.fixture
@@ -160,20 +155,28 @@ def two_objects(data_root: Path) -> list[Video]:
     return davis_sequences(data_root / "synthetic", 2017, "val")
 
 
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the sequences that are tracked from now on."""
+    names, track = list[str](), benchmark._track
+
+    def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
+        names.append(sequence.name)
+        return track(tracker, sequence, *arguments)
+
+    monkeypatch.setattr(benchmark, "_track", noted)
+    return names
+
+
 class TestEvaluation:
     def test_masks_are_palette_pngs_and_the_first_is_the_truth(
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
     ) -> None:
         lines: list[str] = []
-        scores, speed = evaluate_tracker(
-            Tracker(tiny_model), two_objects, tmp_path, show=lines.append
-        )
-        methods = [
-            MODEL,
-            BOX,
-            BOUND,
-            *(f"{MODEL}@{value:.2f}" for value in THRESHOLDS if value != 0.5),
-        ]
+        tracker = Tracker(tiny_model)
+        scores, speed = evaluate_tracker(tracker, two_objects, tmp_path, show=lines.append)
+        others = (f"{MODEL}@{value:.2f}" for value in THRESHOLDS if value != 0.5)
+        methods = [MODEL, BOX, BOUND, *others]
         assert {path.name for path in tmp_path.iterdir()} == {*methods, "timing"}
         for sequence in two_objects:
             for method in methods[:2] + methods[3:]:
@@ -201,55 +204,28 @@ class TestEvaluation:
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
     ) -> None:
         sequence = two_objects[0]
-        scores, _ = evaluate_tracker(
-            Tracker(tiny_model), [sequence], tmp_path, extras=False, show=silent
-        )
+        scores, _ = evaluate_tracker(Tracker(tiny_model), [sequence], tmp_path, extras=False)
         written = [read_mask(path) for path in sorted((tmp_path / MODEL / sequence.name).iterdir())]
         per_frame = score_sequence(written, sequence)
-        assert scores["J-Mean"].tolist() == pytest.approx(
-            per_frame.groupby("object")["J"].mean().tolist()
-        )
+        expected = per_frame.groupby("object")["J"].mean().tolist()
+        assert scores["J-Mean"].tolist() == pytest.approx(expected)
         assert {path.name for path in tmp_path.iterdir()} == {MODEL, "timing"}
 
     def test_finished_sequences_are_not_tracked_again(
-        self,
-        two_objects: list[Video],
-        tiny_model: E3SN,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, tracked: list[str]
     ) -> None:
-        first = evaluate_tracker(
-            Tracker(tiny_model), two_objects[:1], tmp_path, extras=False, show=silent
-        )
+        first = evaluate_tracker(Tracker(tiny_model), two_objects[:1], tmp_path, extras=False)
         times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
-        tracked: list[str] = []
-        track = benchmark._track
-
-        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
-            tracked.append(sequence.name)
-            return track(tracker, sequence, *arguments)
-
-        monkeypatch.setattr(benchmark, "_track", noted)
-        again = evaluate_tracker(
-            Tracker(tiny_model), two_objects, tmp_path, extras=False, show=silent
-        )
-        assert tracked == [two_objects[1].name]
+        again = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False)
+        assert tracked == [video.name for video in two_objects]
         assert {path: path.stat().st_mtime_ns for path in times} == times
         pd.testing.assert_frame_equal(again[0].head(2), first[0])
 
     def test_masks_of_other_frames_masks_or_ids_are_not_kept(
-        self, data_root: Path, tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, data_root: Path, tiny_model: E3SN, tmp_path: Path, tracked: list[str]
     ) -> None:
         """Two benchmarks share the names of their sequences, and data may be mended between two evaluations."""
         root = Path(shutil.copytree(data_root / "synthetic", tmp_path / "data"))
-        tracked: list[str] = []
-        track = benchmark._track
-
-        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
-            tracked.append(sequence.name)
-            return track(tracker, sequence, *arguments)
-
-        monkeypatch.setattr(benchmark, "_track", noted)
 
         def write(merge_ids: bool = False) -> Video:
             sequence = replace(davis_sequences(root, 2017, "val")[0], merge_ids=merge_ids)
@@ -278,7 +254,7 @@ class TestEvaluation:
         monkeypatch.setattr(
             type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k)
         )
-        evaluate_tracker(tracker, two_objects, tmp_path, extras=False, show=silent)
+        evaluate_tracker(tracker, two_objects, tmp_path, extras=False)
         assert len(read) == 1
 
     def test_an_interrupted_sequence_is_tracked_again(
@@ -299,9 +275,9 @@ class TestEvaluation:
 
         monkeypatch.setattr(benchmark, "write_mask", fail_at_third)
         with pytest.raises(KeyboardInterrupt):
-            evaluate_tracker(tracker, [sequence], tmp_path, extras=False, show=silent)
+            evaluate_tracker(tracker, [sequence], tmp_path, extras=False)
         monkeypatch.undo()
-        evaluate_tracker(tracker, [sequence], tmp_path, extras=False, show=silent)
+        evaluate_tracker(tracker, [sequence], tmp_path, extras=False)
         assert len(list((tmp_path / MODEL / sequence.name).iterdir())) == len(sequence)
 
     def test_a_mask_of_another_size_than_its_frame(
@@ -309,11 +285,11 @@ class TestEvaluation:
     ) -> None:
         write_mask(moving_square.mask_paths[0], square(10)[:, :-1])
         with pytest.raises(InputError, match=r"00000\.png is 159x100, its frame 160x100$"):
-            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)
+            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     def test_a_first_mask_without_object(self, moving_square: Video, tmp_path: Path) -> None:
         write_mask(moving_square.mask_paths[0], np.zeros((HEIGHT, WIDTH), np.uint8))
         with pytest.raises(InputError, match=r"the first mask .*00000\.png shows no object"):
-            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)
+            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out")
         assert not (tmp_path / "out").exists()
