@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -53,9 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ending_like_an_interrupt() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # it knows no signals
-        yield
-        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

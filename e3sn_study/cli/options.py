@@ -57,7 +57,7 @@ def open_study(given: argparse.Namespace) -> Study:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers that are not smaller than `least`."""
+    """Return a function that reads a whole number of at least `least`."""
 
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or int(text) < least:

@@ -78,6 +78,7 @@ def track(options: argparse.Namespace) -> int:
     given = [options.video, options.mask, options.weights]
     check_out(options.out, options.save.split(","), [path for path in given if path])
     tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
+    names = ("first", "last", "stride", "backward", "clean", "keep_lost")
     with deferred_interrupts() as stopped, _progress() as bar:
 
         def watch(done: int, total: int) -> None:
@@ -91,15 +92,10 @@ def track(options: argparse.Namespace) -> int:
             options.out,
             prompts=prompts,
             save=options.save.split(","),
-            first=options.first,
-            last=options.last,
-            stride=options.stride,
-            backward=options.backward,
-            clean=options.clean,
             lost_below=shipped_table()["lost_below"],
-            keep_lost=options.keep_lost,
             watch=watch,
             stopped=stopped,
+            **{name: getattr(options, name) for name in names},
         )
     seconds = time.perf_counter() - started
     done = f"{tracked.frames} frames, {tracked.objects} objects, {seconds:.1f} s"
