@@ -14,7 +14,6 @@ from torch import Tensor
 
 from e3sn_lib.config import ModelConfig, Profile
 from e3sn_lib.data.pairs import Source
-from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.profiles.loading import load_profile
@@ -52,9 +51,7 @@ class PlainE3SN(E3SN):
 
     def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
         """Compute the 63 x 63 head on whole maps, as SiamMask's first stage does; conv4 only."""
-        if self.base_head is None or self.mask.names != (4,):
-            wanted = "model.base_head=true and model.levels=[4]"
-            raise InputError(f"the base mask head on whole maps needs {wanted}")
+        assert self.base_head
         masks = self.base_head(self.mask.fusion(self.mask.whole_maps(template, search)))
         chosen = masks[cells.image, :, cells.row, cells.column]
         return chosen.unflatten(1, (BASE_MASK, BASE_MASK)).float()
