@@ -158,7 +158,8 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
         augment.random_crop(box, TEMPLATE_SIZE, 0.0, 0.0, rng),
         augment.random_crop(box, SEARCH_SIZE, SCENE_SHIFT, SCENE_SCALE, rng, zoom=SCENE_SCALE),
     )
-    boxes = torch.tensor([crops[1].box_to_crop(each) for each in (box, *alike)]).double()
+    in_crop = [crops[1].box_to_crop(each) for each in (box, *alike)]
+    boxes = torch.tensor(in_crop, dtype=torch.float64)
     sizes, middles = box_area(boxes).sqrt(), (boxes[:, :2] + boxes[:, 2:]) / 2
     seen = ((middles > 0) & (middles < SEARCH_SIZE)).all(dim=1)
     seen &= (sizes / sizes[0] >= 0.5) & (sizes / sizes[0] <= 2)

@@ -129,11 +129,9 @@ def level_answers(model: E3SN, video: Video, index: int) -> Answers:
     crop = _context_crop(before, SEARCH_SIZE)
     image = crop.image(video.frame(index), fill)
     target = _context_crop(first, TEMPLATE_SIZE).image(frame, fill)
-    template, search = (
-        model.encode_template(image_tensor(target, model)),
-        image_tensor(image, model),
-    )
-    levels = model.mask.whole_maps(template, model.encode_search(search))
+    template = model.encode_template(image_tensor(target, model))
+    search = model.encode_search(image_tensor(image, model))
+    levels = model.mask.whole_maps(template, search)
     finest = [max(level.shape[-1] for level in levels)] * 2
     fused = model.mask.fusion(
         [F.interpolate(level, finest, mode="bilinear", align_corners=True) for level in levels]
