@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.reading import read_json
@@ -66,6 +68,15 @@ class _Filters(list[dict[str, Floats]]):
         return _Filters(self[index] for index in objects)
 
 
+@dataclass(frozen=True)
+class _Window:
+    """Where `cut_window` cuts."""
+
+    size: int
+    step: int
+    first: int
+
+
 class OnnxBackend:
     """Exported graphs in ONNX Runtime. Objects are computed side by side, each by the same graphs.
 
@@ -82,11 +93,21 @@ class OnnxBackend:
         self.manifest = read_manifest(folder)
         try:
             self.config = TrackConfig(**self.manifest["track"])
+            windows = TypeAdapter(dict[str, _Window]).validate_python(self.manifest["windows"])
         except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{folder / MANIFEST}: 'track' is not valid: {reason}") from error
+            raise InputError(f"{folder / MANIFEST} is not valid: {reason}") from error
         threads = threads or idle_threads()
         self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
+        filters = {each.name for each in self._sessions[TEMPLATE].get_outputs()}
+        maps = [each for each in self._sessions[MASK].get_inputs() if each.name not in filters]
+        if {each.name: each.shape[-1] for each in maps} != {
+            name: window.size for name, window in windows.items()
+        }:
+            raise InputError(
+                f"the windows in {folder / MANIFEST} do not fit {MASK}; export the model again"
+            )
+        self._windows = windows
         self._pool = ThreadPoolExecutor(threads)
 
     @property
@@ -114,8 +135,8 @@ class OnnxBackend:
         """See `Backend`."""
         given = []
         for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
-            windows = self.manifest["windows"].items()
-            cut = {name: cut_window(maps[name], *cell, **window) for name, window in windows}
+            windows = self._windows.items()
+            cut = {name: cut_window(maps[name], *cell, **vars(window)) for name, window in windows}
             given.append(filters | cut)
         return np.concatenate([each["logits"] for each in self._run(MASK, given)])
 

@@ -3,6 +3,7 @@
 Nothing here opens a window, and nothing knows where a figure is kept.
 """
 
+from e3sn_study.figures.curves import certainty as certainty
 from e3sn_study.figures.curves import level_weights as level_weights
 from e3sn_study.figures.curves import precision_curves as precision_curves
 from e3sn_study.figures.curves import sampling_cost as sampling_cost

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from e3sn_lib.tracking.video import object_colour
 from e3sn_study.figures.style import (
     BLUE,
     FAINT,
@@ -220,3 +221,27 @@ def precision_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
 
 def _line(log: pd.DataFrame) -> str:
     return "o-" if len(log) < FEW else "-"
+
+
+@styled
+def certainty(tracks: pd.DataFrame, lost_below: float) -> Figure:
+    """Score and predicted J of each object over the frames, and the frames in which it is lost.
+
+    Args:
+        tracks: ``tracks.csv`` of a tracked video.
+        lost_below: predicted J, 0 to 1, below which an object counts as lost.
+    """
+    figure, grid = axes_grid(1, 1, (9.0, 2.8))
+    axes = grid[0, 0]
+    for number, rows in tracks.groupby("object"):
+        colour = "#{:02x}{:02x}{:02x}".format(*object_colour(int(str(number))))
+        axes.plot(rows["frame"], rows["score"], ":", color=colour, label=f"score, object {number}")
+        axes.plot(
+            rows["frame"], rows["predicted_j"], color=colour, label=f"predicted J, object {number}"
+        )
+    axes.axhline(lost_below, color=QUIET, linestyle="--", linewidth=1)
+    lost = int((tracks["predicted_j"] < lost_below).sum())
+    axes.set_title(f"below {lost_below:.2f}: {lost} of {len(tracks)} masks count as lost")
+    axes.set(xlabel="frame", ylim=(0, 1.04))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure

@@ -260,8 +260,8 @@ class TestRefused:
             ({"format": 2}, r"has format 2, but this version reads 1; export the model again"),
             ({"format": None}, "has format None"),
             ({"files": 3}, "has no 'files'"),
-            ({"track": {"penalty_k": -1}}, r"export\.json: 'track' is not valid"),
-            ({"track": {"unknown": 1}}, r"export\.json: 'track' is not valid"),
+            ({"track": {"penalty_k": -1}}, r"export\.json is not valid"),
+            ({"track": {"unknown": 1}}, r"export\.json is not valid"),
         ],
     )
     def test_a_manifest_of_another_kind(

@@ -1,0 +1,149 @@
+"""Notebook 08 as a person uses it: JupyterLab in a browser, a box dragged with the mouse, and the clip plays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BOX = (40, 30, 60, 50)
+"""x, y, width and height in frame pixels of what is dragged."""
+
+pytestmark = pytest.mark.notebook
+
+
+@pytest.fixture
+def notebook(data_root: Path, tmp_path: Path) -> Path:
+    """A copy of the notebook about a clip of five frames, in a folder of its own."""
+    content = json.loads((CHECKOUT / "notebooks" / "08_your_video.ipynb").read_text())
+    clip = sorted((data_root / "synthetic" / "JPEGImages" / "480p").iterdir())[0]
+    more = f'\nvideo, out, box = "{clip}", "{tmp_path / "results"}", "5,5,20,20"'
+    content["cells"][2]["source"].append(more)
+    path = tmp_path / "lab" / "08.ipynb"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def address(notebook: Path) -> Iterator[str]:
+    """JupyterLab that shows the notebook."""
+    pytest.importorskip("jupyterlab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"),
+            *("--IdentityProvider.token=", f"--ServerApp.root_dir={notebook.parent}"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            time.sleep(0.2)
+            try:
+                urllib.request.urlopen(f"{url}/api").close()
+                break
+            except OSError:
+                assert server.poll() is None, "JupyterLab has ended"
+        yield f"{url}/lab/tree/{notebook.name}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"needs a browser: {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 2400})
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def run_all(page: Any) -> None:
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def drag(page: Any, box_frame_xywh: tuple[int, int, int, int]) -> None:
+    canvas = page.locator("canvas[style*=crosshair]")
+    canvas.scroll_into_view_if_needed()
+    shown = canvas.bounding_box()
+    scale = shown["width"] / canvas.evaluate("each => each.width")
+    x, y, width, height = (side * scale for side in box_frame_xywh)
+    page.mouse.move(shown["x"] + x, shown["y"] + y)
+    page.mouse.down()
+    page.mouse.move(shown["x"] + x + width / 2, shown["y"] + y + height / 2)
+    page.mouse.move(shown["x"] + x + width, shown["y"] + y + height)
+    page.mouse.up()
+
+
+def test_a_dragged_box_is_followed_and_the_clip_plays(
+    page: Any, address: str, notebook: Path, tmp_path: Path
+) -> None:
+    page.goto(address)
+    page.locator(".jp-Notebook").wait_for()
+    select = page.get_by_role("button", name="Select", exact=True)  # of the kernel, if it asks
+    idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    page.wait_for_timeout(1000)
+    select.or_(idle).first.wait_for()
+    if select.is_visible():
+        select.click()
+    idle.wait_for()
+    tracks = tmp_path / "results"
+
+    # as it is opened: the box of the parameters
+    run_all(page)
+    page.locator("video").wait_for()
+    first = pd.read_csv(next(tracks.rglob("tracks.csv"))).iloc[0]
+    assert first[["x", "y", "width", "height"]].tolist() == [5, 5, 20, 20]
+
+    # drag another, and run all again: it is kept
+    drag(page, BOX)
+    next(tracks.rglob("tracks.csv")).unlink()
+    run_all(page)
+    page.wait_for_function(
+        "document.querySelector('.jp-Notebook-ExecutionIndicator').dataset.status == 'idle'"
+    )
+    for _ in range(600):
+        if found := list(tracks.rglob("tracks.csv")):
+            break
+        page.wait_for_timeout(200)
+    first = pd.read_csv(found[0]).iloc[0]
+    assert first[["x", "y", "width", "height"]].tolist() == pytest.approx(BOX, abs=1.5)
+
+    # the clip plays, and the slider shows another frame
+    video = page.locator("video").first
+    video.evaluate("each => each.play()")
+    page.wait_for_function("document.querySelector('video').currentTime > 0")
+    slider = page.locator("input[type=range]").first
+    picture = page.locator("input[type=range] + img").first
+    before = picture.get_attribute("src")
+    slider.evaluate("each => { each.value = 3; each.oninput() }")
+    page.wait_for_function(
+        "src => document.querySelector('input[type=range] + img').src != src", arg=before
+    )
+    page.screenshot(path=tmp_path / "seen.png", full_page=True)

@@ -1,0 +1,86 @@
+"""A command that is killed at any moment goes on when it is given again, and leaves no temporary file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SHARES = (0.3, 0.6, 0.8, 0.9, 0.97)
+"""Of the time that the whole command takes: when it is killed."""
+
+
+def start(arguments: list[object]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "e3sn_study", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(arguments: list[object]) -> float:
+    """Run a command to its end; return the seconds it took."""
+    begun = time.perf_counter()
+    process = start(arguments)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors.decode()
+    return time.perf_counter() - begun
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files with their bytes; what holds measured times, or is a clip, counts by its name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.suffix in (".png", ".csv") else b""
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".html"
+    }
+
+
+Command = Callable[[Path], list[object]]
+
+
+@pytest.fixture(params=["track", "evaluate", "report"])
+def command(
+    request: pytest.FixtureRequest, data_root: Path, tiny_model_file: Path, tmp_path: Path
+) -> Command:
+    """The arguments of a command that writes into the folder it is given."""
+    if request.param == "track":
+        frames = sorted((data_root / "synthetic" / "JPEGImages" / "480p").iterdir())[0]
+        saved = "masks,overlay,table,coco,matte"
+        given = ["track", frames, "--box", "60,40,50,50", "--threads", 1, "--save", saved]
+        return lambda folder: [*given, "--out", folder / "out"]
+    if request.param == "evaluate":
+        given = ["evaluate", "--model", tiny_model_file, "--data", data_root]
+        return lambda folder: [*given, "--out", folder / "out"]
+
+    def report(folder: Path) -> list[object]:
+        if not (folder / "report").exists():
+            shutil.copytree(CHECKOUT / "reports" / "cpu" / "results", folder / "report" / "results")
+        return ["report", "--profile", "cpu", "--report", folder / "report"]
+
+    return report
+
+
+def test_killed_at_any_moment_it_goes_on(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    seconds = finish(command(tmp_path / "whole"))
+    wanted = contents(tmp_path / "whole")
+    assert len(wanted) > 3
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for share in SHARES:
+        process = start(command(folder))
+        time.sleep(share * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(command(folder))
+    assert contents(folder) == wanted
