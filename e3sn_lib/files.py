@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -24,20 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _davis_palette() -> list[int]:
-    """The 256 colours of DAVIS (and PASCAL VOC): bits 0, 1, 2 of the id, repeatedly, from the
-    highest bit of R, G, B down."""
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (
-                (np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)
-            ).astype(np.uint8)
-    return [int(value) for value in colours.ravel()]
-
-
-DAVIS_PALETTE = _davis_palette()
-
+_BITS = np.arange(256)[:, None, None] >> np.arange(24).reshape(8, 3) & 1
+DAVIS_PALETTE = (_BITS << np.arange(7, -1, -1)[:, None]).sum(axis=1).ravel().tolist()
+"""The 256 colours of DAVIS (and PASCAL VOC), RGB. Bits 0, 1, 2 of an id are the highest bits of R,
+G, B; bits 3, 4, 5 are the next ones, and so on."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Kinds of image that are read; the content decides, not the suffix."""
@@ -51,8 +40,7 @@ PAGE_WIDTH = 1600
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on
-    failure."""
+    """Yield a path beside `path`, which is renamed to it on success and deleted on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -71,16 +59,15 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame, decimals: int = 6) -> None:
+def write_csv(path: Path, table: pd.DataFrame) -> None:
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format=f"%.{decimals}f")
+        table.to_csv(temporary, index=False, float_format="%.6f")
 
 
 def as_webp(
     source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: int = 86
 ) -> tuple[bytes, tuple[int, int]]:
-    """Return an image for a page as WebP, on white and no wider than this, with its width and
-    height."""
+    """Return an image as WebP for a page, on white and no wider than this; and its size."""
     with Image.open(source) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image.convert("RGBA"), mask=image.convert("RGBA").getchannel("A"))
@@ -91,25 +78,19 @@ def as_webp(
 
 
 def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
-    """Return the names of a folder's files with one of these suffixes, in order; an absent folder
-    has none.
+    """Return the names of a folder's files with one of these suffixes, in order.
 
-    Names that begin with a dot are no data: macOS puts ``._NAME`` beside NAME on foreign disks.
+    An absent folder has none. Names that begin with a dot are no data: macOS puts ``._NAME``
+    beside NAME on foreign disks.
 
     Raises:
         InputError: the folder is there but cannot be listed.
     """
+    if not os.path.isdir(folder):
+        return []
     try:
         names = sorted(os.listdir(folder))
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        ValueError,
-    ):  # ValueError: a zero byte in its name
-        return []
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return []
         raise InputError(f"cannot list the files of {folder}: {error.strerror}") from error
     return [each for each in names if not each.startswith(".") and each.lower().endswith(suffixes)]
 
@@ -127,14 +108,11 @@ def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> 
     """
     try:
         status = path.stat()
+        size = status.st_size
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(
-                f"cannot read {what} {path}: it is a folder, a pipe or a device, no file"
-            )
-        if status.st_size > largest:
-            raise InputError(
-                f"{what} {path} has {status.st_size:,} bytes; at most {largest:,} are read"
-            )
+            raise OSError("it is a folder, a pipe or a device, no file")
+        if size > largest:
+            raise InputError(f"{what} {path} has {size:,} bytes; at most {largest:,} are read")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
@@ -142,8 +120,7 @@ def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> 
 
 
 def read_text(path: Path, what: str = "file") -> str:
-    """Return the text of a file in UTF-8; the byte order mark that Windows editors put first is
-    left out.
+    """Return the text of a file in UTF-8, without the byte order mark of Windows editors.
 
     Raises:
         InputError: as `read_bytes`, or it is no UTF-8.
@@ -170,17 +147,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except (ValueError, cv2.error) as error:
-        if "Premature end" in str(error):
-            raise _damaged("image", path, "cut short (no end-of-image marker)") from error
-        raise _damaged("image", path, f"damaged ({_one_line(error)})") from error
+        cut = "Premature end" in str(error)
+        how = "cut short (no end-of-image marker)" if cut else f"damaged ({_one_line(error)})"
+        raise _damaged("image", path, how) from error
     if pixels is None:
         raise _damaged("image", path, "cut short or damaged")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Return a mask as (H, W) uint8: palette indices (DAVIS-2017, YouTube-VOS) or grey values
-    (DAVIS-2016: 0 and 255).
+    """Return a mask as (H, W) uint8.
+
+    It holds palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255).
 
     Raises:
         InputError: the file cannot be read, is no image, too large or damaged, or its colours are
@@ -189,14 +167,11 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     _, image = _opened(path, "mask")
     bands = image.getbands()
     if bands not in (("P",), ("L",), ("1",), ("L", "A")):  # DAVIS-2016 has one mask of mode LA
-        raise InputError(
-            f"mask {path} has colours ({image.mode}); "
-            "it must be a palette or grey image of object ids"
-        )
+        kind = "a palette or grey image of object ids"
+        raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")
     try:
-        mask = np.array(
-            image.convert("L") if bands == ("1",) else image
-        )  # black and white is 0 and 255
+        # of black and white, "L" makes 0 and 255
+        mask = np.array(image.convert("L") if bands == ("1",) else image)
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
     return np.ascontiguousarray(mask[..., 0] if mask.ndim == 3 else mask, dtype=np.uint8)
@@ -228,8 +203,7 @@ def _one_line(error: Exception) -> str:
 
 
 def write_mask(path: Path, ids: NDArray[np.uint8]) -> None:
-    """Write object ids (H, W) as a palette PNG in DAVIS's colours, which the official evaluator
-    reads."""
+    """Write object ids (H, W) as a palette PNG in DAVIS's colours."""
     image = Image.fromarray(np.ascontiguousarray(ids, np.uint8), "P")
     image.putpalette(DAVIS_PALETTE)
     with atomic_path(path) as temporary:

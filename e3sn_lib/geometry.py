@@ -296,6 +296,12 @@ class Patch(NamedTuple):
     rows: slice
     columns: slice
 
+    def in_frame(self, frame_hw: tuple[int, ...], outside: float) -> NDArray[np.float32]:
+        """Return the mask of the whole frame, (H, W); `outside` is its value around the patch."""
+        whole = np.full(frame_hw, outside, np.float32)
+        whole[self.rows, self.columns] = self.soft
+        return whole
+
 
 def paste_patch(
     soft_mask: NDArray[np.float32],
@@ -332,20 +338,6 @@ def paste_patch(
         borderValue=crop.outside,
     )
     return Patch(soft, rows, columns)  # type: ignore[arg-type]
-
-
-def paste_mask(
-    soft_mask: NDArray[np.float32],
-    window_crop_xy: Point,
-    crop: ContextCrop,
-    frame_hw: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Return `paste_patch` in a whole frame: (H, W) float32, `crop.outside` where the window does
-    not reach."""
-    patch = paste_patch(soft_mask, window_crop_xy, crop, frame_hw)
-    pasted = np.full(frame_hw, crop.outside, np.float32)
-    pasted[patch.rows, patch.columns] = patch.soft
-    return pasted
 
 
 def _whole_pixels(first: float, last: float, limit: int) -> slice:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 from pydantic.dataclasses import dataclass
 
 from e3sn_lib.config import TrackConfig
@@ -29,14 +29,9 @@ PACKAGED = Path(__file__).parent / "shipped"
 """The export that comes with the package."""
 VARIABLE = "E3SN_WEIGHTS"
 """Environment variable that names another export folder."""
+ADVICE = "make one with e3sn export MODEL FOLDER"
 Floats = NDArray[np.float32]
-
-
-class Templates(Protocol):
-    """What a backend keeps of N objects."""
-
-    def select(self, objects: Sequence[int]) -> Any:
-        """Return some of the objects."""
+Arrays = dict[str, Floats]
 
 
 class Backend(Protocol):
@@ -47,7 +42,10 @@ class Backend(Protocol):
         """Return a digest of all that masks depend on."""
 
     def encode_template(self, crops: NDArray[np.uint8]) -> Any:
-        """Return the `Templates` of RGB crops (N, 127, 127, 3)."""
+        """Return what is kept of N objects, from their RGB crops (N, 127, 127, 3).
+
+        Its method ``select`` takes a list of places and returns some of the objects.
+        """
 
     def search(self, crops: NDArray[np.uint8], template: Any) -> tuple[Floats, Floats, Any]:
         """Look for N objects in their RGB crops (N, 255, 255, 3).
@@ -61,7 +59,7 @@ class Backend(Protocol):
         """Return mask logits (N, 127, 127) at one cell of each object, row and column (N, 2)."""
 
 
-class _Filters(list[dict[str, Floats]]):
+class _Filters(list[Arrays]):
     """For each object, its filters by name."""
 
     def select(self, objects: Sequence[int]) -> _Filters:
@@ -69,12 +67,24 @@ class _Filters(list[dict[str, Floats]]):
 
 
 @dataclass(frozen=True)
-class _Window:
-    """Where `cut_window` cuts."""
+class Window:
+    """Where the windows of cells lie in feature maps."""
 
     size: int
+    """Rows and columns of a window."""
     step: int
+    """By how many rows or columns windows of neighbouring cells lie apart."""
     first: int
+    """Where the first window begins; below 0 it begins outside the maps."""
+
+
+class Manifest(BaseModel, extra="allow"):
+    """What ``export.json`` holds; what is not named here is for the record."""
+
+    files: dict[str, str]
+    """Digests by name."""
+    windows: dict[str, Window]
+    track: TrackConfig
 
 
 class OnnxBackend:
@@ -85,116 +95,85 @@ class OnnxBackend:
         threads: at work at a time; None: `idle_threads`.
 
     Raises:
-        InputError: the folder is no export, its files do not belong together, or its version is
-            unknown.
+        InputError: the folder is no export of this version, or its files do not fit together.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
-        try:
-            self.config = TrackConfig(**self.manifest["track"])
-            windows = TypeAdapter(dict[str, _Window]).validate_python(self.manifest["windows"])
-        except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{folder / MANIFEST} is not valid: {reason}") from error
+        self.config = self.manifest.track
         threads = threads or idle_threads()
         self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
         filters = {each.name for each in self._sessions[TEMPLATE].get_outputs()}
-        maps = [each for each in self._sessions[MASK].get_inputs() if each.name not in filters]
-        if {each.name: each.shape[-1] for each in maps} != {
-            name: window.size for name, window in windows.items()
-        }:
-            raise InputError(
-                f"the windows in {folder / MANIFEST} do not fit {MASK}; export the model again"
-            )
-        self._windows = windows
+        inputs = {each.name: each.shape[-1] for each in self._sessions[MASK].get_inputs()}
+        sizes = {name: size for name, size in inputs.items() if name not in filters}
+        if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
+            problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
+            raise InputError(f"{problem}; export the model again")
         self._pool = ThreadPoolExecutor(threads)
 
     @property
     def identity(self) -> str:
         """Return a digest of the files."""
-        files = sorted(self.manifest["files"].items())
+        files = sorted(self.manifest.files.items())
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     def encode_template(self, crops: NDArray[np.uint8]) -> _Filters:
         """See `Backend`."""
         return _Filters(self._run(TEMPLATE, [{"crop": crop[None]} for crop in crops]))
 
-    def search(
-        self, crops: NDArray[np.uint8], template: _Filters
-    ) -> tuple[Floats, Floats, list[dict[str, Floats]]]:
+    def search(self, crops: NDArray[np.uint8], template: _Filters) -> tuple[Floats, Floats, Any]:
         """See `Backend`."""
         pairs = zip(crops, template, strict=True)
         found = self._run(SEARCH, [{"crop": crop[None], **filters} for crop, filters in pairs])
         cls, loc = (np.concatenate([each[name] for each in found]) for name in ("cls", "loc"))
         return cls, loc, found
 
-    def segment(
-        self, template: _Filters, features: list[dict[str, Floats]], cells: NDArray[np.int64]
-    ) -> Floats:
+    def segment(self, template: _Filters, features: Any, cells: NDArray[np.int64]) -> Floats:
         """See `Backend`."""
-        given = []
-        for filters, maps, cell in zip(template, features, cells.tolist(), strict=True):
-            windows = self._windows.items()
-            cut = {name: cut_window(maps[name], *cell, **vars(window)) for name, window in windows}
+        windows, given = self.manifest.windows.items(), []
+        for filters, maps, (row, column) in zip(template, features, cells.tolist(), strict=True):
+            cut = {name: cut_window(maps[name], row, column, window) for name, window in windows}
             given.append(filters | cut)
         return np.concatenate([each["logits"] for each in self._run(MASK, given)])
 
-    def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Floats]]:
+    def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[Arrays]:
         """Run a graph once for each object."""
         session = self._sessions[name]
-        inputs, outputs = (
-            [each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs())
-        )
+        inputs = [each.name for each in session.get_inputs()]
+        outputs = [each.name for each in session.get_outputs()]
 
-        def run(values: Mapping[str, Any]) -> dict[str, Floats]:
+        def run(values: Mapping[str, Any]) -> Arrays:
             found = session.run(outputs, {each: values[each] for each in inputs})
             return dict(zip(outputs, found, strict=True))
 
         return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
 
 
-def cut_window(maps: Floats, row: int, column: int, *, size: int, step: int, first: int) -> Floats:
-    """Cut the window of a cell out of feature maps.
-
-    Args:
-        maps: (1, C, H, W).
-        row, column: of the cell.
-        size: rows and columns of a window.
-        step: by how many rows or columns windows of neighbouring cells lie apart.
-        first: where the first window begins; below 0 it begins outside the maps.
-
-    Returns:
-        (1, C, size, size), zero outside the maps.
-    """
-    height, width = maps.shape[2:]
-    top, left = first + step * row, first + step * column
+def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
+    """Return the window of a cell, (1, C, size, size), from maps (1, C, H, W); outside is zero."""
+    (height, width), size = maps.shape[2:], window.size
+    top, left = (window.first + window.step * place for place in (row, column))
     y1, y2, x1, x2 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
-    window = np.zeros((*maps.shape[:2], size, size), np.float32)
-    window[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]
-    return window
+    cut = np.zeros((*maps.shape[:2], size, size), np.float32)
+    cut[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]
+    return cut
 
 
 def load_export(folder: str | Path | None = None, threads: int | None = None) -> OnnxBackend:
     """Open an exported model, such as ``Tracker(load_export())``.
 
     Args:
-        folder: what ``e3sn export`` wrote; None: the folder that the environment variable
-            E3SN_WEIGHTS names, else the one that comes with the package.
+        folder: what ``e3sn export`` wrote; None: the folder that the variable E3SN_WEIGHTS names,
+            else the one that comes with the package.
         threads: see `OnnxBackend`.
 
     Raises:
         InputError: there is none, or as `OnnxBackend`.
     """
-    if folder is None:
-        named = os.environ.get(VARIABLE)
-        if not has_shipped():
-            raise InputError(
-                f"there is no exported model: none in {PACKAGED}, and {VARIABLE} is not set; "
-                "make one with e3sn export MODEL FOLDER"
-            )
-        folder = named or PACKAGED
-    return OnnxBackend(Path(folder), threads)
+    if folder is None and not has_shipped():
+        where = f"none in {PACKAGED}, and {VARIABLE} is not set"
+        raise InputError(f"there is no exported model: {where}; {ADVICE}")
+    return OnnxBackend(Path(folder or os.environ.get(VARIABLE) or PACKAGED), threads)
 
 
 def has_shipped() -> bool:
@@ -202,7 +181,7 @@ def has_shipped() -> bool:
     return bool(os.environ.get(VARIABLE)) or (PACKAGED / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """Read ``export.json`` and check that the folder holds the files it lists.
 
     Raises:
@@ -210,38 +189,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(
-            f"{folder} is no exported model: it has no {MANIFEST}; "
-            "make one with e3sn export MODEL FOLDER"
-        )
-    manifest = read_json(path)
-    if manifest.get("format") != FORMAT:
-        found = manifest.get("format")
-        raise InputError(
-            f"{path} has format {found!r}, but this version reads {FORMAT}; export the model again"
-        )
-    for key in ("files", "windows", "track"):
-        if not isinstance(manifest.get(key), dict):
-            raise InputError(f"{path} has no '{key}'; export the model again")
-    for name in {*GRAPHS, *manifest["files"]}:
+        raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; {ADVICE}")
+    content = read_json(path)
+    if (found := content.get("format")) != FORMAT:
+        problem = f"{path} has format {found!r}, but this version reads {FORMAT}"
+        raise InputError(f"{problem}; export the model again")
+    try:
+        manifest = Manifest(**content)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid: {' '.join(str(error).split())}") from error
+    copy = "copy the whole folder, or export the model again"
+    for name in {*GRAPHS, *manifest.files}:
         file = folder / name
         if not file.is_file():
-            raise InputError(
-                f"there is no {file}; copy the whole folder, or export the model again"
-            )
-        if hashlib.sha256(file.read_bytes()).hexdigest() != manifest["files"].get(name):
-            raise InputError(
-                f"{file} does not belong to {MANIFEST}; copy the whole folder, "
-                "or export the model again"
-            )
+            raise InputError(f"there is no {file}; {copy}")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != manifest.files.get(name):
+            raise InputError(f"{file} does not belong to {MANIFEST}; {copy}")
     return manifest
 
 
 def idle_threads() -> int:
     """Return how many of this process's processors nobody used in the last minute, 1 to 4.
 
-    Networks wait for their slowest thread, so one thread too many costs more than one too few. More
-    than 4 help a single crop little.
+    One thread too many costs more than one too few. More than 4 help a single crop little.
     """
     known = hasattr(os, "sched_getaffinity")
     usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
@@ -260,7 +230,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no class of their own
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {reason}"
-        ) from error
+        program, reason = f"ONNX Runtime {onnxruntime.__version__}", " ".join(str(error).split())
+        raise InputError(f"{program} cannot open {path}: {reason}") from error

@@ -35,9 +35,9 @@ def mask_features(scores: Floats, soft: NDArray[np.float32], threshold: float) -
         threshold: a pixel above it belongs to the mask.
 
     Returns:
-        (N, 3), in the order of `FEATURES`. The logit of the score, -10 to 10. The expected IoU of
-        the mask with a mask drawn from the probabilities, 0 to 1. The share of the mask's pixels
-        that lie on its rim: the thinner a mask is, the less certain it is in any case.
+        (N, 3): the logit of the score, -10 to 10; the expected IoU of the mask with a mask drawn
+        from the probabilities, 0 to 1; the share of the mask's pixels that lie on its rim, since
+        thin masks are less certain in any case.
     """
     tiny = np.exp(-LARGEST_LOGIT) / 2
     clipped = scores.clip(tiny, 1 - tiny)

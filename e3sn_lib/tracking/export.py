@@ -28,40 +28,32 @@ from e3sn_lib.files import write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
-from e3sn_lib.tracking.backends import (
-    FORMAT,
-    GRAPHS,
-    MANIFEST,
-    MASK,
-    SEARCH,
-    TEMPLATE,
-    cut_window,
-)
-from e3sn_lib.tracking.quantise import BLANK, Sample, quantise
+from e3sn_lib.tracking import backends
+from e3sn_lib.tracking.backends import GRAPHS, MASK, SEARCH, TEMPLATE, Window
+from e3sn_lib.tracking.quantise import Sample, quantise
 
 OPSET = 17
 WEIGHTS = "weights.bin"
 WINDOWS = {
-    name: {"size": size, "step": STRIDE // stride, "first": -WINDOW_MARGIN // stride}
+    name: Window(size=size, step=STRIDE // stride, first=-WINDOW_MARGIN // stride)
     for name, (size, stride) in refine.WINDOWS.items()
-} | {"neck": {"size": 7, "step": 1, "first": 0}}
-"""Windows of each feature map, see `cut_window`."""
+} | {"neck": Window(size=7, step=1, first=0)}
+"""Of each feature map."""
 Arrays = dict[str, NDArray[Any]]
 
 
 class _Graph(nn.Module):
     """A part of the network with named inputs and outputs."""
 
-    def __init__(self, network: E3SN) -> None:
+    def __init__(self, network: E3SN, inputs: list[str], outputs: list[str]) -> None:
         super().__init__()
-        self.network = network
-        levels = [f"level{level}_filter" for level in network.mask.names]
-        ends = {
-            TemplateGraph: (["crop"], ["cls_filter", "loc_filter", *levels]),
-            SearchGraph: (["crop", "cls_filter", "loc_filter"], ["cls", "loc", *WINDOWS]),
-            MaskGraph: ([*levels, *WINDOWS], ["logits"]),
-        }
-        self.inputs, self.outputs = ends[type(self)]
+        self.network, self.inputs, self.outputs = network.eval(), inputs, outputs
+
+    @torch.inference_mode()
+    def run(self, known: Arrays) -> Arrays:
+        """Compute the outputs in torch; of what is known, take the inputs."""
+        outputs = self(*(torch.from_numpy(known[name]) for name in self.inputs))
+        return {name: value.numpy() for name, value in zip(self.outputs, outputs, strict=True)}
 
 
 class TemplateGraph(_Graph):
@@ -92,35 +84,27 @@ class MaskGraph(_Graph):
         return (self.network.refine(correlation.fusion(levels), p0, p1, p2),)
 
 
-class Graphs:
-    """The three graphs of a network in torch."""
+def graphs_of(network: E3SN) -> dict[str, _Graph]:
+    """Return the parts of a network by the names of their files."""
+    levels = [f"level{level}_filter" for level in network.mask.names]
+    ranking = ["cls_filter", "loc_filter"]
+    return {
+        TEMPLATE: TemplateGraph(network, ["crop"], [*ranking, *levels]),
+        SEARCH: SearchGraph(network, ["crop", *ranking], ["cls", "loc", *WINDOWS]),
+        MASK: MaskGraph(network, [*levels, *WINDOWS], ["logits"]),
+    }
 
-    def __init__(self, model: E3SN) -> None:
-        network = fold_batchnorm(model).cpu()
-        self.modules: dict[str, _Graph] = {
-            TEMPLATE: TemplateGraph(network),
-            SEARCH: SearchGraph(network),
-            MASK: MaskGraph(network),
-        }
 
-    @torch.inference_mode()
-    def inputs(self, name: str, sample: Sample) -> Arrays:
-        """Return the inputs of a graph, computed by the graphs before it."""
-        known: Arrays = {"crop": sample.template[None]}
-        for each, module in self.modules.items():
-            given = {key: known[key] for key in module.inputs}
-            if each == name:
-                return given
-            outputs = module(*map(torch.from_numpy, given.values()))
-            known |= {
-                key: value.numpy() for key, value in zip(module.outputs, outputs, strict=True)
-            }
-            if each == TEMPLATE:
-                known["crop"] = sample.search[None]
-            else:
-                for key, window in WINDOWS.items():
-                    known[key] = cut_window(known[key], *sample.cell, **window)
-        raise KeyError(name)
+def graph_inputs(graphs: Mapping[str, _Graph], name: str, sample: Sample) -> Arrays:
+    """Return the inputs of a graph, computed by the graphs before it."""
+    known: Arrays = {"crop": sample.template[None]}
+    if name != TEMPLATE:
+        known = graphs[TEMPLATE].run(known) | {"crop": sample.search[None]}
+    if name == MASK:
+        maps = graphs[SEARCH].run(known)
+        for key, window in WINDOWS.items():
+            known[key] = backends.cut_window(maps[key], *sample.cell, window)
+    return {key: known[key] for key in graphs[name].inputs}
 
 
 def export_model(
@@ -146,55 +130,53 @@ def export_model(
     """
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out, prefix=".export.", suffix=".tmp") as name:
-        work, graphs = Path(name), Graphs(model)
-        for graph, module in graphs.modules.items():
-            _write_graph(work / graph, module, graphs.inputs(graph, BLANK))
+        work, graphs = Path(name), graphs_of(fold_batchnorm(model).cpu())
+        for graph, module in graphs.items():
+            _write_graph(work / graph, module, graph_inputs(graphs, graph, _noise()))
             if samples:
-                quantise(work / graph, samples, partial(graphs.inputs, graph))
+                quantise(work / graph, samples, partial(graph_inputs, graphs, graph))
         _share_weights(work)
         names = (*GRAPHS, WEIGHTS)
         digests = {each: hashlib.sha256((work / each).read_bytes()).hexdigest() for each in names}
         differences = _differences(graphs, work, samples[0] if samples else _noise())
-        (out / MANIFEST).unlink(missing_ok=True)  # a mixture of two exports is no export
+        (out / backends.MANIFEST).unlink(missing_ok=True)  # a mixture of two exports is no export
         for each in names:
             (work / each).replace(out / each)
     readme = Path(__file__).with_name("export_readme.md")
     write_text(out / "README.md", readme.read_text(encoding="utf-8"))
     manifest = {
-        "format": FORMAT,
+        "format": backends.FORMAT,
         "precision": "int8" if samples else "fp32",
         "model": {"variant": profile.variant, **(origin or {})},
         "sizes": {"template": TEMPLATE_SIZE, "search": 255, "cells": CELLS, "stride": STRIDE},
         "context": CONTEXT,
         "anchors_wh": anchor_sizes().tolist(),
-        "windows": WINDOWS,
+        "windows": {name: asdict(window) for name, window in WINDOWS.items()},
         "track": asdict(profile.track),
         "files": digests,
         "accuracy": dict(accuracy or {}),
     }
-    write_json(out / MANIFEST, manifest)
+    write_json(out / backends.MANIFEST, manifest)
     return differences
 
 
 def _noise() -> Sample:
+    """Return random crops, for a model without images."""
     rng = np.random.default_rng(0)
     template, search = (rng.integers(0, 256, (size, size, 3), np.uint8) for size in (127, 255))
-    return Sample(template, search, BLANK.cell)
+    return Sample(template, search, (CELLS // 2, CELLS // 2))
 
 
-def _differences(graphs: Graphs, folder: Path, sample: Sample) -> dict[str, float]:
+def _differences(graphs: Mapping[str, _Graph], folder: Path, sample: Sample) -> dict[str, float]:
     """Compare each graph with torch on the same inputs."""
     found = {}
-    for name, module in graphs.modules.items():
-        given = graphs.inputs(name, sample)
+    for name, module in graphs.items():
+        given = graph_inputs(graphs, name, sample)
         session = onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
-        with torch.inference_mode():
-            expected = module(*map(torch.from_numpy, given.values()))
-        for key, ours, theirs in zip(
-            module.outputs, session.run(module.outputs, given), expected, strict=True
-        ):
+        theirs = session.run(module.outputs, given)
+        for (key, ours), other in zip(module.run(given).items(), theirs, strict=True):
             if key in ("cls", "loc", "logits"):
-                found[key] = float(np.abs(ours - theirs.numpy()).max())
+                found[key] = float(np.abs(ours - other).max())
     return found
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
-from e3sn_lib.tracking.outputs import Clip, Output, open_outputs
-from e3sn_lib.tracking.pipeline import prefetch
-from e3sn_lib.tracking.prompts import Plan, Prompt
+from e3sn_lib.tracking.outputs import open_outputs
+from e3sn_lib.tracking.prompts import Placed, Prompt, first_frames, placed
 from e3sn_lib.tracking.session import Seen, Session, cleaned
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.tracking.video import Frame, open_video
+from e3sn_lib.tracking.video import Frame, VideoSource, open_video
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+T = TypeVar("T")
+END = object()
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def track_video(
     watch: Callable[[int, int], None] = lambda done, total: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tracked:
-    """Follow boxed objects through a video, one frame in memory at a time.
+    """Follow boxed objects through a video, a few frames in memory at a time.
 
     Args:
         tracker: with the network.
@@ -79,55 +82,44 @@ def track_video(
 
     Raises:
         InputError: the video cannot be read, or a box cannot be used; nothing is written.
-        OSError: the disk is full; what is done is kept, and the message names it.
+        OSError: the disk is full; nothing is kept.
     """
     source = open_video(video)
     check_out(out, save, [video])
     frames = range(first, sys.maxsize if last is None else last + 1, stride)
-    plan = Plan([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
-    start = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
-    follower = _Follower(start, plan, watch, stopped)
+    boxes = placed([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
+    begins = first_frames(boxes)
+    way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
+    expected = len(range(first, min(frames.stop, source.announced), stride))
+    new_session = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
+    done, ended = 0, False
+    lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as temporary:
-        work, scratch = Path(temporary, "out"), Path(temporary, "scratch")
-        work.mkdir()
-        scratch.mkdir()
-        outputs = open_outputs(save, work, source)
-        try:
-            if backward:
-                follower.backward(scratch)
-            with closing(prefetch(follower.forward(scratch))) as steps:
-                for frame, seen in steps:  # written while the next frame is followed
-                    seen = replace(seen, ids=cleaned(seen.ids)) if clean else seen
-                    for output in outputs:
-                        output.write(frame, seen)
-            for output in outputs if follower.done else ():
-                output.close()
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-            raise OSError(f"the disk is full; kept: {_rescued(outputs, out)}") from error
-        finally:
-            for output in outputs:
-                output.release()
-        files, notes = _move(work, out) if follower.done else ([], [])
-    if any(output.lost_sound for output in outputs if isinstance(output, Clip)):
-        notes.append("the sound is damaged; the clip has it as far as it could be decoded")
-    notes += _missing(follower)
-    for number, frames_lost in sorted(follower.lost.items()):
-        where = f"{len(frames_lost)} frames, the first is {frames_lost[0]}"
-        notes.append(f"object {number} is probably lost in {where}; see predicted_j in tracks.csv")
-    ended = follower.stopped
-    done = follower.done, len(plan.begins), tuple(files), ended, tuple(notes), follower.lost
-    return Tracked(*done)
+    with TemporaryDirectory(dir=nearest, prefix=f".{out.name}.", suffix=".tmp") as work:
+        with (
+            open_outputs(save, Path(work), source) as outputs,
+            closing(prefetch(_followed(new_session, source, frames, boxes, way_back))) as steps,
+        ):
+            for count, step in enumerate(steps, start=1):
+                if step:
+                    frame, seen = step
+                    seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
+                    for write in outputs:
+                        write(frame, seen)
+                    for number, each in seen.objects.items():
+                        if each.lost:
+                            lost.setdefault(number, []).append(frame.number)
+                    done += 1
+                watch(count, expected and expected + len(way_back))
+                if ended := stopped():
+                    break
+        files, notes = _move(Path(work), out) if done else ([], [])
+    notes += _notes(source, 0 if ended else expected - done, lost)
+    return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Refuse an output folder that is none, or outputs that lie on or in an input.
-
-    Raises:
-        InputError: says which.
-    """
+    """Raise InputError for an output folder that is none, or outputs on or in an input."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
     for name in (FILES[kind] for kind in save if kind in FILES):
@@ -140,111 +132,91 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
                 raise InputError(f"{out / name} would lie on or in {other}; give another --out")
 
 
-@dataclass
-class _Follower:
-    """The two ways through a video: from later boxes back to the first frame, and forward."""
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+    """Yield what another thread takes from `items` while the caller works on earlier ones.
 
-    start: Callable[[], Session]
-    plan: Plan
-    watch: Callable[[int, int], None]
-    ask: Callable[[], bool]
-    done: int = 0
-    """Frames whose results are complete."""
-    back: int = 0
-    """Steps of the way back."""
-    stopped: bool = False
-    lost: dict[int, list[int]] = field(default_factory=dict)
-    """As in `Tracked`."""
+    Errors come after the items before them. The items are closed with this generator.
 
-    def backward(self, folder: Path) -> None:
-        """Follow each object from its first box back to the first frame; write a file per frame."""
-        frames, session = self.plan.frames, self.start()
-        way = frames[: frames.index(max(self.plan.begins.values())) + 1]
-        for number, image in self.plan.source.backwards(way):
-            for each, box in self.plan.boxes.get(number, {}).items():
-                if self.plan.begins[each] == number:
+    Args:
+        items: such as frames of a video.
+        depth: how many are taken ahead, which bounds the memory.
+    """
+    found, thread = iter(items), ThreadPoolExecutor(1, "prefetch")
+    try:
+        waiting = deque(thread.submit(next, found, END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not END:
+            waiting.append(thread.submit(next, found, END))
+            yield item  # type: ignore[misc]
+    finally:
+        thread.shutdown(cancel_futures=True)
+        if isinstance(found, Generator):
+            found.close()
+
+
+def _followed(
+    new_session: Callable[[], Session],
+    source: VideoSource,
+    frames: range,
+    boxes: Placed,
+    way_back: range,
+) -> Iterator[tuple[Frame, Seen] | None]:
+    """Follow objects back from their first boxes, then forward.
+
+    Yields:
+        None for each step of the way back; then each frame with its objects of both ways.
+    """
+    session, begins, earlier = new_session(), first_frames(boxes), {}
+    for number, image in source.backwards(way_back):
+        for each, box in boxes.get(number, {}).items():
+            if begins[each] == number:
+                session.add(box, each)
+        ids, objects = session.step(image)
+        earlier[number] = cv2.imencode(".png", ids)[1], objects
+        yield None
+    session, number = new_session(), -1
+    with closing(prefetch(source.frames(frames))) as images:
+        for frame in images:
+            number = frame.number
+            for each, box in boxes.get(number, {}).items():
+                if each in session.numbers:
+                    session.correct(each, box)
+                else:
                     session.add(box, each)
-            np.savez_compressed(folder / f"{number}.npz", **vars(session.step(image)))
-            self.back += 1
-            if self._stops(len(way)):
-                break
-
-    def forward(self, folder: Path) -> Iterator[tuple[Frame, Seen]]:
-        """Yield frames in order with their objects, those that `backward` found included."""
-        if self.stopped:
-            return
-        session, last = self.start(), -1
-        with closing(prefetch(self.plan.source.frames(self.plan.frames))) as frames:
-            for frame in frames:
-                for number, box in self.plan.boxes.get(frame.number, {}).items():
-                    if number in session.numbers:
-                        session.correct(number, box)
-                    else:
-                        session.add(box, number)
-                seen, last = session.step(frame.image), frame.number
-                if (earlier := folder / f"{frame.number}.npz").is_file():
-                    with np.load(earlier) as found:
-                        seen = seen.joined(Seen(**found))
-                for number in np.array(seen.numbers)[seen.lost].tolist():
-                    self.lost.setdefault(number, []).append(frame.number)
-                yield frame, seen
-                self.done += 1
-                if self._stops(self.back):
-                    return
-        if last < max(self.plan.boxes):
-            latest = max(self.plan.boxes)
-            raise InputError(f"{self.plan.source.path} ends before frame {latest}, which has a box")
-
-    def expected(self) -> int:
-        """Return how many frames the way forward has; 0 if the video does not say."""
-        frames, announced = self.plan.frames, self.plan.source.announced
-        return len(range(frames.start, min(frames.stop, announced), frames.step))
-
-    def _stops(self, back: int) -> bool:
-        expected = self.expected()
-        self.watch(self.back + self.done, expected and expected + back)
-        self.stopped = self.ask()
-        return self.stopped
-
-
-def _rescued(outputs: Sequence[Output], out: Path) -> str:
-    """Move what can be completed on a full disk, clips deleted first; return what that is."""
-    kept = [output for output in reversed(outputs) if output.rescue()]
-    if kept:
-        _move(kept[0].path.parent, out)
-    return (
-        " and ".join(f"{out / each.path.name} ({each.count} frames)" for each in kept) or "nothing"
-    )
+            seen = session.step(frame.image)
+            if number in earlier:
+                png, objects = earlier.pop(number)
+                ids = np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE), np.uint8)
+                seen = seen.joined(Seen(ids, objects))
+            yield frame, seen
+    if number < max(boxes):
+        raise InputError(f"{source.path} ends before frame {max(boxes)}, which has a box")
 
 
 def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
-    """Move results to their folder; return where they are, and lines about what else is there."""
-    out.mkdir(parents=True, exist_ok=True)
-    files, notes = [], []
-    for name in [name for name in FILES.values() if (work / name).exists()]:
-        files.append(out / name)
-        if (work / name).is_file():
-            (work / name).replace(out / name)
-            continue
-        (out / name).mkdir(exist_ok=True)
-        images = {path.name for path in (work / name).iterdir()}
-        for image in images:
-            (work / name / image).replace(out / name / image)
-        if others := sum(path.name not in images for path in (out / name).iterdir()):
-            notes.append(f"{others} other files were in {out / name} before and are still there")
-    paths = [out / name for name in FILES.values()]
-    if older := [str(path) for path in paths if path.exists() and path not in files]:
-        notes.append(f"of an earlier call, and still there: {', '.join(older)}")
-    return files, notes
+    """Move results to their folder; return where they are, and a line about what else is there."""
+    files = [out / name for name in FILES.values() if (work / name).exists()]
+    moved = {out / path.relative_to(work): path for path in work.rglob("*") if path.is_file()}
+    for place, path in moved.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    there = {path for name in FILES.values() for path in (out / name, *(out / name).glob("*"))}
+    others = sorted(path for path in there - moved.keys() if path.is_file())
+    if not others:
+        return files, []
+    return files, [
+        f"{len(others)} other files were there before and still are, such as {others[0]}"
+    ]
 
 
-def _missing(follower: _Follower) -> list[str]:
-    """Return lines about frames that could not be read."""
-    source, notes = follower.plan.source, []
-    missing = follower.expected() - follower.done
-    if missing > 1 and not follower.stopped:  # some files are wrong by one
+def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]]) -> list[str]:
+    """Return lines about frames that could not be read, and about objects that are lost."""
+    notes = []
+    if missing > 1:  # some files are wrong by one
         announced = f"the file announces {source.announced} frames"
         notes.append(f"{announced}; {missing} of those wanted could not be read")
     if source.damaged:
         notes.append("parts of the file are damaged; they were left out")
+    for number, frames in sorted(lost.items()):
+        where = f"{len(frames)} frames, the first is {frames[0]}"
+        notes.append(f"object {number} is probably lost in {where}; see predicted_j in tracks.csv")
     return notes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,9 @@ from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.tracking.session import check_number
 from e3sn_lib.tracking.tracker import check_box
 from e3sn_lib.tracking.video import VideoSource
+
+Placed = dict[int, dict[int, Sequence[float]]]
+"""By number of frame, then of object: x, y, width and height."""
 
 
 class Prompt(NamedTuple):
@@ -62,18 +64,17 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
     if ids.shape != (height, width):
         found = f"{ids.shape[1]}x{ids.shape[0]}"
         raise InputError(f"mask {path} is {found}, but the frames are {width}x{height}")
-    if set(np.unique(ids)) <= {0, VOID}:
-        ids = (ids > 0).astype(np.uint8)
-    numbers = [int(number) for number in np.unique(ids) if 0 < number < VOID]
-    boxes = {number: box_from_mask(ids == number) for number in numbers}
+    numbers = {int(number) for number in np.unique(ids)} - {0}
+    if numbers == {VOID}:
+        ids, numbers = ids // VOID, {1}
+    boxes = {number: box_from_mask(ids == number) for number in sorted(numbers - {VOID})}
     if not boxes:
         raise InputError(f"mask {path} shows no object")
     return [Prompt(box_xywh(box), number=number) for number, box in boxes.items() if box]
 
 
-@dataclass
-class Plan:
-    """Which boxes are given in which frame.
+def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Placed:
+    """Return the boxes by number of frame and of object.
 
     Args:
         prompts: at least one.
@@ -83,36 +84,29 @@ class Plan:
     Raises:
         InputError: a box cannot be used, or its frame or object is none of those tracked.
     """
-
-    prompts: Sequence[Prompt]
-    source: VideoSource
-    frames: range
-    boxes: dict[int, dict[int, Sequence[float]]] = field(default_factory=dict)
-    """By frame, then by object: x, y, width and height."""
-    begins: dict[int, int] = field(default_factory=dict)
-    """By object: the frame of its first box."""
-
-    def __post_init__(self) -> None:
-        if not self.prompts:
-            raise InputError("no box is given, so there is nothing to follow")
-        for prompt in sorted(self.prompts, key=lambda prompt: prompt.corrects):
-            self._place(prompt)
-
-    def _place(self, prompt: Prompt) -> None:
-        frame = self.frames.start if prompt.frame is None else prompt.frame
-        number = prompt.number or max(self.begins, default=0) + 1
-        width, height = self.source.size
+    if not prompts:
+        raise InputError("no box is given, so there is nothing to follow")
+    boxes: Placed = {}
+    begins: dict[int, int] = {}
+    for box, given_frame, given_number, corrects in sorted(prompts, key=lambda each: each.corrects):
+        frame = frames.start if given_frame is None else given_frame
+        number = given_number or max(begins, default=0) + 1
         check_number(number)
-        check_box(prompt.box_frame_xywh, (height, width), number)
-        if frame not in self.frames:
+        check_box(box, source.size[::-1], number)
+        if frame not in frames:
             raise InputError(f"frame {frame} has a box, but it is none of the frames to be tracked")
-        if 0 < self.source.announced <= frame:
-            raise InputError(
-                f"frame {frame} has a box, but the last frame is {self.source.announced - 1}"
-            )
-        if prompt.corrects and self.begins.get(number, frame) >= frame:
+        if 0 < source.announced <= frame:
+            last = source.announced - 1
+            raise InputError(f"frame {frame} has a box, but the last frame is {last}")
+        if corrects and begins.get(number, frame) >= frame:
             raise InputError(f"there is no object {number} before frame {frame} to be corrected")
-        if number in self.boxes.setdefault(frame, {}):
+        if number in boxes.setdefault(frame, {}):
             raise InputError(f"object {number} has two boxes in frame {frame}; give one")
-        self.boxes[frame][number] = prompt.box_frame_xywh
-        self.begins.setdefault(number, frame)
+        boxes[frame][number] = box
+        begins.setdefault(number, frame)
+    return boxes
+
+
+def first_frames(boxes: Placed) -> dict[int, int]:
+    """Return the frame of each object's first box."""
+    return {number: frame for frame in sorted(boxes, reverse=True) for number in boxes[frame]}

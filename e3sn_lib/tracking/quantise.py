@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from e3sn_lib.config import AugmentConfig, Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data.pairs import PairDataset
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import CELLS
 from e3sn_lib.tracking.backends import MASK, SEARCH, TEMPLATE
 
 COUNT = 50
@@ -35,15 +34,10 @@ AUGMENT = AugmentConfig(
 )
 """Crops as tracking sees them: natural colours, a true template, a search crop from a last box that
 is a little wrong."""
+_HEADS = ("/rpn/cls_head/", "/rpn/loc_head/", "/rpn/cls/Conv", "/rpn/loc/Conv")
 FLOAT = {
     TEMPLATE: ("/backbone/conv1/",),
-    SEARCH: (
-        "/backbone/conv1/",
-        "/rpn/cls_head/",
-        "/rpn/loc_head/",
-        "/rpn/cls/Conv",
-        "/rpn/loc/Conv",
-    ),
+    SEARCH: ("/backbone/conv1/", *_HEADS),
     MASK: ("/refine/post1/", "/refine/v0/", "/refine/h0/", "/refine/post2/"),
 }
 """Layers that stay in float, by the start of their names: on training sequences that were held out,
@@ -61,12 +55,6 @@ class Sample(NamedTuple):
     """Row and column where the object is."""
 
 
-BLANK = Sample(
-    np.zeros((127, 127, 3), np.uint8), np.zeros((255, 255, 3), np.uint8), (CELLS // 2, CELLS // 2)
-)
-"""A sample for what depends on shapes alone."""
-
-
 def calibration_samples(
     profile: Profile, sources: Sequence[tuple[TrackSet, TrainSetConfig]]
 ) -> list[Sample]:
@@ -78,15 +66,11 @@ def calibration_samples(
     if not sources:
         raise InputError("int8 is calibrated on training images; give --data or --calibration")
     settings = replace(profile, augment=AUGMENT, seed=0)
-    pairs = PairDataset(list(sources), settings, StageConfig(negative_pairs=0.0), COUNT)
-    samples = []
-    for number in range(COUNT):
-        pair = pairs[number]
-        if pair.problems:
-            raise InputError(f"calibration: {pair.problems[0]}")
-        row, column = pair.cells[0].tolist()
-        samples.append(Sample(pair.template, pair.search, (row, column)))
-    return samples
+    dataset = PairDataset(list(sources), settings, StageConfig(negative_pairs=0.0), COUNT)
+    pairs = [dataset[number] for number in range(COUNT)]
+    if problems := [problem for pair in pairs for problem in pair.problems]:
+        raise InputError(f"calibration: {problems[0]}")
+    return [Sample(pair.template, pair.search, tuple(pair.cells[0].tolist())) for pair in pairs]
 
 
 def quantise(
@@ -125,7 +109,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         self, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]
     ) -> None:
         self.samples, self.inputs = samples, inputs
-        self.remaining: Iterator[Sample] = iter(samples)
+        self.remaining = iter(samples)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,60 +11,45 @@ from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import Patch
-from e3sn_lib.tracking.tracker import Targets, Tracker, check_box, labels_from_patches
+from e3sn_lib.tracking.tracker import Targets, Tracker, labels_from_patches
 
 MOST_OBJECTS = 254
 """Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
 
-NO_PATCH = Patch(np.zeros((0, 0), np.float32), slice(0, 0), slice(0, 0))
+
+class Found(NamedTuple):
+    """One object in one frame."""
+
+    box_frame_xyxy: NDArray[np.float64]
+    """(4,)."""
+    score: float
+    """Classification score, 0 to 1; 1 where the box was given."""
+    predicted_j: float
+    """The region similarity J to be expected of the mask, 0 to 1."""
+    lost: bool
+    """Whether that is too low to believe the mask."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The objects of one frame; their numbers are their ids in the mask."""
+class Seen(NamedTuple):
+    """The objects of one frame."""
 
-    numbers: tuple[int, ...]
-    """Of the objects followed in this frame, ascending."""
     ids: NDArray[np.uint8]
-    """(H, W): 0 is background."""
-    scores: NDArray[np.float64]
-    """(N,) classification scores, 0 to 1; 1 where the box was given."""
-    boxes_frame_xyxy: NDArray[np.float64]
-    """(N, 4)."""
-    predicted_j: NDArray[np.float64]
-    """(N,) the region similarity J to be expected of each mask, 0 to 1."""
-    lost: NDArray[np.bool_]
-    """(N,) whether that is too low to believe the mask."""
+    """(H, W) numbers of the objects; 0 is background."""
+    objects: dict[int, Found]
+    """By number, ascending."""
 
     def joined(self, other: Seen) -> Seen:
         """Return these objects and those of `other` that are not among them, which lie below."""
-        new = [place for place, number in enumerate(other.numbers) if number not in self.numbers]
-        numbers = np.concatenate([self.numbers, np.array(other.numbers)[new]]).astype(int)
-        below = np.where(np.isin(other.ids, np.array(other.numbers)[new]), other.ids, 0)
-        order = numbers.argsort()
-        return Seen(
-            tuple(numbers[order].tolist()),
-            np.where(self.ids > 0, self.ids, below),
-            np.concatenate([self.scores, other.scores[new]])[order],
-            np.concatenate([self.boxes_frame_xyxy, other.boxes_frame_xyxy[new]])[order],
-            np.concatenate([self.predicted_j, other.predicted_j[new]])[order],
-            np.concatenate([self.lost, other.lost[new]])[order],
-        )
+        new = {number: other.objects[number] for number in other.objects.keys() - self.objects}
+        below = np.where(np.isin(other.ids, list(new)), other.ids, 0)
+        ids = np.where(self.ids > 0, self.ids, below)
+        return Seen(ids, dict(sorted((self.objects | new).items())))
 
 
 class Session:
     """Objects that are followed through one video, with their state.
 
     The tracker keeps nothing between frames, so several sessions can share one.
-
-    Example::
-
-        session = Session(tracker)
-        session.add((60, 40, 50, 50))
-        for number, frame in enumerate(frames):
-            if number == 40:
-                session.correct(1, (80, 42, 50, 50))
-            seen = session.step(frame)
 
     Args:
         tracker: with the network.
@@ -79,22 +64,19 @@ class Session:
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._given: dict[int, Sequence[float]] = {}
         self._groups: list[tuple[tuple[int, ...], Targets]] = []
-        """Objects whose templates come from the same frame, with their state."""
+        """Numbers and state of objects whose templates come from the same frame."""
 
     @property
-    def numbers(self) -> tuple[int, ...]:
-        """Of the objects that are followed from the next frame on, ascending."""
-        return tuple(sorted({*self._given, *(each for group, _ in self._groups for each in group)}))
+    def numbers(self) -> set[int]:
+        """Of the objects that are followed from the next frame on."""
+        return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
-        """Follow one more object, whose box in the next frame this is.
+        """Follow one more object, whose box in the next frame this is; return its number.
 
         Args:
             box_frame_xywh: x, y, width and height in pixels.
             number: of the object, 1 to 254; None: one more than the highest so far.
-
-        Returns:
-            Its number.
 
         Raises:
             InputError: the number is taken or out of range.
@@ -123,55 +105,37 @@ class Session:
             frame: (H, W, 3) RGB; all frames have one size.
 
         Raises:
-            InputError: a given box reaches outside the frame or has no area.
+            InputError: a given box cannot be followed.
         """
-        for number, box in self._given.items():
-            check_box(box, frame.shape[:2], number)
-        self._drop(self._given)
-        results = []
-        for place, (numbers, targets) in enumerate(self._groups):
-            moved, result = self._tracker.step(frame, targets)
-            self._groups[place] = numbers, moved
-            results.append(result)
+        steps = [(group, *self._tracker.step(frame, state)) for group, state in self._kept()]
         if self._given:
-            targets = self._tracker.start(frame, list(self._given.values()))
-            self._groups.append((tuple(self._given), targets))
-            results.append(self._tracker.step(frame, targets, move=False)[1])
+            state = self._tracker.start(frame, list(self._given.values()))
+            steps.append((tuple(self._given), *self._tracker.step(frame, state, move=False)))
             self._given = {}
-        if not results:
-            none, nowhere = np.zeros(0), np.zeros((0, 4))
-            ids = np.zeros(frame.shape[:2], np.uint8)
-            return Seen((), ids, none, nowhere, none, none.astype(bool))
-        order = np.argsort([each for group, _ in self._groups for each in group])
-        predicted = np.concatenate([result.predicted_j for result in results])[order]
-        lost = predicted < self._lost_below
-        hidden = lost & (not self._keep_lost)
-        labels = results[0].ids
-        if len(results) > 1 or hidden.any():
-            patches = [patch for result in results for patch in result.patches]
-            shown = [
-                NO_PATCH if hides else patches[k] for k, hides in zip(order, hidden, strict=True)
-            ]
-            labels = labels_from_patches(
-                shown, frame.shape[:2], self._tracker.config.mask_threshold
-            )
-        return Seen(
-            self.numbers,
-            np.array([0, *self.numbers], np.uint8)[labels],
-            np.concatenate([result.scores for result in results])[order],
-            np.concatenate([result.boxes_frame_xyxy for result in results])[order],
-            predicted,
-            lost,
-        )
+        self._groups = [(numbers, state) for numbers, state, _ in steps]
+        objects: dict[int, Found] = {}
+        patches: dict[int, Patch] = {}
+        for numbers, _, result in steps:
+            known = (result.boxes_frame_xyxy, result.scores, result.predicted_j, result.patches)
+            for number, box, score, predicted_j, patch in zip(numbers, *known, strict=True):
+                lost = bool(predicted_j < self._lost_below)
+                objects[number] = Found(box, score, predicted_j, lost)
+                if self._keep_lost or not lost:
+                    patches[number] = patch
+        threshold = self._tracker.config.mask_threshold
+        ids = labels_from_patches(patches, frame.shape[:2], threshold)
+        return Seen(ids, dict(sorted(objects.items())))
 
-    def _drop(self, numbers: dict[int, Sequence[float]]) -> None:
-        """Forget the state of these objects."""
-        groups, self._groups = self._groups, []
-        for group, targets in groups:
-            kept = [place for place, number in enumerate(group) if number not in numbers]
-            if kept:
-                state = targets if len(kept) == len(group) else targets.select(kept)
-                self._groups.append((tuple(group[place] for place in kept), state))
+    def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
+        """Return the groups without the objects that get a new box."""
+        groups = []
+        for numbers, state in self._groups:
+            kept = [place for place, number in enumerate(numbers) if number not in self._given]
+            if len(kept) == len(numbers):
+                groups.append((numbers, state))
+            elif kept:
+                groups.append((tuple(numbers[place] for place in kept), state.select(kept)))
+        return groups
 
 
 def check_number(number: int) -> None:

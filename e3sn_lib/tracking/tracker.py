@@ -7,8 +7,8 @@ value that goes into each step and comes out changed, so several videos can shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,7 +20,6 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import (
     CELLS,
     CROPS,
-    STRIDE,
     TEMPLATE_SIZE,
     WINDOW_MARGIN,
     Box,
@@ -30,16 +29,17 @@ from e3sn_lib.geometry import (
     context_sides,
     decode_boxes,
     paste_patch,
+    window_corner,
 )
-from e3sn_lib.tracking.backends import Backend, Templates
-from e3sn_lib.tracking.confidence import mask_features, predict_j
+from e3sn_lib.tracking.backends import Backend
+from e3sn_lib.tracking.confidence import Floats, mask_features, predict_j
 
+Boxes = Sequence[Sequence[float]]
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
 ROUNDING = 1e-6
-"""Pixels by which a box may reach outside the frame: 0.21 + 0.79 of a width is a little more than
-it."""
+"""Pixels by which a box may reach outside the frame, for sums that are not exact."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
@@ -50,40 +50,30 @@ WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANC
 class Targets:
     """State of N objects between two frames."""
 
-    template: Templates
-    """What the backend keeps of each object."""
-    centre_frame_xy: NDArray[np.float64]
+    template: Any
+    """What the backend keeps of the objects, see `Backend.encode_template`."""
+    centre_frame_xy: Floats
     """(N, 2)."""
-    size_wh: NDArray[np.float64]
+    size_wh: Floats
     """(N, 2) in frame pixels."""
     fill: tuple[float, ...]
     """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
 
-    def boxes_frame_xyxy(self) -> NDArray[np.float64]:
+    def boxes_frame_xyxy(self) -> Floats:
         """Return the boxes, (N, 4)."""
-        return np.hstack(
-            [self.centre_frame_xy - self.size_wh / 2, self.centre_frame_xy + self.size_wh / 2]
-        )
+        half = self.size_wh / 2
+        return np.hstack([self.centre_frame_xy - half, self.centre_frame_xy + half])
 
-    def select(self, objects: Sequence[int]) -> Targets:
+    def select(self, objects: list[int]) -> Targets:
         """Return the state of some of the objects."""
-        index = list(objects)
-        kept = self.template.select(index)
-        return replace(
-            self,
-            template=kept,
-            centre_frame_xy=self.centre_frame_xy[index],
-            size_wh=self.size_wh[index],
-        )
+        template, centre = self.template.select(objects), self.centre_frame_xy[objects]
+        return Targets(template, centre, self.size_wh[objects], self.fill)
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
         """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
-        return replace(
-            self,
-            centre_frame_xy=(boxes[:, :2] + boxes[:, 2:]) / 2,
-            size_wh=boxes[:, 2:] - boxes[:, :2],
-        )
+        centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        return Targets(self.template, centre, size, self.fill)
 
 
 @dataclass(frozen=True)
@@ -94,32 +84,28 @@ class FrameResult:
     """(H, W): 0 background, k for the k-th box given at the start."""
     patches: tuple[Patch, ...]
     """Of each object, the probabilities in the part of the frame that its window covers."""
-    scores: NDArray[np.float64]
-    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given. It can
-    be high on a wrong object; `predicted_j` knows better."""
-    boxes_frame_xyxy: NDArray[np.float64]
+    scores: Floats
+    """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given."""
+    boxes_frame_xyxy: Floats
     """(N, 4)."""
-    features: NDArray[np.float64]
+    features: Floats
     """(N, 3) what tells good masks from bad ones, see `mask_features`."""
     outside: float = 0.0
     """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
 
     @property
-    def predicted_j(self) -> NDArray[np.float64]:
+    def predicted_j(self) -> Floats:
         """(N,) the region similarity J to be expected of each mask, 0 to 1."""
         return predict_j(self.features)
 
     @property
     def soft_masks(self) -> NDArray[np.float32]:
         """Return probabilities in the whole frame, (N, H, W). `patches` take much less memory."""
-        pasted = np.full((len(self.patches), *self.ids.shape), self.outside, np.float32)
-        for whole, patch in zip(pasted, self.patches, strict=True):
-            whole[patch.rows, patch.columns] = patch.soft
-        return pasted
+        return np.stack([each.in_frame(self.ids.shape, self.outside) for each in self.patches])
 
     def labels(self, threshold: float) -> NDArray[np.uint8]:
         """Return the ids at another threshold, 0 to 1, than the tracker's own."""
-        return labels_from_patches(self.patches, self.ids.shape, threshold)
+        return labels_from_patches(dict(enumerate(self.patches, 1)), self.ids.shape, threshold)
 
 
 class Tracker:
@@ -128,11 +114,9 @@ class Tracker:
     Args:
         network: a trained network (it is put into evaluation mode), what `load_model` or
             `load_export` returns, or any backend.
-        config: hyper-parameters of inference; None: those that came with the network, or the
-            defaults.
+        config: hyper-parameters of inference; None: those of the network, or the defaults.
         device: where a torch network computes; None: where it is.
-        precision: of a torch network, see `precision_of`; with less than ``fp32`` masks differ in
-            some pixels.
+        precision: of a torch network, see `precision_of`; below ``fp32`` some pixels differ.
     """
 
     def __init__(
@@ -153,7 +137,7 @@ class Tracker:
         self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
 
     def run(
-        self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Sequence[Sequence[float]]
+        self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes
     ) -> Iterator[FrameResult]:
         """Follow objects through a video.
 
@@ -165,46 +149,31 @@ class Tracker:
             One result per frame; that of the first frame has the given boxes.
 
         Raises:
-            InputError: no frame, frames of different sizes, a box outside the frame or without
-                area.
+            InputError: no frame, frames of different sizes, or a box that cannot be followed.
         """
         targets: Targets | None = None
         for index, frame in enumerate(frames):
+            size = f"{frame.shape[1]}x{frame.shape[0]}"
             if targets is None:
-                shape = frame.shape
-                targets = self.start(frame, boxes_frame_xywh)
-                _, result = self.step(frame, targets, move=False)
-            else:
-                if frame.shape != shape:
-                    raise InputError(
-                        f"frame {index} is {frame.shape[1]}x{frame.shape[0]}, "
-                        f"the first one {shape[1]}x{shape[0]}"
-                    )
-                targets, result = self.step(frame, targets)
+                first_size, targets = size, self.start(frame, boxes_frame_xywh)
+            if size != first_size:
+                raise InputError(f"frame {index} is {size}, the first one {first_size}")
+            targets, result = self.step(frame, targets, move=index > 0)
             yield result
         if targets is None:
             raise InputError("the video has no frames")
 
-    def start(
-        self, frame: NDArray[np.uint8], boxes_frame_xywh: Sequence[Sequence[float]]
-    ) -> Targets:
-        """Return the state of the objects in the first frame.
-
-        Args:
-            frame: (H, W, 3) RGB uint8.
-            boxes_frame_xywh: x, y, width and height of each object.
+    def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes) -> Targets:
+        """Return the state of the objects in the first frame; arguments are as in `run`.
 
         Raises:
-            InputError: there is no box, or one reaches outside the frame or has no area.
+            InputError: there is no box, or one cannot be followed.
         """
-        boxes = np.array(
-            [
-                check_box(box, frame.shape[:2], number)
-                for number, box in enumerate(boxes_frame_xywh, start=1)
-            ]
-        )
-        if len(boxes) == 0:
+        if len(boxes_frame_xywh) == 0:
             raise InputError("no box is given, so there is nothing to follow")
+        for number, box in enumerate(boxes_frame_xywh, start=1):
+            check_box(box, frame.shape[:2], number)
+        boxes = np.array(boxes_frame_xywh, np.float64)
         fill = cv2.mean(frame)[:3]
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
@@ -229,39 +198,32 @@ class Tracker:
             choice = choose(cls, loc, targets.size_wh, self.config)
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
-        corners = [(float(column), float(row)) for row, column in cells * STRIDE - WINDOW_MARGIN]
-        patches = tuple(
-            paste_patch(*each, frame_hw) for each in zip(soft, corners, crops, strict=True)
-        )
-        ids = labels_from_patches(patches, frame_hw, self.config.mask_threshold)
-        known = mask_features(scores, soft, self.config.mask_threshold)
-        return targets, FrameResult(
-            ids, patches, scores, targets.boxes_frame_xyxy(), known, crops[0].outside
-        )
+        corners = window_corner(cells[:, ::-1], WINDOW_MARGIN).tolist()
+        windows = zip(soft, corners, crops, strict=True)
+        patches = tuple(paste_patch(*window, frame_hw) for window in windows)
+        threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()
+        ids = labels_from_patches(dict(enumerate(patches, 1)), frame_hw, threshold)
+        known = mask_features(scores, soft, threshold)
+        return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
-    def _crops(
-        self, centre_frame_xy: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int
-    ) -> list[ContextCrop]:
-        cut = CROPS[self.config.crop]
-        sides = context_sides(size_wh) * pixels / TEMPLATE_SIZE
-        return [
-            cut((x, y), side, pixels)
-            for (x, y), side in zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
-        ]
+    def _crops(self, centre_frame_xy: Floats, size_wh: Floats, pixels: int) -> list[ContextCrop]:
+        cut, sides = CROPS[self.config.crop], context_sides(size_wh) * pixels / TEMPLATE_SIZE
+        places = zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
+        return [cut((x, y), side, pixels) for (x, y), side in places]
 
 
 class Choice(NamedTuple):
     """The best anchor of each of N objects in its search crop."""
 
-    ranked: NDArray[np.float64]
+    ranked: Floats
     """(N, 3125) what was maximised: the score, penalised and windowed or not."""
     best: NDArray[np.int64]
     """(N,) flat anchor index."""
-    scores: NDArray[np.float64]
+    scores: Floats
     """(N,) classification score at the best."""
-    shift_frame_xy: NDArray[np.float64]
+    shift_frame_xy: Floats
     """(N, 2) from the middle of the search crop, in frame pixels."""
-    size_wh: NDArray[np.float64]
+    size_wh: Floats
     """(N, 2) new sizes in frame pixels."""
 
     @property
@@ -271,10 +233,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    cls: NDArray[np.float32],
-    loc: NDArray[np.float32],
-    size_wh: NDArray[np.float64],
-    config: TrackConfig,
+    cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: Floats, config: TrackConfig
 ) -> Choice:
     """Pick the best anchor of each object (SiamRPN).
 
@@ -303,16 +262,16 @@ def choose(
 
 
 def labels_from_patches(
-    patches: Sequence[Patch], frame_hw: tuple[int, ...], threshold: float
+    patches: Mapping[int, Patch], frame_hw: tuple[int, ...], threshold: float
 ) -> NDArray[np.uint8]:
-    """Return the most probable object of each pixel, (H, W): 1 for the first, 0 for background.
+    """Return the number of the most probable object of each pixel, (H, W).
 
-    Background is where no probability exceeds the threshold (SiamMask). Outside their patches
-    probabilities are 0.
+    It is 0, background, where no probability exceeds the threshold (SiamMask). Outside their
+    patches probabilities are 0. Of equally probable objects the lowest number is taken.
     """
     ids = np.zeros(frame_hw, np.uint8)
     best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
-    for number, (soft, rows, columns) in enumerate(patches, start=1):
+    for number, (soft, rows, columns) in sorted(patches.items()):
         better = soft > np.maximum(best[rows, columns], threshold)
         best[rows, columns][better] = soft[better]
         ids[rows, columns][better] = number
@@ -324,18 +283,10 @@ def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
         return 1 / (1 + np.exp(-logits))
 
 
-def _penalty(
-    size_wh: NDArray[np.float64], previous_wh: NDArray[np.float64], k: float
-) -> NDArray[np.float64]:
-    """Return exp(-(change of scale x change of ratio - 1) k) (SiamRPN).
+def _penalty(size_wh: Floats, previous_wh: Floats, k: float) -> Floats:
+    """Return exp(-(change of scale x change of ratio - 1) k) of boxes (N, A, 2) (SiamRPN)."""
 
-    Args:
-        size_wh: of boxes, (N, A, 2).
-        previous_wh: of the objects before, (N, 2).
-        k: strength.
-    """
-
-    def change(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    def change(ratio: Floats) -> Floats:
         return np.maximum(ratio, 1 / ratio)
 
     previous = previous_wh[:, None]
@@ -345,42 +296,28 @@ def _penalty(
 
 
 def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
-    """Return the targets at their new places.
-
-    Centres stay in the frame, sizes between the smallest and the frame's (SiamMask).
-    """
+    """Move targets; they stay in the frame and between the smallest size and its own (SiamMask)."""
     limit = frame_hw[::-1]
     centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
-    return replace(
-        targets, centre_frame_xy=centre, size_wh=np.clip(choice.size_wh, SMALLEST_SIZE, limit)
-    )
+    size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
+    return Targets(targets.template, centre, size, targets.fill)
 
 
-def check_box(
-    box_frame_xywh: Sequence[float], frame_hw: tuple[int, int], number: int
-) -> tuple[float, ...]:
-    """Return x, y, width and height of a box that can be followed.
+def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number: int) -> None:
+    """Raise InputError for a box that cannot be followed.
 
     Args:
-        box_frame_xywh: what the user gave.
+        box_frame_xywh: what the user gave: four numbers, with an area, inside the frame.
         frame_hw: size of the frame.
         number: of the box, for the message.
-
-    Raises:
-        InputError: it is not four numbers, has no area, or reaches outside the frame.
     """
     height, width = frame_hw
-    text = ",".join(f"{value:g}" for value in box_frame_xywh)
+    box = f"box {number} ({','.join(f'{value:g}' for value in box_frame_xywh)})"
     if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():
-        raise InputError(f"box {number} ({text}) is not four numbers x,y,width,height")
-    x, y, w, h = (float(value) for value in box_frame_xywh)
+        raise InputError(f"{box} is not four numbers x,y,width,height")
+    x, y, w, h = box_frame_xywh
     if w < 1 or h < 1:
-        raise InputError(
-            f"box {number} ({text}) has no area; give x,y,width,height in pixels of the frame"
-        )
+        raise InputError(f"{box} has no area; give x,y,width,height in pixels of the frame")
     if min(x, y, width - x - w, height - y - h) < -ROUNDING:
-        raise InputError(
-            f"box {number} ({text}) reaches outside the frame, which is {width}x{height}; "
-            "give x,y,width,height inside it"
-        )
-    return x, y, w, h
+        place = f"reaches outside the frame, which is {width}x{height}"
+        raise InputError(f"{box} {place}; give x,y,width,height inside it")

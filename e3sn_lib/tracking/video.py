@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -91,29 +92,21 @@ class VideoSource:
         """
         found = self._from_folder(chosen) if self.names else self._from_file(chosen)
         for frame in islice(found, len(chosen)):
-            (width, height), known = _size(frame.image), self.size
-            if (width, height) != known:
-                raise InputError(
-                    f"frame {frame.number} is {width}x{height}, the first one {known[0]}x{known[1]}"
-                )
+            if _size(frame.image) != self.size:
+                sizes = "{}x{}, the first one {}x{}".format(*_size(frame.image), *self.size)
+                raise InputError(f"frame {frame.number} is {sizes}")
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
-        """Yield number and image of frames, the last one first.
+        """Yield number and image of the chosen frames, the last one first; errors as in `frames`.
 
         A file is decoded in short runs, so that few frames are in memory.
-
-        Args:
-            chosen: their numbers in ascending order.
-
-        Raises:
-            InputError: as `frames`.
         """
         if self.names:
             for number in reversed(chosen):
                 yield number, next(self.frames(range(number, number + 1))).image
             return
-        ticks = [frame.pts for frame in islice(_decoded(self), chosen[-1] + 1)]
+        ticks = [frame.pts for frame in islice(_pictures(self), chosen.stop)]
         chosen = range(chosen.start, min(chosen.stop, len(ticks)), chosen.step)
         at_once = min(max(HELD_BYTES // (3 * self.size[0] * self.size[1]), 4), 64)
         for end in range(len(chosen), 0, -at_once):
@@ -128,7 +121,7 @@ class VideoSource:
 
     def _from_file(self, chosen: range) -> Iterator[Frame]:
         before = Fraction(-1)
-        for number, frame in enumerate(_decoded(self)):
+        for number, frame in enumerate(_pictures(self)):
             seconds = _seconds(frame, number / self.rate + self.start) - self.start
             if seconds <= before:  # a broken clock; encoders need times that grow
                 seconds = before + self.time_base
@@ -142,7 +135,7 @@ class VideoSource:
         by_tick = {ticks[number]: number for number in numbers}
         for begin in (ticks[max(numbers[0] - REORDERED, 0)], None):
             held: dict[int, Image] = {}
-            for place, frame in enumerate(_decoded(self, begin)):
+            for place, frame in enumerate(_pictures(self, begin)):
                 number = place if begin is None else by_tick.get(frame.pts, -1)
                 if number in numbers:
                     held[number] = self._upright(frame)
@@ -163,14 +156,20 @@ def open_video(path: Path) -> VideoSource:
     """Return what is known of a video before its frames are read.
 
     Args:
-        path: a video file, or a folder of images.
+        path: a video file, or a folder of images, which are ordered by the numbers in their names.
 
     Raises:
-        InputError: nothing there, no frame in it, or its first frame cannot be read.
+        InputError: nothing there, no frame in it, its first frame cannot be read, or two images
+            are of one frame.
     """
-    if names := frame_names(path):
+    if path.is_dir():
+        names = sorted((each.name for each in files_by_stem(path).values()), key=_as_counted)
+        if not names:
+            raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
         size = _size(read_image(path / names[0]))
         return VideoSource(path, size, tuple(names), announced=len(names))
+    if not path.is_file():
+        raise InputError(f"there is no video or folder of frames at {path}")
     with open_file(path) as container:
         stream = container.streams.video[0]
         source = VideoSource(path, (0, 0), announced=stream.frames)
@@ -178,7 +177,7 @@ def open_video(path: Path) -> VideoSource:
         source.time_base = stream.time_base or source.time_base
         source.has_sound = bool(container.streams.audio)
         aspect = stream.sample_aspect_ratio
-    frame = next(_decoded(source), None)
+    frame = next(_pictures(source), None)
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded")
     source.start, source.turn = _seconds(frame, Fraction(0)), _turn(frame)
@@ -191,37 +190,15 @@ def open_video(path: Path) -> VideoSource:
 def read_frames(source: Path) -> Iterator[Image]:
     """Yield the frames of a video file or of a folder of images, one in memory at a time.
 
-    Frames are (H, W, 3) RGB uint8, upright; interlaced ones are made whole.
-
-    Raises:
-        InputError: nothing there, no frame in it, or a frame that cannot be read.
+    They are (H, W, 3) RGB uint8, upright; interlaced ones are made whole. Errors are those of
+    `open_video` and `VideoSource.frames`.
     """
     return (frame.image for frame in open_video(source).frames())
 
 
-def frame_names(source: Path) -> list[str] | None:
-    """Return the names of a folder's images, in the order of the numbers in them.
-
-    Returns:
-        The names, or None for a video file, whose frames have numbers.
-
-    Raises:
-        InputError: nothing there, a folder without images, or two images of one frame.
-    """
-    if source.is_file():
-        return None
-    if not source.is_dir():
-        raise InputError(f"there is no video or folder of frames at {source}")
-    names = sorted((path.name for path in files_by_stem(source).values()), key=_as_counted)
-    if not names:
-        raise InputError(f"folder {source} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    return names
-
-
-def _as_counted(name: str) -> list[tuple[int, str]]:
+def _as_counted(name: str) -> str:
     """Return a key that sorts 2.jpg before 10.jpg."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), name)
 
 
 def open_file(path: Path) -> av.container.InputContainer:
@@ -233,58 +210,59 @@ def open_file(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(str(path), container_options={"protocol_whitelist": "file"})
     except av.FFmpegError as error:
-        raise InputError(
-            f"{path} is no video that FFmpeg can read; convert it, or give a folder of images"
-        ) from error
+        advice = "convert it, or give a folder of images"
+        raise InputError(f"{path} is no video that FFmpeg can read; {advice}") from error
     if not container.streams.video:
         container.close()
         raise InputError(f"{path} has no pictures, only sound")
     return container
 
 
-def _decoded(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
+def decoded(packets: Iterator[Any], source: VideoSource) -> Iterator[Any]:
+    """Yield the frames in packets; damaged ones are left out, which the source notes."""
+    while True:
+        try:
+            frames = next(packets).decode()
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            source.damaged = True
+            continue
+        yield from frames
+
+
+def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
     """Yield the frames of a file from a key frame before tick `begin` on, or from the start."""
     with open_file(source.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if begin is not None:
             container.seek(begin, stream=stream)
-        whole: _WholeFrames | None = None
-        packets = container.demux(stream)
+        weaver: Graph | None = None
+        for frame in decoded(container.demux(stream), source):
+            if weaver is None and frame.interlaced_frame:
+                weaver = _weaver(stream)
+            yield from _woven(weaver, frame) if weaver else (frame,)
+        yield from _woven(weaver, None) if weaver else ()
+
+
+def _weaver(stream: av.VideoStream) -> Graph:
+    """Return the filter that makes one picture of the two half pictures of an interlaced frame."""
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def _woven(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    """Yield the pictures that are complete after a frame; None stands for the end."""
+    graph.vpush(frame)
+    with suppress(av.BlockingIOError, av.EOFError):
         while True:
-            try:
-                frames = next(packets).decode()
-            except StopIteration:
-                break
-            except av.FFmpegError:
-                source.damaged = True
-                continue
-            for frame in frames:
-                if whole is None and frame.interlaced_frame:
-                    whole = _WholeFrames(stream)
-                yield from whole.push(frame) if whole else (frame,)
-        yield from whole.push(None) if whole else ()
-
-
-class _WholeFrames:
-    """FFmpeg's filter that turns the two half pictures of an interlaced frame into one picture."""
-
-    def __init__(self, stream: av.VideoStream) -> None:
-        self._graph = Graph()
-        self._graph.link_nodes(
-            self._graph.add_buffer(template=stream),
-            self._graph.add("bwdif", "mode=send_frame:deint=interlaced"),
-            self._graph.add("buffersink"),
-        ).configure()
-
-    def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield the frames that are complete now; None stands for the end."""
-        self._graph.vpush(frame)
-        while True:
-            try:
-                yield self._graph.vpull()
-            except (av.BlockingIOError, av.EOFError):
-                return
+            yield graph.vpull()
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
@@ -295,8 +273,7 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     if SideData.DISPLAYMATRIX not in frame.side_data:
         return False, False, False
     stored = bytes(frame.side_data[SideData.DISPLAYMATRIX])  # type: ignore[typeddict-item]
-    matrix = np.frombuffer(stored, np.int32)
-    right_x, right_y, _, down_x, down_y, *_ = matrix.tolist()
+    right_x, right_y, _, down_x, down_y, *_ = np.frombuffer(stored, np.int32).tolist()
     if abs(right_x) >= abs(right_y):
         return False, right_x < 0, down_y < 0
     return True, down_x < 0, right_y < 0
@@ -328,13 +305,13 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
     left, top, columns, rows = cv2.boundingRect(ids)  # of the objects; the rest stays as it is
     place = slice(top, top + rows), slice(left, left + columns)
     part, ids = frame[place], ids[place]
+    width = max(round(frame.shape[1] / 600), 1)
     for number in np.unique(ids[ids > 0]):
         colour, mask = object_colour(int(number)), ids == number
         tinted = (1 - opacity) * part[mask] + opacity * np.array(colour)
         shown[place][mask] = tinted.astype(np.uint8)
         outlines, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
-        width = max(round(frame.shape[1] / 600), 1)
         cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA, offset=(left, top))
     return shown

@@ -64,7 +64,7 @@ def test_the_shipped_export_is_this_model_and_gives_nearly_the_same_masks(video:
     if not (PACKAGED / MANIFEST).is_file():
         pytest.skip("no exported model is in the package")
     export = OnnxBackend(PACKAGED)
-    assert export.manifest["precision"] == "int8"
+    assert export.manifest.precision == "int8"
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    assert export.manifest["model"]["sha256"] == digest
+    assert export.manifest.model["sha256"] == digest
     assert least_overlap(tracked(video, 6), tracked(video, 6, Tracker(export))) > 0.9

@@ -16,14 +16,13 @@ from e3sn_lib.tracking.clip import ClipWriter, write_clip
 from e3sn_lib.tracking.video import open_video, read_frames
 
 
-def copied(video: Path, clip: Path, chosen: range = range(99), sound: bool = False) -> ClipWriter:
+def copied(video: Path, clip: Path, chosen: range = range(99), sound: bool = False) -> None:
     """Write some frames of a video as a clip."""
     source = open_video(video)
     writer = ClipWriter(clip, source, sound)
     for frame in source.frames(chosen):
         writer.write(frame.image, frame.seconds, frame.duration)
     writer.close()
-    return writer
 
 
 class TestFrames:
@@ -31,7 +30,7 @@ class TestFrames:
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         path = tmp_path / "deep" / "clip.mp4"
-        assert write_clip(path, (bar(number) for number in range(8))) == 8
+        write_clip(path, (bar(number) for number in range(8)))
         frames = list(read_frames(path))
         assert [frame.shape for frame in frames] == [(64, 96, 3)] * 8
         assert bars_seen(frames) == list(range(8))
@@ -117,34 +116,31 @@ class TestFrames:
 
 class TestSound:
     @pytest.mark.parametrize(
-        ("name", "codec", "written"),
+        ("name", "codec"),
         [
-            ("v.mp4", "aac", "aac"),
-            ("v.ts", "aac", "aac"),
-            ("v.mkv", "libmp3lame", "mp3float"),
-            ("v.mkv", "libopus", "aac"),
-            ("v.mov", "pcm_s16le", "aac"),
+            ("v.mp4", "aac"),
+            ("v.ts", "aac"),
+            ("v.mkv", "libmp3lame"),
+            ("v.mkv", "libopus"),
+            ("v.mov", "pcm_s16le"),
         ],
     )
     @pytest.mark.parametrize("chosen", [range(50), range(20, 45)])
     def test_a_tone_is_heard_as_long_as_the_pictures_last(
-        self, tmp_path: Path, name: str, codec: str, written: str, chosen: range
+        self, tmp_path: Path, name: str, codec: str, chosen: range
     ) -> None:
         write_video(tmp_path / name, [bar(number) for number in range(50)], tone=codec)
-        writer = copied(tmp_path / name, tmp_path / "clip.mp4", chosen, sound=True)
-        assert writer.sound is not None
-        assert not writer.sound.damaged
+        copied(tmp_path / name, tmp_path / "clip.mp4", chosen, sound=True)
         with av.open(str(tmp_path / "clip.mp4")) as container:
-            assert container.streams.audio[0].codec_context.name == written
+            assert container.streams.audio[0].codec_context.name == "aac"
             assert container.duration == pytest.approx(4e4 * len(chosen), abs=5e4)
         seconds, hertz = pitch(tmp_path / "clip.mp4")
         assert seconds == pytest.approx(len(chosen) / 25, abs=0.06)
         assert hertz == pytest.approx(440, abs=2)
 
     def test_without_sound_there_is_none(self, tmp_path: Path) -> None:
-        write_video(tmp_path / "v.mp4", [bar(0)] * 3)
-        assert copied(tmp_path / "v.mp4", tmp_path / "clip.mp4", sound=True).sound is None
-        write_video(tmp_path / "v.mp4", [bar(0)] * 3, tone="aac")
-        copied(tmp_path / "v.mp4", tmp_path / "clip.mp4")
-        with av.open(str(tmp_path / "clip.mp4")) as container:
-            assert len(container.streams.audio) == 0
+        for tone, sound in (("", True), ("aac", False)):
+            write_video(tmp_path / "v.mp4", [bar(0)] * 3, tone=tone)
+            copied(tmp_path / "v.mp4", tmp_path / "clip.mp4", sound=sound)
+            with av.open(str(tmp_path / "clip.mp4")) as container:
+                assert len(container.streams.audio) == 0

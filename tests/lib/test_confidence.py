@@ -106,11 +106,14 @@ class TestLost:
             each.add(BOX), each.add(OTHER)
         for frame, result in zip(frames, tracker.run(frames, [BOX, OTHER]), strict=True):
             seen = [each.step(frame) for each in (plain, kept, hidden)]
-            assert [each.lost.tolist() for each in seen] == [[False] * 2, [True] * 2, [True] * 2]
-            for each in seen:
-                assert np.array_equal(each.scores, result.scores)
-                assert np.array_equal(each.boxes_frame_xyxy, result.boxes_frame_xyxy)
-                assert np.array_equal(each.predicted_j, result.predicted_j)
+            for each, lost in zip(seen, (False, True, True), strict=True):
+                found = each.objects.values()
+                assert [one.lost for one in found] == [lost, lost]
+                assert [one.score for one in found] == result.scores.tolist()
+                assert [one.predicted_j for one in found] == result.predicted_j.tolist()
+                assert np.array_equal(
+                    [one.box_frame_xyxy for one in found], result.boxes_frame_xyxy
+                )
             assert np.array_equal(seen[0].ids, result.ids)
             assert np.array_equal(seen[1].ids, result.ids)
             assert not seen[2].ids.any()
@@ -124,7 +127,7 @@ class TestLost:
         )
         seen = session.step(np.zeros((240, 320, 3), np.uint8))
         assert set(np.unique(seen.ids)) == {0, 2}
-        assert seen.lost.tolist() == [True, False]
+        assert [each.lost for each in seen.objects.values()] == [True, False]
 
     def test_table_and_notes_name_them(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,16 +135,15 @@ class TestLost:
         (tmp_path / "v").mkdir()
         for number in range(4):
             write_mask(tmp_path / "v" / f"{number}.png", np.zeros((64, 96), np.uint8))
-        values = iter([0.9, 0.2, 0.3, 0.8])
-        monkeypatch.setattr(
-            "e3sn_lib.tracking.session.Tracker.step", _with_predictions(values, Tracker.step)
-        )
-        tracker = Tracker(Planted(side=64))
-        box = (20, 16, 20, 20)
-        tracked = track_video(tracker, tmp_path / "v", [box], tmp_path / "out", lost_below=0.35)
+        values = iter(np.array([[0.9], [0.2], [0.3], [0.8]]))
+        predicted = property(lambda result: next(values))
+        monkeypatch.setattr("e3sn_lib.tracking.tracker.FrameResult.predicted_j", predicted)
+        tracker, out = Tracker(Planted(side=64)), tmp_path / "out"
+        tracked = track_video(tracker, tmp_path / "v", [(20, 16, 20, 20)], out, lost_below=0.35)
         assert tracked.lost == {1: [1, 2]}
         assert "object 1 is probably lost in 2 frames, the first is 1" in tracked.notes[0]
-        rows = read_table(tmp_path / "out")
+        with (out / "tracks.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
         assert [row["predicted_j"] for row in rows] == ["0.9", "0.2", "0.3", "0.8"]
         assert [row["lost"] for row in rows] == ["0", "1", "1", "0"]
         assert [int(row["mask_area"]) > 0 for row in rows] == [True, False, False, True]
@@ -158,20 +160,3 @@ class TestLost:
         assert tracked.lost == {1: [3, 4]}
         areas = [int((read_mask(tmp_path / "masks" / f"{k}.png") > 0).sum()) for k in range(6)]
         assert [area == 0 for area in areas] == [False] * 3 + [True] * 2 + [False]
-
-
-def _with_predictions(values, step):  # type: ignore[no-untyped-def]
-    class Result:
-        def __init__(self, result, value) -> None:  # type: ignore[no-untyped-def]
-            self.__dict__.update(vars(result), predicted_j=np.array([value]))
-
-    def stepped(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        targets, result = step(self, *args, **kwargs)
-        return targets, Result(result, next(values))
-
-    return stepped
-
-
-def read_table(out: Path) -> list[dict[str, str]]:
-    with (out / "tracks.csv").open(newline="") as file:
-        return list(csv.DictReader(file))

@@ -19,7 +19,7 @@ from e3sn_lib.geometry import (
     box_from_mask,
     context_side,
     context_sides,
-    paste_mask,
+    paste_patch,
     to_pixel_indices,
 )
 
@@ -148,7 +148,8 @@ class TestPasteBack:
         left, top = 8 * column - 32, 8 * row - 32
         whole = np.pad(crop.image(colour, (0.0, 0.0, 0.0))[..., 0], 64)
         window = whole[top + 64 : top + 191, left + 64 : left + 191].astype(np.float32) / 255
-        return paste_mask(window, (float(left), float(top)), crop, FRAME) > 0.5, mask
+        patch = paste_patch(window, (float(left), float(top)), crop, FRAME)
+        return patch.in_frame(FRAME, crop.outside) > 0.5, mask
 
     @settings(max_examples=40, deadline=None, derandomize=True)
     @given(
@@ -184,7 +185,8 @@ class TestPasteBack:
     @pytest.mark.parametrize(("kind", "outside"), [("exact", 0.0), ("siammask", -1.0)])
     def test_where_the_window_does_not_reach(self, kind: str, outside: float) -> None:
         crop = CROPS[kind]((100.0, 100.0), 255.0, SEARCH)
-        pasted = paste_mask(np.full((127, 127), 0.75, np.float32), (64.0, 64.0), crop, FRAME)
+        patch = paste_patch(np.full((127, 127), 0.75, np.float32), (64.0, 64.0), crop, FRAME)
+        pasted = patch.in_frame(FRAME, outside)
         assert pasted.shape == FRAME
         assert pasted.dtype == np.float32
         assert pasted[100, 100] == pytest.approx(0.75)
@@ -210,5 +212,6 @@ class TestPasteBack:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=crop.outside,
         )
-        difference = np.abs(paste_mask(soft, corner, crop, FRAME) - whole)
+        patch = paste_patch(soft, corner, crop, FRAME)
+        difference = np.abs(patch.in_frame(FRAME, crop.outside) - whole)
         assert difference.max() < (2e-3 if int(cv2.__version__.partition(".")[0]) >= 5 else 0.1)

@@ -15,8 +15,14 @@ from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking.prompts import Plan, Prompt, prompt_from_text, prompts_from_mask
-from e3sn_lib.tracking.session import Seen, Session, cleaned
+from e3sn_lib.tracking.prompts import (
+    Prompt,
+    first_frames,
+    placed,
+    prompt_from_text,
+    prompts_from_mask,
+)
+from e3sn_lib.tracking.session import Found, Seen, Session, cleaned
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.tracking.video import VideoSource
 
@@ -28,6 +34,10 @@ def noise(count: int) -> list[NDArray[np.uint8]]:
     return [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(count)]
 
 
+def boxes(seen: Seen) -> NDArray[np.float64]:
+    return np.array([each.box_frame_xyxy for each in seen.objects.values()])
+
+
 class TestSession:
     def test_objects_from_the_start_are_those_of_the_tracker(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(3)
@@ -35,10 +45,10 @@ class TestSession:
         assert [session.add(ONE), session.add(TWO)] == [1, 2]
         for frame, result in zip(frames, tracker.run(frames, [ONE, TWO]), strict=True):
             seen = session.step(frame)
-            assert seen.numbers == (1, 2)
+            assert list(seen.objects) == [1, 2]
             assert np.array_equal(seen.ids, result.ids)
-            assert np.array_equal(seen.scores, result.scores)
-            assert np.array_equal(seen.boxes_frame_xyxy, result.boxes_frame_xyxy)
+            assert [each.score for each in seen.objects.values()] == result.scores.tolist()
+            assert np.array_equal(boxes(seen), result.boxes_frame_xyxy)
 
     def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(4)
@@ -50,8 +60,8 @@ class TestSession:
         seen = [session.step(frame) for frame in frames[2:]]
         alone = list(tracker.run(frames[2:], [ONE]))
         for each, result in zip(seen, alone, strict=True):
-            assert each.numbers == (7, 8)
-            assert np.array_equal(each.boxes_frame_xyxy[1], result.boxes_frame_xyxy[0])
+            assert list(each.objects) == [7, 8]
+            assert np.array_equal(boxes(each)[1], result.boxes_frame_xyxy[0])
             assert set(np.unique(each.ids)) <= {0, 7, 8}
 
     def test_a_corrected_object_starts_anew_and_leaves_the_others_alone(
@@ -66,11 +76,9 @@ class TestSession:
         fresh = tracker.run(frames[2:], [THREE])
         for frame, result in zip(frames[2:], fresh, strict=True):
             seen, other = session.step(frame), plain.step(frame)
-            assert seen.numbers == (1, 2, 3)
-            assert np.array_equal(seen.boxes_frame_xyxy[1], result.boxes_frame_xyxy[0])
-            np.testing.assert_allclose(
-                seen.boxes_frame_xyxy[[0, 2]], other.boxes_frame_xyxy[[0, 2]], atol=1e-2
-            )
+            assert list(seen.objects) == [1, 2, 3]
+            assert np.array_equal(boxes(seen)[1], result.boxes_frame_xyxy[0])
+            np.testing.assert_allclose(boxes(seen)[[0, 2]], boxes(other)[[0, 2]], atol=1e-2)
 
     def test_of_two_objects_that_are_equally_probable_the_first_is_seen(self) -> None:
         session = Session(Tracker(Planted(side=32), TrackConfig(penalty_k=0, window_influence=0)))
@@ -97,29 +105,12 @@ class TestSession:
             session.step(np.zeros((240, 320, 3), np.uint8))
 
     def test_two_ways_joined(self) -> None:
-        boxes, none = np.arange(8.0).reshape(2, 4), np.zeros(1, bool)
-        one = Seen(
-            (2,),
-            np.array([[0, 2, 2, 0]], np.uint8),
-            np.array([0.5]),
-            boxes[:1] + 90,
-            np.ones(1),
-            none,
-        )
-        other = Seen(
-            (1, 2),
-            np.array([[1, 1, 0, 2]], np.uint8),
-            np.array([0.1, 0.2]),
-            boxes,
-            np.zeros(2),
-            ~none[[0, 0]],
-        )
+        first, second, hidden = (Found(np.arange(4.0) + k, 0.5, 0.1 * k, False) for k in range(3))
+        one = Seen(np.array([[0, 2, 2, 0]], np.uint8), {2: second})
+        other = Seen(np.array([[1, 1, 0, 2]], np.uint8), {1: first, 2: hidden})
         joined = one.joined(other)
-        assert joined.numbers == (1, 2)
         assert joined.ids.tolist() == [[1, 2, 2, 0]]
-        assert joined.scores.tolist() == [0.1, 0.5]
-        assert (joined.predicted_j.tolist(), joined.lost.tolist()) == ([0, 1], [True, False])
-        assert joined.boxes_frame_xyxy.tolist() == [[0, 1, 2, 3], [90, 91, 92, 93]]
+        assert list(joined.objects.items()) == [(1, first), (2, second)]
 
 
 class TestWording:
@@ -168,14 +159,14 @@ class TestMask:
             prompts_from_mask(tmp_path / "m.png", (96, 60))
 
 
-class TestPlan:
+class TestPlaces:
     source = VideoSource(Path("v.mp4"), (320, 240), announced=100)
 
     def test_new_objects_are_numbered_as_they_are_given(self) -> None:
         given = [Prompt(ONE, 30), Prompt(TWO, 40, 1, True), Prompt(THREE), Prompt(TWO, number=9)]
-        plan = Plan([*given, Prompt(ONE)], self.source, range(10, 100, 10))
-        assert plan.boxes == {30: {1: ONE}, 40: {1: TWO}, 10: {2: THREE, 9: TWO, 10: ONE}}
-        assert plan.begins == {1: 30, 2: 10, 9: 10, 10: 10}
+        boxes = placed([*given, Prompt(ONE)], self.source, range(10, 100, 10))
+        assert boxes == {30: {1: ONE}, 40: {1: TWO}, 10: {2: THREE, 9: TWO, 10: ONE}}
+        assert first_frames(boxes) == {1: 30, 2: 10, 9: 10, 10: 10}
 
     @pytest.mark.parametrize(
         ("prompts", "words"),
@@ -194,7 +185,7 @@ class TestPlan:
     )
     def test_boxes_that_cannot_be(self, prompts: list[Prompt], words: str) -> None:
         with pytest.raises(InputError, match=words):
-            Plan(prompts, self.source, range(10, 200, 10))
+            placed(prompts, self.source, range(10, 200, 10))
 
 
 def test_clean_masks_are_what_scipy_makes_of_them() -> None:

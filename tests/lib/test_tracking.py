@@ -56,10 +56,9 @@ class TestPlantedAnswers:
         assert result.scores == pytest.approx([1])
 
     def test_offsets_move_and_scale_the_box_but_not_the_window(self) -> None:
-        still, moved = (
-            second(Planted(side=32)),
-            second(Planted(offsets=(0.25, -0.5, math.log(1.5), math.log(0.5)), side=32)),
-        )
+        still = second(Planted(side=32))
+        offsets = (0.25, -0.5, math.log(1.5), math.log(0.5))
+        moved = second(Planted(offsets=offsets, side=32))
         assert np.array_equal(still.soft_masks, moved.soft_masks)
         x, y, w, h = 160 + 16 * UNIT, 110 - 32 * UNIT, 96 * UNIT, 32 * UNIT
         assert moved.boxes_frame_xyxy[0] == pytest.approx(
@@ -75,19 +74,16 @@ class TestPlantedAnswers:
 
     def test_outside_the_window_there_is_nothing(self) -> None:
         soft = second(Planted(side=200)).soft_masks[0]
-        assert box_from_mask(soft > 0.5) == pytest.approx(
-            (120, 70, 200, 150), abs=1
-        )  # 127 px of the crop
+        window = (120, 70, 200, 150)  # 127 px of the crop
+        assert box_from_mask(soft > 0.5) == pytest.approx(window, abs=1)
         assert set(np.unique(soft[:60])) == {0}
-        siammask = second(
-            Planted(side=200), TrackConfig(penalty_k=0, window_influence=0, crop="siammask")
-        ).soft_masks[0]
+        config = TrackConfig(penalty_k=0, window_influence=0, crop="siammask")
+        siammask = second(Planted(side=200), config).soft_masks[0]
         assert set(np.unique(siammask[:60])) == {-1}
 
     def test_the_centre_stays_in_the_frame_and_the_size_within_its_limits(self) -> None:
-        far = second(
-            Planted(row=24, column=24, offsets=(2.0, 2.0, 5.0, 5.0)), box=(300, 220, 20, 20)
-        ).boxes_frame_xyxy[0]
+        model = Planted(row=24, column=24, offsets=(2.0, 2.0, 5.0, 5.0))
+        far = second(model, box=(300, 220, 20, 20)).boxes_frame_xyxy[0]
         assert ((far[:2] + far[2:]) / 2).tolist() == [WIDTH, HEIGHT]
         assert (far[2:] - far[:2]).tolist() == [WIDTH, HEIGHT]
         small = second(Planted(offsets=(0, 0, -5.0, -5.0))).boxes_frame_xyxy[0]
@@ -95,10 +91,9 @@ class TestPlantedAnswers:
 
     def test_the_next_crop_is_around_the_new_box(self) -> None:
         model = Planted(row=12, column=14)
+        # the object's centre is at 160 in frame 1, 10.1 px further right in frame 2
         frames = [blank() for _ in range(3)]
-        frames[2][:, :161] = (
-            255  # the object's centre is at 160 in frame 1, 10.1 px further right in frame 2
-        )
+        frames[2][:, :161] = 255
         list(Tracker(model, PLAIN).run(frames, [BOX]))
         crop = model.seen[2][0, 0, 127]
         bright = int((crop > 127).sum())
@@ -137,28 +132,21 @@ class TestChoice:
     def test_the_window_prefers_the_middle(self) -> None:
         cls, loc = self.planted((2, 12, 12, 2.0), (2, 12, 22, 2.5))
         size = np.array([[63.5, 63.5]])
-        assert choose(
-            cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)
-        ).cells.tolist() == [[12, 12]]
-        assert choose(
-            cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.0)
-        ).cells.tolist() == [[12, 22]]
-        assert choose(cls, loc, size, TrackConfig(score="raw")).cells.tolist() == [[12, 22]]
-        ranked = choose(
-            cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4)
-        ).ranked.reshape(5, 25, 25)[2, 12]
+        windowed = choose(cls, loc, size, TrackConfig(penalty_k=0, window_influence=0.4))
+        assert windowed.cells.tolist() == [[12, 12]]
+        for config in (PLAIN, TrackConfig(score="raw")):
+            assert choose(cls, loc, size, config).cells.tolist() == [[12, 22]]
         hanning = 0.5 - 0.5 * math.cos(2 * math.pi * 22 / 24)
+        ranked = windowed.ranked.reshape(5, 25, 25)[2, 12]
         assert ranked[22] == pytest.approx(0.6 / (1 + math.exp(-2.5)) + 0.4 * hanning)
 
     def test_size_follows_as_far_as_the_score_allows(self) -> None:
         cls, loc = self.planted((2, 12, 12, 0.0))  # a score of one half
-        size = np.array(
-            [[127.0, 127.0]]
-        )  # two frame pixels per crop pixel; the anchor is 128 frame pixels wide
+        # two frame pixels per crop pixel; the anchor is 128 frame pixels wide
+        size = np.array([[127.0, 127.0]])
         for rate in (1.0, 0.25):
-            choice = choose(
-                cls, loc, size, TrackConfig(penalty_k=0, window_influence=0, size_lr=rate)
-            )
+            config = TrackConfig(penalty_k=0, window_influence=0, size_lr=rate)
+            choice = choose(cls, loc, size, config)
             assert choice.scores == pytest.approx([0.5])
             assert choice.size_wh[0] == pytest.approx([127 + 0.5 * rate, 127 + 0.5 * rate])
 
@@ -235,7 +223,7 @@ class TestSeveralObjects:
         soft = np.array(
             [[[0.9, 0.5, 0.6, 0.2, -1.0, 0.7]], [[0.8, 0.4, 0.8, 0.1, -1.0, 0.7]]], np.float32
         )
-        patches = [Patch(each, slice(1, 2), slice(2, 8)) for each in soft]
+        patches = {k: Patch(soft[k - 1], slice(1, 2), slice(2, 8)) for k in (2, 1)}
         for threshold, ids in ((0.5, [1, 0, 2, 0, 0, 1]), (0.15, [1, 1, 2, 1, 0, 1])):
             labels = labels_from_patches(patches, (2, 9), threshold)
             assert labels.tolist() == [[0] * 9, [0, 0, *ids, 0]]

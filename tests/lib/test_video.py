@@ -17,7 +17,6 @@ from made_videos import bar, bars_seen, still, write_video
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking.video import (
     FRAME_RATE,
-    frame_names,
     object_colour,
     open_video,
     overlay,
@@ -31,7 +30,6 @@ class TestFolders:
             cv2.imwrite(str(tmp_path / f"{number:05d}.png"), still(0, 0, number)[..., ::-1])
         (tmp_path / "notes.txt").write_text("no image")
         (tmp_path / "._00001.png").write_text("macOS puts such files beside images")
-        assert frame_names(tmp_path) == ["00001.png", "00002.png", "00010.png"]
         assert [int(frame[0, 0, 2]) for frame in read_frames(tmp_path)] == [1, 2, 10]
         source = open_video(tmp_path)
         assert (source.rate, source.announced, source.size) == (FRAME_RATE, 3, (96, 64))
@@ -40,15 +38,15 @@ class TestFolders:
 
     def test_numbers_count_whatever_their_digits(self, tmp_path: Path) -> None:
         for name in ("frame10.jpg", "frame9.jpg", "a.jpg", "frame100.JPG", "b².jpg"):
-            (tmp_path / name).touch()
-        in_order = ["a.jpg", "b².jpg", "frame9.jpg", "frame10.jpg", "frame100.JPG"]
-        assert frame_names(tmp_path) == in_order
+            cv2.imwrite(str(tmp_path / name), bar(0))
+        in_order = ("a.jpg", "b².jpg", "frame9.jpg", "frame10.jpg", "frame100.JPG")
+        assert open_video(tmp_path).names == in_order
 
     def test_two_images_of_one_frame(self, tmp_path: Path) -> None:
         for name in ("1.jpg", "1.png", "2.jpg"):
             (tmp_path / name).touch()
         with pytest.raises(InputError, match=r"has 1\.jpg and 1\.png for one frame; keep one"):
-            frame_names(tmp_path)
+            open_video(tmp_path)
 
     def test_frames_are_read_when_they_are_needed(self, tmp_path: Path) -> None:
         for number in range(2):
@@ -90,19 +88,14 @@ class TestFiles:
         write_video(tmp_path / "v.mp4", [bar(n) for n in range(4)], ticks=[50, 60, 80, 83])
         source = open_video(tmp_path / "v.mp4")
         frames = list(source.frames())
-        assert [frame.seconds for frame in frames] == [
-            0,
-            Fraction(1, 10),
-            Fraction(3, 10),
-            Fraction(33, 100),
-        ]
+        assert [100 * frame.seconds for frame in frames] == [0, 10, 30, 33]
         assert [frame.number for frame in frames] == [0, 1, 2, 3]
         assert [frame.name for frame in frames] == ["00000", "00001", "00002", "00003"]
         assert bars_seen(frame.image for frame in frames) == [0, 1, 2, 3]
 
-    @pytest.mark.parametrize("name", ["slow_and_fast_video/half_a_frame_per_second.mp4"])
-    def test_a_frame_every_two_seconds(self, shared_path: Callable[[str], Path], name: str) -> None:
-        frames = list(open_video(shared_path(f"cases/{name}")).frames())
+    def test_a_frame_every_two_seconds(self, shared_path: Callable[[str], Path]) -> None:
+        path = shared_path("cases/slow_and_fast_video/half_a_frame_per_second.mp4")
+        frames = list(open_video(path).frames())
         assert [(frame.seconds, frame.duration) for frame in frames] == [(0, 2), (2, 2), (4, 2)]
 
     def test_interlaced_frames_are_made_whole(self, shared_path: Callable[[str], Path]) -> None:

@@ -32,7 +32,7 @@ from e3sn_study.checkout import REPORTS
 from e3sn_study.cli import COMMANDS, main, study, track
 from e3sn_study.records.schema import TRAINING_SPEED
 
-BOX = "--box 60,40,50,50"
+BOX = "60,40,50,50"
 
 
 class Ended(NamedTuple):
@@ -90,12 +90,6 @@ def frames(data_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def out(tiny_model_file: Path) -> str:
-    """The options that each tracking needs."""
-    return f"--weights {tiny_model_file} --out out"
-
-
-@pytest.fixture
 def settings(tiny_settings: tuple[str, ...]) -> str:
     """The options of a training in the least size."""
     return " ".join(f"--set {each}" for each in tiny_settings)
@@ -126,53 +120,61 @@ def merged(source: Path, target: Path) -> Path:
     return target
 
 
+def read_mask_size(frames: Path) -> tuple[int, ...]:
+    return cv2.imread(str(frames / "00000.jpg")).shape[:2]
+
+
 def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".tmp" in path.name]
 
 
+@pytest.fixture
+def tracking(frames: Path, tiny_model_file: Path) -> list[str | Path]:
+    """Arguments of ``e3sn track`` that suffice, except a box."""
+    return ["track", frames, "--weights", tiny_model_file, "--out", "out"]
+
+
 class TestTrack:
     def test_a_folder_of_frames_becomes_masks_and_an_overlay(
-        self, run: Run, frames: Path, tiny_model_file: Path, tmp_path: Path
+        self, run: Run, frames: Path, tracking: list[str], tmp_path: Path
     ) -> None:
-        ended = run(
-            f"track {frames} {BOX} --box 10,10,30,40 --weights {tiny_model_file} --out out/deep"
-        )
+        ended = run(*tracking, "--box", BOX, "--box", "10,10,30,40", "--out", "out/deep")
         assert (ended.status, ended.err) == (0, "")
         assert "5 frames, 2 objects" in ended.out
         out = tmp_path / "out" / "deep"
         assert sorted(path.name for path in out.iterdir()) == ["masks", "overlay.mp4", "tracks.csv"]
-        masks = sorted((out / "masks").iterdir())
-        assert [path.name for path in masks] == [f"{number:05d}.png" for number in range(5)]
+        masks = {path.name: read_mask(path) for path in (out / "masks").iterdir()}
+        assert sorted(masks) == [f"{number:05d}.png" for number in range(5)]
         shape = cv2.imread(str(frames / "00000.jpg")).shape
-        assert all(read_mask(path).shape == shape[:2] for path in masks)
-        assert max(read_mask(path).max() for path in masks) <= 2
+        assert all(mask.shape == shape[:2] and mask.max() <= 2 for mask in masks.values())
         assert [frame.shape for frame in read_frames(out / "overlay.mp4")] == [shape] * 5
         assert leftovers(tmp_path) == []
 
     def test_frames_of_a_video_file_have_numbers_and_other_results_stay(
-        self, run: Run, frames: Path, tiny_model_file: Path, out: str, tmp_path: Path
+        self, run: Run, tracking: list[str], tmp_path: Path
     ) -> None:
-        run(f"track {frames} {BOX} --weights {tiny_model_file} --out first")
-        (tmp_path / "out" / "masks").mkdir(parents=True)
-        (tmp_path / "out" / "masks" / "00117.png").write_text("of a longer video")
-        (tmp_path / "out" / "notes.txt").write_text("mine")
-        ended = run("track first/overlay.mp4", BOX, out)
+        run(*tracking, "--box", BOX)
+        (tmp_path / "second" / "masks").mkdir(parents=True)
+        (tmp_path / "second" / "masks" / "00117.png").write_text("of a longer video")
+        (tmp_path / "second" / "notes.txt").write_text("mine")
+        ended = run("track", "out/overlay.mp4", *tracking[2:], "--box", BOX, "--out", "second")
         assert ended.status == 0
-        assert "1 other files were in out/masks before" in ended.out
-        assert len(list((tmp_path / "out" / "masks").iterdir())) == 6
-        assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+        other = "second/masks/00117.png"
+        assert f"1 other files were there before and still are, such as {other}" in ended.out
+        assert len(list((tmp_path / "second" / "masks").iterdir())) == 6
+        assert (tmp_path / "second" / "notes.txt").read_text() == "mine"
         assert leftovers(tmp_path) == []
 
-    def test_every_option_at_once(self, run: Run, frames: Path, out: str, tmp_path: Path) -> None:
-        ids = np.zeros(cv2.imread(str(frames / "00000.jpg")).shape[:2], np.uint8)
+    def test_every_option_at_once(
+        self, run: Run, frames: Path, tracking: list[str], tmp_path: Path
+    ) -> None:
+        ids = np.zeros(read_mask_size(frames), np.uint8)
         ids[20:60, 30:80] = 4
         write_mask(tmp_path / "first.png", ids)
         boxes = "--mask first.png --box 2:10,10,30,40 --box 3:4=60,40,50,50 --box 10 60 30 40"
-        options = (
-            "--from 1 --to 3 --backward --clean --threads 1 --precision fp32 "
-            "--save masks,table,coco,matte,cutout,cutout-png"
-        )
-        ended = run("track", boxes, frames, options, out)
+        options = "--from 1 --to 3 --backward --clean --threads 1 --precision fp32"
+        kinds = "--save masks,table,coco,matte,cutout,cutout-png"
+        ended = run(*tracking, *f"{boxes} {options} {kinds}".split())
         assert (ended.status, ended.err) == (0, "")
         assert "3 frames, 3 objects" in ended.out
         rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
@@ -182,132 +184,133 @@ class TestTrack:
         assert rows.loc[6, ["x", "y", "width", "height"]].tolist() == [60, 40, 50, 50]
 
     def test_masks_are_evaluated_as_they_are(
-        self, run: Run, data_root: Path, frames: Path, out: str, tmp_path: Path
+        self, run: Run, data_root: Path, tracking: list[str], tmp_path: Path
     ) -> None:
         clip = next((data_root / "synthetic" / "JPEGImages" / "480p").iterdir()).name
         truth = merged(annotations(data_root) / clip, tmp_path / "truth")
-        run("track", frames, BOX, out)
-        ended = run(f"evaluate --masks out/masks --annotations {truth} --out scores")
+        (tmp_path / "names.txt").write_text("truth\n")
+        run(*tracking, "--box", BOX)
+        ended = run("evaluate", "--masks", "out/masks", "--annotations", truth, "--out", "scores")
         assert (ended.status, ended.err) == (0, "")
         shutil.copytree(tmp_path / "out" / "masks", tmp_path / "all" / "truth")
-        (tmp_path / "names.txt").write_text("truth\n")
-        given = f"--annotations {tmp_path} --sequences names.txt --out 2"
-        again = run("evaluate --masks all", given)
+        folders = ("--masks", "all", "--annotations", tmp_path)
+        again = run("evaluate", *folders, "--sequences", "names.txt", "--out", "2")
         assert again.out.splitlines()[:-1] == ended.out.splitlines()[:-1]
 
     @pytest.mark.parametrize("box", ["335 59 170 372", "-5,57,128,157", "-5 57 128 157"])
-    def test_wordings_of_a_box(self, refused, frames: Path, out: str, box: str) -> None:
-        line = refused("track", frames, "--box", box, out)
-        assert f"box 1 ({','.join(box.split())}) reaches outside the frame" in line
+    def test_wordings_of_a_box(self, refused, tracking: list[str], box: str) -> None:
+        line = refused(*tracking, "--box", *box.split())
+        assert f"box 1 ({box.replace(' ', ',')}) reaches outside the frame" in line
 
-    def test_a_box_that_is_outside_by_rounding_alone(
-        self, run: Run, frames: Path, out: str
-    ) -> None:
-        left, width = 0.21 * 320, 0.79 * 320 + 1e-9
-        assert run("track", frames, f"--box {left!r},10,{width!r},20 --to 1", out).status == 0
+    def test_a_box_that_is_outside_by_rounding_alone(self, run: Run, tracking: list[str]) -> None:
+        box = f"{0.21 * 320!r},10,{0.79 * 320 + 1e-9!r},20"
+        assert run(*tracking, "--box", box, "--to", "1").status == 0
 
     def test_more_objects_than_a_mask_can_hold(
-        self, refused, shared_path: Callable[[str], Path], out: str
+        self, refused, shared_path: Callable[[str], Path], tracking: list[str]
     ) -> None:
         case = shared_path("cases/more_than_255_objects")
-        line = refused("track", case / "frames", (case / "boxes.txt").read_text(), out)
+        boxes = (case / "boxes.txt").read_text().split()
+        line = refused("track", case / "frames", *boxes, *tracking[2:])
         assert "object 255 has no room: masks hold objects 1 to 254" in line
 
-    def test_outputs_on_an_input(self, refused, frames: Path, out: str, tmp_path: Path) -> None:
+    def test_outputs_on_an_input(
+        self, refused, frames: Path, tracking: list[str], tmp_path: Path
+    ) -> None:
         first = tmp_path / "out" / "masks" / "first.png"
-        first.parent.mkdir(parents=True)
-        shutil.copyfile(frames / "00000.jpg", first)
-        assert "would lie on or in" in refused("track out/masks", BOX, out)
-        write_mask(first, np.ones(cv2.imread(str(frames / "00000.jpg")).shape[:2], np.uint8))
-        line = refused("track", frames, "--mask out/masks/first.png", BOX, out)
+        write_mask(first, np.ones(read_mask_size(frames), np.uint8))
+        line = refused("track", "out/masks", *tracking[2:], "--box", BOX)
+        assert "out/masks would lie on or in out/masks" in line
+        line = refused(*tracking, "--mask", "out/masks/first.png", "--box", BOX)
         assert "out/masks would lie on or in out/masks/first.png" in line
 
     def test_drawing_needs_a_screen(
-        self, refused, frames: Path, out: str, monkeypatch: pytest.MonkeyPatch
+        self, refused, tracking: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("DISPLAY", "WAYLAND_DISPLAY"):
             monkeypatch.delenv(name, raising=False)
-        line = refused("track", frames, "--draw", out)
+        line = refused(*tracking, "--draw")
         assert line == "e3sn track: --draw needs a screen; give --box x,y,width,height instead\n"
 
     def test_what_is_drawn_is_followed(
-        self, run: Run, frames: Path, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         drawn = np.array([[30, 20, 25, 25], [5, 5, 15, 20]])
         monkeypatch.setenv("DISPLAY", ":0")
         monkeypatch.setattr(track, "WINDOW_SIDE", 160)  # half the width of the frames
         monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
         monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: drawn)
-        assert run("track", frames, "--draw", out).status == 0
+        assert run(*tracking, "--draw").status == 0
         rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
-        found = rows.loc[:1, ["x", "y", "width", "height"]].to_numpy()
-        assert np.array_equal(found, 2 * drawn)
+        boxes = rows.loc[:1, ["x", "y", "width", "height"]].to_numpy()
+        assert np.array_equal(boxes, 2 * drawn)
 
     def test_progress_is_lines_where_no_terminal_is(
-        self, run: Run, frames: Path, out: str, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, tracking: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(track, "SECONDS_PER_LINE", 1e-9)
-        ended = run("track", frames, BOX, out)
+        ended = run(*tracking, "--box", BOX)
         lines = ended.err.splitlines()
-        assert [line.split(", ")[0] for line in lines[:4]] == [
-            f"{number} of 5 frames" for number in (1, 2, 3, 4)
-        ]
+        counts = [line.split(", ")[0] for line in lines[:4]]
+        assert counts == [f"{number} of 5 frames" for number in (1, 2, 3, 4)]
         assert all("frames/s, " in line and line.endswith(" left") for line in lines)
         assert "\r" not in ended.err
 
-    def test_a_truncated_frame(self, refused, frames: Path, out: str) -> None:
+    def test_a_truncated_frame(self, refused, frames: Path, tracking: list[str]) -> None:
         path = frames / "00003.jpg"
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        line = refused(*tracking, "--box", BOX, "--out", "out/deep")
         problem = "is cut short (no end-of-image marker); copy or download it again"
-        line = refused("track", frames, BOX, f"{out}/deep")
         assert line == f"e3sn track: image {path} {problem}\n"
 
-    def test_a_frame_of_another_size(self, refused, frames: Path, out: str) -> None:
+    def test_a_frame_of_another_size(self, refused, frames: Path, tracking: list[str]) -> None:
         cv2.imwrite(str(frames / "00002.jpg"), np.zeros((50, 60, 3), np.uint8))
-        assert "frame 2 is 60x50" in refused("track", frames, BOX, out)
-
-    @pytest.mark.parametrize(
-        ("box", "words"),
-        [
-            ("310,10,50,50", "outside the frame"),
-            ("-5,10,50,50", "outside the frame"),
-            ("5,5,0,9", "no area"),
-        ],
-    )
-    def test_a_box_that_cannot_be(
-        self, refused, frames: Path, out: str, box: str, words: str
-    ) -> None:
-        line = refused("track", frames, f"--box={box}", out)
-        assert f"box 1 ({box})" in line
-        assert words in line
+        assert "frame 2 is 60x50" in refused(*tracking, "--box", BOX)
 
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ("--from 3 --to 2", "--to 2 lies before --from 3"),
-            ("--stride 0", "argument --stride: '0' is not a whole number of at least 1"),
-            ("--from 9", "frame 9 has a box, but the last frame is 4"),
-            ("--box 7:60,40,50,50", "frame 7 has a box, but the last frame is 4"),
-            ("--box 2:3=60,40,50,50", "no object 3 before frame 2"),
-            ("--save gif", "cannot save 'gif'; choose from masks"),
+            ("--box=310,10,50,50", "box 1 (310,10,50,50) reaches outside the frame"),
+            ("--box=5,5,0,9", "box 1 (5,5,0,9) has no area"),
+            (f"--box {BOX} --from 3 --to 2", "--to 2 lies before --from 3"),
+            (
+                f"--box {BOX} --stride 0",
+                "argument --stride: '0' is not a whole number of at least 1",
+            ),
+            (f"--box {BOX} --from 9", "frame 9 has a box, but the last frame is 4"),
+            (f"--box 7:{BOX}", "frame 7 has a box, but the last frame is 4"),
+            (f"--box 2:3={BOX}", "no object 3 before frame 2"),
+            (f"--box {BOX} --save gif", "cannot save 'gif'; choose from masks"),
             ("--mask absent.png", "cannot read mask absent.png"),
-            ("--threads -1", "not a whole number"),
+            (f"--box {BOX} --threads -1", "not a whole number"),
         ],
     )
     def test_options_that_cannot_be(
-        self, refused, frames: Path, out: str, options: str, words: str
+        self, refused, tracking: list[str], options: str, words: str
     ) -> None:
-        assert words in refused("track", frames, BOX, options, out)
+        assert words in refused(*tracking, *options.split())
 
-    def test_what_is_no_video(self, refused, out: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("notes.mp4", "no video that"),
+            ("empty", "has no images"),
+            ("absent", "there is no video"),
+        ],
+    )
+    def test_what_is_no_video(
+        self, refused, tracking: list[str], tmp_path: Path, name: str, words: str
+    ) -> None:
         (tmp_path / "notes.mp4").write_text("no video")
         (tmp_path / "empty").mkdir()
-        assert "no video that" in refused("track notes.mp4", BOX, out)
-        assert "has no images" in refused("track empty", BOX, out)
-        assert "there is no video" in refused("track absent", BOX, out)
+        assert words in refused("track", name, *tracking[2:], "--box", BOX)
 
     def test_a_model_of_another_kind(
-        self, refused, frames: Path, tmp_path: Path, tiny_profile: Callable[..., Profile]
+        self,
+        refused,
+        tracking: list[str],
+        tmp_path: Path,
+        tiny_profile: Callable[..., Profile],
     ) -> None:
         (tmp_path / "text.safetensors").write_text("no model")
         torch.save({"model": {}}, tmp_path / "checkpoint.pt")
@@ -321,22 +324,21 @@ class TestTrack:
             "foreign.safetensors": "not a model of this project",
             "misfit.safetensors": "does not fit this network",
         }.items():
-            line = refused("track", frames, BOX, f"--weights {name} --out out")
+            line = refused(*tracking, "--box", BOX, "--weights", name)
             assert name in line
             assert words in line
 
     def test_results_cannot_go_into_a_file(
-        self, refused, frames: Path, out: str, tmp_path: Path
+        self, refused, tracking: list[str], tmp_path: Path
     ) -> None:
         (tmp_path / "out").write_text("mine")
-        assert "--out out is a file" in refused("track", frames, BOX, out)
+        assert "--out out is a file" in refused(*tracking, "--box", BOX)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_interrupted_it_keeps_the_frames_that_are_done(
         self,
         run: Run,
-        frames: Path,
-        out: str,
+        tracking: list[str],
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         number: int,
@@ -351,15 +353,15 @@ class TestTrack:
             return step(*arguments, **settings)  # type: ignore[arg-type]
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_at_third)
-        ended = run("track", frames, BOX, out)
-        assert ended.status == 130
-        assert ended.err.strip() == "e3sn track: stopped after 3 frames, which are complete"
-        assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
-        assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == 3
+        ended = run(*tracking, "--box", BOX)
+        count = len(list((tmp_path / "out" / "masks").iterdir()))
+        assert (ended.status, count in (1, 2, 3)) == (130, True)
+        assert ended.err == f"\ne3sn track: stopped after {count} frames, which are complete\n"
+        assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == count
         assert leftovers(tmp_path) == []
 
     def test_interrupted_twice_it_leaves_nothing(
-        self, run: Run, frames: Path, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupt_twice(*arguments: object, **settings: bool) -> object:
             for _ in range(2):
@@ -368,9 +370,8 @@ class TestTrack:
             raise AssertionError
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_twice)
-        ended = run("track", frames, BOX, out)
-        assert ended.status == 130
-        assert ended.err.strip() == "e3sn track: interrupted"
+        ended = run(*tracking, "--box", BOX)
+        assert (ended.status, ended.err) == (130, "\ne3sn track: interrupted\n")
         assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
     def test_the_shipped_model_is_the_default(
@@ -384,16 +385,16 @@ class TestTrack:
     ) -> None:
         monkeypatch.setattr(checkout, "SHIPPED", tmp_path / "models" / "e3sn.safetensors")
         monkeypatch.setattr(backends, "PACKAGED", tmp_path / "none")
-        line = refused("track", frames, BOX, "--out out")
+        command = ("track", frames, "--box", BOX, "--out", "out")
         advice = "give --weights FILE, or train one: e3sn train"
-        assert f"there is no models/e3sn.safetensors; {advice}" in line
+        assert f"there is no models/e3sn.safetensors; {advice}" in refused(*command)
         (tmp_path / "models").mkdir()
         shutil.copyfile(tiny_model_file, checkout.SHIPPED)
-        assert run("track", frames, BOX, "--out out").status == 0
+        assert run(*command).status == 0
         assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
 
-    def test_as_a_program_of_its_own(self, tmp_path: Path, out: str) -> None:
-        words = f"-m e3sn_study track absent {BOX} {out}".split()
+    def test_as_a_program_of_its_own(self, tmp_path: Path) -> None:
+        words = f"-m e3sn_study track absent --box {BOX} --out out".split()
         ended = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True
         )
