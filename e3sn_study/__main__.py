@@ -2,4 +2,5 @@ import sys
 
 from e3sn_study.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # not in processes that are started from this one
+    sys.exit(main())

@@ -55,17 +55,15 @@ def open_tracker(
         backend = "onnx" if best else "torch"
     if backend == "onnx":
         if weights and not exported:
-            raise InputError(
-                f"{weights} is no exported folder; make one: e3sn export {weights} OUT"
-            )
+            remedy = f"make one: e3sn export {weights} OUT"
+            raise InputError(f"{weights} is no exported folder; {remedy}")
         return Tracker(load_export(weights, threads))
     if weights and exported:
         raise InputError(f"{weights} is an exported folder, which torch cannot use; give the model")
     if not weights and not SHIPPED.is_file():
-        raise InputError(
-            f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; give --weights FILE, or train one: "
-            "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
-        )
+        remedy = "e3sn train --profile cpu --data DIR, then e3sn ship --run RUN"
+        advice = f"give --weights FILE, or train one: {remedy}"
+        raise InputError(f"there is no {SHIPPED.parent.name}/{SHIPPED.name}; {advice}")
     import torch
 
     from e3sn_lib.model.weights import load_model

@@ -30,14 +30,12 @@ def show_figure(figure: Figure, path: Path) -> ShownImage:
     save_figure(path, figure, "synthetic data" if path.stem.endswith("_synthetic") else "")
     with PillowImage.open(path) as image:
         width = round(image.width * 96 / SCREEN_DPI)
-    return ShownImage(
-        data=path.read_bytes(), format="png", width=width, alt=str(figure.get_label())
-    )  # type: ignore[no-untyped-call]
+    content, alt = path.read_bytes(), str(figure.get_label())
+    return ShownImage(content, format="png", width=width, alt=alt)  # type: ignore[no-untyped-call]
 
 
 def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
-    """A figure of a growing table that is drawn anew each time it is called, in one and the same
-    place of the notebook."""
+    """Return a function that draws a growing table anew, always in the same place of the page."""
     shown: list[DisplayHandle] = []
 
     def update(table: pd.DataFrame) -> None:
@@ -53,7 +51,7 @@ def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Non
 
 
 def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:
-    """A table with its title above and, if wanted, its notes below."""
+    """Return a table with its title above and, if wanted, its notes below."""
     title = f"**{table.attrs['title']}**\n\n" if table.attrs.get("title") else ""
     below = "".join(f"\n{note}\n" for note in table.attrs.get("notes", [])) if notes else ""
     return Markdown(f"{title}{to_markdown(table)}{below}")  # type: ignore[no-untyped-call]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import base64
-import difflib
 import io
 import json
 import logging
-import math
 import os
 import re
 import time
@@ -21,7 +19,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, did_you_mean
 from e3sn_lib.files import as_webp, atomic_path, write_json, write_text
 from e3sn_lib.training.provenance import environment
 
@@ -55,11 +53,9 @@ def check_parameters(source: Path, parameters: Mapping[str, Any]) -> None:
     known = _declared(source)
     for name in parameters:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"there are {', '.join(known)}" if known else "it declares none"
-            if close:
-                hint = f"did you mean '{close[0]}'?"
-            raise InputError(f"notebook {source.name} has no parameter '{name}'; {hint}")
+            there = f"; there are {', '.join(known)}" if known else "; it declares none"
+            hint = did_you_mean(name, known) or there
+            raise InputError(f"notebook {source.name} has no parameter '{name}'{hint}")
 
 
 def as_list(parameter: Iterable[Any] | str) -> list[Any]:
@@ -98,31 +94,20 @@ def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
     return boxes
 
 
-def run_notebook(
-    source: Path,
-    out: Path,
-    parameters: Mapping[str, Any],
-    timeout: float | None = None,
-    cwd: Path | None = None,
-) -> NotebookRun:
-    """Execute a notebook with this Python; write the executed copy, also if a cell fails.
+def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> NotebookRun:
+    """Execute a notebook with this Python, in its own folder, as JupyterLab does.
 
     Args:
-        source: the notebook; it is not changed.
-        out: the file of the executed copy.
-        parameters: by name; paths become text.
-        timeout: seconds for each cell.
-        cwd: the working directory; None: the notebook's own folder, as in JupyterLab.
-
-    Raises:
-        InputError: see `check_parameters`. A notebook that fails is a result, not an error.
+        source: the notebook, which is not changed.
+        out: gets the executed copy, also if a cell fails.
+        parameters: those that `check_parameters` accepts.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from papermill.iorw import write_ipynb
     from traitlets.config import Config
 
-    check_parameters(source, parameters)
-    # What papermill warns of is refused above or reported below.
+    # What papermill warns of is refused by check_parameters or reported below.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     # The kernel "python3" of this Python goes before those that the user has registered.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
@@ -136,20 +121,17 @@ def run_notebook(
                 _plain(parameters),
                 kernel_name="python3",
                 progress_bar=False,
-                cwd=(cwd or source.parent).resolve(),
-                execution_timeout=math.ceil(timeout) if timeout else None,
+                cwd=source.parent,
                 # sockets in a file, not open ports: others on the machine cannot read along
                 config=Config({"KernelManager": {"transport": "ipc"}}),
             )
         except PapermillExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"
-        except TimeoutError:
-            reason = f"not finished after {timeout:g} seconds"
         except RuntimeError as error:
             reason = f"{error} (killed, or out of memory?)"
         executed = _read(running)
-        executed["metadata"]["papermill"].update(input_path=source.name, output_path=out.name)
-        running.write_text(json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
+        executed.metadata.papermill.update(input_path=source.name, output_path=out.name)
+        write_ipynb(executed, str(running))
     seconds = round(time.perf_counter() - began, 1)
     if not (where := _stopped_in(executed, failed=bool(reason))):
         return NotebookRun(source.stem, "passed", seconds)
@@ -158,17 +140,12 @@ def run_notebook(
 
 
 def run_all(
-    sources: Sequence[Path],
-    report: Path,
-    parameters: Mapping[str, Any],
-    timeout: float | None = None,
-    cwd: Path | None = None,
+    sources: Sequence[Path], report: Path, parameters: Mapping[str, Any]
 ) -> list[NotebookRun]:
     """Run notebooks in order until one fails, and print how each ended.
 
     The folder `report` gets the executed copies in ``notebooks/`` and the list of the runs in
-    ``results/manifest.json``. Every notebook gets all `parameters`. For the other arguments see
-    `run_notebook`.
+    ``results/manifest.json``. Every notebook gets all `parameters`.
 
     Raises:
         InputError: there are no notebooks, or one lacks a parameter. Then nothing has run yet.
@@ -187,8 +164,7 @@ def run_all(
     for i, source in enumerate(sources):
         print(f"{source.stem:<{width}}  ", end="", flush=True)
         if all(run.status == "passed" for run in runs[:i]):
-            out = report / "notebooks" / source.name
-            runs[i] = run_notebook(source, out, parameters, timeout, cwd)
+            runs[i] = run_notebook(source, report / "notebooks" / source.name, parameters)
         error = f"\n  {runs[i].error}" if runs[i].error else ""
         print(f"{runs[i].status:<7}  {runs[i].seconds:7.1f}{error}", flush=True)
         content = {**manifest, "notebooks": [asdict(run) for run in runs]}
@@ -207,7 +183,7 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
     Raises:
         TypeError: a value is neither a number, text, list, dict, array nor path.
     """
-    content = json.loads(json.dumps(dict(values), default=_as_json), parse_constant=lambda _: None)
+    content = _plain(values)
     write_json(Path(report) / "results" / f"{name}.json", content)
     rows: dict[str, Any] = {}
     for key, value in content.items():
@@ -228,8 +204,8 @@ def to_html(executed: Path, out: Path) -> None:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, raw_template=PAGE)  # type: ignore[no-untyped-call]
-    _read(executed)
-    html, _ = exporter.from_filename(str(executed))
+    name = {"metadata": {"name": executed.stem}}
+    html, _ = exporter.from_notebook_node(_read(executed), name)
     html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
     html = html.replace('href="README.md"', 'href="../index.html"')
     write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))
@@ -240,58 +216,54 @@ def _webp_address(png: re.Match[str]) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
-def _stopped_in(executed: Mapping[str, Any], failed: bool) -> str:
+def _stopped_in(executed: Any, failed: bool) -> str:
     """Name the cell in which an executed notebook stopped, or return "" if it did not.
 
     Papermill's own marks are not enough. It calls a notebook a success if a cell calls
     ``sys.exit``, and it marks cells as completed that a dead kernel never reached.
     """
-    code = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
-    cells = [cell for cell in code if "".join(cell["source"]).strip()]
-    states = [cell["metadata"].get("papermill", {}) for cell in cells]
-    reached = [i for i, state in enumerate(states) if state.get("start_time")]
-    failed = failed or bool(executed["metadata"]["papermill"].get("exception"))
+    cells = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
+    states = [cell.metadata.papermill for cell in cells]
+    reached = [cell for cell, state in zip(cells, states, strict=True) if state.get("start_time")]
+    failed = failed or bool(executed.metadata.papermill.get("exception"))
     completed = all(state.get("status") == "completed" for state in states)
     if len(reached) == len(cells) and completed and not failed:
         return ""
     if not reached:
         return "before the first cell"
-    line = "".join(cells[reached[-1]]["source"]).strip().splitlines()[0]
-    return f"code cell {reached[-1] + 1} of {len(cells)} ({line[:60]})"
+    line = reached[-1].source.strip().splitlines()[0]
+    return f"code cell {len(reached)} of {len(cells)} ({line[:60]})"
 
 
 def _declared(source: Path) -> list[str]:
-    """Return the names that the cell with the tag ``parameters`` assigns."""
-    for cell in _read(source)["cells"]:
-        if "parameters" in cell["metadata"].get("tags", ()):
-            try:
-                tree = ast.parse("".join(cell["source"]))
-            except SyntaxError as error:
-                raise InputError(
-                    f"notebook {source.name}: its parameters cell is not valid Python: {error}"
-                ) from error
-            names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-            return [node.id for node in names if isinstance(node.ctx, ast.Store)]
-    return []
+    """Return the names that the cell with the tag ``parameters`` assigns.
 
-
-def _read(path: Path) -> dict[str, Any]:
+    Papermill's own search leaves out lines with two ``=``.
+    """
+    code = [cell.source for cell in _read(source).cells if "parameters" in cell.metadata.tags]
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        tree = ast.parse("".join(code[:1]))
+    except SyntaxError as error:
+        what = f"its parameters cell is not valid Python: {error}"
+        raise InputError(f"notebook {source.name}: {what}") from error
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    return [node.id for node in names if isinstance(node.ctx, ast.Store)]
+
+
+def _read(path: Path) -> Any:
+    """Return a notebook; its metadata and those of its cells have ``papermill`` and ``tags``."""
+    from papermill.iorw import load_notebook_node
+
+    try:
+        return load_notebook_node(str(path))
+    except Exception as error:  # nbformat raises many kinds of error
         raise InputError(f"cannot read notebook {path}: {shorten(str(error), 200)}") from error
-    known = isinstance(content, dict) and content.get("nbformat") == 4
-    if not known or not isinstance(content.get("cells"), list):
-        raise InputError(
-            f"cannot read notebook {path}: it is not in Jupyter's format 4; open and save it in "
-            "JupyterLab"
-        )
-    return dict(content)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=_as_json))
-    return plain
+    """Return values in JSON's types; numbers that are not finite become None."""
+    text = json.dumps(dict(values), default=_as_json)
+    return dict(json.loads(text, parse_constant=lambda _: None))
 
 
 def _as_json(value: Any) -> Any:
@@ -299,6 +271,5 @@ def _as_json(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(
-        f"{value!r} is a {type(value).__name__}; give numbers, text, lists, dicts, arrays or paths"
-    )
+    kinds = "give numbers, text, lists, dicts, arrays or paths"
+    raise TypeError(f"{value!r} is a {type(value).__name__}; {kinds}")

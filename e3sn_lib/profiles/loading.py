@@ -151,7 +151,7 @@ def _profile_file(name: str) -> Path:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            content = _parse_yaml(file.read(LARGEST_YAML + 1), str(path))
+            content = parse_yaml(file.read(LARGEST_YAML + 1), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
@@ -165,7 +165,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise InputError(f"{text!r} is not of the form key=value, such as train.pairs=1000")
     if key.partition(".")[0] in ("name", "variant", "seed"):
         raise InputError(f"{text!r}: {key} is no setting but an argument of its own")
-    tree: Any = _parse_yaml(value, f"the value of {key!r}")
+    tree: Any = parse_yaml(value, f"the value of {key!r}")
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
     return tree
@@ -179,7 +179,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _parse_yaml(text: str, what: str) -> Any:
+def parse_yaml(text: str, what: str) -> Any:
     """Return what a short YAML document without aliases holds; `what` names it in errors."""
     if len(text) > LARGEST_YAML:
         raise InputError(f"{what} is longer than {LARGEST_YAML} characters, too long for settings")

@@ -20,6 +20,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import (
     CELLS,
     CROPS,
+    STRIDE,
     TEMPLATE_SIZE,
     WINDOW_MARGIN,
     Box,
@@ -29,7 +30,6 @@ from e3sn_lib.geometry import (
     context_sides,
     decode_boxes,
     paste_patch,
-    window_corner,
 )
 from e3sn_lib.tracking.backends import Backend
 from e3sn_lib.tracking.confidence import Floats, mask_features, predict_j
@@ -198,7 +198,7 @@ class Tracker:
             choice = choose(cls, loc, targets.size_wh, self.config)
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
-        corners = window_corner(cells[:, ::-1], WINDOW_MARGIN).tolist()
+        corners = (STRIDE * cells[:, ::-1] - WINDOW_MARGIN).tolist()  # x and y, in the crop
         windows = zip(soft, corners, crops, strict=True)
         patches = tuple(paste_patch(*window, frame_hw) for window in windows)
         threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()

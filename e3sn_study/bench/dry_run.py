@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -16,10 +16,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
 from e3sn_lib.config import DataConfig, Profile
+from e3sn_lib.data.pairs import Source
 from e3sn_lib.data.sources import TrainSets, open_train_sets, verify
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.model.network import build_model, count_parameters
+from e3sn_lib.training.schedule import learning_rate
 from e3sn_lib.training.state import CHECKPOINT, FINAL
 from e3sn_study.bench.sampling_cost import LARGEST_SHARE, free_memory_mb
 from e3sn_study.bench.steps import Phase, Stepper, first_batch, initialise_backbone, noise, phases
@@ -29,19 +31,16 @@ SMALL = 8
 """Up to this many pairs a step is timed twice, and the faster one counts."""
 
 
-@dataclass(frozen=True)
-class DryRun:
+class DryRun(NamedTuple):
     """What is known about a run before it starts."""
 
     sets: pd.DataFrame
     """One row per training set: name, path, state, tracks, images, with_masks, left_out."""
-    problems: list[str]
-    """One line for each thing that is missing or broken. The run needs all of them."""
-    notes: list[str]
     phases: pd.DataFrame
     """One row per phase: what is trained, steps, rates, memory, time on this machine."""
-    folder: str
-    """Where the run would be kept, and whether it has begun."""
+    notes: list[str]
+    problems: list[str]
+    """One line for each thing that is missing or broken. The run needs all of them."""
 
 
 def dry_run(profile: Profile, runs: Path) -> DryRun:
@@ -60,7 +59,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
     for phase in phases(profile):
         stepper = Stepper(profile, phase.stage.config, model)
         stepper.train_backbone(phase.backbone)
-        rows.append(_describe(stepper, phase) | _measure(stepper, phase, opened))
+        rows.append(_describe(stepper, phase) | _measure(stepper, phase, opened.opened))
     table = pd.DataFrame(rows)
     notes += _about_this_machine(stepper, float(table["hours"].sum()))
     folder, state = run_folder(runs, profile, opened, files_of(profile, opened)), "would begin"
@@ -68,7 +67,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         state = "is finished"
     elif (folder / CHECKPOINT).is_file():
         state = "would go on"
-    return DryRun(sets, problems, notes, table, f"{folder}: the run {state}")
+    return DryRun(sets, table, [*notes, f"{folder}: the run {state}"], problems)
 
 
 def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
@@ -77,9 +76,8 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
     Returns:
         The table of all sets, those that could be opened, and a line for each that could not.
     """
-    data = dataclasses.replace(data, evaluation=())
     try:
-        table = verify(data)
+        table = verify(dataclasses.replace(data, evaluation=()))
     except InputError as error:
         return pd.DataFrame(), TrainSets(), [str(error)]
     problems = [
@@ -134,12 +132,9 @@ def _bytes_of(values: Iterable[object]) -> int:
 
 
 def step_seconds(computing: float, preparing: float, workers: int) -> float:
-    """Return the seconds of a step whose pairs are prepared while it computes, or before it.
+    """Return the seconds of a step and of preparing its pairs in one process (nan counts as 0).
 
-    Args:
-        computing: seconds of the step itself.
-        preparing: seconds to prepare its pairs in one process; nan counts as 0.
-        workers: processes that prepare pairs during the step; 0: none, they come before it.
+    `workers` prepare pairs during the step. Without any, the pairs are prepared before it.
     """
     if math.isnan(preparing):
         return computing
@@ -147,13 +142,15 @@ def step_seconds(computing: float, preparing: float, workers: int) -> float:
 
 
 def _describe(stepper: Stepper, phase: Phase) -> dict[str, object]:
-    train = stepper.profile.train
-    first, last = phase.rates(stepper.profile)
+    """Return what a row says of a phase before it is measured."""
+    train, stage = stepper.profile.train, phase.stage
+    ends = (phase.first_step, phase.first_step + phase.steps - 1)
+    first, last = (learning_rate(step, stage.steps, train, stage.config) for step in ends)
     trained = [each for each in stepper.model.parameters() if each.requires_grad]
     return {
-        "stage": phase.stage.name,
+        "stage": stage.name,
         "backbone": " ".join(train.train_layers) if phase.backbone else "frozen",
-        "from step": phase.stage.first_step + phase.first_step,
+        "from step": stage.first_step + phase.first_step,
         "steps": phase.steps,
         "pairs": phase.steps * train.batch_size,
         "first rate": first,
@@ -162,7 +159,7 @@ def _describe(stepper: Stepper, phase: Phase) -> dict[str, object]:
     }
 
 
-def _measure(stepper: Stepper, phase: Phase, sets: TrainSets) -> dict[str, object]:
+def _measure(stepper: Stepper, phase: Phase, sources: list[Source]) -> dict[str, object]:
     """Time a step with as many pairs as fit, up to a batch, and scale it to the batch."""
     profile = stepper.profile
     size = batch = profile.train.batch_size
@@ -170,8 +167,8 @@ def _measure(stepper: Stepper, phase: Phase, sets: TrainSets) -> dict[str, objec
     free = LARGEST_SHARE * free_memory_mb() * 2**20
     while size > 1 and fixed + per_pair * size > free:
         size //= 2
-    drawn, preparing = first_batch(profile, stepper.stage, sets.opened, size)
-    times = [stepper.step(drawn).total for _ in range(2 if size <= SMALL else 1)]
+    drawn, preparing = first_batch(profile, stepper.stage, sources, size)
+    times = [sum(stepper.step(drawn)) for _ in range(2 if size <= SMALL else 1)]
     computing = min(times) / size * batch
     seconds = step_seconds(computing, preparing * batch, profile.data.workers)
     return {

@@ -6,13 +6,12 @@ measured in a process of its own, because the peak memory of a process never fal
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -21,20 +20,13 @@ from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import CELLS
 from e3sn_lib.model.device import peak_memory_bytes
-from e3sn_lib.profiles.loading import profile_from_dict
-from e3sn_study.bench.steps import Stepper, random_batch
+from e3sn_study.bench.steps import Stepper, noise
+from e3sn_study.records.schema import SAMPLING_COST
 
 COUNTS = (1, 4, 16, 64, CELLS**2)
 """Samples per image. The paper has 4; the last is every candidate window."""
 LARGEST_SHARE = 0.7
 """Share of the free memory; a count that probably needs more is not run."""
-COLUMNS = (
-    "samples_per_image",
-    "samples",
-    "seconds_per_step",
-    "peak_memory_mb",
-    "estimated_memory_mb",
-)
 LONG_ENOUGH = 4.0
 """Seconds of steps after which no further step is timed."""
 
@@ -42,10 +34,8 @@ LONG_ENOUGH = 4.0
 def measure_sampling_cost(
     profile: Profile,
     counts: Iterable[int] = COUNTS,
-    *,
     batch_size: int = 2,
     steps: int = 2,
-    memory_mb: float | None = None,
 ) -> pd.DataFrame:
     """Train a few steps on random images with each number of samples per image.
 
@@ -54,7 +44,6 @@ def measure_sampling_cost(
         counts: samples per image.
         batch_size: images per step; small, so that all windows of an image fit.
         steps: timed steps, after one that warms up; fewer if they take long.
-        memory_mb: memory that may be used; None: what is free now.
 
     Returns:
         Columns samples_per_image, samples (per step), seconds_per_step (of the fastest),
@@ -64,55 +53,48 @@ def measure_sampling_cost(
     Raises:
         InputError: a measurement failed for another reason than memory.
     """
-    limit = LARGEST_SHARE * (free_memory_mb() if memory_mb is None else memory_mb)
+    limit = LARGEST_SHARE * free_memory_mb()
     rows: list[dict[str, float]] = []
     for count in sorted(counts):
         estimate = _estimate(rows, count * batch_size)
         measured = _in_own_process(profile, count, batch_size, steps) if estimate <= limit else None
         sizes = {"samples_per_image": count, "samples": count * batch_size}
         rows.append(sizes | (measured or {"estimated_memory_mb": estimate}))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=SAMPLING_COST.columns)
 
 
 def _estimate(rows: list[dict[str, float]], samples: float) -> float:
     """Return the peak memory in MB on the line through the last two measured counts."""
-    measured = [row for row in rows if "peak_memory_mb" in row]
+    measured = [(row["samples"], row["peak_memory_mb"]) for row in rows if "peak_memory_mb" in row]
     if len(measured) < 2:
         return 0.0
-    before, last = measured[-2:]
-    slope = (last["peak_memory_mb"] - before["peak_memory_mb"]) / (
-        last["samples"] - before["samples"]
-    )
-    return last["peak_memory_mb"] + max(slope, 0.0) * (samples - last["samples"])
+    (fewer, less), (last, peak) = measured[-2:]
+    return peak + max((peak - less) / (last - fewer), 0.0) * (samples - last)
 
 
 def _in_own_process(
     profile: Profile, count: int, batch_size: int, steps: int
 ) -> dict[str, float] | None:
     """Measure in a new process; None if the system ended it because memory ran out."""
-    settings = {"count": count, "batch_size": batch_size, "steps": steps}
-    order, command = json.dumps({"profile": profile.to_dict(), **settings}), [sys.executable, "-m"]
-    done = subprocess.run(
-        [*command, __name__], input=order, capture_output=True, text=True, check=False
-    )
-    if done.returncode == -9:
-        return None
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"measuring {count} samples per image failed: {reason}")
-    return json.loads(done.stdout)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(measure_here, profile, count, batch_size, steps).result()
+        except BrokenProcessPool:
+            return None
+        except Exception as error:  # whatever torch raises
+            reason = " ".join(str(error).split())
+            raise InputError(f"measuring {count} samples per image failed: {reason}") from error
 
 
 def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
     """Measure in this process: seconds of the fastest step, and the peak memory in MB."""
     torch.manual_seed(profile.seed)
-    stage = next(iter(profile.stages.values()))
-    stepper = Stepper(profile, stage)
+    stepper = Stepper(profile)
     stepper.train_backbone(True)
-    batch = random_batch(count, batch_size, stage.search_size)
+    batch = noise(profile, stepper.stage, batch_size, count)
     seconds: list[float] = []
     while len(seconds) <= steps and sum(seconds) < LONG_ENOUGH:
-        seconds.append(stepper.step(batch).total)
+        seconds.append(sum(stepper.step(batch)))
     return {
         "seconds_per_step": min(seconds[1:] or seconds),
         "peak_memory_mb": peak_memory_bytes() / 2**20,
@@ -128,13 +110,3 @@ def free_memory_mb() -> float:
     except OSError:
         found = None
     return int(found[1]) / 1024 if found else 4096.0
-
-
-def _main() -> None:
-    order: dict[str, Any] = json.load(sys.stdin)
-    profile = profile_from_dict(order.pop("profile"))
-    print(json.dumps(measure_here(profile, **order)))
-
-
-if __name__ == "__main__":
-    _main()

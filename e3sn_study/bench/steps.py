@@ -25,7 +25,6 @@ from e3sn_lib.model.windows import Cells
 from e3sn_lib.training.schedule import (
     StagePlan,
     build_optimiser,
-    learning_rate,
     parameter_groups,
     plan,
     set_trainable,
@@ -61,13 +60,6 @@ class Phase:
     """Counted within the stage."""
     steps: int
 
-    def rates(self, profile: Profile) -> tuple[float, float]:
-        """Return the first and the last learning rate."""
-        ends = (self.first_step, self.first_step + self.steps - 1)
-        stage = self.stage
-        first, last = (learning_rate(n, stage.steps, profile.train, stage.config) for n in ends)
-        return first, last
-
 
 def phases(profile: Profile) -> list[Phase]:
     """Return the phases of a run, in order."""
@@ -84,16 +76,11 @@ def phases(profile: Profile) -> list[Phase]:
 
 
 class StepTime(NamedTuple):
-    """Seconds that the parts of one step took."""
+    """Seconds of the parts of one step; their sum is the step."""
 
     forward: float
     backward: float
     update: float
-
-    @property
-    def total(self) -> float:
-        """Seconds of the whole step."""
-        return sum(self)
 
 
 class Stepper:
@@ -101,18 +88,19 @@ class Stepper:
 
     Args:
         profile: losses, optimiser and precision.
-        stage: what is trained.
+        stage: what is trained; None: the profile's first.
         model: the network; None makes the profile's network with random weights.
     """
 
-    def __init__(self, profile: Profile, stage: StageConfig, model: E3SN | None = None) -> None:
-        self.profile, self.stage = profile, stage
+    def __init__(
+        self, profile: Profile, stage: StageConfig | None = None, model: E3SN | None = None
+    ) -> None:
+        self.profile, self.stage = profile, stage or next(iter(profile.stages.values()))
         self.device = best_device()
         self.dtype = precision_of(profile.train.precision, self.device)
         self.model = (model or build_model(profile.model)).to(self.device)
-        self.optimiser = build_optimiser(
-            parameter_groups(self.model, profile.train, stage.train_location), profile.train
-        )
+        groups = parameter_groups(self.model, profile.train, self.stage.train_location)
+        self.optimiser = build_optimiser(groups, profile.train)
         for group in self.optimiser.param_groups:
             group["lr"] = RATE
         self.train_backbone(False)
@@ -153,61 +141,51 @@ def initialise_backbone(model: E3SN, profile: Profile) -> str:
     Returns:
         What is missing, in one line, or "".
     """
-    source, missing = profile.train.weights, ""
-    if source == "torchvision":
-        url = torchvision.models.get_model_weights(profile.model.backbone)["IMAGENET1K_V1"].url
-        if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
-            name = profile.model.backbone
-            missing = f"ImageNet weights of {name} are not here; the run downloads them from {url}"
-    if not missing:
-        try:
-            load_backbone(model.backbone, source, profile.model, Path(profile.data.root))
-        except InputError as error:
-            missing = str(error)
-    if missing:
+    source, name = profile.train.weights, profile.model.backbone
+    try:
+        if source == "torchvision":
+            url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+            if not Path(torch.hub.get_dir(), "checkpoints", Path(url).name).is_file():
+                what = f"ImageNet weights of {name} are not here"
+                raise InputError(f"{what}; the run downloads them from {url}")
+        load_backbone(model.backbone, source, profile.model, Path(profile.data.root))
+    except InputError as error:
+        centre = torch.zeros(3, 3)
+        centre[1, 1] = 1
         for shortcut in model.backbone.shortcuts:
-            centre = torch.zeros_like(shortcut.weight)
-            centre[:, :, 1, 1] = shortcut.weight.detach()[:, :, 1, 1]
-            shortcut.weight.data = centre
-    return missing
+            shortcut.weight.data *= centre
+        return str(error)
+    return ""
 
 
-def windows_per_image(profile: Profile, stage: StageConfig) -> int:
-    """Return how many candidate windows of an image are taught at most."""
-    sampler = profile.sampler
-    supervised = sampler.policy == "supervised"
-    count = sampler.samples_per_image if supervised else sampler.anchor_positives
-    return min(count, mask_cells(stage.search_size) ** 2)
-
-
-def random_batch(count: int, batch_size: int, size: int) -> Batch:
-    """Return random images with the shapes of a training batch.
+def noise(profile: Profile, stage: StageConfig, size: int, count: int | None = None) -> Batch:
+    """Return a training batch of random images, in all of which windows are taught.
 
     What the images show changes neither the memory nor the time of a step.
 
     Args:
-        count: candidate windows per image.
-        batch_size: pairs.
-        size: side of the search crop, in pixels.
+        profile: says how many windows of an image are taught at most.
+        stage: says how large the search crop is.
+        size: pairs.
+        count: windows per image, instead of as many as are taught.
     """
-    grid = mask_cells(size)
-    image = torch.arange(batch_size).repeat_interleave(count)
-    cells = torch.stack([torch.randperm(grid**2)[:count] for _ in range(batch_size)]).flatten()
+    sampler, side, grid = profile.sampler, stage.search_size, mask_cells(stage.search_size)
+    if count is None:
+        supervised = sampler.policy == "supervised"
+        most = sampler.samples_per_image if supervised else sampler.anchor_positives
+        count = min(most, grid**2)
+    image = torch.arange(size).repeat_interleave(count)
+    cells = torch.stack([torch.randperm(grid**2)[:count] for _ in range(size)]).flatten()
     return Batch(
-        template=torch.randint(256, (batch_size, 3, 127, 127), dtype=torch.uint8),
-        search=torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8),
-        mask=torch.ones(batch_size, size, size, dtype=torch.int8),
-        anchor_labels=torch.randint(-1, 2, (batch_size, 5, grid, grid), dtype=torch.int8),
-        offsets=torch.zeros(batch_size, 4, 5, grid, grid),
+        template=torch.randint(256, (size, 3, 127, 127), dtype=torch.uint8),
+        search=torch.randint(256, (size, 3, side, side), dtype=torch.uint8),
+        mask=torch.ones(size, side, side, dtype=torch.int8),
+        anchor_labels=torch.randint(-1, 2, (size, 5, grid, grid), dtype=torch.int8),
+        offsets=torch.zeros(size, 4, 5, grid, grid),
         cells=Cells(image, cells // grid, cells % grid),
         sample_labels=torch.ones(len(cells), dtype=torch.int8),
         problems=(),
     )
-
-
-def noise(profile: Profile, stage: StageConfig, size: int) -> Batch:
-    """Return a batch of `size` pairs without data: random images, every window is taught."""
-    return random_batch(windows_per_image(profile, stage), size, stage.search_size)
 
 
 def first_batch(

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.model.device import machine
 from e3sn_lib.model.torch_backend import TorchBackend
@@ -24,9 +23,11 @@ from e3sn_lib.model.weights import load_model
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.backends import Backend, OnnxBackend, load_export
 from e3sn_lib.tracking.export import export_model
-from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.tracker import Targets, Tracker
 from e3sn_lib.tracking.video import overlay
+from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
+from e3sn_study.bench.variant_costs import operations
 
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 """This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
@@ -61,12 +62,12 @@ def bench_tracking(
     peaks, rows = _peaks(), []
     with TemporaryDirectory() as folder:
         contenders = _contenders(model, int8, threads, Path(folder))
-        operations = {name: _operations(contenders[name]) for name in (STAND_IN, "torch fp32")}
+        works = {name: operations(contenders[name]) for name in (STAND_IN, "torch fp32")}
         for (width, height), count in itertools.product(sizes, objects):
-            times = _take_turns(contenders, (height, width), count, rounds)
+            times = _medians(contenders, (height, width), count, rounds)
             for name, seconds in times.items():
                 step, slowest = (sum(times[key][s] for s in STAGES) for key in (name, STAND_IN))
-                work = count * operations.get(name, operations["torch fp32"])
+                work = count * works.get(name, works["torch fp32"])
                 peak = peaks[name.split()[1].strip(",")]
                 share = work / (seconds["search"] + seconds["segment"]) / peak
                 row = {"width": width, "height": height, "objects": count, "contender": name}
@@ -92,15 +93,6 @@ def _contenders(model: Path, int8: Path | None, threads: int, folder: Path) -> d
     }
 
 
-def _operations(backend: Backend) -> float:
-    """Count multiplications and additions of a step with one object."""
-    template = backend.encode_template(np.zeros((1, 127, 127, 3), np.uint8))
-    with FlopCounterMode(display=False) as counter:
-        *_, features = backend.search(np.zeros((1, 255, 255, 3), np.uint8), template)
-        backend.segment(template, features, np.full((1, 2), 12))
-    return float(counter.get_total_flops())
-
-
 def _timed(backend: Backend, marks: list[float]) -> Any:
     """Return a backend that notes when its calls begin and end."""
 
@@ -117,26 +109,27 @@ def _timed(backend: Backend, marks: list[float]) -> Any:
     return SimpleNamespace(encode_template=backend.encode_template, **calls)
 
 
-def _take_turns(
+def _medians(
     contenders: dict[str, Backend], frame_hw: tuple[int, int], count: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Return each contender's median seconds of each stage and of the overlay."""
     (height, width), marks = frame_hw, list[float]()
     frame: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
     boxes = [[k * width / (count + 1), height / 3, height / 6, height / 6] for k in range(count)]
+
+    def step(tracker: Tracker, targets: Targets) -> NDArray[np.float64]:
+        marks[:] = [time.perf_counter()]
+        _, result = tracker.step(frame, targets)
+        marks.append(time.perf_counter())
+        overlay(frame, result.ids)
+        return np.diff([*marks, time.perf_counter()])
+
     trackers = {name: Tracker(_timed(each, marks)) for name, each in contenders.items()}
-    targets = {name: tracker.start(frame, boxes) for name, tracker in trackers.items()}
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in trackers}
-    for _ in range(rounds + 1):
-        for name, tracker in trackers.items():
-            marks[:] = [time.perf_counter()]
-            _, result = tracker.step(frame, targets[name])
-            marks.append(time.perf_counter())
-            overlay(frame, result.ids)
-            found[name].append(np.diff([*marks, time.perf_counter()]))
-    names = (*STAGES, "overlay")
-    medians = {name: np.median(taken[1:], axis=0).tolist() for name, taken in found.items()}
-    return {name: dict(zip(names, each, strict=True)) for name, each in medians.items()}
+    steps = {name: partial(step, each, each.start(frame, boxes)) for name, each in trackers.items()}
+    return {
+        name: dict(zip((*STAGES, "overlay"), np.median(times, axis=0).tolist(), strict=True))
+        for name, times in take_turns(steps, rounds).items()
+    }
 
 
 def _peaks(side: int = 1536) -> dict[str, float]:

@@ -9,47 +9,46 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.model.network import build_model, count_parameters
-from e3sn_lib.model.windows import Cells
+from e3sn_lib.model.torch_backend import TorchBackend
+from e3sn_lib.tracking.backends import Backend
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
+from e3sn_study.records.schema import NETWORKS
 
 COLUMNS = ("variant", "part", "stage", "backbone", "share", "seconds")
 
 
 def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
-    """Count parameters and work of each network.
-
-    Args:
-        profiles: of each variant.
+    """Count parameters and work of the network of each variant.
 
     Returns:
         One row per variant: variant, backbone, levels (of the mask), stages (of training),
-            parameters,
-        and multiply_adds for one object in one frame: search features, location and one mask.
+        parameters, and multiply_adds for one object in one frame: search features, location and
+        one mask.
     """
     rows = []
     for variant, profile in profiles.items():
-        model = build_model(profile.model).eval()
-        centre = Cells(*(torch.tensor([index]) for index in (0, 12, 12)))
-        with torch.inference_mode():
-            template = model.encode_template(torch.zeros(1, 3, 127, 127))
-            with FlopCounterMode(display=False) as counter:
-                search = model.encode_search(torch.zeros(1, 3, 255, 255))
-                model.locate(template, search)
-                model.segment(template, search, centre)
+        model = build_model(profile.model)
         levels = ", ".join(map(str, profile.model.levels))
-        counts = (count_parameters(model), counter.get_total_flops() // 2)
+        counts = (count_parameters(model), operations(TorchBackend(model)) // 2)
         rows.append((variant, profile.model.backbone, levels, ", ".join(profile.stages), *counts))
-    columns = ["variant", "backbone", "levels", "stages", "parameters", "multiply_adds"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=NETWORKS.columns)
+
+
+def operations(backend: Backend) -> int:
+    """Count multiplications and additions of a tracking step with one object."""
+    template = backend.encode_template(np.zeros((1, 127, 127, 3), np.uint8))
+    with FlopCounterMode(display=False) as counter:
+        *_, features = backend.search(np.zeros((1, 255, 255, 3), np.uint8), template)
+        backend.segment(template, features, np.full((1, 2), 12))
+    return int(counter.get_total_flops())
 
 
 def variant_costs(
@@ -63,9 +62,8 @@ def variant_costs(
     """Time training steps in every phase of each network, and tracking steps on the same frames.
 
     Args:
-        profiles: by variant; they give schedule, losses, batch size and precision.
+        profiles, trackers: by variant.
         sources: where pairs come from; without any, steps are computed on noise.
-        trackers: by variant.
         frames: at least two, each (H, W, 3) RGB uint8.
         box_frame_xywh: the object in the first frame.
         steps: timed steps of each phase, after one that warms up.
@@ -102,7 +100,7 @@ def _training(
 
 def _seconds_per_pair(stepper: Stepper, backbone: bool, batch: Batch) -> float:
     stepper.train_backbone(backbone)  # phases of one variant share the network
-    return stepper.step(batch).total / len(batch.template)
+    return sum(stepper.step(batch)) / len(batch.template)
 
 
 def _tracking(

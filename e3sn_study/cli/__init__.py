@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -39,26 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _ending_like_an_interrupt():
             return run(options)
     except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
-        print(f"e3sn {options.command}: {error}", file=sys.stderr)
-        return 2
+        status, text = 2, f"e3sn {options.command}: {error}"
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise
-        print(
-            f"e3sn {options.command}: this needs {error.name}; pip install 'e3sn-study[study]'",
-            file=sys.stderr,
-        )
-        return 2
+        remedy = "pip install 'e3sn-study[study]'"
+        status, text = 2, f"e3sn {options.command}: this needs {error.name}; {remedy}"
     except KeyboardInterrupt as stop:
-        print(f"\ne3sn {options.command}: {str(stop) or 'interrupted'}", file=sys.stderr)
-        return 130
+        status, text = 130, f"\ne3sn {options.command}: {str(stop) or 'interrupted'}"
+    print(text, file=sys.stderr)
+    return status
 
 
 @contextmanager
 def _ending_like_an_interrupt() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # it knows no signals
-        yield
-        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e3sn_lib.config import Profile
-from e3sn_lib.profiles.loading import load_profile
-from e3sn_study.cli.options import add_changes, add_data, add_profile, data_root, positive
+from e3sn_study.cli.options import add_changes, add_data, add_profile, at_least, load_settings
 
 if TYPE_CHECKING:
-    from e3sn_lib.data.pairs import Source
+    import pandas as pd
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -21,9 +19,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_profile(command)
     add_data(command)
     add_changes(command)
-    add("--batch", type=positive, default=8, help="pairs per step (default: 8)")
+    add("--batch", type=at_least(1), default=8, help="pairs per step (default: 8)")
     text = "per contender (train: 4 a phase, track: 5) or per run (precision: 300)"
-    add("--steps", type=positive, help=text)
+    add("--steps", type=at_least(1), help=text)
     text = (
         "train, track: a CSV file; precision: folder for runs and figure (default: precision); "
         "confidence: a JSON file for the fit"
@@ -31,37 +29,39 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help=text)
     add("--model", type=Path, help="track: a trained model (default: the shipped)")
     add("--export", type=Path, help="track: its int8 export (default: the shipped)")
-    add("--threads", type=positive, help="track: of the processor (default: as many as are idle)")
+    add(
+        "--threads", type=at_least(1), help="track: of the processor (default: as many as are idle)"
+    )
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
-    text = "confidence: a model or an exported folder (default: the shipped)"
-    add("--weights", type=Path, help=text)
+    add("--weights", type=Path, help="confidence: a model or an export (default: the shipped)")
 
 
 def bench(options: argparse.Namespace) -> int:
     """Time training or tracking, compare two precisions, or fit the prediction of J."""
-    if options.what == "track":
-        return _bench_track(options)
-    from e3sn_lib.data.sources import open_train_sets
-
-    if options.what == "confidence":
-        return _bench_confidence(options)
-    profile = load_profile(
-        options.profile, "e3sn", options.set, seed=options.seed, data_root=data_root(options)
-    )
-    sources = open_train_sets(profile.data).opened
-    return (_bench_train if options.what == "train" else _bench_precision)(
-        options, profile, sources
-    )
+    kinds = {"train": _train, "track": _track, "precision": _precision, "confidence": _confidence}
+    kinds[options.what](options)
+    return 0
 
 
-def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
+def _keep(options: argparse.Namespace, name: str, table: pd.DataFrame) -> None:
+    """Write a table to ``--out`` and to the records of ``--report``, where they are given."""
     from e3sn_lib.files import write_csv
-    from e3sn_lib.training.provenance import environment
-    from e3sn_study.bench.training_speed import bench_training
     from e3sn_study.records.store import write_record
 
+    if options.out:
+        write_csv(options.out, table)
+    if options.report:
+        write_record(options.report / "results" / f"{name}.csv", table)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from e3sn_lib.data.sources import open_train_sets
+    from e3sn_study.bench.training_speed import bench_training
+
+    profile = load_settings(options)
+    sources = open_train_sets(profile.data).opened
     table = bench_training(profile, sources, options.batch, options.steps or 4)
-    shown = table.assign(
+    shown = table.drop(columns=["batch", "machine"]).assign(
         ratio=table["ratio"].map("{:.2f}x".format),
         pairs_per_second=table["pairs_per_second"].map("{:.2f}".format),
     )
@@ -71,32 +71,28 @@ def _bench_train(options: argparse.Namespace, profile: Profile, sources: list[So
         f"seconds of the fastest step of {options.batch} pairs; data: seconds to prepare them in "
         "one process, during the step or, with data.workers=0, before it"
     )
-    if options.out:
-        write_csv(options.out, table)
-    if options.report:
-        table = table.assign(batch=options.batch, machine=environment()["machine"])
-        write_record(options.report / "results" / "training_speed.csv", table)
-    return 0
+    _keep(options, "training_speed", table)
 
 
-def _bench_precision(options: argparse.Namespace, profile: Profile, sources: list[Source]) -> int:
+def _precision(options: argparse.Namespace) -> None:
     import pandas as pd
 
+    from e3sn_lib.data.sources import open_train_sets
     from e3sn_lib.files import write_csv
+    from e3sn_study.bench.dry_run import dry_run
     from e3sn_study.bench.training_speed import (
-        expected_seconds,
         precision_difference,
-        precision_profile,
+        precision_profiles,
         train_precisions,
     )
     from e3sn_study.figures import precision_curves, save_figure
 
-    out, steps = options.out or Path("precision"), options.steps or 300
-    profiles = {
-        name: precision_profile(profile, name, steps, options.batch) for name in ("fp32", "bf16")
-    }
-    minutes = sum(expected_seconds(each, sources) for each in profiles.values()) / 60
-    print(f"two runs of {steps} steps of {options.batch} pairs: about {minutes:.2g} minutes")
+    profile, out, steps = load_settings(options), options.out or Path("precision"), options.steps
+    profiles = precision_profiles(profile, steps or 300, options.batch)
+    sources = open_train_sets(profile.data).opened
+    hours = sum(dry_run(each, out).phases["hours"].sum() for each in profiles.values())
+    runs = f"two runs of {steps or 300} steps of {options.batch} pairs"
+    print(f"{runs}: about {60 * hours:.2g} minutes")
     logs = train_precisions(profiles, sources, out)
     figure = precision_curves(logs)
     save_figure(out / "precision.png", figure)
@@ -111,15 +107,12 @@ def _bench_precision(options: argparse.Namespace, profile: Profile, sources: lis
         save_figure(options.report / "figures" / "precision.png", figure)
         both = pd.concat(logs, names=["precision"]).droplevel(1).reset_index()
         write_csv(options.report / "results" / "precision.csv", both)
-    return 0
 
 
-def _bench_track(options: argparse.Namespace) -> int:
-    from e3sn_lib.files import write_csv
+def _track(options: argparse.Namespace) -> None:
     from e3sn_lib.tracking.backends import idle_threads
     from e3sn_study.bench.tracking_speed import OBJECTS, SIZES, STAND_IN, bench_tracking
     from e3sn_study.checkout import SHIPPED
-    from e3sn_study.records.store import write_record
 
     model, threads = options.model or SHIPPED, options.threads or idle_threads()
     table = bench_tracking(model, options.export, threads, options.steps or 5)
@@ -132,14 +125,10 @@ def _bench_track(options: argparse.Namespace) -> int:
     rate = f"{one['ratio']:.1f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
     more = f"{OBJECTS[-1]} objects cost {most['step_ms'] / one['step_ms']:.1f} times one"
     print(f"ONNX int8, one object, {SIZES[0][0]}x{SIZES[0][1]}, {threads} threads: {rate}; {more}")
-    if options.out:
-        write_csv(options.out, table)
-    if options.report:
-        write_record(options.report / "results" / "tracking_speed.csv", table)
-    return 0
+    _keep(options, "tracking_speed", table)
 
 
-def _bench_confidence(options: argparse.Namespace) -> int:
+def _confidence(options: argparse.Namespace) -> None:
     """Fit on DAVIS-2016 train, test on its val."""
     import json
 
@@ -147,34 +136,14 @@ def _bench_confidence(options: argparse.Namespace) -> int:
 
     from e3sn_lib.data.davis import davis_sequences
     from e3sn_lib.files import write_text
-    from e3sn_lib.tracking.confidence import FEATURES, predict_j
     from e3sn_study.checkout import open_tracker
-    from e3sn_study.evaluation import confidence
+    from e3sn_study.evaluation.confidence import fit_and_test
     from e3sn_study.figures import reliability, save_figure
     from e3sn_study.records.store import write_record
 
-    tracker = open_tracker(options.weights)
-    root = Path(data_root(options), "DAVIS")
+    tracker, root = open_tracker(options.weights), Path(options.data, "DAVIS")
     train, val = (davis_sequences(root, 2016, split) for split in ("train", "val"))
-    plays = {"train": train, "backwards": map(confidence.fast_backwards, train), "val": val}
-    measured = [
-        confidence.measure(tracker, each).assign(split=split) for split, each in plays.items()
-    ]
-    table = pd.concat(measured, ignore_index=True)
-    fitted = (table["split"] != "val").to_numpy()
-    numbers = confidence.fit(table[fitted])
-    table["predicted_j"] = predict_j(table[[*FEATURES]].to_numpy(), numbers)
-    table.loc[fitted, "predicted_j"] = confidence.cross_validated(table[fitted])
-    columns = {
-        split: rows[["j", "predicted_j"]].to_numpy().T for split, rows in table.groupby("split")
-    }
-    found = {split: confidence.agreement(*columns[split]) for split in plays}
-    numbers["lost_below"] = confidence.choose_lost_below(*columns["train"])
-    numbers["origin"] = {
-        "model": tracker.backend.identity,
-        "data": f"DAVIS-2016 train, {len(train)} sequences, {fitted.sum()} frames",
-        "cross_validated": found["train"],
-    }
+    table, numbers, found = fit_and_test(tracker, train, val)
     print(pd.DataFrame(found).round(3).to_string())
     print(f"an object is lost below {numbers['lost_below']}, chosen on train")
     if options.out:
@@ -182,4 +151,3 @@ def _bench_confidence(options: argparse.Namespace) -> int:
     if options.report:
         write_record(options.report / "results" / "confidence.csv", table.round(4))
         save_figure(options.report / "figures" / "reliability.png", reliability(table))
-    return 0

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.errors import InputError
-from e3sn_study.cli.options import data_root
+from e3sn_study.cli.options import add_data
 
 if TYPE_CHECKING:
-    from e3sn_lib.config import Profile, TrainSetConfig
-    from e3sn_lib.data.types import TrackSet
+    from e3sn_lib.config import Profile
+    from e3sn_lib.data.pairs import Source
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("model", type=Path, help="a trained model (model.safetensors)")
     add("out", type=Path, help="folder for the graphs")
     add("--precision", choices=["fp32", "int8"], default="fp32", help="int8 is 3 times as fast")
-    add("--data", default="", help="folder of the model's training sets, to calibrate int8 on")
+    add_data(command, "folder of the model's training sets, to calibrate int8 on")
     folders = "to calibrate on others: folders with images/ and masks/ of the same names"
     add("--calibration", type=Path, nargs="+", default=[], metavar="FOLDER", help=folders)
     scores = "scores of these graphs for the record: a global_results CSV of e3sn evaluate"
@@ -34,15 +34,14 @@ def export(options: argparse.Namespace) -> int:
     """Write a model as ONNX graphs, which run without torch and in other languages."""
     from e3sn_lib.model.weights import load_model, read_metadata
     from e3sn_lib.tracking.export import export_model
-    from e3sn_lib.tracking.quantise import Sample, calibration_samples
+    from e3sn_lib.tracking.quantise import calibration_samples
 
     model, profile = load_model(options.model, "cpu")
     accuracy = _read_scores(options.accuracy) if options.accuracy else {}
-    samples: list[Sample] = []
-    if options.precision == "int8":
-        samples = calibration_samples(profile, _calibration_sets(options, profile))
-    elif options.calibration:
+    is_int8 = options.precision == "int8"
+    if options.calibration and not is_int8:
         raise InputError("--calibration is for --precision int8")
+    samples = calibration_samples(profile, _calibration_sets(options, profile)) if is_int8 else []
     metadata = read_metadata(options.model)
     origin: dict[str, str] = {
         "file": options.model.name,
@@ -57,17 +56,15 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _calibration_sets(
-    options: argparse.Namespace, profile: Profile
-) -> list[tuple[TrackSet, TrainSetConfig]]:
+def _calibration_sets(options: argparse.Namespace, profile: Profile) -> list[Source]:
     """Open the folders of ``--calibration``, else the training sets that are there."""
     from e3sn_lib.config import TrainSetConfig
     from e3sn_lib.data.mask_folder import mask_folder_tracks
     from e3sn_lib.data.sources import open_train_sets
 
     if not options.calibration:
-        root = data_root(options) or profile.data.root
-        return open_train_sets(replace(profile.data, root=root)).opened
+        data = replace(profile.data, root=options.data or profile.data.root)
+        return open_train_sets(data).opened
     config = TrainSetConfig(kind="mask_folder", path=("given",), min_area=0.0)
     return [(mask_folder_tracks(folder, config), config) for folder in options.calibration]
 
@@ -79,6 +76,5 @@ def _read_scores(path: Path) -> dict[str, float]:
             (row,) = csv.DictReader(file)
         return {name: float(value) for name, value in dict[str, str](row).items()}
     except (OSError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is no table of scores as e3sn evaluate writes it: {error}"
-        ) from error
+        what = "no table of scores as e3sn evaluate writes it"
+        raise InputError(f"{path} is {what}: {error}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.checkout import open_tracker
-from e3sn_study.cli.options import add_data, add_profile, data_root
+from e3sn_study.cli.options import add_data, add_profile
 from e3sn_study.cli.track import add_backend
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     add("--benchmark", default="davis2016")
     add("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
-    text = "list of sequences, one name a line or as DAVIS lists them"
-    add("--sequences", type=Path, help=text)
+    add("--sequences", type=Path, help="their list, one name a line or as DAVIS lists them")
     add("--name", default="val", help="name of the set in the names of the output files")
     add("--out", type=Path, help="folder for the tables")
 
@@ -47,11 +46,8 @@ def evaluate(options: argparse.Namespace) -> int:
     with pd.option_context("display.max_rows", None):
         print(per_object.round(3).to_string(index=False))
     print("  ".join(f"{name} {value:.3f}" for name, value in overall.items()))
-    frames = int(per_object["frames"].sum())
-    print(
-        f"{frames} object frames (first and last left out) scored in {seconds:.1f} s; "
-        f"tables in {out}"
-    )
+    frames = f"{per_object['frames'].sum()} object frames (first and last left out)"
+    print(f"{frames} scored in {seconds:.1f} s; tables in {out}")
     return 0
 
 
@@ -72,10 +68,7 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
         print(f"note: {note}")
     out = options.out or Path("scores")
     if out.resolve().is_relative_to(options.masks.resolve()):
-        raise InputError(
-            f"--out {out} lies inside the masks folder; choose another, so that results are not "
-            "taken for masks"
-        )
+        raise InputError(f"--out {out} lies inside the masks folder; choose another")
     return scores, out, seconds
 
 
@@ -91,16 +84,14 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_study.records.schema import MODEL
 
     if bool(options.run_folder) == bool(options.model):
-        raise InputError(
-            "give --run DIR (a run's folder), --model FILE (a trained model), or --masks DIR with "
-            "--annotations DIR"
-        )
+        ways = "--run DIR (a run's folder), --model FILE (a trained model), or --masks DIR"
+        raise InputError(f"give {ways} with --annotations DIR")
     path = options.run_folder / FINAL if options.run_folder else options.model
     tracker = open_tracker(path, options.backend, "fp32", options.threads)
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
     profile = load_profile(named) if named else load_profile_of(path)
-    root = data_root(options) or profile.data.root
-    sequences = open_evaluation(replace(profile.data, root=root), options.benchmark)
+    data = replace(profile.data, root=options.data or profile.data.root)
+    sequences = open_evaluation(data, options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
     timed = []
     for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
@@ -109,8 +100,7 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
         print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
     write_csv(out / "speed.csv", pd.concat(timed))
     started = time.perf_counter()
-    scored = [frame_scores(out / MODEL, sequence) for sequence in sequences]
-    scores = pd.concat(scored, ignore_index=True)
+    scores = pd.concat([frame_scores(out / MODEL, each) for each in sequences], ignore_index=True)
     return scores, out, time.perf_counter() - started
 
 
@@ -118,10 +108,8 @@ def add_ship(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn ship``."""
     add, text = command.add_argument, "folder of a finished run"
     add("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help=text)
-    text = "folder of the results in which the run is on record (default: reports/PROFILE)"
-    add("--report", default="", help=text)
-    text = "folder for model and card (default: models)"
-    add("--out", type=Path, default=Path("models"), help=text)
+    add("--report", default="", help="folder of its results (default: reports/PROFILE)")
+    add("--out", type=Path, default=Path("models"), help="of model and card (default: models)")
 
 
 def ship(options: argparse.Namespace) -> int:

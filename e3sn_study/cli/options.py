@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from e3sn_lib.profiles.loading import available_profiles
+from e3sn_lib.config import Profile
+from e3sn_lib.profiles.loading import available_profiles, load_profile
+
+if TYPE_CHECKING:
+    from e3sn_study.runs import Study
+
+DATA_HELP = "folder of the data sets (default: E3SN_DATA, or the profile's own)"
 
 
 def add_profile(command: argparse.ArgumentParser, default: str = "smoke") -> None:
@@ -14,10 +22,9 @@ def add_profile(command: argparse.ArgumentParser, default: str = "smoke") -> Non
     command.add_argument("--profile", default=default, help=choices)
 
 
-def add_data(command: argparse.ArgumentParser) -> None:
-    """Add ``--data``; read it with `data_root`."""
-    text = "folder of the data sets (default: E3SN_DATA, or the profile's own)"
-    command.add_argument("--data", default="", help=text)
+def add_data(command: argparse.ArgumentParser, text: str = DATA_HELP) -> None:
+    """Add ``--data``; empty: the profile's own folder."""
+    command.add_argument("--data", default=os.environ.get("E3SN_DATA", ""), help=text)
 
 
 def add_changes(command: argparse.ArgumentParser) -> None:
@@ -28,7 +35,7 @@ def add_changes(command: argparse.ArgumentParser) -> None:
 
 
 def add_study(command: argparse.ArgumentParser) -> None:
-    """Add what `Study.open` takes: profile, data, changed settings, and the folders of a study."""
+    """Add what `open_study` needs."""
     add_profile(command)
     add_data(command)
     add_changes(command)
@@ -37,17 +44,24 @@ def add_study(command: argparse.ArgumentParser) -> None:
     add("--report", default="", help="folder of results (default: reports/PROFILE)")
 
 
-def data_root(options: argparse.Namespace) -> str:
-    """Return the folder of the data sets: ``--data``, else E3SN_DATA, else "" (the profile's)."""
-    return options.data or os.environ.get("E3SN_DATA", "")
+def load_settings(given: argparse.Namespace, variant: str = "e3sn") -> Profile:
+    """Return the profile of the arguments of `add_profile`, `add_data` and `add_changes`."""
+    return load_profile(given.profile, variant, given.set, seed=given.seed, data_root=given.data)
 
 
-def positive(text: str) -> int:
-    """Read a whole number of at least 1.
+def open_study(given: argparse.Namespace) -> Study:
+    """Return the study of the arguments of `add_study`."""
+    from e3sn_study.runs import Study
 
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
-    return int(text)
+    return Study.open(given.profile, given.data, given.runs, given.report, given.seed, given.set)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a function that reads a whole number of at least `least`."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+        return int(text)
+
+    return read

@@ -11,7 +11,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT
-from e3sn_study.cli.options import add_data, add_profile, add_study, data_root
+from e3sn_study.cli.options import add_data, add_profile, add_study, load_settings, open_study
 
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
@@ -32,12 +32,9 @@ def reproduce(options: argparse.Namespace) -> int:
     from e3sn_lib.files import write_csv
     from e3sn_study.bench.variant_costs import network_sizes
     from e3sn_study.notebooks import run_all, to_html
-    from e3sn_study.runs import Study
     from e3sn_study.tables.deviations import profiles_of
 
-    study = Study.open(
-        options.profile, data_root(options), options.runs, options.report, options.seed, options.set
-    )
+    study = open_study(options)
     profile = study.load()
     sources = _notebooks(options.only)
     study.train_sets()
@@ -64,7 +61,7 @@ def reproduce(options: argparse.Namespace) -> int:
         "seed": study.seed,
         "overrides": list(study.overrides),
     }
-    runs = run_all(sources, study.report, parameters, cwd=NOTEBOOKS)
+    runs = run_all(sources, study.report, parameters)
     for executed in sorted((study.report / "notebooks").glob("[!.]*.ipynb")):  # whole ones only
         to_html(executed, executed.with_suffix(".html"))
     _build_report(study.report, profile)
@@ -85,18 +82,15 @@ def _notebooks(only: str) -> list[Path]:
 def add_report(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn report``."""
     add_profile(command)
-    text = "folder of the report (default: reports/PROFILE of this checkout)"
-    command.add_argument("--report", type=Path, help=text)
+    command.add_argument("--report", type=Path, help="its folder (default: reports/PROFILE)")
 
 
 def report(options: argparse.Namespace) -> int:
     """Make the tables and the page of a report from its files of record, without data or runs."""
     folder = options.report or REPORTS / Path(options.profile).stem
     if not (folder / "results").is_dir():
-        raise InputError(
-            f"{folder} holds no results; run the study first: "
-            f"make reproduce PROFILE={options.profile}"
-        )
+        remedy = f"run the study first: make reproduce PROFILE={options.profile}"
+        raise InputError(f"{folder} holds no results; {remedy}")
     _build_report(folder, load_profile(options.profile))
     return 0
 
@@ -122,13 +116,13 @@ def data(options: argparse.Namespace) -> int:
     """Say what data are there and what is missing, prepare them, or make the procedural set."""
     from e3sn_lib.data.sources import prepare, verify
     from e3sn_lib.data.synthetic import ensure_synthetic
+    from e3sn_lib.model.weights import backbone_file
 
-    profile = load_profile(options.profile, data_root=data_root(options))
+    profile = load_profile(options.profile, data_root=options.data)
     if options.action == "synthesize":
         if not profile.data.root:
-            raise InputError(
-                "no data folder: give one with --data DIR or in the environment variable E3SN_DATA"
-            )
+            advice = "give one with --data DIR or in the environment variable E3SN_DATA"
+            raise InputError(f"no data folder: {advice}")
         print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
         return 0
     table = (prepare if options.action == "prepare" else verify)(profile.data)
@@ -140,27 +134,17 @@ def data(options: argparse.Namespace) -> int:
         print(f"{what}: {row.use} set {row.name}, {row.left_out}{remedy}")
     complete, usable = table["state"] == "present", table["tracks"] > 0
     print(f"{complete.sum()} of {len(table)} sets are complete")
-    weights = _lacking_weights(profile)
-    if weights:
-        print(weights)
-    if options.action == "verify":
-        return 0 if complete.all() and not weights else 1
-    can_train = (usable & (table["use"] == "train")).any() and table.loc[~usable, "state"].eq(
-        "absent"
-    ).all()
-    return 0 if can_train and not weights else 1
-
-
-def _lacking_weights(profile: Profile) -> str:
-    """Say what is wrong with the file of the backbone's first weights, if there is one."""
-    from e3sn_lib.model.weights import backbone_file
-
-    try:
-        if profile.train.weights not in ("none", "torchvision"):
+    good = complete.all()
+    if options.action == "prepare":
+        can_train = (usable & (table["use"] == "train")).any()
+        good = can_train and table.loc[~usable, "state"].eq("absent").all()
+    if profile.train.weights not in ("none", "torchvision"):
+        try:
             backbone_file(profile.train.weights, Path(profile.data.root))
-    except InputError as error:
-        return str(error)
-    return ""
+        except InputError as error:
+            print(error)
+            good = False
+    return 0 if good else 1
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -168,10 +152,9 @@ def add_train(command: argparse.ArgumentParser) -> None:
     add_study(command)
     add = command.add_argument
     add("--variant", default="e3sn", help=", ".join(available_variants()))
-    text = "continue the run if there is one (default), or refuse to"
-    add("--resume", choices=["auto", "never"], default="auto", help=text)
-    text = "check data, model and memory, time a step, print the plan; write nothing"
-    add("--dry-run", action="store_true", help=text)
+    resume = "continue the run if there is one (default), or refuse to"
+    add("--resume", choices=["auto", "never"], default="auto", help=resume)
+    add("--dry-run", action="store_true", help="check all, time a step, print the plan; no more")
 
 
 def train(options: argparse.Namespace) -> int:
@@ -179,17 +162,9 @@ def train(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(options)
     from e3sn_lib.training import processes
-    from e3sn_study.runs import Study
 
     with processes.process_group():
-        study = Study.open(
-            options.profile,
-            data_root(options),
-            options.runs,
-            options.report,
-            options.seed,
-            options.set,
-        )
+        study = open_study(options)
         with processes.first_alone():
             study.train_sets()
         run = study.train(options.variant, resume=options.resume == "auto")
@@ -200,20 +175,12 @@ def train(options: argparse.Namespace) -> int:
 def _dry_run(options: argparse.Namespace) -> int:
     from e3sn_study.bench.dry_run import dry_run
 
-    profile = load_profile(
-        options.profile,
-        options.variant,
-        options.set,
-        seed=options.seed,
-        data_root=data_root(options),
-    )
-    plan = dry_run(profile, Path(options.runs))
+    plan = dry_run(load_settings(options, options.variant), Path(options.runs))
     look = "{:.4g}".format
     if not plan.sets.empty:
         print(plan.sets.to_string(index=False, float_format=look), end="\n\n")
     print(plan.phases.T.to_string(header=False, float_format=look), end="\n\n")
-    for line in (*plan.notes, plan.folder):
-        print(line)
+    print(*plan.notes, sep="\n")
     for problem in plan.problems:
         print(f"e3sn train: {problem}", file=sys.stderr)
     return 2 if plan.problems else 0

@@ -16,6 +16,7 @@ from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_study.checkout import BACKENDS, open_tracker
+from e3sn_study.cli.options import at_least
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -42,9 +43,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--mask", type=Path, help="PNG of object ids in the first frame; each gets a box")
     add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
     add("--backward", action="store_true", help="also follow objects back from their first box")
-    add("--from", dest="first", type=_count, default=0, metavar="FRAME", help="first frame")
-    add("--to", dest="last", type=_count, metavar="FRAME", help="last frame")
-    add("--stride", type=_count, default=1, metavar="N", help="track every Nth frame")
+    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="first frame")
+    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame")
+    add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
     saved = f"of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
@@ -61,7 +62,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     found = "auto: onnx for an exported folder, and for the shipped model where no GPU is"
     command.add_argument("--backend", choices=BACKENDS, default="auto", help=found)
     idle = "of the processor (default: as many as are idle)"
-    command.add_argument("--threads", type=_count, help=idle)
+    command.add_argument("--threads", type=at_least(0), help=idle)
 
 
 def track(options: argparse.Namespace) -> int:
@@ -77,6 +78,7 @@ def track(options: argparse.Namespace) -> int:
     given = [options.video, options.mask, options.weights]
     check_out(options.out, options.save.split(","), [path for path in given if path])
     tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
+    names = ("first", "last", "stride", "backward", "clean", "keep_lost")
     with deferred_interrupts() as stopped, _progress() as bar:
 
         def watch(done: int, total: int) -> None:
@@ -90,15 +92,10 @@ def track(options: argparse.Namespace) -> int:
             options.out,
             prompts=prompts,
             save=options.save.split(","),
-            first=options.first,
-            last=options.last,
-            stride=options.stride,
-            backward=options.backward,
-            clean=options.clean,
             lost_below=shipped_table()["lost_below"],
-            keep_lost=options.keep_lost,
             watch=watch,
             stopped=stopped,
+            **{name: getattr(options, name) for name in names},
         )
     seconds = time.perf_counter() - started
     done = f"{tracked.frames} frames, {tracked.objects} objects, {seconds:.1f} s"
@@ -132,8 +129,6 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
         raise InputError("one of these is required: --box, --mask, --draw")
     if options.last is not None and options.last < options.first:
         raise InputError(f"--to {options.last} lies before --from {options.first}")
-    if options.stride == 0:
-        raise InputError("--stride must be at least 1")
     prompts: list[Prompt] = options.box
     if options.mask:
         prompts = prompts_from_mask(options.mask, open_video(options.video).size) + prompts
@@ -190,10 +185,8 @@ def _progress() -> tqdm:
         bar = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
         return tqdm(unit=" frames", bar_format=bar, dynamic_ncols=True, leave=False)
     line = "{n_fmt} of {total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
-    wait = SECONDS_PER_LINE
-    return tqdm(
-        file=_Lines(), unit=" frames", bar_format=line, mininterval=wait, miniters=1, delay=wait
-    )
+    times = {"mininterval": SECONDS_PER_LINE, "delay": SECONDS_PER_LINE, "miniters": 1}
+    return tqdm(file=_Lines(), unit=" frames", bar_format=line, **times)
 
 
 def _say(text: str) -> None:
@@ -209,9 +202,3 @@ def _prompt(text: str) -> Prompt:
     except ValueError as error:
         wordings = "x,y,width,height, FRAME:x,y,width,height or FRAME:ID=x,y,width,height"
         raise argparse.ArgumentTypeError(f"'{text}' is not {wordings}") from error
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 0")
-    return int(text)

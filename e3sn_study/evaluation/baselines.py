@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.records.schema import STILL, STILL_BOX, box_methods
 
 Ids = NDArray[np.uint8]
-Boxes = Mapping[int, Box | None]
-"""The box of each object in one frame, in pixels of the frame; None where it is absent."""
+Boxes = Mapping[int, Box]
+"""The boxes of the objects that are in one frame, by number, in pixels of the frame."""
 MakeTracker = Callable[[], Any]
 """Makes a ``cv2.Tracker``, which follows one object."""
 
@@ -42,38 +43,28 @@ NANOTRACK_FILES = ("nanotrack_backbone.onnx", "nanotrack_head.onnx")
 
 def baseline_masks(
     sequence: Video, trackers: Mapping[str, MakeTracker]
-) -> Iterator[tuple[str, Iterator[Ids]]]:
-    """Yield the name and the masks of every method that needs no network of this study."""
-    yield STILL_BOX, first_box_held_still(sequence)
-    yield STILL, first_mask_held_still(sequence)
-    sources = {"true": true_boxes(sequence)}
-    sources |= {name: tracked_boxes(sequence, make) for name, make in trackers.items()}
-    for name, boxes in sources.items():
-        yield from masks_from_boxes(name, sequence, boxes).items()
-
-
-def first_box_held_still(sequence: Video) -> Iterator[Ids]:
-    """Return the filled boxes of the first frame, for every frame."""
-    first = sequence.mask(0)
-    filled = fill_boxes(boxes_of(first, sequence.object_ids()), first.shape)
-    return (filled for _ in range(len(sequence)))
-
-
-def first_mask_held_still(sequence: Video) -> Iterator[Ids]:
-    """Return the mask of the first frame, for every frame; its void is background."""
-    first = sequence.mask(0)
-    held = np.where(first < VOID, first, 0).astype(np.uint8)
-    return (held for _ in range(len(sequence)))
+) -> dict[str, Iterator[Ids]]:
+    """Return the masks of every method that needs no network of this study, by its name."""
+    ids, first, count = sequence.object_ids(), sequence.mask(0), len(sequence)
+    masks: dict[str, Iterator[Ids]] = {
+        STILL_BOX: repeat(fill_boxes(boxes_of(first, ids), first.shape), count),
+        STILL: repeat(np.where(first < VOID, first, 0).astype(np.uint8), count),
+    }
+    true_boxes = (boxes_of(sequence.mask(index), ids) for index in range(count))
+    masks |= masks_from_boxes("true", sequence, true_boxes)
+    for name, make in trackers.items():
+        masks |= masks_from_boxes(name, sequence, tracked_boxes(sequence, make))
+    return masks
 
 
 def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[Ids]:
     """Yield the network's masks at the true boxes: an upper bound, with perfect localisation."""
     numbers = sequence.object_ids()
-    first = present(boxes_of(sequence.mask(0), numbers))
+    first = boxes_of(sequence.mask(0), numbers)
     targets = tracker.start(sequence.frame(0), [box_xywh(box) for box in first.values()])
     for index in range(len(sequence)):
         truth = sequence.mask(index)
-        seen = {n: box for n, box in present(boxes_of(truth, numbers)).items() if n in first}
+        seen = {n: box for n, box in boxes_of(truth, numbers).items() if n in first}
         labels = np.zeros(truth.shape, np.uint8)
         if seen:
             slots = [place for place, number in enumerate(first) if number in seen]
@@ -83,24 +74,18 @@ def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[Ids]:
         yield labels
 
 
-def true_boxes(sequence: Video) -> Iterator[Boxes]:
-    """Return the boxes of each frame's true masks."""
-    ids = sequence.object_ids()
-    return (boxes_of(sequence.mask(index), ids) for index in range(len(sequence)))
-
-
 def tracked_boxes(sequence: Video, make: MakeTracker) -> Iterator[Boxes]:
     """Yield the boxes of an OpenCV tracker that starts from those of the first mask.
 
     Where it gives up, the last box stays. An object that the first mask lacks has no box.
     """
     boxes = boxes_of(sequence.mask(0), sequence.object_ids())
-    trackers = {number: make() for number in present(boxes)}
+    trackers = {number: make() for number in boxes}
     for index in range(len(sequence)):
         frame = cv2.cvtColor(sequence.frame(index), cv2.COLOR_RGB2BGR)
         for number, tracker in trackers.items():
             if index == 0:
-                tracker.init(frame, tuple(map(round, box_xywh(present(boxes)[number]))))
+                tracker.init(frame, tuple(map(round, box_xywh(boxes[number]))))
                 continue
             ok, (x, y, width, height) = tracker.update(frame)
             if ok:
@@ -110,7 +95,7 @@ def tracked_boxes(sequence: Video, make: MakeTracker) -> Iterator[Boxes]:
 
 def masks_from_boxes(
     name: str, sequence: Video, boxes: Iterator[Boxes]
-) -> Mapping[str, Iterator[Ids]]:
+) -> dict[str, Iterator[Ids]]:
     """Return both methods of a source of boxes, see `box_methods`; the boxes are found once."""
     known, frame_hw = list(boxes), sequence.mask(0).shape
     filled, cut = box_methods(name)
@@ -120,21 +105,15 @@ def masks_from_boxes(
     }
 
 
-def boxes_of(ids: Ids, numbers: list[int]) -> dict[int, Box | None]:
-    """Return the box of each object in a mask of ids; None where it is absent."""
-    return {number: box_from_mask(ids == number) for number in numbers}
-
-
-def present(boxes: Boxes) -> dict[int, Box]:
-    """Return the boxes of the objects that are there."""
-    return {number: box for number, box in boxes.items() if box is not None}
+def boxes_of(ids: Ids, numbers: list[int]) -> dict[int, Box]:
+    """Return the boxes of those objects that are in a mask of ids."""
+    boxes = {number: box_from_mask(ids == number) for number in numbers}
+    return {number: box for number, box in boxes.items() if box}
 
 
 def largest_first(boxes: Boxes) -> list[tuple[int, Box]]:
     """Return boxes in the order of painting: later ones, which are smaller, come to the front."""
-    return sorted(
-        present(boxes).items(), key=lambda item: -math.prod(np.subtract(item[1][2:], item[1][:2]))
-    )
+    return sorted(boxes.items(), key=lambda item: -math.prod(box_xywh(item[1])[2:]))
 
 
 def fill_boxes(boxes: Boxes, frame_hw: tuple[int, ...]) -> Ids:
@@ -157,14 +136,8 @@ def grabcut(frame: NDArray[np.uint8], box_frame_xyxy: Box) -> NDArray[np.bool_]:
     """Find the object in a box by its colours alone (Rother, Kolmogorov and Blake 2004, OpenCV).
 
     All outside the box is background. The whole box is the answer where GrabCut finds nothing,
-    or where there are too few pixels inside or around it.
-
-    Args:
-        frame: (H, W, 3) uint8.
-        box_frame_xyxy: may reach outside the frame.
-
-    Returns:
-        (H, W).
+    or where there are too few pixels inside or around it. The box may reach outside the frame,
+    (H, W, 3); the answer is (H, W).
     """
     answer = np.zeros(frame.shape[:2], np.bool_)
     rows, columns = _pixels(box_frame_xyxy, frame.shape)
@@ -196,11 +169,10 @@ def grabcut(frame: NDArray[np.uint8], box_frame_xyxy: Box) -> NDArray[np.bool_]:
 
 def _pixels(box_frame_xyxy: Box, frame_hw: tuple[int, ...]) -> tuple[slice, slice]:
     """Return the rows and columns of a box, within the frame."""
-    (left, top, right, bottom), (height, width) = map(round, box_frame_xyxy), frame_hw[:2]
-    return (
-        slice(min(max(top, 0), height), min(max(bottom, 0), height)),
-        slice(min(max(left, 0), width), min(max(right, 0), width)),
-    )
+    left, top, right, bottom = map(round, box_frame_xyxy)
+    rows = np.clip((top, bottom), 0, frame_hw[0]).tolist()
+    columns = np.clip((left, right), 0, frame_hw[1]).tolist()
+    return slice(*rows), slice(*columns)
 
 
 def opencv_trackers(data_root: Path) -> tuple[dict[str, MakeTracker], dict[str, str]]:
@@ -209,15 +181,13 @@ def opencv_trackers(data_root: Path) -> tuple[dict[str, MakeTracker], dict[str, 
     Args:
         data_root: the folder of the data sets; NanoTrack's networks are in its folder ``opencv``.
     """
-    found: dict[str, MakeTracker] = {}
-    lacking = {
+    needs = {
         "MIL": "needs an OpenCV with TrackerMIL",
         "CSRT": "needs the package opencv-contrib-python instead of opencv-python",
     }
-    for name in list(lacking):
-        if make := getattr(cv2, f"Tracker{name}_create", None):
-            found[name] = make
-            del lacking[name]
+    makers = {name: getattr(cv2, f"Tracker{name}_create", None) for name in needs}
+    found: dict[str, MakeTracker] = {name: make for name, make in makers.items() if make}
+    lacking = {name: need for name, need in needs.items() if name not in found}
     networks = [data_root / "opencv" / name for name in NANOTRACK_FILES]
     if not hasattr(cv2, "TrackerNano_create"):
         lacking["NanoTrack"] = "needs an OpenCV with TrackerNano"

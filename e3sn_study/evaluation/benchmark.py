@@ -21,7 +21,7 @@ import pandas as pd
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
-from e3sn_lib.geometry import Box, box_xywh
+from e3sn_lib.geometry import box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation.baselines import (
@@ -32,7 +32,6 @@ from e3sn_study.evaluation.baselines import (
     boxes_of,
     fill_boxes,
     mask_in_true_boxes,
-    present,
 )
 from e3sn_study.records.schema import (
     BOUND,
@@ -59,9 +58,7 @@ def evaluate_tracker(
     """Track sequences from the boxes of their first masks (paper 4.2), and score the masks.
 
     Args:
-        tracker: with the inference settings to be scored.
-        sequences: of one benchmark.
-        out: see `write_masks`.
+        tracker, sequences, out: see `write_masks`; the sequences are of one benchmark.
         extras: also score the tracker's filled boxes, and masks at the true boxes.
         thresholds: further mask thresholds to score. None: `THRESHOLDS` with extras, else none.
         show: gets a line of progress for each sequence.
@@ -73,7 +70,7 @@ def evaluate_tracker(
     wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()
     others = [each for each in wanted if each != own]
     methods = [MODEL, *([BOX, BOUND] if extras else []), *map(at_threshold, others)]
-    scores, timings = list[pd.DataFrame](), list[pd.DataFrame]()
+    scores, timings = [], []
     written = write_masks(tracker, sequences, out, extras=extras, thresholds=others)
     for number, (sequence, timing) in enumerate(zip(sequences, written, strict=True), start=1):
         found = [score_method(each, read_masks(out / each, sequence), sequence) for each in methods]
@@ -128,17 +125,15 @@ def evaluate_baselines(
     def score(sequence: Video) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
             masks = baseline_masks(sequence, trackers)
-            return pd.concat([score_method(*each, sequence) for each in masks])
+            return pd.concat([score_method(*each, sequence) for each in masks.items()])
 
         made_of = digest(settings, makers, sequence)
         return once(out / f"{sequence.name}.csv", SCORES, made_of, compute)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scores = pd.concat(pool.map(score, sequences))
-    places = {method: place for place, method in enumerate(scores["method"].unique())}
-    return scores.sort_values(
-        "method", key=lambda names: names.map(places), kind="stable", ignore_index=True
-    )
+    by_method = scores.groupby("method", sort=False)
+    return pd.concat([rows for _, rows in by_method], ignore_index=True)
 
 
 def score_method(method: str, masks: Iterable[Ids], sequence: Video) -> pd.DataFrame:
@@ -172,38 +167,34 @@ def _track(
     if first.shape != (height, width):
         size = f"{first.shape[1]}x{first.shape[0]}"
         raise InputError(f"mask {sequence.mask_paths[0]} is {size}, its frame {width}x{height}")
-    boxes = present(boxes_of(first, sequence.object_ids()))
+    boxes = boxes_of(first, sequence.object_ids())
     ids = np.array([0, *boxes], np.uint8)  # by number of the tracked object
-    reader = _TimedFrames(sequence)
+    reading = list[float]()
+    frames = _timed_frames(sequence, reading)
     started, writing = time.perf_counter(), 0.0
-    for index, result in enumerate(tracker.run(reader, [box_xywh(box) for box in boxes.values()])):
+    for index, result in enumerate(tracker.run(frames, [box_xywh(box) for box in boxes.values()])):
         begun = time.perf_counter()
         outputs = {MODEL: ids[result.ids]}
         for each in thresholds:
             outputs[at_threshold(each)] = ids[result.labels(each)]
         if extras:
-            tracked: list[Box] = [tuple(box) for box in result.boxes_frame_xyxy.tolist()]
-            outputs[BOX] = fill_boxes(dict(zip(boxes, tracked, strict=True)), first.shape)
+            tracked = dict(zip(boxes, result.boxes_frame_xyxy.tolist(), strict=True))
+            outputs[BOX] = fill_boxes(tracked, first.shape)
         for method, labels in outputs.items():
             write_mask(_mask_path(out / method, sequence, index), labels if index else first)
         writing += time.perf_counter() - begun
-    tracking = time.perf_counter() - started - writing - reader.seconds
+    tracking = time.perf_counter() - started - writing - sum(reading)
     if extras:
         for index, labels in enumerate(mask_in_true_boxes(sequence, tracker)):
             write_mask(_mask_path(out / BOUND, sequence, index), labels)
-    row = (sequence.name, len(sequence), len(boxes), reader.seconds, tracking)
+    row = (sequence.name, len(sequence), len(boxes), sum(reading), tracking)
     return pd.DataFrame([row], columns=TIMING.columns)
 
 
-class _TimedFrames:
-    """The frames of a sequence, and the seconds that reading them takes."""
-
-    def __init__(self, sequence: Video) -> None:
-        self.sequence, self.seconds = sequence, 0.0
-
-    def __iter__(self) -> Iterator[Ids]:
-        for index in range(len(self.sequence)):
-            begun = time.perf_counter()
-            frame = self.sequence.frame(index)
-            self.seconds += time.perf_counter() - begun
-            yield frame
+def _timed_frames(sequence: Video, seconds: list[float]) -> Iterator[Ids]:
+    """Yield the frames of a sequence; note the seconds that reading each takes."""
+    for index in range(len(sequence)):
+        begun = time.perf_counter()
+        frame = sequence.frame(index)
+        seconds.append(time.perf_counter() - begun)
+        yield frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ def sweep(
     out: Path,
     grid: Mapping[str, tuple[float, ...]] = GRID,
     thresholds: tuple[float, ...] = GRID_THRESHOLDS,
-    show: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Score settings of inference one after the other, each with the best values found before.
 
@@ -45,7 +44,6 @@ def sweep(
         out: keeps finished passes.
         grid: values by setting.
         thresholds: of the masks; the tracker's own is added.
-        show: gets a line of progress for each pass.
 
     Returns:
         Scores (0 to 1) of every pass, threshold and object: the columns of `CHOICES`.
@@ -57,7 +55,7 @@ def sweep(
             passes[config] = _one_pass(Tracker(tracker.backend, config), sequences, out, thresholds)
             best = best_choice(passes[config])
             settings = ", ".join(f"{name} {best[name]:g}" for name in SETTINGS)
-            show(f"{settings}: J {100 * best['J-Mean']:.1f}, F {100 * best['F-Mean']:.1f}")
+            print(f"{settings}: J {100 * best['J-Mean']:.1f}, F {100 * best['F-Mean']:.1f}")
 
     track(chosen := tracker.config)
     for name, values in grid.items():

@@ -5,7 +5,7 @@ No number is chosen on the sequences that it is tested on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from e3sn_lib.data.types import Video
-from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_xywh
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.tracking.confidence import FEATURES, predict_j
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_study.evaluation.baselines import boxes_of, present
+from e3sn_study.evaluation.baselines import boxes_of
 
 RIDGE = 1e-3
 """Weight of the squared coefficients of standardised features."""
@@ -32,9 +31,37 @@ LEVELS = (0.1, 0.5)
 Floats = NDArray[np.float64]
 
 
-def measure(
-    tracker: Tracker, sequences: Iterable[Video], show: Callable[[str], None] = print
-) -> pd.DataFrame:
+def fit_and_test(
+    tracker: Tracker, train: list[Video], val: list[Video]
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, dict[str, float]]]:
+    """Fit on training sequences, forward and `fast_backwards`, and test on others.
+
+    Returns:
+        The table of `measure` with ``split`` (train, backwards, val) and ``predicted_j``, which is
+        `cross_validated` where it was fitted; what `fit` found, with ``lost_below`` and
+        ``origin``; and the `agreement` of each split.
+    """
+    plays = {"train": train, "backwards": map(fast_backwards, train), "val": val}
+    measured = [measure(tracker, each).assign(split=split) for split, each in plays.items()]
+    table = pd.concat(measured, ignore_index=True)
+    fitted = (table["split"] != "val").to_numpy()
+    numbers = fit(table[fitted])
+    table["predicted_j"] = predict_j(table[[*FEATURES]].to_numpy(), numbers)
+    table.loc[fitted, "predicted_j"] = cross_validated(table[fitted])
+    columns = {
+        split: rows[["j", "predicted_j"]].to_numpy().T for split, rows in table.groupby("split")
+    }
+    found = {split: agreement(*columns[split]) for split in plays}
+    numbers["lost_below"] = choose_lost_below(*columns["train"])
+    numbers["origin"] = {
+        "model": tracker.backend.identity,
+        "data": f"DAVIS-2016 train, {len(train)} sequences, {fitted.sum()} frames",
+        "cross_validated": found["train"],
+    }
+    return table, numbers, found
+
+
+def measure(tracker: Tracker, sequences: Iterable[Video]) -> pd.DataFrame:
     """Track sequences, and return features and J of each object in each frame after the first.
 
     Returns:
@@ -42,11 +69,10 @@ def measure(
     """
     rows = []
     for sequence in sequences:
-        boxes = present(boxes_of(sequence.mask(0), sequence.object_ids()))
+        boxes = boxes_of(sequence.mask(0), sequence.object_ids())
         frames = (sequence.frame(index) for index in range(len(sequence)))
-        for index, result in enumerate(
-            tracker.run(frames, [box_xywh(box) for box in boxes.values()])
-        ):
+        results = tracker.run(frames, [box_xywh(box) for box in boxes.values()])
+        for index, result in enumerate(results):
             if index == 0:
                 continue
             truth = sequence.mask(index)
@@ -54,7 +80,7 @@ def measure(
                 j = region_similarity(result.ids == place + 1, truth == number)
                 rows.append((sequence.name, number, index, j, *features.tolist()))
         mean = np.mean([row[3] for row in rows if row[0] == sequence.name])
-        show(f"{sequence.name}: {len(sequence)} frames, J {100 * mean:.1f}")
+        print(f"{sequence.name}: {len(sequence)} frames, J {100 * mean:.1f}")
     return pd.DataFrame(rows, columns=["sequence", "object", "frame", "j", *FEATURES])
 
 
@@ -93,18 +119,11 @@ def fit(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def cross_validated(table: pd.DataFrame) -> Floats:
-    """Return the J predicted for each row by a fit on all other sequences.
-
-    Raises:
-        InputError: there is only one sequence.
-    """
-    if table["sequence"].nunique() < 2:
-        raise InputError("a cross-validation over sequences needs at least two")
+    """Return the J predicted for each row by a fit on all other sequences."""
     predicted = np.zeros(len(table))
     for name in table["sequence"].unique():
         here = (table["sequence"] == name).to_numpy()
-        others = fit(table[~here])
-        predicted[here] = predict_j(table.loc[here, [*FEATURES]].to_numpy(), others)
+        predicted[here] = predict_j(table.loc[here, [*FEATURES]].to_numpy(), fit(table[~here]))
     return predicted
 
 
@@ -116,11 +135,10 @@ def agreement(j: Floats, predicted: Floats) -> dict[str, float]:
         of finding frames with a lower J than that (NaN if there are none), and the mean
         ``absolute_error``.
     """
-    ranks = pd.DataFrame({"j": j, "predicted": predicted}).rank()
-    found = {"rank_correlation": float(ranks["j"].corr(ranks["predicted"]))}
-    for level in LEVELS:
-        found[f"auc_{level}"] = area_under_curve(j < level, -predicted)
-    return found | {"absolute_error": float(np.abs(j - predicted).mean())}
+    correlations = pd.DataFrame({"j": j, "predicted": predicted}).corr("spearman")
+    areas = {f"auc_{level}": area_under_curve(j < level, -predicted) for level in LEVELS}
+    error = float(np.abs(j - predicted).mean())
+    return {"rank_correlation": correlations.iloc[0, 1], **areas, "absolute_error": error}
 
 
 def area_under_curve(wanted: NDArray[np.bool_], values: Floats) -> float:

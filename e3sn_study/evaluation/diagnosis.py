@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.random import Generator
-from torchvision.ops import box_convert, box_iou
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import box_area, box_convert, box_iou
 
 from e3sn_lib.config import AugmentConfig, Profile, TrackConfig, TrainSetConfig
 from e3sn_lib.data import augment
@@ -18,10 +20,11 @@ from e3sn_lib.data.augment import Image
 from e3sn_lib.data.pairs import SMALLEST_SIDE, Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, anchors_cxcywh, context_side, decode_boxes
+from e3sn_lib.geometry import TEMPLATE_SIZE, anchors_cxcywh, box_xywh, context_side, decode_boxes
 from e3sn_lib.losses import mask_iou, mask_windows
 from e3sn_lib.model.network import E3SN, MARGIN
-from e3sn_lib.tracking.tracker import ANCHORS, SEARCH_SIZE, choose
+from e3sn_lib.tracking.tracker import SEARCH_SIZE, choose
+from e3sn_study.evaluation.inspection import image_tensor
 from e3sn_study.records.schema import CROPS
 
 SCENE_SHIFT, SCENE_SCALE = 32.0, 0.1
@@ -66,6 +69,7 @@ def crop_quality(
 
 @torch.inference_mode()
 def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
+    """Return mask_iou, box_iou, size and predicted_size."""
     if not (pair.sample_labels == 1).any():
         return (np.nan,) * 4
     batch = collate([pair]).to(model.device)
@@ -75,37 +79,36 @@ def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     positive = batch.sample_labels > 0
     cls, loc = (maps.cpu() for maps in model.locate(template, search))
     best = cls.softmax(dim=1)[0, 1].flatten().argmax()
-    anchors = anchors_cxcywh(pair.search.shape[0] / 2, cls.shape[-1]).reshape(-1, 4)
-    decoded = decode_boxes(loc[0].double().flatten(1).T[best].numpy(), anchors[best])
-    box = box_convert(torch.from_numpy(decoded), "cxcywh", "xyxy")
-    true = torch.from_numpy(pair.box_crop_xyxy).double()
-    sizes = [float((each[2:] - each[:2]).prod().sqrt()) for each in (true, box)]
+    box = _box(loc.numpy(), best, pair.search.shape[0])
+    true = torch.from_numpy(pair.box_crop_xyxy).double()[None]
     return (
         float(mask_iou(logits[positive], labels[positive]).mean()),
-        float(box_iou(true[None], box[None])),
-        sizes[0],
-        sizes[1],
+        float(box_iou(true, box)),
+        float(box_area(true).sqrt()),
+        float(box_area(box).sqrt()),
     )
 
 
+def _box(loc: NDArray[np.float32], best: Any, search_size: int) -> Tensor:
+    """Return the box of the anchor `best` in crop pixels: (1, 4) x1, y1, x2, y2."""
+    anchors = anchors_cxcywh(search_size / 2, loc.shape[-1]).reshape(-1, 4)
+    decoded = decode_boxes(loc.reshape(4, -1).T[best].astype(np.float64), anchors[best])
+    return box_convert(torch.from_numpy(decoded), "cxcywh", "xyxy")[None]
+
+
 class _Scene(NamedTuple):
-    """A template, a search crop that also shows look-alikes, and where all of them are."""
+    """A template, and a search crop that also shows look-alikes."""
 
     template: Image
     search: Image
-    target_crop_xyxy: Box
-    alike_crop_xyxy: list[Box]
-    size_wh: tuple[float, float]
-    """Of the target in an unscaled search crop, as a tracker would know it."""
+    boxes_crop_xyxy: Tensor
+    """(N, 4), the target's first."""
+    size_wh: NDArray[np.float64]
+    """(1, 2) of the target in an unscaled search crop, as a tracker would know it."""
 
 
 def changing_over(
-    model: E3SN,
-    tracks: TrackSet,
-    config: TrackConfig,
-    scenes: int = 300,
-    seed: int = 0,
-    batch_size: int = 16,
+    model: E3SN, tracks: TrackSet, config: TrackConfig, scenes: int = 300, seed: int = 0
 ) -> pd.DataFrame:
     """Measure how often the best anchor lies on another object of the target's category.
 
@@ -119,7 +122,6 @@ def changing_over(
         config: settings of inference, for the penalised score.
         scenes: looked at; fewer if there are no more.
         seed: of the scenes.
-        batch_size: scenes computed together.
 
     Returns:
         One row per scene: track, others (look-alikes in the crop) and, for the anchor with the
@@ -130,28 +132,17 @@ def changing_over(
     Raises:
         InputError: no track has a look-alike.
     """
-    found: list[tuple[str, _Scene]] = []
+    rows: list[dict[str, Any]] = []
     for number in np.random.default_rng(seed).permutation(len(tracks.tracks)).tolist():
-        track = tracks.tracks[number]
-        scene = (
-            _scene(track.frames[0], np.random.default_rng([seed, number]))
-            if track.frames[0].alike_frame_xyxy
-            else None
-        )
-        if scene:
-            found.append((track.name, scene))
-        if len(found) == scenes:
+        if len(rows) == scenes:
             break
-    if not found:
-        raise InputError(
-            f"{tracks.name}: no image shows two objects of one category close enough to each other"
-        )
-    rows = []
-    for first in range(0, len(found), batch_size):
-        part = found[first : first + batch_size]
-        answers = _answers(model, [scene for _, scene in part], config)
-        for (name, scene), answer in zip(part, answers, strict=True):
-            rows.append({"track": name, "others": len(scene.alike_crop_xyxy), **answer})
+        track = tracks.tracks[number]
+        if scene := _scene(track.frames[0], np.random.default_rng([seed, number])):
+            others = len(scene.boxes_crop_xyxy) - 1
+            rows.append({"track": track.name, "others": others, **_answer(model, scene, config)})
+    if not rows:
+        reason = "no image shows two objects of one category close enough to each other"
+        raise InputError(f"{tracks.name}: {reason}")
     return pd.DataFrame(rows)
 
 
@@ -160,67 +151,49 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
 
     It has half to twice the target's size and hardly overlaps it.
     """
-    box = frame.box_frame_xyxy
-    assert box is not None
-    width, height = box[2] - box[0], box[3] - box[1]
-    crops = [
-        augment.random_crop(box, size, shift, scale, rng, zoom=zoom)
-        for size, shift, scale, zoom in (
-            (TEMPLATE_SIZE, 0.0, 0.0, 0.0),
-            (SEARCH_SIZE, SCENE_SHIFT, SCENE_SCALE, SCENE_SCALE),
-        )
-    ]
-    target, *others = (crops[1].box_to_crop(each) for each in (box, *frame.alike_frame_xyxy))
-    sizes = [float(np.sqrt((x2 - x1) * (y2 - y1))) for x1, y1, x2, y2 in (target, *others)]
-    overlap = box_iou(torch.tensor([target]), torch.tensor(others))[0].tolist()
-    alike = [
-        other
-        for other, size, iou in zip(others, sizes[1:], overlap, strict=True)
-        if 0.5 <= size / sizes[0] <= 2 and iou < LARGEST_OVERLAP
-        if all(0 < (other[axis] + other[axis + 2]) / 2 < SEARCH_SIZE for axis in (0, 1))
-    ]
-    if not alike or min(width, height) < SMALLEST_SIDE:
+    box, alike = frame.box_frame_xyxy, frame.alike_frame_xyxy
+    if box is None or not alike or min(box_xywh(box)[2:]) < SMALLEST_SIDE:
+        return None
+    crops = (
+        augment.random_crop(box, TEMPLATE_SIZE, 0.0, 0.0, rng),
+        augment.random_crop(box, SEARCH_SIZE, SCENE_SHIFT, SCENE_SCALE, rng, zoom=SCENE_SCALE),
+    )
+    in_crop = [crops[1].box_to_crop(each) for each in (box, *alike)]
+    boxes = torch.tensor(in_crop, dtype=torch.float64)
+    sizes, middles = box_area(boxes).sqrt(), (boxes[:, :2] + boxes[:, 2:]) / 2
+    seen = ((middles > 0) & (middles < SEARCH_SIZE)).all(dim=1)
+    seen &= (sizes / sizes[0] >= 0.5) & (sizes / sizes[0] <= 2)
+    seen &= box_iou(boxes, boxes[:1])[:, 0] < LARGEST_OVERLAP
+    seen[0] = False
+    if not seen.any():
         return None
     image = frame.read()[0]
-    fill = tuple(float(value) for value in image.reshape(-1, 3).mean(axis=0))
+    fill = image.mean(axis=(0, 1)).tolist()
     template, search = (
         augment.change_colour(crop.image(image, fill), AugmentConfig(), rng) for crop in crops
     )
-    scale = TEMPLATE_SIZE / context_side(width, height)
-    return _Scene(template, search, target, alike, (width * scale, height * scale))
+    size_wh = np.array([box_xywh(box)[2:]])
+    scale = TEMPLATE_SIZE / context_side(*size_wh[0])
+    return _Scene(template, search, torch.cat([boxes[:1], boxes[seen]]), size_wh * scale)
 
 
 @torch.inference_mode()
-def _answers(model: E3SN, scenes: list[_Scene], config: TrackConfig) -> list[dict[str, Any]]:
-    """Return the columns of `changing_over` for each scene."""
-    template, search = (
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(model.device)
-        for images in ([scene.template for scene in scenes], [scene.search for scene in scenes])
-    )
-    cls, loc = (
-        maps.cpu().numpy()
-        for maps in model.locate(model.encode_template(template), model.encode_search(search))
-    )
-    sizes = np.array([scene.size_wh for scene in scenes])
-    rows: list[dict[str, Any]] = [{} for _ in scenes]
+def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
+    """Return the columns of `changing_over` that a network decides."""
+    template = model.encode_template(image_tensor(scene.template, model))
+    search = model.encode_search(image_tensor(scene.search, model))
+    cls, loc = (maps.cpu().numpy() for maps in model.locate(template, search))
+    row: dict[str, Any] = {}
     for score in ("raw", "penalised"):
-        best = choose(cls, loc, sizes, replace(config, score=score)).best
-        for number, (scene, row) in enumerate(zip(scenes, rows, strict=True)):
-            anchor = ANCHORS[best[number]] + (SEARCH_SIZE / 2, SEARCH_SIZE / 2, 0, 0)
-            box = torch.from_numpy(
-                decode_boxes(loc[number].reshape(4, -1).T[best[number]].astype(np.float64), anchor)
-            )
-            truth = torch.tensor(
-                [scene.target_crop_xyxy, *scene.alike_crop_xyxy], dtype=torch.float64
-            )
-            overlap = box_iou(box_convert(box, "cxcywh", "xyxy")[None], truth)[0]
-            on_target, on_other = float(overlap[0]), float(overlap[1:].max())
-            row |= {
-                f"{score}_iou": on_target,
-                f"{score}_other_iou": on_other,
-                f"{score}_over": on_other > on_target,
-            }
-    return rows
+        best = choose(cls, loc, scene.size_wh, replace(config, score=score)).best[0]
+        overlap = box_iou(_box(loc, best, SEARCH_SIZE), scene.boxes_crop_xyxy)[0].tolist()
+        on_target, on_other = overlap[0], max(overlap[1:])
+        row |= {
+            f"{score}_iou": on_target,
+            f"{score}_other_iou": on_other,
+            f"{score}_over": on_other > on_target,
+        }
+    return row
 
 
 def size_slope(rows: pd.DataFrame) -> float:

@@ -28,18 +28,20 @@ from e3sn_lib.tracking.video import Image, overlay
 from e3sn_study.evaluation.benchmark import read_masks
 from e3sn_study.records.schema import MODEL
 
+SLIDER_WIDTH = 400
+"""Pixels of a picture of the slider."""
 
-def spread_by_score(scores: pd.DataFrame, count: int, method: str = MODEL) -> list[str]:
-    """Return names of sequences from best to worst J, evenly spaced in rank; for one, the worst."""
-    means = scores[scores["method"] == method].groupby("sequence")["J-Mean"].mean()
+
+def spread_by_score(scores: pd.DataFrame, count: int) -> list[str]:
+    """Return names of sequences from best to worst J, evenly spaced in rank."""
+    means = scores[scores["method"] == MODEL].groupby("sequence")["J-Mean"].mean()
     ranked = means.sort_values(ascending=False).index
-    last = len(ranked) - 1
-    places = np.linspace(0, last, min(count, len(ranked))) if count > 1 else [last]
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))
     return [str(ranked[round(place)]) for place in places]
 
 
 def slider_frames(
-    videos: Iterable[Video], masks: Path, boxes: Path, count: int = 16, width: int = 400
+    videos: Iterable[Video], masks: Path, boxes: Path, count: int = 16
 ) -> list[dict[str, Any]]:
     """Return frames of some videos for the slider of the report page.
 
@@ -48,7 +50,6 @@ def slider_frames(
         masks: folder of the masks that a network gave, see `read_masks`.
         boxes: folder of its filled boxes.
         count: frames of each video, evenly spaced.
-        width: of the pictures, in pixels.
 
     Returns:
         For each video its name, its size (width, height) and its frames: number, j (percent; None
@@ -62,7 +63,7 @@ def slider_frames(
         written = (read_masks(folder, video, chosen) for folder in (masks, boxes))
         for index, mask, filled in zip(chosen, *written, strict=True):
             truth, box = video.mask(index) > 0, box_from_mask(filled > 0)
-            image, _ = as_webp(video.frame_paths[index], width, quality=45)
+            image, _ = as_webp(video.frame_paths[index], SLIDER_WIDTH, quality=45)
             frames.append(
                 {
                     "number": index,
@@ -87,9 +88,7 @@ def _outline(mask: NDArray[np.bool_]) -> str:
 def overlaid(video: Video, folders: Mapping[str, Path]) -> Iterator[Image]:
     """Yield frames with the masks of several methods side by side, each named in its corner.
 
-    Args:
-        video: whose frames are shown.
-        folders: of the masks, see `read_masks`, by the method's name.
+    The folders of the masks, see `read_masks`, have the names of the methods as keys.
     """
     for index in range(len(video)):
         frame, views = video.frame(index), []
@@ -116,22 +115,23 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def level_answers(model: E3SN, video: Video, index: int, object_id: int = 1) -> Answers:
-    """Correlate the first frame's object with a later frame, level by level.
+def level_answers(model: E3SN, video: Video, index: int) -> Answers:
+    """Correlate object 1 of the first frame with a later frame, level by level.
 
     The search crop lies where the object was one frame before.
 
     Raises:
         InputError: the object is absent from one of the three frames.
     """
-    first, before, now = (_box(video, number, object_id) for number in (0, index - 1, index))
+    first, before, now = (_box(video, number) for number in (0, index - 1, index))
     frame = video.frame(0)
-    fill = tuple(float(value) for value in frame.reshape(-1, 3).mean(axis=0))
+    fill = frame.mean(axis=(0, 1)).tolist()
     crop = _context_crop(before, SEARCH_SIZE)
     image = crop.image(video.frame(index), fill)
     target = _context_crop(first, TEMPLATE_SIZE).image(frame, fill)
-    template, search = model.encode_template(_tensor(target, model)), _tensor(image, model)
-    levels = model.mask.whole_maps(template, model.encode_search(search))
+    template = model.encode_template(image_tensor(target, model))
+    search = model.encode_search(image_tensor(image, model))
+    levels = model.mask.whole_maps(template, search)
     finest = [max(level.shape[-1] for level in levels)] * 2
     fused = model.mask.fusion(
         [F.interpolate(level, finest, mode="bilinear", align_corners=True) for level in levels]
@@ -141,10 +141,10 @@ def level_answers(model: E3SN, video: Video, index: int, object_id: int = 1) -> 
     return Answers(image, crop.box_to_crop(now), maps)
 
 
-def _box(video: Video, index: int, object_id: int) -> Box:
-    box = box_from_mask(video.mask(index) == object_id)
+def _box(video: Video, index: int) -> Box:
+    box = box_from_mask(video.mask(index) == 1)
     if box is None:
-        absent = f"object {object_id} is not in frame {index}"
+        absent = f"object 1 is not in frame {index}"
         raise InputError(f"sequence {video.name}: {absent}; choose another frame")
     return box
 
@@ -156,7 +156,8 @@ def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
     return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), side, size)
 
 
-def _tensor(image: Image, model: E3SN) -> Tensor:
+def image_tensor(image: Image, model: E3SN) -> Tensor:
+    """Return an image (S, S, 3) as a batch (1, 3, S, S) on the network's device."""
     return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device)
 
 
@@ -171,6 +172,6 @@ def predict_windows(model: E3SN, pair: Pair) -> NDArray[np.bool_]:
     """Return a network's masks (K, 127, 127) of the windows drawn from a training pair."""
     rows, columns = torch.from_numpy(pair.cells).unbind(dim=1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
-    template = model.encode_template(_tensor(pair.template, model))
-    search = model.encode_search(_tensor(pair.search, model))
+    template = model.encode_template(image_tensor(pair.template, model))
+    search = model.encode_search(image_tensor(pair.search, model))
     return (model.segment(template, search, cells) > 0).cpu().numpy()

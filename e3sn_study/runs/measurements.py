@@ -17,7 +17,7 @@ from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import available_variants
 from e3sn_study.bench.sampling_cost import COUNTS, measure_sampling_cost
 from e3sn_study.bench.variant_costs import variant_costs as measure_variant_costs
-from e3sn_study.evaluation.baselines import UNREPEATABLE, boxes_of, opencv_trackers, present
+from e3sn_study.evaluation.baselines import UNREPEATABLE, boxes_of, opencv_trackers
 from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
 from e3sn_study.evaluation.choices import GRID, overrides_of, sweep
 from e3sn_study.evaluation.diagnosis import crop_quality
@@ -183,7 +183,7 @@ def variant_costs(study: Study) -> pd.DataFrame:
 
     def compute() -> pd.DataFrame:
         trackers = {variant: study.compared(variant)[0].tracker() for variant in profiles}
-        box = next(iter(present(boxes_of(video.mask(0), video.object_ids())).values()))
+        box = next(iter(boxes_of(video.mask(0), video.object_ids()).values()))
         shown = (video.frame(index) for index in range(min(FRAMES, len(video))))
         sources = study.train_sets().opened
         return measure_variant_costs(profiles, sources, trackers, shown, box_xywh(box))

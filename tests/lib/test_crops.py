@@ -15,7 +15,6 @@ from e3sn_lib.geometry import (
     CROPS,
     TEMPLATE_SIZE,
     Box,
-    ContextCrop,
     Crop,
     box_from_mask,
     context_side,

@@ -23,9 +23,8 @@ from e3sn_study.bench.training_speed import (
     PlainE3SN,
     bench_training,
     contenders,
-    expected_seconds,
     precision_difference,
-    precision_profile,
+    precision_profiles,
     train_precisions,
 )
 from e3sn_study.bench.variant_costs import variant_costs
@@ -72,13 +71,8 @@ def test_plain_keeps_rows_together(tiny_profile: MakeProfile) -> None:
 
 
 def test_plain_is_fp32_with_whole_shortcuts(tiny_profile: MakeProfile) -> None:
-    entries = contenders(
-        tiny_profile(
-            "train.precision=bf16",
-            "train.train_layers=[layer2]",
-            "train.weights=absent.safetensors",
-        )
-    )
+    settings = ("train.train_layers=[layer2]", "train.weights=absent.safetensors")
+    entries = contenders(tiny_profile("train.precision=bf16", *settings))
     for trained in (False, True):
         for each in entries.values():
             each.train_backbone(trained)
@@ -110,10 +104,8 @@ def test_without_data_noise_is_computed(tiny_profile: MakeProfile) -> None:
 
 
 def test_precisions_learn_the_same_pairs(tiny_profile: MakeProfile, tmp_path: Path) -> None:
-    profiles = {name: precision_profile(tiny_profile(), name, 4, 2) for name in ("fp32", "bf16")}
     sources = open_train_sets(tiny_profile().data).opened
-    assert expected_seconds(profiles["fp32"], sources) > 0
-    logs = train_precisions(profiles, sources, tmp_path)
+    logs = train_precisions(precision_profiles(tiny_profile(), 4, 2), sources, tmp_path)
     assert [log["pairs"].tolist() for log in logs.values()] == [[2, 4, 6, 8]] * 2
     first = [log["loss"][0] for log in logs.values()]
     assert first[0] == pytest.approx(first[1], rel=0.02)
@@ -134,30 +126,14 @@ def test_difference_of_curves() -> None:
 
 
 def test_variants_take_turns_in_every_phase(tiny_profile: MakeProfile) -> None:
-    profiles = {
-        variant: tiny_profile(
-            "train.unfreeze_at=0.25", "train.pairs=32", "train.batch_size=2", variant=variant
-        )
-        for variant in ("siammask", "e3sn-s")
-    }
-    trackers = {
-        variant: Tracker(build_model(profile.model)) for variant, profile in profiles.items()
-    }
+    settings = ("train.unfreeze_at=0.25", "train.pairs=32", "train.batch_size=2")
+    profiles = {name: tiny_profile(*settings, variant=name) for name in ("siammask", "e3sn-s")}
+    trackers = {name: Tracker(build_model(profile.model)) for name, profile in profiles.items()}
+    sources = open_train_sets(profiles["e3sn-s"].data).opened
     frames = [np.full((90, 120, 3), 40 * index, np.uint8) for index in range(4)]
-    table = variant_costs(
-        profiles,
-        open_train_sets(profiles["e3sn-s"].data).opened,
-        trackers,
-        frames,
-        [30, 30, 40, 40],
-        steps=1,
-    )
-    training = (
-        table[table["part"] == "training"]
-        .set_index(["variant", "stage", "backbone"])["share"]
-        .to_dict()
-    )
-    assert training == pytest.approx(
+    table = variant_costs(profiles, sources, trackers, frames, [30, 30, 40, 40], steps=1)
+    training = table[table["part"] == "training"].set_index(["variant", "stage", "backbone"])
+    assert training["share"].to_dict() == pytest.approx(
         {
             ("siammask", "base", "frozen"): 0.1875,
             ("siammask", "base", "trained"): 0.5625,

@@ -20,10 +20,6 @@ from e3sn_study.records.schema import SETTINGS
 GRID = {"size_lr": (0.2, 0.5), "window_influence": (0.1, 0.9), "penalty_k": (0.0,)}
 
 
-def silent(_: str) -> None:
-    pass
-
-
 def test_each_setting_is_tried_with_the_others_as_found_best(
     tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,18 +31,14 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
         tried.append((config.size_lr, config.window_influence, config.penalty_k))
         rows = []
         for threshold in (0.3, 0.5):
-            score = (
-                1
-                - abs(config.size_lr - 0.5)
-                - abs(config.window_influence - 0.4)
-                - abs(threshold - 0.3)
-            )
+            score = 1 - abs(config.size_lr - 0.5) - abs(threshold - 0.3)
+            score -= abs(config.window_influence - 0.4)
             settings = dict(zip(SETTINGS, (*tried[-1], threshold), strict=True))
             rows.append(settings | {"sequence": "a", "object": 1, "J-Mean": score, "F-Mean": score})
         return pd.DataFrame(rows)
 
     monkeypatch.setattr(choices, "_one_pass", planted)
-    scores = sweep(Tracker(tiny_model, TrackConfig()), [], tmp_path, GRID, show=silent)
+    scores = sweep(Tracker(tiny_model, TrackConfig()), [], tmp_path, GRID)
     assert tried == [
         (1.0, 0.4, 0.04),
         (0.2, 0.4, 0.04),
@@ -66,9 +58,8 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
 def test_a_choice_is_by_the_mean_of_both_measures_over_objects() -> None:
     rows = [(0.5, 1, 0.9, 0.1), (0.5, 2, 0.7, 0.1), (0.4, 1, 0.6, 0.5), (0.4, 2, 0.4, 0.5)]
     scores = pd.DataFrame(rows, columns=["mask_threshold", "object", "J-Mean", "F-Mean"])
-    best = best_choice(
-        scores.assign(size_lr=1.0, window_influence=0.4, penalty_k=0.04, sequence="a")
-    )
+    others = {"size_lr": 1.0, "window_influence": 0.4, "penalty_k": 0.04, "sequence": "a"}
+    best = best_choice(scores.assign(**others))
     assert (best["mask_threshold"], best["J-Mean"], best["J&F"]) == pytest.approx((0.4, 0.5, 0.5))
 
 
@@ -80,13 +71,11 @@ def sequences(data_root: Path) -> list[Video]:
 def test_one_pass_gives_what_each_threshold_would(
     tiny_model: E3SN, sequences: list[Video], tmp_path: Path
 ) -> None:
-    scores = sweep(Tracker(tiny_model), sequences, tmp_path / "sweep", {}, (0.1, 0.3), show=silent)
+    scores = sweep(Tracker(tiny_model), sequences, tmp_path / "sweep", {}, (0.1, 0.3))
     assert sorted(scores["mask_threshold"].unique()) == [0.1, 0.3, 0.5]
     for threshold, rows in scores.groupby("mask_threshold"):
         tracker = Tracker(tiny_model, TrackConfig(mask_threshold=float(threshold)))
-        alone, _ = evaluate_tracker(
-            tracker, sequences, tmp_path / str(threshold), extras=False, show=silent
-        )
+        alone, _ = evaluate_tracker(tracker, sequences, tmp_path / str(threshold), extras=False)
         assert rows[["J-Mean", "F-Mean"]].to_numpy() == pytest.approx(
             alone[["J-Mean", "F-Mean"]].to_numpy(), abs=1e-6
         )
@@ -95,12 +84,8 @@ def test_one_pass_gives_what_each_threshold_would(
 def test_finished_passes_are_not_made_again(
     tiny_model: E3SN, sequences: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = sweep(
-        Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent
-    )
+    given = (Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,))
+    first = sweep(*given)
     assert len(list(tmp_path.iterdir())) == 2  # the scores of each pass, and no masks
     monkeypatch.delattr(choices, "evaluate_tracker")
-    pd.testing.assert_frame_equal(
-        sweep(Tracker(tiny_model), sequences, tmp_path, {"size_lr": (0.5,)}, (0.4,), show=silent),
-        first,
-    )
+    pd.testing.assert_frame_equal(sweep(*given), first)

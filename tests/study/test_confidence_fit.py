@@ -10,7 +10,6 @@ import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
 from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.errors import InputError
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.confidence import FEATURES, predict_j
@@ -54,8 +53,6 @@ def test_a_sequence_is_predicted_without_itself(table: pd.DataFrame) -> None:
     after = confidence.cross_validated(table.assign(j=table["j"].where(~a, 1 - table["j"])))
     assert np.array_equal(before[a], after[a])
     assert not np.allclose(before[~a], after[~a])
-    with pytest.raises(InputError, match="at least two"):
-        confidence.cross_validated(table[a])
 
 
 def test_agreement_is_that_of_scipy() -> None:
@@ -84,10 +81,8 @@ def test_few_good_frames_count_as_lost() -> None:
 
 def test_j_of_each_frame_is_that_of_the_tracker(tiny_model: E3SN, data_root: Path) -> None:
     sequence = davis_sequences(data_root / "synthetic", 2016, "val")[0]
-    lines: list[str] = []
-    table = confidence.measure(Tracker(tiny_model), [sequence], lines.append)
+    table = confidence.measure(Tracker(tiny_model), [sequence])
     assert table["frame"].tolist() == list(range(1, len(sequence)))
-    assert lines[0].startswith(f"{sequence.name}: {len(sequence)} frames, J ")
     ys, xs = np.nonzero(sequence.mask(0))
     box = (xs.min(), ys.min(), xs.max() + 1 - xs.min(), ys.max() + 1 - ys.min())
     frames = (sequence.frame(index) for index in range(len(sequence)))
@@ -95,3 +90,16 @@ def test_j_of_each_frame_is_that_of_the_tracker(tiny_model: E3SN, data_root: Pat
     expected = region_similarity(last.ids, sequence.mask(len(sequence) - 1))
     assert table["j"].iloc[-1] == pytest.approx(expected)
     assert table[[*FEATURES]].iloc[-1].tolist() == pytest.approx(last.features[0].tolist())
+
+
+def test_what_is_fitted_is_told_apart_from_what_is_tested(
+    tiny_model: E3SN, data_root: Path
+) -> None:
+    train, val = (davis_sequences(data_root / "synthetic", 2016, each) for each in ("train", "val"))
+    table, numbers, found = confidence.fit_and_test(Tracker(tiny_model), train, val)
+    assert {*table.loc[table["split"] == "val", "sequence"]} == {each.name for each in val}
+    assert list(found) == ["train", "backwards", "val"]
+    assert numbers["origin"]["cross_validated"] == found["train"]
+    on_val = table[table["split"] == "val"]
+    expected = predict_j(on_val[[*FEATURES]].to_numpy(), numbers)
+    assert on_val["predicted_j"].to_numpy() == pytest.approx(expected)

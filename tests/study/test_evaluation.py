@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,13 @@ from e3sn_study.evaluation.baselines import (
     baseline_masks,
     boxes_of,
     fill_boxes,
-    first_box_held_still,
-    first_mask_held_still,
     mask_in_true_boxes,
-    masks_from_boxes,
-    true_boxes,
 )
 from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker, write_masks
-from e3sn_study.records.schema import BOUND, BOX, MODEL, THRESHOLDS, TRUE_BOX
+from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, THRESHOLDS, TRUE_BOX
 
 HEIGHT, WIDTH, SIDE, STEP = 100, 160, 40, 10
 Ids = NDArray[np.uint8]
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def write_sequence(root: Path, truth: Iterable[Ids], name: str = "made") -> Video:
@@ -69,12 +61,8 @@ def moving_square(tmp_path: Path) -> Video:
     return write_sequence(tmp_path, [square(10 + STEP * number) for number in range(6)])
 
 
-def boxes_filled(sequence: Video) -> Iterator[Ids]:
-    return masks_from_boxes("true", sequence, true_boxes(sequence))[TRUE_BOX]
-
-
-def region(masks: Iterable[Ids], sequence: Video) -> list[float]:
-    return score_sequence(masks, sequence)["J"].tolist()
+def region(method: str, sequence: Video) -> list[float]:
+    return score_sequence(baseline_masks(sequence, {})[method], sequence)["J"].tolist()
 
 
 class TestBaselines:
@@ -83,21 +71,16 @@ class TestBaselines:
         expected = [
             max(SIDE - STEP * n, 0) / (SIDE + STEP * n) if n < 4 else 0 for n in range(1, 5)
         ]
-        assert region(first_box_held_still(moving_square), moving_square) == pytest.approx(expected)
-        assert region(first_mask_held_still(moving_square), moving_square) == pytest.approx(
-            expected
-        )
-
-    def test_the_true_box_of_a_square_is_the_square(self, moving_square: Video) -> None:
-        assert region(boxes_filled(moving_square), moving_square) == [1, 1, 1, 1]
+        assert region(STILL_BOX, moving_square) == pytest.approx(expected)
+        assert region(STILL, moving_square) == pytest.approx(expected)
+        assert region(TRUE_BOX, moving_square) == [1, 1, 1, 1]
 
     def test_the_true_box_of_a_half_is_half_right(self, tmp_path: Path) -> None:
         two_quarters = np.zeros((HEIGHT, WIDTH), np.uint8)
         two_quarters[20:40, 20:40] = two_quarters[40:60, 40:60] = 1
         sequence = write_sequence(tmp_path, [two_quarters] * 4)
-        assert region(boxes_filled(sequence), sequence) == [0.5, 0.5]
-        assert region(first_box_held_still(sequence), sequence) == [0.5, 0.5]
-        assert region(first_mask_held_still(sequence), sequence) == [1, 1]
+        assert region(TRUE_BOX, sequence) == region(STILL_BOX, sequence) == [0.5, 0.5]
+        assert region(STILL, sequence) == [1, 1]
 
     def test_masks_at_the_true_boxes_follow_them(self, moving_square: Video) -> None:
         """A network that fills half of each window, and would lose the object if it had to find it."""
@@ -112,40 +95,36 @@ class TestBaselines:
         both = square(10) | square(100, 3)
         sequence = write_sequence(tmp_path, [both, both, square(100, 3), both])
         tracker = Tracker(Planted(side=63.5), TrackConfig())
-        for baseline in (boxes_filled(sequence), mask_in_true_boxes(sequence, tracker)):
+        baselines = baseline_masks(sequence, {})
+        for baseline in (baselines[TRUE_BOX], mask_in_true_boxes(sequence, tracker)):
             found = [set(np.unique(ids).tolist()) for ids in baseline]
             assert found == [{0, 1, 3}, {0, 1, 3}, {0, 3}, {0, 1, 3}]
-        assert set(np.unique(next(first_box_held_still(sequence)))) == {0, 1, 3}
+        assert set(np.unique(next(baselines[STILL_BOX]))) == {0, 1, 3}
 
     def test_void_is_no_object(self, tmp_path: Path) -> None:
         with_void = square(10) | square(100, 255)
         sequence = write_sequence(tmp_path, [with_void] * 4)
-        for _, masks in baseline_masks(sequence, {}):
-            assert region(masks, sequence) == [1, 1]
+        for method in baseline_masks(sequence, {}):
+            assert region(method, sequence) == [1, 1]
 
     def test_of_overlapping_boxes_the_smaller_is_in_front(self) -> None:
-        ids = fill_boxes(
-            {1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0), 3: None}, (40, 50)
-        )
+        ids = fill_boxes({1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0)}, (40, 50))
         assert (ids == 1).sum() == 100
         assert (ids == 2).sum() == 800
         assert ids.shape == (40, 50)
         assert (fill_boxes({7: (-5.4, 3.6, 4.4, 99.0)}, (40, 50)) == 7).sum() == 4 * 36
 
     def test_boxes_of_a_mask(self) -> None:
-        assert boxes_of(square(10) | square(100, 3), [1, 2, 3]) == {
-            1: (10, 30, 50, 70),
-            2: None,
-            3: (100, 30, 140, 70),
-        }
+        found = boxes_of(square(10) | square(100, 3), [1, 2, 3])
+        assert found == {1: (10, 30, 50, 70), 3: (100, 30, 140, 70)}
 
     def test_table(self, moving_square: Video, tmp_path: Path) -> None:
         scores = evaluate_baselines([moving_square], {}, tmp_path / "kept")
         assert scores.set_index("method")["J-Mean"].to_dict() == pytest.approx(
             {
-                "first box held still": (0.6 + 1 / 3 + 1 / 7) / 4,
-                "first mask held still": (0.6 + 1 / 3 + 1 / 7) / 4,
-                "true box filled": 1,
+                STILL_BOX: (0.6 + 1 / 3 + 1 / 7) / 4,
+                STILL: (0.6 + 1 / 3 + 1 / 7) / 4,
+                TRUE_BOX: 1,
                 "true box + GrabCut": 1,
             },
             abs=1e-6,  # the tables of record have six decimals
@@ -163,12 +142,11 @@ class TestBaselines:
     def test_other_masks_of_the_same_names_are_scored_anew(
         self, moving_square: Video, tmp_path: Path
     ) -> None:
-        first = evaluate_baselines([moving_square], {}, tmp_path / "kept")
+        evaluate_baselines([moving_square], {}, tmp_path / "kept")
         for path in moving_square.mask_paths:
             write_mask(path, square(10))
         second = evaluate_baselines([moving_square], {}, tmp_path / "kept")
-        assert first.set_index("method")["J-Mean"]["first mask held still"] < 0.5
-        assert second.set_index("method")["J-Mean"]["first mask held still"] == 1
+        assert second.set_index("method")["J-Mean"][STILL] == 1
 
 
 @pytest.fixture
@@ -177,20 +155,28 @@ def two_objects(data_root: Path) -> list[Video]:
     return davis_sequences(data_root / "synthetic", 2017, "val")
 
 
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the sequences that are tracked from now on."""
+    names, track = list[str](), benchmark._track
+
+    def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
+        names.append(sequence.name)
+        return track(tracker, sequence, *arguments)
+
+    monkeypatch.setattr(benchmark, "_track", noted)
+    return names
+
+
 class TestEvaluation:
     def test_masks_are_palette_pngs_and_the_first_is_the_truth(
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
     ) -> None:
         lines: list[str] = []
-        scores, speed = evaluate_tracker(
-            Tracker(tiny_model), two_objects, tmp_path, show=lines.append
-        )
-        methods = [
-            MODEL,
-            BOX,
-            BOUND,
-            *(f"{MODEL}@{value:.2f}" for value in THRESHOLDS if value != 0.5),
-        ]
+        tracker = Tracker(tiny_model)
+        scores, speed = evaluate_tracker(tracker, two_objects, tmp_path, show=lines.append)
+        others = (f"{MODEL}@{value:.2f}" for value in THRESHOLDS if value != 0.5)
+        methods = [MODEL, BOX, BOUND, *others]
         assert {path.name for path in tmp_path.iterdir()} == {*methods, "timing"}
         for sequence in two_objects:
             for method in methods[:2] + methods[3:]:
@@ -218,55 +204,28 @@ class TestEvaluation:
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
     ) -> None:
         sequence = two_objects[0]
-        scores, _ = evaluate_tracker(
-            Tracker(tiny_model), [sequence], tmp_path, extras=False, show=silent
-        )
+        scores, _ = evaluate_tracker(Tracker(tiny_model), [sequence], tmp_path, extras=False)
         written = [read_mask(path) for path in sorted((tmp_path / MODEL / sequence.name).iterdir())]
         per_frame = score_sequence(written, sequence)
-        assert scores["J-Mean"].tolist() == pytest.approx(
-            per_frame.groupby("object")["J"].mean().tolist()
-        )
+        expected = per_frame.groupby("object")["J"].mean().tolist()
+        assert scores["J-Mean"].tolist() == pytest.approx(expected)
         assert {path.name for path in tmp_path.iterdir()} == {MODEL, "timing"}
 
     def test_finished_sequences_are_not_tracked_again(
-        self,
-        two_objects: list[Video],
-        tiny_model: E3SN,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, tracked: list[str]
     ) -> None:
-        first = evaluate_tracker(
-            Tracker(tiny_model), two_objects[:1], tmp_path, extras=False, show=silent
-        )
+        first = evaluate_tracker(Tracker(tiny_model), two_objects[:1], tmp_path, extras=False)
         times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
-        tracked: list[str] = []
-        track = benchmark._track
-
-        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
-            tracked.append(sequence.name)
-            return track(tracker, sequence, *arguments)
-
-        monkeypatch.setattr(benchmark, "_track", noted)
-        again = evaluate_tracker(
-            Tracker(tiny_model), two_objects, tmp_path, extras=False, show=silent
-        )
-        assert tracked == [two_objects[1].name]
+        again = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False)
+        assert tracked == [video.name for video in two_objects]
         assert {path: path.stat().st_mtime_ns for path in times} == times
         pd.testing.assert_frame_equal(again[0].head(2), first[0])
 
     def test_masks_of_other_frames_masks_or_ids_are_not_kept(
-        self, data_root: Path, tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, data_root: Path, tiny_model: E3SN, tmp_path: Path, tracked: list[str]
     ) -> None:
         """Two benchmarks share the names of their sequences, and data may be mended between two evaluations."""
         root = Path(shutil.copytree(data_root / "synthetic", tmp_path / "data"))
-        tracked: list[str] = []
-        track = benchmark._track
-
-        def noted(tracker: Tracker, sequence: Video, *arguments: Any) -> pd.DataFrame:
-            tracked.append(sequence.name)
-            return track(tracker, sequence, *arguments)
-
-        monkeypatch.setattr(benchmark, "_track", noted)
 
         def write(merge_ids: bool = False) -> Video:
             sequence = replace(davis_sequences(root, 2017, "val")[0], merge_ids=merge_ids)
@@ -295,7 +254,7 @@ class TestEvaluation:
         monkeypatch.setattr(
             type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k)
         )
-        evaluate_tracker(tracker, two_objects, tmp_path, extras=False, show=silent)
+        evaluate_tracker(tracker, two_objects, tmp_path, extras=False)
         assert len(read) == 1
 
     def test_an_interrupted_sequence_is_tracked_again(
@@ -316,9 +275,9 @@ class TestEvaluation:
 
         monkeypatch.setattr(benchmark, "write_mask", fail_at_third)
         with pytest.raises(KeyboardInterrupt):
-            evaluate_tracker(tracker, [sequence], tmp_path, extras=False, show=silent)
+            evaluate_tracker(tracker, [sequence], tmp_path, extras=False)
         monkeypatch.undo()
-        evaluate_tracker(tracker, [sequence], tmp_path, extras=False, show=silent)
+        evaluate_tracker(tracker, [sequence], tmp_path, extras=False)
         assert len(list((tmp_path / MODEL / sequence.name).iterdir())) == len(sequence)
 
     def test_a_mask_of_another_size_than_its_frame(
@@ -326,11 +285,11 @@ class TestEvaluation:
     ) -> None:
         write_mask(moving_square.mask_paths[0], square(10)[:, :-1])
         with pytest.raises(InputError, match=r"00000\.png is 159x100, its frame 160x100$"):
-            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)
+            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     def test_a_first_mask_without_object(self, moving_square: Video, tmp_path: Path) -> None:
         write_mask(moving_square.mask_paths[0], np.zeros((HEIGHT, WIDTH), np.uint8))
         with pytest.raises(InputError, match=r"the first mask .*00000\.png shows no object"):
-            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", show=silent)
+            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out")
         assert not (tmp_path / "out").exists()

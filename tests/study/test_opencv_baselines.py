@@ -19,12 +19,11 @@ from e3sn_lib.metrics.measures import region_similarity
 from e3sn_study.evaluation.baselines import (
     LARGEST_AREA,
     NANOTRACK_FILES,
+    baseline_masks,
     grabcut,
     grabcut_ids,
-    masks_from_boxes,
     opencv_trackers,
     tracked_boxes,
-    true_boxes,
 )
 
 HW = 120, 200
@@ -87,9 +86,8 @@ class TestGrabCut:
         assert region_similarity(found, truth) > 0.97
 
     def test_the_smaller_object_is_in_front(self) -> None:
-        ids = grabcut_ids(
-            painted(disc()), {1: (90.0, 50.0, 92.0, 52.0), 2: (70.0, 30.0, 130.0, 90.0), 3: None}
-        )
+        boxes = {1: (90.0, 50.0, 92.0, 52.0), 2: (70.0, 30.0, 130.0, 90.0)}
+        ids = grabcut_ids(painted(disc()), boxes)
         assert (ids == 1).sum() == 4
         assert (ids == 2).sum() > 2500
 
@@ -122,27 +120,21 @@ def sequence(tmp_path: Path) -> Video:
 class TestTrackers:
     def test_boxes_follow_and_stay_where_the_tracker_gives_up(self, sequence: Video) -> None:
         boxes = list(tracked_boxes(sequence, Steps))
-        assert [each[1] for each in boxes] == [None] * 4
-        assert [each[2] for each in boxes] == [
-            (51 + shift, 31, 110 + shift, 90) for shift in (0, 1, 1, 3)
-        ]
+        assert boxes == [{2: (51 + shift, 31, 110 + shift, 90)} for shift in (0, 1, 1, 3)]
 
     def test_a_source_of_boxes_makes_two_methods(self, sequence: Video) -> None:
-        methods = {
-            name: list(masks)
-            for name, masks in masks_from_boxes("true", sequence, true_boxes(sequence)).items()
-        }
-        assert list(methods) == ["true box filled", "true box + GrabCut"]
+        methods = baseline_masks(sequence, {"Steps": Steps})
+        assert list(methods)[-2:] == ["Steps box filled", "Steps box + GrabCut"]
+        filled, cut = (list(methods[f"true box {how}"]) for how in ("filled", "+ GrabCut"))
         for index in range(4):
-            truth = sequence.mask(index) == 2
-            assert (methods["true box filled"][index] == 2).sum() == 59 * 59
-            assert region_similarity(methods["true box + GrabCut"][index] == 2, truth) > 0.97
+            assert (filled[index] == 2).sum() == 59 * 59
+            assert region_similarity(cut[index] == 2, sequence.mask(index) == 2) > 0.97
 
     def test_opencvs_own_follows_a_disc(self, sequence: Video, tmp_path: Path) -> None:
         found, _ = opencv_trackers(tmp_path)
         if "MIL" not in found:
             pytest.skip("this OpenCV has no TrackerMIL")
-        x1, _, x2, _ = list(tracked_boxes(sequence, found["MIL"]))[-1][2] or (0, 0, 0, 0)
+        x1, _, x2, _ = list(tracked_boxes(sequence, found["MIL"]))[-1][2]
         assert 80 < (x1 + x2) / 2 < 110
 
     def test_what_cannot_be_had_says_what_it_needs(
@@ -181,10 +173,6 @@ def test_the_colours_of_real_video(shared_path: Callable[[str], Path]) -> None:
     """A black and white dog on grass, in its true boxes: far better than the boxes, which cover 50 %."""
     (dog,) = davis_sequences(shared_path("data/DAVIS_mini"), 2016, "val", ["dog"])
     some = Video(dog.name, dog.frame_paths[::20], dog.mask_paths[::20], merge_ids=True)
-    masks = masks_from_boxes("true", some, true_boxes(some))["true box + GrabCut"]
-    assert (
-        np.mean(
-            [region_similarity(ids > 0, some.mask(index) > 0) for index, ids in enumerate(masks)]
-        )
-        > 0.75
-    )
+    masks = enumerate(baseline_masks(some, {})["true box + GrabCut"])
+    found = [region_similarity(ids > 0, some.mask(index) > 0) for index, ids in masks]
+    assert np.mean(found) > 0.75

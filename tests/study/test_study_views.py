@@ -266,10 +266,9 @@ def test_baselines_are_scored_once_for_their_settings(
         calls.append(method)
         return planted_scores([sequence]).assign(method=method)
 
-    def masks(sequence: Video, trackers: dict[str, object]) -> list[tuple[str, object]]:
-        return [
-            (f"{name} of {sequence.name}", None) for name in ["first box held still", *trackers]
-        ]
+    def masks(sequence: Video, trackers: dict[str, object]) -> dict[str, None]:
+        names = ["first box held still", *trackers]
+        return {f"{name} of {sequence.name}": None for name in names}
 
     monkeypatch.setattr(benchmark, "score_method", score_method)
     monkeypatch.setattr(benchmark, "baseline_masks", masks)

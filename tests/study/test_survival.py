@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -30,40 +31,37 @@ SETTINGS = (
     "train.log_every=1",
     "train.checkpoint_every=1",
 )
+FROZEN_HALF = "train.unfreeze_at=0.5"
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def command(runs: Path, data: Path, *settings: str, processes: int = 1) -> list[str]:
-    python = [sys.executable, "-m", "e3sn_study"]
-    if processes > 1:
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        python = [sys.executable, "-m", *launcher, "-m", "e3sn_study"]
+    launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
+    python = [sys.executable, *(launcher.split() if processes > 1 else ()), "-m", "e3sn_study"]
     chosen = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-    return [
-        *python,
-        "train",
-        "--data",
-        str(data),
-        "--runs",
-        str(runs),
-        "--report",
-        str(runs / "report"),
-        *chosen,
-    ]
+    folders = ["--data", str(data), "--runs", str(runs), "--report", str(runs / "report")]
+    return [*python, "train", *folders, *chosen]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def call(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **more
+    )
+
+
+def refused(words: list[str], **more: Any) -> str:
+    """The one line of a command that must fail."""
+    done = call(words, **more)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
 
 
 def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
     """The folder of a run that ended well."""
-    done = subprocess.run(
-        command(runs, data, *settings, processes=processes),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = call(command(runs, data, *settings, processes=processes))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") == 1, (
         "one process tells where the model is, whatever their number"
@@ -80,7 +78,7 @@ def undisturbed(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def started(data_root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command(tmp_path, data_root),
-        env=environment(),
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -139,20 +137,12 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 ) -> None:
     """The limit on a file's size fails writes as a full disk does; the small log still fits."""
     limit = (undisturbed / "checkpoint.pt").stat().st_size // 2
-    done = subprocess.run(
+    line = refused(
         command(tmp_path, data_root),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    assert done.returncode == 2
-    assert "cannot write the checkpoint of step 1" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not [
-        path for path in next(tmp_path.glob("smoke-*")).iterdir() if "checkpoint" in path.name
-    ]
+    assert "cannot write the checkpoint of step 1" in line
+    assert not list(next(tmp_path.glob("smoke-*")).glob("*checkpoint*"))
     assert same_weights(train(tmp_path, data_root), undisturbed)
 
 
@@ -162,16 +152,7 @@ def test_two_trainings_in_one_folder_are_refused(
     folder = tmp_path / undisturbed.name
     folder.mkdir()
     with FileLock(folder / "lock"):
-        done = subprocess.run(
-            command(tmp_path, data_root),
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 2
-    assert "is in use by another training" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+        assert "is in use by another training" in refused(command(tmp_path, data_root))
 
 
 def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
@@ -183,12 +164,7 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = build_model(load_profile("smoke", overrides=["model.channels=16"]).model).backbone
     save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, weights)
-    settings = [
-        f"train.weights={weights}",
-        "train.optimiser=sgd",
-        "train.average=0.5",
-        "train.unfreeze_at=0.5",
-    ]
+    settings = [f"train.weights={weights}", "train.optimiser=sgd", "train.average=0.5", FROZEN_HALF]
     one, two = (train(tmp_path / str(n), data_root, *settings, processes=n) for n in (1, 2))
     assert one.name == two.name
     assert len(losses(one)) == 3
@@ -202,13 +178,7 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
 def test_processes_that_accumulate_parts(data_root: Path, tmp_path: Path) -> None:
     """Batch-norm sees other windows together, so the first step's losses agree roughly and later ones are not compared."""
     whole, parts = (
-        train(
-            tmp_path / str(n),
-            data_root,
-            f"train.accumulate={n}",
-            "train.unfreeze_at=0.5",
-            processes=2,
-        )
+        train(tmp_path / f"{n}", data_root, f"train.accumulate={n}", FROZEN_HALF, processes=2)
         for n in (1, 2)
     )
     first, other = losses(whole).iloc[0], losses(parts).iloc[0]
@@ -221,27 +191,10 @@ def test_processes_that_accumulate_parts(data_root: Path, tmp_path: Path) -> Non
 def test_processes_that_do_not_divide_the_batch_are_refused(
     data_root: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        command(tmp_path, data_root, "train.accumulate=3"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    assert (
-        "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)"
-        in done.stderr
-    )
+    problem = "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)"
+    assert problem in refused(command(tmp_path, data_root, "train.accumulate=3"))
 
 
 def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:
-    done = subprocess.run(
-        [*command(undisturbed.parent, data_root), "--resume", "never"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    assert "holds such a run already; go on with it (--resume auto), or delete it" in done.stderr
+    line = refused([*command(undisturbed.parent, data_root), "--resume", "never"])
+    assert "holds such a run already; go on with it (--resume auto), or delete it" in line
