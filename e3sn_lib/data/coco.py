@@ -51,7 +51,11 @@ class CocoMask:
 
 
 def coco_tracks(
-    images: Path, annotations: Path, min_area: float = 0.0, hold_out: float = 0.0
+    images: Path,
+    annotations: Path,
+    min_area: float = 0.0,
+    hold_out: float = 0.0,
+    held_out: bool = False,
 ) -> TrackSet:
     """Return one track of one frame for each annotated object that is no crowd, in their order.
 
@@ -60,11 +64,12 @@ def coco_tracks(
         annotations: ``instances_*.json``.
         min_area: in pixels, by the annotation's own ``area``; smaller objects are left out.
         hold_out: share of the images, 0 to 1, that is kept out of training.
+        held_out: return the objects of those images instead of the others.
 
     Raises:
         InputError: the JSON cannot be read or lacks a list.
     """
-    key = (images, annotations, min_area, hold_out)
+    key = (images, annotations, min_area, hold_out, held_out)
     sources: list[Path | str] = [annotations, *(folder for folder, _, _ in os.walk(images))]
     return indexed_tracks("coco", key, sources, partial(_parse, *key), partial(_track, images))
 
@@ -88,7 +93,12 @@ class _Image(NamedTuple):
 
 
 def _parse(
-    images: Path, annotations: Path, min_area: float, hold_out: float, findings: Findings
+    images: Path,
+    annotations: Path,
+    min_area: float,
+    hold_out: float,
+    held_out: bool,
+    findings: Findings,
 ) -> Iterator[Any]:
     """Yield what is kept of each object; its look-alikes are known once all have been read."""
     content = read_json(annotations)
@@ -109,8 +119,8 @@ def _parse(
             box, category = _box(annotation, image), int(_number(annotation["category_id"]))
             same = alike[annotation["image_id"], category]
             same.append((annotation["id"], box))
-            if _is_held_out(image.name, hold_out):
-                raise _LeftOutError("held out")
+            if _is_held_out(image.name, hold_out) != held_out:
+                raise _LeftOutError("not held out" if held_out else "held out")
             if _number(annotation["area"]) < min_area:
                 raise _LeftOutError(f"smaller than {min_area:g} px")
             counts = _counts(annotation.get("segmentation"), image).decode("ascii")

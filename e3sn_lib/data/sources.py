@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
+from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import davis_attributes, davis_sequences, video_tracks
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.synthetic import ensure_synthetic
@@ -88,6 +89,20 @@ def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfi
         name = f"{config.kind}{config.year}-{config.split} held out"
         found.append((video_tracks(name, videos, config.min_area), config))
     return found
+
+
+def open_held_out_stills(data: DataConfig) -> TrackSet:
+    """Return the objects of the images that are kept out of training (``hold_out_share``).
+
+    Raises:
+        InputError: no set keeps any, or its data are absent or damaged.
+    """
+    for config in data.train:
+        if config.hold_out_share:
+            folder = _present(data, config)
+            files = folder / config.images, folder / config.annotations
+            return coco_tracks(*files, config.min_area, config.hold_out_share, held_out=True)
+    raise InputError("no still images are held out; give hold_out_share to a coco set")
 
 
 def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=["train", "track", "precision", "confidence"])
+    add("what", choices=["train", "track", "precision", "confidence", "held-out"])
     add_profile(command)
     add_data(command)
     add_changes(command)
@@ -27,7 +27,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "confidence: a JSON file for the fit"
     )
     add("--out", type=Path, help=text)
-    add("--model", type=Path, help="track: a trained model (default: the shipped)")
+    text = "track, held-out: a trained model, or the folder of a run (default: the shipped)"
+    add("--model", type=Path, help=text)
     add("--export", type=Path, help="track: its int8 export (default: the shipped)")
     add(
         "--threads", type=at_least(1), help="track: of the processor (default: as many as are idle)"
@@ -37,8 +38,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time training or tracking, compare two precisions, or fit the prediction of J."""
-    kinds = {"train": _train, "track": _track, "precision": _precision, "confidence": _confidence}
+    """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
+    kinds = {
+        "train": _train,
+        "track": _track,
+        "precision": _precision,
+        "confidence": _confidence,
+        "held-out": _held_out,
+    }
     kinds[options.what](options)
     return 0
 
@@ -151,3 +158,23 @@ def _confidence(options: argparse.Namespace) -> None:
     if options.report:
         write_record(options.report / "results" / "confidence.csv", table.round(4))
         save_figure(options.report / "figures" / "reliability.png", reliability(table))
+
+
+def _held_out(options: argparse.Namespace) -> None:
+    """Score a model on what no training sees; the report keeps a row for each model."""
+    import pandas as pd
+
+    from e3sn_study.checkout import SHIPPED
+    from e3sn_study.evaluation.held_out import score_held_out
+    from e3sn_study.figures import save_figure, seen_pairs
+    from e3sn_study.records.schema import HELD_OUT
+
+    kept = options.report and options.report / "results" / "held_out.csv"
+    before = HELD_OUT.read(kept) if kept and kept.is_file() else pd.DataFrame(columns=["model"])
+    row = score_held_out(options.model or SHIPPED, load_settings(options).data, before)
+    print(pd.Series(row).to_string())
+    others = before[before["model"] != row["model"]].drop(columns="made", errors="ignore")
+    table = pd.concat([others, pd.DataFrame([row])]).sort_values("pairs")
+    _keep(options, "held_out", table)
+    if options.report:
+        save_figure(options.report / "figures" / "seen_pairs.png", seen_pairs(table))

@@ -22,6 +22,7 @@ from e3sn_study.figures.scores import ladder as ladder
 from e3sn_study.figures.scores import over_time as over_time
 from e3sn_study.figures.scores import per_sequence as per_sequence
 from e3sn_study.figures.scores import reliability as reliability
+from e3sn_study.figures.scores import seen_pairs as seen_pairs
 from e3sn_study.figures.scores import thresholds as thresholds
 from e3sn_study.figures.style import save_figure as save_figure
 from e3sn_study.figures.windows import positives_per_image as positives_per_image

@@ -13,6 +13,7 @@ from e3sn_lib.errors import InputError
 from e3sn_study.figures.style import (
     BLUE,
     FAINT,
+    GREEN,
     INK,
     ORANGE,
     PURPLE,
@@ -20,6 +21,7 @@ from e3sn_study.figures.style import (
     RED,
     VARIANT_COLOURS,
     axes_grid,
+    count_pairs,
     label_lines,
     name_rows,
     styled,
@@ -185,6 +187,28 @@ def reliability(table: pd.DataFrame) -> Figure:
         axes.set(title=name, xlabel="predicted J", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     grid[0].set_ylabel("J")
     grid[0].legend(loc="upper left")
+    return figure
+
+
+@styled
+def seen_pairs(table: pd.DataFrame) -> Figure:
+    """J&F on held-out sequences, and how often a look-alike is taken, against the pairs seen.
+
+    Args:
+        table: a row for each model, as `e3sn bench held-out` keeps them.
+    """
+    figure, grid = axes_grid(1, 2, (9.0, 3.2))
+    rows = table.sort_values("pairs")
+    both = 50 * (rows["J-Mean"] + rows["F-Mean"])
+    grid[0].plot(rows["pairs"], both, "o-", color=BLUE)
+    grid[0].set(title="J&F on held-out sequences")
+    for column, colour in (("raw_over", ORANGE), ("penalised_over", GREEN)):
+        label = column.removesuffix("_over") + " score"
+        grid[1].plot(rows["pairs"], 100 * rows[column], "o-", color=colour, label=label)
+    grid[1].set(title="look-alike taken, % of scenes", ylim=(0, None))
+    grid[1].legend()
+    for axes in grid:
+        count_pairs(axes)
     return figure
 
 

@@ -123,6 +123,12 @@ CHOICES = Schema(
     "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
 )
 CROPS = Schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair")
+HELD_OUT = Schema(
+    "model run",
+    "pairs J-Mean F-Mean scenes raw_over penalised_over",
+    key="model",
+    remedy="make it again with e3sn bench held-out",
+)
 NETWORKS = Schema("variant backbone levels stages", "parameters multiply_adds", key="variant")
 VARIANT_COSTS = Schema(f"{_PHASE} machine", "share seconds batch", key=_PHASE)
 SAMPLING_COST = Schema("", "samples_per_image samples", _MEASURED, "samples_per_image")

@@ -12,6 +12,7 @@ from e3sn_study.records import MEANS, VARIANTS, Records
 from e3sn_study.records.schema import (
     CHECKS,
     CHOICES,
+    HELD_OUT,
     SAMPLING_COST,
     SETTINGS,
     TRACKING_SPEED,
@@ -225,6 +226,23 @@ def choices(records: Records) -> pd.DataFrame:
             named = ", ".join(f"{label.lower()} {used[name]:g}" for name, label in labels.items())
             notes.append(note("chosen", settings=named, score=here))
     return titled(rows, records, "choices", *notes)
+
+
+def held_out(records: Records) -> pd.DataFrame:
+    """Models on held-out sequences and scenes, by the pairs that they have seen."""
+    rows = [
+        {
+            "Run": row["run"],
+            "Pairs": number(row["pairs"], decimals=0),
+            "J-Mean": number(100 * row["J-Mean"]),
+            "F-Mean": number(100 * row["F-Mean"]),
+            "Scenes": number(row["scenes"], decimals=0),
+            "Look-alike taken": f"{number(100 * row['raw_over'])} %",
+            "With penalty": f"{number(100 * row['penalised_over'])} %",
+        }
+        for row in records.table("held_out", HELD_OUT).to_dict("records")
+    ]
+    return titled(rows, records, "held_out")
 
 
 def runs(records: Records) -> pd.DataFrame:

@@ -205,6 +205,7 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
     "tracking_speed": costs.tracking_speed,
     "ablations": costs.ablations,
     "choices": costs.choices,
+    "held_out": costs.held_out,
     "checks": costs.checks,
     "runs": costs.runs,
 }

@@ -1,0 +1,86 @@
+"""Score a model on what no training sees: videos, and still images with look-alikes.
+
+The first tells good masks, the second whether the model follows what was boxed or what stands out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from e3sn_lib.config import DataConfig, Profile
+from e3sn_lib.data.sources import open_held_out, open_held_out_stills
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_text
+from e3sn_lib.model.device import best_device
+from e3sn_lib.model.network import E3SN, build_model
+from e3sn_lib.model.weights import load_model
+from e3sn_lib.profiles.identity import content_hash
+from e3sn_lib.profiles.loading import parse_yaml, profile_from_dict
+from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.training.state import CHECKPOINT, FINAL, read_checkpoint
+from e3sn_study.evaluation.benchmark import evaluate_tracker
+from e3sn_study.evaluation.diagnosis import changing_over
+
+
+def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict[str, Any]:
+    """Score a model on the held-out sequences and images of a profile.
+
+    Args:
+        source: a trained model; or the folder of a run, of which the newest weights are scored.
+        data: names the sets and what of them is held out.
+        before: rows of earlier models. They tell how many pairs the model has seen which this one
+            began with (``train.init_weights``).
+
+    Returns:
+        A row of `HELD_OUT`: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
+        of scenes, and the share of them in which a look-alike is taken, see `changing_over`.
+
+    Raises:
+        InputError: there is no such model, or nothing is held out, or its data are absent.
+    """
+    model, profile, pairs, digest = _open(source)
+    if first := profile.train.init_sha256:
+        known = before[before["model"] == first]
+        if known.empty:
+            raise InputError(
+                f"{source} began with a model ({first}) that has no row yet; score that one first"
+            )
+        pairs += int(known["pairs"].iloc[0])
+    tracker = Tracker(model, profile.track)
+    with TemporaryDirectory() as folder:
+        scores, _ = evaluate_tracker(tracker, open_held_out(data), Path(folder), extras=False)
+    scenes = changing_over(model, open_held_out_stills(data), profile.track)
+    return {
+        "model": digest,
+        "run": source.resolve().name if source.is_dir() else source.name,
+        "pairs": pairs,
+        **scores[["J-Mean", "F-Mean"]].mean(),
+        "scenes": len(scenes),
+        **scenes[["raw_over", "penalised_over"]].mean(),
+    }
+
+
+def _open(source: Path) -> tuple[E3SN, Profile, int, str]:
+    """Return a network, its settings, the pairs that it was trained on, and its digest."""
+    path = source / FINAL if source.is_dir() else source
+    if path.is_file() or not source.is_dir():
+        model, profile = load_model(path)
+        return model, profile, profile.train.pairs, content_hash(path)
+    settings = source / "config.yaml"
+    profile = profile_from_dict(parse_yaml(read_text(settings), str(settings)))
+    content = read_checkpoint(source, profile)
+    if content is None:
+        raise InputError(f"{source} has neither {FINAL} nor {CHECKPOINT}; train it first")
+    averaged = {
+        key.removeprefix("module."): value
+        for key, value in (content["average"] or {}).items()
+        if key != "n_averaged"
+    }
+    model = build_model(profile.model)
+    model.load_state_dict(averaged or content["model"])
+    pairs = content["state"]["step"] * profile.train.batch_size
+    return model.to(best_device()).eval(), profile, pairs, content_hash(source / CHECKPOINT)
