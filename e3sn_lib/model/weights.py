@@ -162,15 +162,21 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> tu
         InputError: there is no such file, it is no model of this project, or it does not fit.
     """
     path = Path(path)
-    profile = load_profile_of(path)
+    profile, state = load_profile_of(path), read_safetensors(path)
+    with torch.device("meta"):  # compare shapes before memory is taken for them
+        check_keys(build_model(profile.model).state_dict(), state, f"model {path}")
     model = build_model(profile.model)
-    load_network(model, path)
+    strict_load(model, state, f"model {path}")
     return model.to(device or best_device()).eval(), profile
 
 
 def load_profile_of(path: Path) -> Profile:
     """Return the profile that a model was trained by; raises InputError as `read_metadata`."""
-    return profile_from_dict(json.loads(read_metadata(path)["profile"]))
+    try:
+        settings = json.loads(read_metadata(path)["profile"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: its settings are missing or no JSON") from error
+    return profile_from_dict(settings)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -11,6 +12,8 @@ from matplotlib import patheffects, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from e3sn_lib.files import atomic_path
 
@@ -121,7 +124,7 @@ def halo(width: float = 3.0) -> list[patheffects.AbstractPathEffect]:
 
 
 def save_figure(path: Path, figure: Figure, note: str = "") -> None:
-    """Write a PNG without empty margins: the same figure gives the same bytes.
+    """Write a PNG of 256 colours without empty margins: the same figure gives the same bytes.
 
     A `note` is written small below the figure.
     """
@@ -130,7 +133,9 @@ def save_figure(path: Path, figure: Figure, note: str = "") -> None:
         box = figure.get_tightbbox()
         x, y = box.x1 / figure.get_figwidth(), box.y0 / figure.get_figheight()
         figure.text(x, y, note, ha="right", va="top", color=QUIET, fontsize=8, fontstyle="italic")
-    metadata = {"Software": None, "Description": str(figure.get_label())}
-    options: dict[str, Any] = {"metadata": metadata, "pil_kwargs": {"optimize": True}}
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=SCREEN_DPI, bbox_inches="tight", pad_inches=0.06, **options)
+    drawn, about = BytesIO(), PngInfo()
+    figure.savefig(drawn, format="png", dpi=SCREEN_DPI, bbox_inches="tight", pad_inches=0.06)
+    about.add_text("Description", str(figure.get_label()))
+    with atomic_path(path) as temporary, Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(256)  # a third of the bytes
+        few.save(temporary, format="PNG", optimize=True, pnginfo=about)
