@@ -175,6 +175,7 @@ def _held_out(options: argparse.Namespace) -> None:
     print(pd.Series(row).to_string())
     others = before[before["model"] != row["model"]].drop(columns="made", errors="ignore")
     table = pd.concat([others, pd.DataFrame([row])]).sort_values("pairs")
+    table = table.astype({"pairs": int, "scenes": int})
     _keep(options, "held_out", table)
     if options.report:
         save_figure(options.report / "figures" / "seen_pairs.png", seen_pairs(table))

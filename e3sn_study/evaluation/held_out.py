@@ -17,7 +17,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_text
 from e3sn_lib.model.device import best_device
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import load_model
+from e3sn_lib.model.weights import load_model, read_metadata
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.profiles.loading import parse_yaml, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
@@ -42,7 +42,7 @@ def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict
     Raises:
         InputError: there is no such model, or nothing is held out, or its data are absent.
     """
-    model, profile, pairs, digest = _open(source)
+    run, digest, pairs, model, profile = _open(source)
     if first := profile.train.init_sha256:
         known = before[before["model"] == first]
         if known.empty:
@@ -56,7 +56,7 @@ def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict
     scenes = changing_over(model, open_held_out_stills(data), profile.track)
     return {
         "model": digest,
-        "run": source.resolve().name if source.is_dir() else source.name,
+        "run": run,
         "pairs": pairs,
         **scores[["J-Mean", "F-Mean"]].mean(),
         "scenes": len(scenes),
@@ -64,12 +64,13 @@ def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict
     }
 
 
-def _open(source: Path) -> tuple[E3SN, Profile, int, str]:
-    """Return a network, its settings, the pairs that it was trained on, and its digest."""
+def _open(source: Path) -> tuple[str, str, int, E3SN, Profile]:
+    """Return run, digest, pairs that it was trained on, network and settings of a model."""
     path = source / FINAL if source.is_dir() else source
     if path.is_file() or not source.is_dir():
         model, profile = load_model(path)
-        return model, profile, profile.train.pairs, content_hash(path)
+        run = read_metadata(path).get("run", source.name)
+        return run, content_hash(path), profile.train.pairs, model, profile
     settings = source / "config.yaml"
     profile = profile_from_dict(parse_yaml(read_text(settings), str(settings)))
     content = read_checkpoint(source, profile)
@@ -83,4 +84,5 @@ def _open(source: Path) -> tuple[E3SN, Profile, int, str]:
     model = build_model(profile.model)
     model.load_state_dict(averaged or content["model"])
     pairs = content["state"]["step"] * profile.train.batch_size
-    return model.to(best_device()).eval(), profile, pairs, content_hash(source / CHECKPOINT)
+    model = model.to(best_device()).eval()
+    return source.resolve().name, content_hash(source / CHECKPOINT), pairs, model, profile

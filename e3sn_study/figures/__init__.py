@@ -24,6 +24,7 @@ from e3sn_study.figures.scores import per_sequence as per_sequence
 from e3sn_study.figures.scores import reliability as reliability
 from e3sn_study.figures.scores import seen_pairs as seen_pairs
 from e3sn_study.figures.scores import thresholds as thresholds
+from e3sn_study.figures.scores import trade_off as trade_off
 from e3sn_study.figures.style import save_figure as save_figure
 from e3sn_study.figures.windows import positives_per_image as positives_per_image
 from e3sn_study.figures.windows import sample_matrix as sample_matrix

@@ -102,6 +102,37 @@ def ladder(records: Records) -> Figure:
 
 
 @styled
+def trade_off(table1: pd.DataFrame) -> Figure:
+    """Speed against accuracy on DAVIS-2016: mean of J and F by frames per second.
+
+    Args:
+        table1: what `e3sn_study.tables.tables.table1` returns. Methods without a speed are left
+            out, and so are runs of ours on few pairs.
+    """
+    numbers = {
+        name: pd.to_numeric(table1[name].str.extract(r"^([\d.]+)")[0])
+        for name in ("J-Mean", "F-Mean", "FPS")
+    }
+    rows = table1.assign(**numbers).dropna(subset=list(numbers))
+    is_ours = rows["Numbers from"].str.startswith("ours")
+    main = rows[is_ours & (rows["Method"] == "E3SN")].head(1)
+    figure, axes = axes_grid(1, 1, (7.5, 4.2))
+    for row in pd.concat([rows[~is_ours], main]).to_dict("records"):
+        mine, siamese = row["Numbers from"].startswith("ours"), row["Method"] in VARIANTS.values()
+        colour = BLUE if mine else ORANGE if siamese else QUIET
+        place = row["FPS"], (row["J-Mean"] + row["F-Mean"]) / 2
+        axes.plot(*place, "o", color=colour if mine or not siamese else "white", mec=colour, ms=8)
+        label = f"{row['Method']}, {row['Numbers from']}" if siamese else row["Method"]
+        below = row["Method"] == "SiamMask"  # its point lies just below that of E3SN
+        look = {"textcoords": "offset points", "ha": "center", "va": "top" if below else "bottom"}
+        axes.annotate(label, place, (0, -8 if below else 8), color=colour, fontsize=9, **look)
+    axes.set(xscale="log", xlabel="frames per second", ylabel="mean of J and F, %")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.15, y=0.15)
+    return figure
+
+
+@styled
 def thresholds(records: Records) -> Figure:
     """J and F of E3SN on DAVIS-2016 against the threshold that makes masks of probabilities."""
     chosen = records.main_runs("e3sn")

@@ -157,7 +157,8 @@ def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.Dat
     )
     findings = Findings()
     records = [
-        json.loads(json.dumps(each)) for each in coco._parse(images, annotations, 0, 0, findings)
+        json.loads(json.dumps(each))
+        for each in coco._parse(images, annotations, 0, 0, False, findings)
     ]
     masks = [coco._track(images, each).frames[0].mask for each in records]
     assert [mask.read().shape for mask in masks if mask] == [(48, 64)] * len(records)
