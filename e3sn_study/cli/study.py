@@ -71,6 +71,9 @@ def reproduce(options: argparse.Namespace) -> int:
 def _notebooks(only: str) -> list[Path]:
     """Return the study's notebooks, or those whose names begin with one of the numbers given."""
     sources = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    if not sources:
+        remedy = "clone the repository, make setup, and work there"
+        raise InputError(f"there are no notebooks in {NOTEBOOKS}; {remedy}")
     wanted = [part for part in only.split(",") if part]
     for part in wanted:
         if not any(source.name.startswith(part) for source in sources):
