@@ -7,7 +7,6 @@ of the same kind move beside others, and there are motion blur, defocus, changin
 from __future__ import annotations
 
 import colorsys
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from e3sn_lib.data.reading import read_json
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_json, write_mask, write_text
+from e3sn_lib.files import temporary_path, write_json, write_mask, write_text
 
 MARKER = "synthetic.json"
 VERSION = 2
@@ -121,23 +120,25 @@ def synthesise(
     foreign = not root.is_dir() or (any(root.iterdir()) and not (root / MARKER).is_file())
     if root.exists() and foreign:
         raise InputError(f"{root} holds other files; give a new folder for the procedural set")
-    work = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     try:
-        clips = plan_clips(seed, train_clips, val_clips)
-        for number, clip in enumerate(clips):
-            rng = np.random.default_rng([seed, VERSION, number])
-            count = int(rng.integers(frames[0], frames[1] + 1))
-            for i, (image, ids) in enumerate(draw_clip(clip, rng, count)):
-                _write_frame(work, clip.name, i, image, ids)
-        _write_lists(work, clips)
-        about = {"note": "drawn by a program, no real video", "version": VERSION, "seed": seed}
-        write_json(work / MARKER, about | {"frames": frames, "clips": [vars(c) for c in clips]})
-        _put_in_place(work, root)
+        with temporary_path(root) as work:
+            _draw(work, root, seed, plan_clips(seed, train_clips, val_clips), frames)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write the procedural set to {root}: {reason}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _draw(work: Path, root: Path, seed: int, clips: list[Clip], frames: tuple[int, int]) -> None:
+    """Draw all clips in a folder of its own, then put it in place."""
+    for number, clip in enumerate(clips):
+        rng = np.random.default_rng([seed, VERSION, number])
+        count = int(rng.integers(frames[0], frames[1] + 1))
+        for i, (image, ids) in enumerate(draw_clip(clip, rng, count)):
+            _write_frame(work, clip.name, i, image, ids)
+    _write_lists(work, clips)
+    about = {"note": "drawn by a program, no real video", "version": VERSION, "seed": seed}
+    write_json(work / MARKER, about | {"frames": frames, "clips": [vars(c) for c in clips]})
+    _put_in_place(work, root)
 
 
 def plan_clips(seed: int, train_clips: int, val_clips: int) -> list[Clip]:

@@ -2,8 +2,8 @@
 
 The class score alone stays high after a tracker has drifted to something else. The mask knows more:
 a wrong one is less certain. A logistic regression on three features predicts J.
-``confidence.json`` holds its numbers and where they come from; ``e3sn bench confidence`` fits them.
-They belong to the shipped model: for other models the prediction ranks frames, but its values may
+``shipped/confidence.json`` holds its numbers and where they come from. ``e3sn bench confidence``
+fits them. They belong to the shipped model: for other models the prediction ranks frames, but its values may
 be off.
 """
 
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-TABLE = Path(__file__).with_name("confidence.json")
+TABLE = Path(__file__).parent / "shipped" / "confidence.json"
 FEATURES = ("score", "expected_iou", "rim")
 """Columns of `mask_features`."""
 LARGEST_LOGIT = 10.0
