@@ -3,8 +3,8 @@
 The class score alone stays high after a tracker has drifted to something else. The mask knows more:
 a wrong one is less certain. A logistic regression on three features predicts J.
 ``shipped/confidence.json`` holds its numbers and where they come from. ``e3sn bench confidence``
-fits them. They belong to the shipped model: for other models the prediction ranks frames, but its values may
-be off.
+fits them. They belong to the shipped model: for other models the prediction ranks frames, but its
+values may be off.
 """
 
 from __future__ import annotations
