@@ -331,6 +331,8 @@ class TrackConfig:
 class StudyConfig:
     """Which runs a study makes beside the main one (ours). No run depends on it."""
 
+    main: Text = ""
+    """Folder of a finished run that stands for the main run; empty: it is trained."""
     comparison: Texts = ()
     """Settings ``key=value`` of the runs of Tables 3 and 4; empty: those of the main run."""
     seeds: Annotated[Count, Field(le=100)] = 1

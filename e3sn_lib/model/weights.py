@@ -179,8 +179,20 @@ def load_profile_of(path: Path) -> Profile:
     return profile_from_dict(settings)
 
 
+def pairs_seen(path: Path) -> int:
+    """Return how many pairs a model has seen, with those of the models before it.
+
+    Raises:
+        InputError: as `load_profile_of`.
+    """
+    noted = read_metadata(path).get("pairs", "")
+    return int(noted) if noted.isdecimal() else load_profile_of(path).train.pairs
+
+
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return what a model's file says of it: ``profile`` as JSON, perhaps ``run`` and ``commit``.
+    """Return what a model's file says of it.
+
+    There is ``profile`` as JSON, perhaps ``run``, ``commit``, and ``pairs`` as `pairs_seen` counts.
 
     Raises:
         InputError: no such file, or not a model of this project.

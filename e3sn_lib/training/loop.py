@@ -31,7 +31,7 @@ from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import load_backbone, load_network, save_model
+from e3sn_lib.model.weights import load_backbone, load_network, pairs_seen, save_model
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes, schedule
 from e3sn_lib.training.batches import step_batches
@@ -94,6 +94,7 @@ class Trainer:
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
+        self.state = RunState()
         self._load_first_weights(data_root)
         if self.processes > 1:
             processes.synchronise_batch_norm(self.model, self.device)
@@ -102,7 +103,6 @@ class Trainer:
         if config.average:
             update = schedule.warmed_average(config.average)
             self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
-        self.state = RunState()
         self.optimiser_state: dict[str, Any] | None = None
         self.backup = Path(config.backup) / run_dir.name if config.backup else None
 
@@ -122,6 +122,7 @@ class Trainer:
             raise InputError(f"train.init_weights: {other}, not {config.init_sha256}")
         self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
         load_network(self.model, source)
+        self.state.pairs_before = pairs_seen(source)
 
     def run(self, watch: Watch | None = None) -> Path:
         """Train to the end, from the last checkpoint if there is one.
@@ -165,9 +166,12 @@ class Trainer:
         path = self.run_dir / FINAL
         if processes.is_first():
             self._write_log()
-            write_json(self.run_dir / "summary.json", self._summary())
+            summary = self._summary()
+            write_json(self.run_dir / "summary.json", summary)
             final = cast(E3SN, self.average.module) if self.average else self.model
-            save_model(path, final, self.profile, half=True)
+            seen = summary["pairs_before"] + summary["pairs"]
+            notes = {"run": summary["run"], "pairs": str(seen)}
+            save_model(path, final, self.profile, half=True, notes=notes)
         return path
 
     def _write_settings(self) -> None:
@@ -396,7 +400,8 @@ class Trainer:
         # ``auto`` may choose another number type on this machine: go on in the run's own
         self._compute_in(getattr(torch, content["precision"]))
         self.scaler.load_state_dict(content["scaler"])
-        self.state = RunState(**content["state"])
+        before = {"pairs_before": self.state.pairs_before}  # older checkpoints lack it
+        self.state = RunState(**content["state"] | before)
 
     def _summary(self) -> dict[str, Any]:
         return {
@@ -406,6 +411,7 @@ class Trainer:
             "seed": self.profile.seed,
             "precision": self.precision,
             "pairs": self.steps * self.profile.train.batch_size,
+            "pairs_before": self.state.pairs_before,
             "processes": self.processes,
             "seconds": round(self.state.seconds, 1),
             "peak_memory_mb": round(peak_memory_bytes() / 2**20),

@@ -103,6 +103,8 @@ class RunState:
     """What a checkpoint holds beside the weights and the optimiser: counts and the log."""
 
     step: int = 0
+    pairs_before: int = 0
+    """Pairs seen by the model that the run began with (``train.init_weights``)."""
     seconds: float = 0.0
     replaced: int = 0
     """Pairs drawn again because of a damaged file."""

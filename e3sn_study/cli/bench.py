@@ -171,7 +171,7 @@ def _held_out(options: argparse.Namespace) -> None:
 
     kept = options.report and options.report / "results" / "held_out.csv"
     before = HELD_OUT.read(kept) if kept and kept.is_file() else pd.DataFrame(columns=["model"])
-    row = score_held_out(options.model or SHIPPED, load_settings(options).data, before)
+    row = score_held_out(options.model or SHIPPED, load_settings(options).data)
     print(pd.Series(row).to_string())
     others = before[before["model"] != row["model"]].drop(columns="made", errors="ignore")
     table = pd.concat([others, pd.DataFrame([row])]).sort_values("pairs")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
-import pandas as pd
+from torch.optim.swa_utils import AveragedModel
 
 from e3sn_lib.config import DataConfig, Profile
 from e3sn_lib.data.sources import open_held_out, open_held_out_stills
@@ -17,23 +17,21 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_text
 from e3sn_lib.model.device import best_device
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import load_model, read_metadata
+from e3sn_lib.model.weights import load_model, pairs_seen, read_metadata
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.profiles.loading import parse_yaml, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.training.state import CHECKPOINT, FINAL, read_checkpoint
+from e3sn_lib.training.state import CHECKPOINT, FINAL, RunState, read_checkpoint
 from e3sn_study.evaluation.benchmark import evaluate_tracker
 from e3sn_study.evaluation.diagnosis import changing_over
 
 
-def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict[str, Any]:
+def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
     """Score a model on the held-out sequences and images of a profile.
 
     Args:
         source: a trained model; or the folder of a run, of which the newest weights are scored.
         data: names the sets and what of them is held out.
-        before: rows of earlier models. They tell how many pairs the model has seen which this one
-            began with (``train.init_weights``).
 
     Returns:
         A row of `HELD_OUT`: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
@@ -43,13 +41,6 @@ def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict
         InputError: there is no such model, or nothing is held out, or its data are absent.
     """
     run, digest, pairs, model, profile = _open(source)
-    if first := profile.train.init_sha256:
-        known = before[before["model"] == first]
-        if known.empty:
-            raise InputError(
-                f"{source} began with a model ({first}) that has no row yet; score that one first"
-            )
-        pairs += int(known["pairs"].iloc[0])
     tracker = Tracker(model, profile.track)
     with TemporaryDirectory() as folder:
         scores, _ = evaluate_tracker(tracker, open_held_out(data), Path(folder), extras=False)
@@ -65,24 +56,25 @@ def score_held_out(source: Path, data: DataConfig, before: pd.DataFrame) -> dict
 
 
 def _open(source: Path) -> tuple[str, str, int, E3SN, Profile]:
-    """Return run, digest, pairs that it was trained on, network and settings of a model."""
+    """Return run, digest, pairs seen, network and settings of a model."""
     path = source / FINAL if source.is_dir() else source
     if path.is_file() or not source.is_dir():
         model, profile = load_model(path)
         run = read_metadata(path).get("run", source.name)
-        return run, content_hash(path), profile.train.pairs, model, profile
+        return run, content_hash(path), pairs_seen(path), model, profile
     settings = source / "config.yaml"
     profile = profile_from_dict(parse_yaml(read_text(settings), str(settings)))
     content = read_checkpoint(source, profile)
     if content is None:
         raise InputError(f"{source} has neither {FINAL} nor {CHECKPOINT}; train it first")
-    averaged = {
-        key.removeprefix("module."): value
-        for key, value in (content["average"] or {}).items()
-        if key != "n_averaged"
-    }
     model = build_model(profile.model)
-    model.load_state_dict(averaged or content["model"])
-    pairs = content["state"]["step"] * profile.train.batch_size
+    if content["average"]:
+        average = AveragedModel(model)
+        average.load_state_dict(content["average"])
+        model = cast(E3SN, average.module)
+    else:
+        model.load_state_dict(content["model"])
     model = model.to(best_device()).eval()
+    state = RunState(**content["state"])
+    pairs = state.pairs_before + state.step * profile.train.batch_size
     return source.resolve().name, content_hash(source / CHECKPOINT), pairs, model, profile

@@ -29,7 +29,7 @@ from e3sn_study.figures.style import (
 from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
-from e3sn_study.tables.cells import interval_text, paper_rows
+from e3sn_study.tables.cells import PAPER, interval_text, ours, paper_rows
 
 OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
@@ -102,29 +102,29 @@ def ladder(records: Records) -> Figure:
 
 
 @styled
-def trade_off(table1: pd.DataFrame) -> Figure:
+def trade_off(records: Records) -> Figure:
     """Speed against accuracy on DAVIS-2016: mean of J and F by frames per second.
 
-    Args:
-        table1: what `e3sn_study.tables.tables.table1` returns. Methods without a speed are left
-            out, and so are runs of ours on few pairs.
+    It has the paper's methods, if the whole set is scored, and our E3SN.
     """
-    numbers = {
-        name: pd.to_numeric(table1[name].str.extract(r"^([\d.]+)")[0])
-        for name in ("J-Mean", "F-Mean", "FPS")
-    }
-    rows = table1.assign(**numbers).dropna(subset=list(numbers))
-    is_ours = rows["Numbers from"].str.startswith("ours")
-    main = rows[is_ours & (rows["Method"] == "E3SN")].head(1)
+    chosen = records.main_runs("e3sn")
+    model, speed = _scores(records, chosen), records.speed("davis2016", chosen)
+    points = []
+    if records.whole_set("davis2016"):
+        for method, row in paper_rows("table1").items():
+            of_two = method in VARIANTS.values()
+            label, colour = (f"{method}, {PAPER}", ORANGE) if of_two else (method, QUIET)
+            points.append((label, row["FPS"], [row[name] for name in MEANS], colour))
+    if len(speed):
+        means = [model.value(name) for name in MEANS]
+        points.append((f"E3SN, {ours(records)}", speed["fps"].mean(), means, BLUE))
     figure, axes = axes_grid(1, 1, (7.5, 4.2))
-    for row in pd.concat([rows[~is_ours], main]).to_dict("records"):
-        mine, siamese = row["Numbers from"].startswith("ours"), row["Method"] in VARIANTS.values()
-        colour = BLUE if mine else ORANGE if siamese else QUIET
-        place = row["FPS"], (row["J-Mean"] + row["F-Mean"]) / 2
-        axes.plot(*place, "o", color=colour if mine or not siamese else "white", mec=colour, ms=8)
-        label = f"{row['Method']}, {row['Numbers from']}" if siamese else row["Method"]
-        below = row["Method"] == "SiamMask"  # its point lies just below that of E3SN
+    for label, fps, means, colour in points:
+        fill = "white" if colour == ORANGE else colour
+        axes.plot(fps, np.mean(means), "o", color=fill, mec=colour, ms=8)
+        below = label.startswith("SiamMask")  # its point lies just below that of E3SN
         look = {"textcoords": "offset points", "ha": "center", "va": "top" if below else "bottom"}
+        place = (fps, np.mean(means))
         axes.annotate(label, place, (0, -8 if below else 8), color=colour, fontsize=9, **look)
     axes.set(xscale="log", xlabel="frames per second", ylabel="mean of J and F, %")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -73,6 +73,7 @@ class Records:
                 raise record.misfit(path, f"it is of {record.run}")
             rows.append(record.model_dump())
         table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
+        table = table.assign(own_pairs=table["pairs"], pairs=table["pairs"] + table["pairs_before"])
         table = table.sort_values(["date", "run"])
         return table.assign(repeated=table.duplicated(["variant", "seed", "settings"], keep="last"))
 
@@ -80,7 +81,9 @@ class Records:
     def runs(self) -> pd.DataFrame:
         """One row per training run: the entries of `RunRecord` and all others on record.
 
-        Where a variant was trained twice with the same seed and settings, it is the later run.
+        pairs are all that the model has seen, with those of the models before it; own_pairs are
+        those of the run alone. Where a variant was trained twice with the same seed and settings,
+        it is the later run.
         """
         places = {name: place for place, name in enumerate(VARIANTS)}
         table = self._all_runs[~self._all_runs["repeated"]]
@@ -127,7 +130,7 @@ class Records:
     def stages(self, runs: Iterable[str]) -> int:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""
         stages = [0]
-        for run, pairs in self.rows(runs)[["run", "pairs"]].to_numpy():
+        for run, pairs in self.rows(runs)[["run", "own_pairs"]].to_numpy():
             log = self.table(f"runs/{run}_log", LOG)
             if len(log) and log["pairs"].iloc[-1] != pairs:
                 raise LOG.misfit(self.folder / f"runs/{run}_log.csv", "does not end with the run")

@@ -56,6 +56,8 @@ class Summary(Record):
     variant: str
     seed: int
     pairs: int = Field(gt=0)
+    pairs_before: int = Field(0, ge=0)
+    """Pairs seen by the model that the run began with."""
     seconds: float = Field(ge=0)
     peak_memory_mb: float = Field(ge=0)
 

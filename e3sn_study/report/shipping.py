@@ -47,7 +47,8 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     track = TrackConfig(**record["track"]) if record["track"] else profile.track
     shipped = replace(profile, track=track, data=replace(profile.data, root=""))
     path = out / f"{profile.variant}.safetensors"
-    notes = {"run": run.name, "commit": str(record.get("commit", "unknown"))}
+    notes = {"run": run.name, "pairs": str(record["pairs"])}
+    notes |= {"commit": str(record.get("commit", "unknown"))}
     save_model(path, model, shipped, half=True, notes=notes)
     card = path.with_suffix(".md")
     write_text(card, model_card(records, run.name, shipped, path))

@@ -25,7 +25,7 @@ from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_json, write_text
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.model.weights import load_model
+from e3sn_lib.model.weights import load_model, load_profile_of
 from e3sn_lib.profiles.identity import run_name
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.tracker import Tracker
@@ -262,6 +262,21 @@ class Study:
         self._bind(run, files)
         if processes.is_first():
             self._keep(run, sets)
+        return run
+
+    def main(self, watch: Watch | None = None) -> Run:
+        """Return the main run: the folder that ``study.main`` names, or else train E3SN.
+
+        Raises:
+            InputError: the folder holds no finished run; or see `train`.
+        """
+        if not (name := self.load().study.main):
+            return self.train("e3sn", watch=watch)
+        folder = from_checkout(name)
+        profile = load_profile_of(folder / FINAL)
+        profile = replace(profile, data=replace(profile.data, root=self.data))
+        run = Run(folder, profile, ())
+        self._keep(run, self._open(profile)[0])
         return run
 
     def compared(self, variant: str) -> list[Run]:

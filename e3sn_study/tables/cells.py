@@ -93,9 +93,8 @@ def titled(
 
 
 def ours(records: Records) -> str:
-    """Return what our rows are called: "ours (cpu)", "ours (smoke, synthetic)"."""
-    words = [*records.runs["profile"].unique(), *(["synthetic"] if records.synthetic else [])]
-    return f"ours ({', '.join(words)})" if words else "ours"
+    """Return what our rows are called: "ours", or "ours (synthetic)"."""
+    return "ours (synthetic)" if records.synthetic else "ours"
 
 
 def score(measured: Measured | None, statistic: str) -> str:

@@ -249,7 +249,8 @@ def runs(records: Records) -> pd.DataFrame:
     """Where every number comes from: one row per training run."""
     rows = []
     for run in records.runs.to_dict("records"):
-        changes = "".join(f" --set {each}" for each in run["settings"].split())
+        first = ["train.init_weights=MODEL"] if run["pairs_before"] else []
+        changes = "".join(f" --set {each}" for each in [*first, *run["settings"].split()])
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
         share = number(100 * run["pairs"] / PAPER_PAIRS, decimals=3)
         changed = " with changes" if run.get("dirty") is True else ""
@@ -258,6 +259,7 @@ def runs(records: Records) -> pd.DataFrame:
                 "Run": run["run"],
                 "Command": f"e3sn train {options}{changes}",
                 "Pairs": f"{run['pairs']:,}",
+                "Of these its own": f"{run['own_pairs']:,}",
                 "Of 12 million": f"{share} %",
                 "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
                 "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MB",

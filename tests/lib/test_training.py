@@ -29,7 +29,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model.device import precision_of
 from e3sn_lib.model.network import E3SN, Output, build_model
-from e3sn_lib.model.weights import load_model
+from e3sn_lib.model.weights import load_model, pairs_seen
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.profiles.identity import config_hash, training_settings
 from e3sn_lib.profiles.loading import load_profile
@@ -396,6 +396,14 @@ class TestLegs:
         file = file.format(model=tiny_model_file)
         with pytest.raises(InputError, match=words):
             trainer(f"train.init_weights={file}", setting)
+
+    @pytest.mark.usefixtures("quick")
+    def test_the_pairs_of_all_legs_are_counted(self, trainer: MakeTrainer, tmp_path: Path) -> None:
+        first = trainer("train.pairs=12", folder="first").run()
+        second = trainer("train.pairs=8", f"train.init_weights={first}", folder="second").run()
+        assert [pairs_seen(path) for path in (first, second)] == [12, 20]
+        summary = json.loads((second.parent / "summary.json").read_text())
+        assert (summary["pairs_before"], summary["pairs"]) == (12, 8)
 
     @pytest.mark.usefixtures("quick")
     def test_a_run_whose_folder_is_gone_goes_on_from_its_backup(

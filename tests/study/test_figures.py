@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_results import VAL, add_run, add_scores
+from made_results import VAL, add_run, add_scores, add_speed
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -233,6 +233,24 @@ def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
     assert "paper" not in texts(figures.ladder(Records(tmp_path)))
 
 
+def test_speed_and_accuracy_stand_beside_those_of_the_paper(results: Path) -> None:
+    add_speed(results, Records(results).main_runs("e3sn")[0], 30)
+    (axes,) = figures.trade_off(Records(results)).axes
+    places = [line.get_xydata()[0].tolist() for line in axes.lines]
+    points = dict(zip([text.get_text() for text in axes.texts], places, strict=True))
+    own = (100 * np.mean(list(J.values())) + 2 + 50) / 2
+    assert points["E3SN, ours"] == pytest.approx([30, own])
+    assert points["E3SN, the paper"] == pytest.approx([46, (73.0 + 69.3) / 2])
+    assert len(points) == 11
+
+
+def test_the_papers_points_are_not_shown_beside_a_part_of_the_set(tmp_path: Path) -> None:
+    run = add_run(tmp_path)
+    add_scores(tmp_path, run, J, sequences=VAL[:4])
+    add_speed(tmp_path, run, 30, sequences=VAL[:4])
+    assert texts(figures.trade_off(Records(tmp_path))).split("\n") == ["E3SN, ours", "", ""]
+
+
 def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
     figure = figures.per_sequence(Records(results))
     axes = figure.axes[0]
@@ -264,7 +282,8 @@ def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "draw", [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains]
+    "draw",
+    [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains, figures.trade_off],
 )
 def test_without_scores_a_figure_says_what_to_do(
     draw: Callable[[Records], Figure], tmp_path: Path

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -23,8 +22,6 @@ from e3sn_lib.training.state import write_checkpoint
 from e3sn_study.cli import main
 from e3sn_study.evaluation.held_out import score_held_out
 from e3sn_study.records.schema import HELD_OUT
-
-NONE = pd.DataFrame(columns=["model"])
 
 
 @pytest.fixture
@@ -57,33 +54,37 @@ def profile(tiny_profile: Callable[..., Profile], data_root: Path, tmp_path: Pat
 def test_a_row_adds_up_the_pairs(tiny_model: E3SN, profile: Profile, tmp_path: Path) -> None:
     first = tmp_path / "first.safetensors"
     save_model(first, tiny_model, profile, notes={"run": "mine"})
-    row = score_held_out(first, profile.data, NONE)
+    row = score_held_out(first, profile.data)
     assert (row["run"], row["model"], row["pairs"]) == ("mine", content_hash(first), 16)
     assert 0 < row["scenes"] <= 12
     assert 0 <= row["J-Mean"] <= 1
 
-    # a run that began with it and has done 3 steps of 2 pairs; its average counts
-    later = replace(profile, train=replace(profile.train, init_sha256=content_hash(first)))
+    # a model that says how many pairs it has seen, those of the models before it included
+    second = tmp_path / "second.safetensors"
+    save_model(second, tiny_model, profile, notes={"pairs": "40"})
+    assert score_held_out(second, profile.data)["pairs"] == 40
+
+    # a run that began with such a model and has done 3 steps of 2 pairs; its average counts
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump(later.to_dict()))
+    (run / "config.yaml").write_text(yaml.safe_dump(profile.to_dict()))
     weights = tiny_model.state_dict()
-    average = {f"module.{key}": value for key, value in weights.items()} | {"n_averaged": 3}
-    rest = {"average": average, "model": {}, "state": {"step": 3}}
+    average = {f"module.{key}": value for key, value in weights.items()} | {
+        "n_averaged": torch.tensor(3)
+    }
+    rest = {"average": average, "model": {}, "state": {"step": 3, "pairs_before": 16}}
     rest["torch_rng"] = torch.get_rng_state()
-    write_checkpoint(run, {"profile": later.to_dict(), "precision": "float32", **rest})
-    with pytest.raises(InputError, match="score that one first"):
-        score_held_out(run, profile.data, NONE)
-    other = score_held_out(run, profile.data, pd.DataFrame([row]))
+    write_checkpoint(run, {"profile": profile.to_dict(), "precision": "float32", **rest})
+    other = score_held_out(run, profile.data)
     assert (other["run"], other["pairs"]) == ("run", 16 + 6)
     scores = ["J-Mean", "F-Mean", "scenes", "raw_over", "penalised_over"]
     assert [other[name] for name in scores] == [row[name] for name in scores]
 
     with pytest.raises(InputError, match="there is no file"):
-        score_held_out(tmp_path / "absent", profile.data, NONE)
+        score_held_out(tmp_path / "absent", profile.data)
     (run / "checkpoint.pt").unlink()
     with pytest.raises(InputError, match="neither"):
-        score_held_out(run, profile.data, NONE)
+        score_held_out(run, profile.data)
 
 
 def test_the_command_keeps_one_row_for_each_model(

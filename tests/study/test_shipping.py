@@ -72,7 +72,8 @@ def test_the_file_has_the_settings_of_the_evaluation_and_no_folder_of_the_machin
     assert profile.data.root == ""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    assert (metadata["run"], metadata["commit"]) == (finished[0].name, "0123456789abcdef")
+    noted = [metadata[name] for name in ("run", "commit", "pairs")]
+    assert noted == [finished[0].name, "0123456789abcdef", "24000"]
     assert str(data_root) not in json.dumps(metadata)
 
 

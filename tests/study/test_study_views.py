@@ -452,6 +452,22 @@ def test_a_run_that_was_killed_at_its_very_end_is_finished(
     assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
 
 
+def test_a_finished_run_can_stand_for_the_main_run(
+    study: Study, data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    trained = study.train("e3sn", ["train.pairs=4"])
+    arguments = ("smoke", str(data_root), tmp_path / "other", tmp_path / "report2")
+    named = [*tiny_settings, f"study.main={trained.folder}"]
+    other = Study.open(*arguments, overrides=named)
+    assert other.main().folder == trained.folder
+    assert other.records.main_runs("e3sn") == [trained.name]
+    assert not (tmp_path / "other").exists()
+    absent = Study.open(*arguments, overrides=[f"study.main={tmp_path / 'no'}"])
+    with pytest.raises(InputError, match="there is no file"):
+        absent.main()
+    assert study.main().folder == study.run("e3sn").folder
+
+
 def test_scores_on_other_files_of_a_benchmark_are_set_aside(
     own: Study, evaluated: list[bool]
 ) -> None:

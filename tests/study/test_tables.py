@@ -43,7 +43,7 @@ REFERENCE = Path(__file__).parents[2] / "e3sn_study" / "reference"
 RAMP = {name: index / 20 for index, name in enumerate(VAL)}
 
 
-def row(table: pd.DataFrame, method: str, source: str = "ours (made)") -> dict[str, str]:
+def row(table: pd.DataFrame, method: str, source: str = "ours") -> dict[str, str]:
     """The one row of a method whose numbers are from `source`."""
     found = table[(table["Method"] == method) & (table["Numbers from"] == source)]
     assert len(found) == 1
@@ -210,7 +210,7 @@ def test_every_title_of_synthetic_results_says_synthetic(tmp_path: Path) -> None
     for name, make in TABLES.items():
         assert ("synthetic" in make(Records(tmp_path)).attrs["title"]) == (name != "checks")
     table = table1(Records(tmp_path))
-    assert row(table, "E3SN", "ours (made, synthetic)")["J-Mean"].startswith("47.5")
+    assert row(table, "E3SN", "ours (synthetic)")["J-Mean"].startswith("47.5")
     assert table.attrs["title"].endswith("(ours: 2 synthetic sequences instead of the 20)")
     assert claim(tmp_path, "C9")["Verdict"] == "not testable here (synthetic)"
 
@@ -408,6 +408,17 @@ def test_choices_show_each_pass_at_its_best_and_the_best_at_all_thresholds(tmp_p
     assert table.attrs["notes"][2].endswith(
         "size rate 1, window 0.4, penalty 0.04, threshold 0.5, whose J&F here is 35.0."
     )
+
+
+def test_a_run_that_began_with_another_counts_the_pairs_of_both(tmp_path: Path) -> None:
+    run = add_run(tmp_path, pairs=12_000, pairs_before=60_000)
+    add_scores(tmp_path, run, 0.5)
+    found = runs(Records(tmp_path)).iloc[0]
+    assert found["Command"].endswith("--seed 0 --set train.init_weights=MODEL")
+    shown = {"Pairs": "72,000", "Of these its own": "12,000", "Of 12 million": "0.600 %"}
+    assert found.to_dict().items() >= shown.items()
+    assert row(table1(Records(tmp_path)), "E3SN")["Pairs"] == "72,000"
+    assert Records(tmp_path).stages([run]) == 1
 
 
 def test_runs_costs_and_checks(tmp_path: Path) -> None:
