@@ -1,7 +1,7 @@
 """Training pairs: a template and a search crop of one object, with the targets of all losses.
 
-Pair number i of a run depends on the seed and on i only, not on the number of workers or on earlier
-pairs. So a resumed or a distributed run sees the same pairs.
+Pair number i of a run, counted through all legs, depends on the seed and on i only, not on the
+number of workers or on earlier pairs. So a resumed or a distributed run sees the same pairs.
 """
 
 from __future__ import annotations

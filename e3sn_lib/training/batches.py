@@ -29,7 +29,12 @@ class _Batches(Dataset[Batch | InputError]):
 
 
 def step_batches(
-    sources: list[Source], profile: Profile, stage: StagePlan, done: int, pin_memory: bool
+    sources: list[Source],
+    profile: Profile,
+    stage: StagePlan,
+    done: int,
+    pairs_before: int,
+    pin_memory: bool,
 ) -> Iterator[list[Batch]]:
     """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
 
@@ -37,6 +42,7 @@ def step_batches(
         sources, profile: as of the `Trainer`.
         stage: which pairs of the run.
         done: steps of the stage that are left out.
+        pairs_before: of earlier legs; the numbers of the pairs go on from there.
         pin_memory: prepare the batches in memory that a GPU can copy from.
 
     Raises:
@@ -45,7 +51,7 @@ def step_batches(
     size, accumulate = profile.train.batch_size, profile.train.accumulate
     share, workers = size // processes.world(), profile.data.workers
     part, offset = share // accumulate, processes.rank() * share
-    count, first = stage.steps * size, stage.first_step * size
+    count, first = stage.steps * size, pairs_before + stage.first_step * size
     steps = range(done, stage.steps)
     loader = DataLoader(
         _Batches(PairDataset(sources, profile, stage.config, count, first)),

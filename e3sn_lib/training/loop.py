@@ -195,7 +195,8 @@ class Trainer:
         done, pin_memory = self.state.step - stage.first_step, self.device.type == "cuda"
         hide = self.steps < 200 or not processes.is_first()
         bar = tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=30, disable=hide)
-        for batches in step_batches(self.sources, self.profile, stage, done, pin_memory):
+        before = self.state.pairs_before
+        for batches in step_batches(self.sources, self.profile, stage, done, before, pin_memory):
             step_begun = time.perf_counter()
             step = self.state.step - stage.first_step
             rate = schedule.learning_rate(step, stage.steps, config, stage.config)

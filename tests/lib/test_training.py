@@ -397,13 +397,22 @@ class TestLegs:
         with pytest.raises(InputError, match=words):
             trainer(f"train.init_weights={file}", setting)
 
-    @pytest.mark.usefixtures("quick")
-    def test_the_pairs_of_all_legs_are_counted(self, trainer: MakeTrainer, tmp_path: Path) -> None:
+    def test_the_pairs_of_all_legs_are_counted_and_new(
+        self, trainer: MakeTrainer, tiny_profile: MakeProfile, source: Source, monkeypatch
+    ) -> None:
+        seen: list[torch.Tensor] = []
+
+        def look(self: Trainer, batches: list[Batch], *_: Any) -> dict[str, float]:
+            seen.append(batches[0].search)
+            return {"loss": 1.0}
+
+        monkeypatch.setattr(Trainer, "_step", look)
         first = trainer("train.pairs=12", folder="first").run()
         second = trainer("train.pairs=8", f"train.init_weights={first}", folder="second").run()
         assert [pairs_seen(path) for path in (first, second)] == [12, 20]
         summary = json.loads((second.parent / "summary.json").read_text())
         assert (summary["pairs_before"], summary["pairs"]) == (12, 8)
+        assert torch.equal(torch.cat(seen), first_batch(tiny_profile(), source, 20).search)
 
     @pytest.mark.usefixtures("quick")
     def test_a_run_whose_folder_is_gone_goes_on_from_its_backup(
