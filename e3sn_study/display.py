@@ -33,7 +33,7 @@ LARGEST_CLIP = 1_000_000
 def show_figure(figure: Figure, path: Path) -> ShownImage:
     """Write a figure as ``PATH.png`` and show just that file; one of synthetic data says so."""
     path = path.with_suffix(".png")
-    save_figure(path, figure, "synthetic data" if path.stem.endswith("_synthetic") else "")
+    save_figure(path, figure)
     with PillowImage.open(path) as image:
         width = round(image.width * 96 / SCREEN_DPI)
     content, alt = path.read_bytes(), str(figure.get_label())

@@ -145,7 +145,6 @@ def _confidence(options: argparse.Namespace) -> None:
     from e3sn_lib.files import write_text
     from e3sn_study.checkout import open_tracker
     from e3sn_study.evaluation.confidence import fit_and_test
-    from e3sn_study.figures import reliability, save_figure
     from e3sn_study.records.store import write_record
 
     tracker, root = open_tracker(options.weights), Path(options.data, "DAVIS")
@@ -157,7 +156,6 @@ def _confidence(options: argparse.Namespace) -> None:
         write_text(options.out, json.dumps(numbers, indent=2) + "\n")
     if options.report:
         write_record(options.report / "results" / "confidence.csv", table.round(4))
-        save_figure(options.report / "figures" / "reliability.png", reliability(table))
 
 
 def _held_out(options: argparse.Namespace) -> None:
@@ -166,7 +164,6 @@ def _held_out(options: argparse.Namespace) -> None:
 
     from e3sn_study.checkout import SHIPPED
     from e3sn_study.evaluation.held_out import score_held_out
-    from e3sn_study.figures import save_figure, seen_pairs
     from e3sn_study.records.schema import HELD_OUT
 
     kept = options.report and options.report / "results" / "held_out.csv"
@@ -177,5 +174,3 @@ def _held_out(options: argparse.Namespace) -> None:
     table = pd.concat([others, pd.DataFrame([row])]).sort_values("pairs")
     table = table.astype({"pairs": int, "scenes": int})
     _keep(options, "held_out", table)
-    if options.report:
-        save_figure(options.report / "figures" / "seen_pairs.png", seen_pairs(table))

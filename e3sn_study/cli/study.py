@@ -89,7 +89,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Make the tables and the page of a report from its files of record, without data or runs."""
+    """Make tables, page and most figures of a report from its records, without data or runs."""
     folder = options.report or REPORTS / Path(options.profile).stem
     if not (folder / "results").is_dir():
         remedy = f"run the study first: make reproduce PROFILE={options.profile}"
@@ -99,8 +99,14 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _build_report(folder: Path, profile: Profile) -> None:
-    from e3sn_study.report.report import build_report, readme_report, update_readme
+    from e3sn_study.report.report import (
+        build_report,
+        draw_figures,
+        readme_report,
+        update_readme,
+    )
 
+    draw_figures(folder)
     print(f"report: {build_report(folder, profile)}")
     shown = readme_report(REPORTS)
     if shown and folder.resolve() == shown.resolve() and update_readme(ROOT / "README.md", shown):

@@ -72,7 +72,7 @@ def level_weights(log: pd.DataFrame) -> Figure:
     """The weights of eq. 5 while they are learned."""
     figure, axes = axes_grid(1, 1, (7.0, 3.2))
     levels = [level for level in LEVEL_COLOURS if f"w{level}" in log]
-    equal, room, ends = 1 / len(levels), 0.01, {}
+    equal, room, ends = 1 / max(len(levels), 1), 0.01, {}
     for level in levels:
         values, colour = log[f"w{level}"], LEVEL_COLOURS[level]
         _draw_log(axes, log, values, colour)

@@ -211,7 +211,16 @@ def reliability(table: pd.DataFrame) -> Figure:
     figure, grid = axes_grid(1, len(names), (9.0, 4.2), sharex=True, sharey=True)
     for axes, (split, name) in zip(grid, names.items(), strict=True):
         rows = table[table["split"] == split]
-        axes.plot(rows["predicted_j"], rows["j"], ".", color=BLUE, alpha=0.25, ms=4, mew=0)
+        axes.plot(
+            rows["predicted_j"],
+            rows["j"],
+            ".",
+            color=BLUE,
+            alpha=0.25,
+            ms=4,
+            mew=0,
+            rasterized=True,
+        )
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
         tenths = rows.groupby((10 * rows["predicted_j"]).astype(int))[["predicted_j", "j"]].mean()
         axes.plot(tenths["predicted_j"], tenths["j"], "o-", color=ORANGE, label="mean of a tenth")

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from matplotlib import patheffects, style
+from matplotlib import patheffects, rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -123,19 +123,30 @@ def halo(width: float = 3.0) -> list[patheffects.AbstractPathEffect]:
     return [patheffects.withStroke(linewidth=width, foreground="#000000aa")]
 
 
-def save_figure(path: Path, figure: Figure, note: str = "") -> None:
-    """Write a PNG of 256 colours without empty margins: the same figure gives the same bytes.
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a PNG of 256 colours without empty margins, and a drawing (SVG) beside it.
 
-    A `note` is written small below the figure.
+    Photographs have no drawing. The same figure gives the same bytes. If the name of the file ends
+    with ``_synthetic``, the figure says so too.
     """
-    if note:
+    if path.stem.endswith("_synthetic"):
         figure.draw_without_rendering()
         box = figure.get_tightbbox()
         x, y = box.x1 / figure.get_figwidth(), box.y0 / figure.get_figheight()
-        figure.text(x, y, note, ha="right", va="top", color=QUIET, fontsize=8, fontstyle="italic")
+        look: dict[str, Any] = {"color": QUIET, "fontsize": 8, "fontstyle": "italic"}
+        figure.text(x, y, "synthetic data", ha="right", va="top", **look)
     drawn, about = BytesIO(), PngInfo()
-    figure.savefig(drawn, format="png", dpi=SCREEN_DPI, bbox_inches="tight", pad_inches=0.06)
+    margins: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
+    figure.savefig(drawn, format="png", dpi=SCREEN_DPI, **margins)
     about.add_text("Description", str(figure.get_label()))
     with atomic_path(path) as temporary, Image.open(drawn) as image:
         few = image.convert("RGB").quantize(256)  # a third of the bytes
         few.save(temporary, format="PNG", optimize=True, pnginfo=about)
+    if any(axes.images for axes in figure.axes):
+        return
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": path.stem,
+        "svg.fonttype": "none",
+    }  # text stays text
+    with rc_context(settings), atomic_path(path.with_suffix(".svg")) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None}, **margins)

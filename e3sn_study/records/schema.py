@@ -129,6 +129,12 @@ HELD_OUT = Schema(
     key="model",
     remedy="make it again with e3sn bench held-out",
 )
+CONFIDENCE = Schema(
+    "split sequence",
+    "object frame j predicted_j",
+    key="split sequence object frame",
+    remedy="make it again with e3sn bench confidence",
+)
 NETWORKS = Schema("variant backbone levels stages", "parameters multiply_adds", key="variant")
 VARIANT_COSTS = Schema(f"{_PHASE} machine", "share seconds batch", key=_PHASE)
 SAMPLING_COST = Schema("", "samples_per_image samples", _MEASURED, "samples_per_image")
@@ -151,4 +157,9 @@ CHECKS = Schema(
     key="check",
     remedy="make it again with the golden tests",
 )
-LOG = Schema("stage", "pairs seconds peak_memory_mb", key="pairs")
+LOG = Schema(
+    "stage",
+    "pairs seconds peak_memory_mb pairs_per_second data_share",
+    "cls loc mask mask_iou",
+    key="pairs",
+)

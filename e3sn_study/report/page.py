@@ -88,7 +88,9 @@ def picture(path: Path, caption: str) -> dict[str, Any]:
     Raises:
         InputError: a clip cannot be read.
     """
-    shown: dict[str, Any] = {"caption": caption, "link": f"figures/{path.name}", "clip": ""}
+    drawing = path.with_suffix(".svg")
+    link = f"figures/{drawing.name if drawing.is_file() else path.name}"
+    shown: dict[str, Any] = {"caption": caption, "link": link, "clip": ""}
     shown |= {"pixels": None, "width": 640, "wide": False}
     source: Path | BytesIO = path
     if path.suffix == ".mp4":

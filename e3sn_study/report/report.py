@@ -11,13 +11,22 @@ from typing import Any
 import mistune
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_text, write_csv, write_text
+from e3sn_study import figures
 from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
-from e3sn_study.records.schema import NETWORKS
+from e3sn_study.records.schema import (
+    CONFIDENCE,
+    HELD_OUT,
+    LOG,
+    NETWORKS,
+    SAMPLING_COST,
+    Schema,
+)
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
 from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown
@@ -59,6 +68,54 @@ def build_report(report: Path, profile: Profile) -> Path:
     page = HTML.get_template("page.html.j2").render(context)
     write_text(report / "index.html", page)
     return report / "index.html"
+
+
+def draw_figures(report: Path) -> None:
+    """Draw the figures that are made of files of record alone.
+
+    Those whose records are missing are named and left out.
+    """
+    records = Records(report / "results")
+    suffix = "_synthetic" if records.synthetic else ""
+    for name, draw in FIGURES.items():
+        try:
+            figure = draw(records)
+        except InputError as error:
+            print(f"figure {name} is not drawn: {error}")
+        else:
+            figures.save_figure(report / "figures" / f"{name}{suffix}.png", figure)
+
+
+def _recorded(records: Records, name: str, schema: Schema) -> pd.DataFrame:
+    table = records.table(name, schema)
+    if table.empty:
+        raise InputError(f"results/{name}.csv is missing")
+    return table
+
+
+def _main_log(records: Records) -> pd.DataFrame:
+    name = next(iter(records.main_runs("e3sn")), "RUN")
+    return _recorded(records, f"runs/{name}_log", LOG)
+
+
+FIGURES: dict[str, Callable[[Records], Figure]] = {
+    "training_curves": lambda records: figures.training_curves({"e3sn": _main_log(records)}),
+    "level_weights": lambda records: figures.level_weights(_main_log(records)),
+    "throughput": lambda records: figures.throughput(_main_log(records)),
+    "trade_off": figures.trade_off,
+    "ladder": figures.ladder,
+    "per_sequence": figures.per_sequence,
+    "thresholds": figures.thresholds,
+    "gains": figures.gains,
+    "sampling_cost": lambda records: figures.sampling_cost(
+        _recorded(records, "sampling_cost", SAMPLING_COST)
+    ),
+    "reliability": lambda records: figures.reliability(
+        _recorded(records, "confidence", CONFIDENCE)
+    ),
+    "seen_pairs": lambda records: figures.seen_pairs(_recorded(records, "held_out", HELD_OUT)),
+}
+"""Figures that need neither data nor models."""
 
 
 def readme_report(reports: Path) -> Path | None:

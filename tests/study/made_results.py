@@ -60,7 +60,8 @@ def add_run(
     (folder / f"{name}.json").write_text(json.dumps(record | more))
     log = pd.DataFrame({"step": range(len(stages)), "stage": stages})
     log["pairs"] = pairs * (log["step"] + 1) // len(stages)
-    log = log.assign(seconds=seconds, peak_memory_mb=memory)
+    log = log.assign(seconds=seconds, peak_memory_mb=memory, data_share=0.0)
+    log = log.assign(pairs_per_second=pairs / seconds, w4=1.0)
     log.to_csv(folder / f"{name}_log.csv", index=False)
     return name
 

@@ -104,18 +104,21 @@ def boxes(axes) -> list[tuple[float, ...]]:
 def test_a_figure_is_the_same_file_every_time_and_carries_what_it_shows(tmp_path: Path) -> None:
     for name in ("a", "b"):
         figure = figures.level_weights(log())
-        figures.save_figure(tmp_path / f"{name}.png", figure, "synthetic data")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with Image.open(tmp_path / "a.png") as image:
+        figures.save_figure(tmp_path / name / "x_synthetic.png", figure)
+    for suffix in (".png", ".svg"):
+        first, second = ((tmp_path / name / f"x_synthetic{suffix}").read_bytes() for name in "ab")
+        assert first == second
+    assert b"synthetic data</text>" in first
+    with Image.open(tmp_path / "a" / "x_synthetic.png") as image:
         assert image.info["Description"] == "The weights of eq. 5 while they are learned."
     assert figure.canvas.manager is None  # no window system knows of it
 
 
 def test_empty_margins_are_cut_off_and_a_note_is_not(tmp_path: Path) -> None:
     heights = []
-    for note in ("", "synthetic data"):
-        path = tmp_path / f"figure {note}.png"
-        figures.save_figure(path, figures.level_weights(log()), note)
+    for name in ("figure", "figure_synthetic"):
+        path = tmp_path / f"{name}.png"
+        figures.save_figure(path, figures.level_weights(log()))
         ink = np.array(Image.open(path).convert("L")) < 250
         heights.append(len(ink))
         for edge in (ink[:16], ink[-16:], ink[:, :16], ink[:, -16:]):

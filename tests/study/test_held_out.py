@@ -101,4 +101,3 @@ def test_the_command_keeps_one_row_for_each_model(
     for _ in range(2):
         assert main([*arguments, "--model", str(model), "--report", str(tmp_path)]) == 0
     assert len(HELD_OUT.read(tmp_path / "results" / "held_out.csv")) == 1
-    assert (tmp_path / "figures" / "seen_pairs.png").is_file()

@@ -26,7 +26,15 @@ from e3sn_study.checkout import REPORTS
 from e3sn_study.records import Records, reference
 from e3sn_study.report import page as page_pieces
 from e3sn_study.report.page import HTML, picture, prose, view
-from e3sn_study.report.report import MARKS, build_report, readme_report, readme_table, update_readme
+from e3sn_study.report.report import (
+    FIGURES,
+    MARKS,
+    build_report,
+    draw_figures,
+    readme_report,
+    readme_table,
+    update_readme,
+)
 from e3sn_study.report.sections import in_words
 from e3sn_study.tables.cells import NOT_RUN
 from e3sn_study.tables.deviations import deviations, profiles_of
@@ -193,6 +201,22 @@ def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(
     assert "Synthetic. J (left) and F (right) on the procedural clips" in page
     answer = "None of the paper's 10 claims can be tested with these results."
     assert answer in " ".join(header.split())
+
+
+def test_figures_of_records_are_drawn_and_those_without_are_named(
+    report: Path, smoke: Profile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_figures(report)
+    drawn = {path.name for path in (report / "figures").iterdir()}
+    names = ("training_curves", "level_weights", "throughput")
+    names += ("trade_off", "ladder", "per_sequence", "thresholds")
+    assert drawn == {f"{name}{suffix}" for name in names for suffix in (".png", ".svg")}
+    told = capsys.readouterr().out.splitlines()
+    assert "figure seen_pairs is not drawn: results/held_out.csv is missing" in told
+    assert len(told) == len(FIGURES) - len(names)
+    assert 'href="figures/ladder.svg"><img src="data:image/webp' in (
+        build_report(report, smoke).read_text()
+    )
 
 
 def test_figures_are_numbered_through_the_page_beside_what_they_belong_to(

@@ -103,9 +103,8 @@ def test_stages_share_the_time_and_the_pairs(
     tmp_path: Path, tiny_profile: Callable[..., Profile]
 ) -> None:
     rows = [("base", 8, 10.0, 100.0), ("base", 16, 30.0, 120.0), ("sharp", 24, 35.0, 120.0)]
-    pd.DataFrame(rows, columns=["stage", "pairs", "seconds", "peak_memory_mb"]).to_csv(
-        tmp_path / "log.csv", index=False
-    )
+    log = pd.DataFrame(rows, columns=["stage", "pairs", "seconds", "peak_memory_mb"])
+    log.assign(pairs_per_second=1.0, data_share=0.0).to_csv(tmp_path / "log.csv", index=False)
     stages = Run(tmp_path, tiny_profile(), ()).stages().set_index("stage")
     assert stages["pairs"].tolist() == [16, 8]
     assert stages["seconds"].tolist() == [30, 5]
