@@ -45,6 +45,29 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_study_goes_on(data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+    def reproduce(folder: Path) -> list[object]:
+        given = ["reproduce", "--only", "02", "--data", data_root, "--runs", folder / "runs"]
+        settings = (*tiny_settings, "train.pairs=60", "train.checkpoint_every=2")
+        given += [each for setting in settings for each in ("--set", setting)]
+        return [*given, "--report", folder / "report"]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    seconds = finish(reproduce(whole))
+    process = start(reproduce(killed))
+    deadline = time.monotonic() + 10 * seconds
+    while not (begun := [*killed.glob("runs/*/checkpoint.pt")]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert begun
+    assert not [*killed.glob("runs/*/model.safetensors")]
+    finish(reproduce(killed))
+    assert contents(killed).keys() == contents(whole).keys()
+    first, second = ([*each.glob("runs/*/model.safetensors")] for each in (whole, killed))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
 Command = Callable[[Path], list[object]]
 
 
