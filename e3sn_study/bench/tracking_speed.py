@@ -1,4 +1,4 @@
-"""How fast a tracking step is, by what computes the network; every contender takes its turn."""
+"""How fast and how good tracking is, by what computes the network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from e3sn_lib.data.types import Video
 from e3sn_lib.model.device import machine
 from e3sn_lib.model.torch_backend import TorchBackend
-from e3sn_lib.model.weights import load_model
+from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.backends import Backend, OnnxBackend, load_export
 from e3sn_lib.tracking.export import export_model
@@ -28,10 +29,13 @@ from e3sn_lib.tracking.video import overlay
 from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
 from e3sn_study.bench.variant_costs import operations
+from e3sn_study.evaluation.benchmark import evaluate_tracker
 
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 """This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
 correlation maps, 3x3 shortcuts in full."""
+EXPORTED = ("torch fp32", "ONNX fp32", "ONNX int8")
+"""The same network three times."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
 OBJECTS = (1, 2, 4, 8)
 STAGES = ("crop", "search", "choose", "segment", "paste")  # the network's: search, segment
@@ -74,6 +78,36 @@ def bench_tracking(
                 row |= {f"{stage}_ms": 1000 * value for stage, value in seconds.items()}
                 row |= {"step_ms": 1000 * step, "frames_per_second": 1 / step}
                 rows.append(row | {"ratio": slowest / step, "share": share, "peak": peak / 1e9})
+    return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
+
+
+def bench_exports(
+    model: Path, int8: Path | None, sequences: list[Video], threads: int = 2
+) -> pd.DataFrame:
+    """Score a model and its exported graphs on the sequences of a benchmark.
+
+    Args:
+        model, int8: as of `bench_tracking`.
+        sequences: see `evaluate_tracker`.
+        threads: of each contender.
+
+    Returns:
+        One row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
+        F-Mean, 0 to 1; fps, object-frames per second as the paper counts them.
+    """
+    torch.set_num_threads(threads)
+    run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track
+    rows = []
+    with TemporaryDirectory() as folder:
+        backends = _contenders(model, int8, threads, Path(folder, "fp32"))
+        for name in EXPORTED:
+            print(name)
+            tracker = Tracker(backends[name], config)
+            scores, timing = evaluate_tracker(tracker, sequences, Path(folder, name), extras=False)
+            steps = (timing["frames"] - 1) * timing["objects"]
+            row = {"contender": name, "run": run, "sequences": len(sequences)}
+            row |= dict(scores[["J-Mean", "F-Mean"]].mean())
+            rows.append(row | {"fps": (steps / timing["seconds_tracking"]).mean()})
     return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=["train", "track", "precision", "confidence", "held-out"])
+    add("what", choices=["train", "track", "precision", "exports", "confidence", "held-out"])
     add_profile(command)
     add_data(command)
     add_changes(command)
@@ -27,12 +27,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "confidence: a JSON file for the fit"
     )
     add("--out", type=Path, help=text)
-    text = "track, held-out: a trained model, or the folder of a run (default: the shipped)"
-    add("--model", type=Path, help=text)
-    add("--export", type=Path, help="track: its int8 export (default: the shipped)")
-    add(
-        "--threads", type=at_least(1), help="track: of the processor (default: as many as are idle)"
+    text = (
+        "track, exports, held-out: a trained model, or the folder of a run (default: the shipped)"
     )
+    add("--model", type=Path, help=text)
+    add("--export", type=Path, help="track, exports: its int8 export (default: the shipped)")
+    text = "track, exports: of the processor (default: as many as are idle)"
+    add("--threads", type=at_least(1), help=text)
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
     add("--weights", type=Path, help="confidence: a model or an export (default: the shipped)")
 
@@ -42,6 +43,7 @@ def bench(options: argparse.Namespace) -> int:
     kinds = {
         "train": _train,
         "track": _track,
+        "exports": _exports,
         "precision": _precision,
         "confidence": _confidence,
         "held-out": _held_out,
@@ -133,6 +135,21 @@ def _track(options: argparse.Namespace) -> None:
     more = f"{OBJECTS[-1]} objects cost {most['step_ms'] / one['step_ms']:.1f} times one"
     print(f"ONNX int8, one object, {SIZES[0][0]}x{SIZES[0][1]}, {threads} threads: {rate}; {more}")
     _keep(options, "tracking_speed", table)
+
+
+def _exports(options: argparse.Namespace) -> None:
+    """Score a model and its exported graphs on DAVIS-2016 val."""
+    from e3sn_lib.data.sources import open_evaluation
+    from e3sn_lib.tracking.backends import idle_threads
+    from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports
+    from e3sn_study.checkout import SHIPPED
+
+    sequences = open_evaluation(load_settings(options).data, "davis2016")
+    print(f"{len(sequences)} sequences by {', '.join(EXPORTED)}: some minutes each")
+    model, threads = options.model or SHIPPED, options.threads or idle_threads()
+    table = bench_exports(model, options.export, sequences, threads)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+    _keep(options, "exports", table)
 
 
 def _confidence(options: argparse.Namespace) -> None:

@@ -118,6 +118,9 @@ def trade_off(records: Records) -> Figure:
     if len(speed):
         means = [model.value(name) for name in MEANS]
         points.append((f"E3SN, {ours(records)}", speed["fps"].mean(), means, BLUE))
+    for row in records.int8_graphs.to_dict("records"):
+        means = [100 * row[name] for name in MEANS]
+        points.append((f"E3SN, {ours(records)}, int8 graphs", row["fps"], means, BLUE))
     figure, axes = axes_grid(1, 1, (7.5, 4.2))
     for label, fps, means, colour in points:
         fill = "white" if colour == ORANGE else colour

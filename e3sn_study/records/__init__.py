@@ -17,6 +17,7 @@ from e3sn_study.records.averages import Measured
 from e3sn_study.records.entries import Manifest, RunRecord, Slider
 from e3sn_study.records.schema import (
     ATTRIBUTES,
+    EXPORTS,
     LACKING,
     LOG,
     MODEL,
@@ -208,6 +209,13 @@ class Records:
         speed = pd.concat(tables or [empty], ignore_index=True)
         steps = (speed["frames"] - 1) * speed["objects"]
         return speed.assign(fps=steps / speed["seconds_tracking"])
+
+    @property
+    def int8_graphs(self) -> pd.DataFrame:
+        """The scores and speed of the main run's int8 graphs: one row of `EXPORTS`, or none."""
+        table = self.table("exports", EXPORTS)
+        is_main = table["run"].isin(self.main_runs("e3sn"))
+        return table[is_main & (table["contender"] == "ONNX int8")]
 
     def lacking(self, benchmark: str) -> dict[str, str]:
         """Return what each baseline needs that could not be run."""

@@ -151,6 +151,12 @@ TRACKING_SPEED = Schema(
     key="width objects contender",
     remedy="make it again with e3sn bench track",
 )
+EXPORTS = Schema(
+    "contender run machine",
+    "sequences J-Mean F-Mean fps threads",
+    key="contender",
+    remedy="make it again with e3sn bench exports",
+)
 CHECKS = Schema(
     "check source",
     "largest tolerance cases",

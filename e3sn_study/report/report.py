@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_text, write_csv, write_text
+from e3sn_lib.profiles.loading import available_profiles, load_profile
 from e3sn_study import figures
 from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
 from e3sn_study.records.schema import (
@@ -43,6 +45,7 @@ COMMANDS = {
     "training_speed": "e3sn bench train --profile {0} --report reports/{0}",
     "held_out": "e3sn bench held-out --profile {0} --data DIR --report reports/{0}",
     "tracking_speed": "e3sn bench track --report reports/{0}",
+    "exports": "e3sn bench exports --profile {0} --data DIR --report reports/{0}",
     "checks": "E3SN_RECORD=reports/{0}/results/checks.csv .venv/bin/python -m pytest tests/golden",
 }
 """What makes a table that no notebook makes, by profile."""
@@ -55,19 +58,32 @@ def build_report(report: Path, profile: Profile) -> Path:
     """Write the tables and the page ``index.html`` from ``results/`` and ``figures/``.
 
     Return the page, which needs no network. What is missing in the folder is "not run" on it. The
-    settings of the profile choose its text.
+    settings of the main run choose its text; the profile says how the study is repeated.
 
     Raises:
         InputError: a file of record is broken.
     """
     records = Records(report / "results")
     tables = {name: make(records) for name, make in TABLES.items()}
-    tables["deviations"] = deviations(profile)
+    main = _main_profile(records, profile)
+    tables["deviations"] = deviations(main)
     _write_tables(report, records.synthetic, tables, profile)
-    context = _context(report, records, profile, tables)
+    context = _context(report, records, profile, main, tables)
     page = HTML.get_template("page.html.j2").render(context)
     write_text(report / "index.html", page)
     return report / "index.html"
+
+
+def _main_profile(records: Records, profile: Profile) -> Profile:
+    """Return the settings of the main run, with the pairs that it has seen in all legs.
+
+    Its profile may be another one than the study's, see ``study.main``.
+    """
+    for run in records.rows(records.main_runs("e3sn")).to_dict("records"):
+        if run["pairs_before"] and run["profile"] in available_profiles():
+            main = load_profile(run["profile"])
+            return replace(main, train=replace(main.train, pairs=run["pairs"]))
+    return profile
 
 
 def draw_figures(report: Path) -> None:
@@ -182,7 +198,11 @@ def _write_tables(
 
 
 def _context(
-    report: Path, records: Records, profile: Profile, tables: dict[str, pd.DataFrame]
+    report: Path,
+    records: Records,
+    profile: Profile,
+    main: Profile,
+    tables: dict[str, pd.DataFrame],
 ) -> dict[str, Any]:
     """Return everything that the template of the page names."""
     runs, words, claims = records.runs, sections.in_words(records), tables["claims"]
@@ -192,13 +212,14 @@ def _context(
     networks = records.table("networks", NETWORKS).replace({"variant": VARIANTS})
     return {
         "profile": profile,
-        "settings": profile.to_dict(),
+        "main": main,
+        "settings": main.to_dict(),
         "synthetic": records.synthetic,
         "style": Markup((REFERENCE / "report.css").read_text()),  # noqa: S704 our own file
         "drawing": Markup((REFERENCE / "network.svg").read_text()),  # noqa: S704 our own file
         "failures": Markup(own_text),  # noqa: S704 mistune escapes
         "texts": {
-            key: [each["text"] for each in chosen(entries, profile)]
+            key: [each["text"] for each in chosen(entries, main)]
             for key, entries in reference("report").items()
         },
         **sections.answer(claims),

@@ -12,6 +12,7 @@ from e3sn_study.records import MEANS, VARIANTS, Records
 from e3sn_study.records.schema import (
     CHECKS,
     CHOICES,
+    EXPORTS,
     HELD_OUT,
     SAMPLING_COST,
     SETTINGS,
@@ -172,6 +173,20 @@ def tracking_speed(records: Records) -> pd.DataFrame:
     ]
     notes = [note("threads", threads=each) for each in timed["threads"][:1]]
     return titled(rows, records, "tracking_speed", *notes)
+
+
+def exports(records: Records) -> pd.DataFrame:
+    """Scores and speed of a model and of its exported graphs on DAVIS-2016."""
+    table = records.table("exports", EXPORTS)
+    rows = []
+    for row in table.to_dict("records"):
+        cells = {"Network by": row["contender"], "Sequences": f"{row['sequences']:g}"}
+        for name in MEANS:
+            gap = 100 * (row[name] - table[name].iloc[0])
+            cells |= {name: number(100 * row[name]), f"{name[0]} gain": number(gap, signed=True)}
+        rows.append(cells | {"Object-frames per second": number(row["fps"])})
+    notes = [note("threads", threads=each) for each in table["threads"][:1]]
+    return titled(rows, records, "exports", *notes)
 
 
 def ablations(records: Records) -> pd.DataFrame:

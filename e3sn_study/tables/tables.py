@@ -23,7 +23,15 @@ from e3sn_study.records import (
     reference,
 )
 from e3sn_study.records.averages import Measured
-from e3sn_study.records.schema import BOUND, BOX, CROPS, MODEL, STILL, STILL_BOX, TRUE_BOX
+from e3sn_study.records.schema import (
+    BOUND,
+    BOX,
+    CROPS,
+    MODEL,
+    STILL,
+    STILL_BOX,
+    TRUE_BOX,
+)
 from e3sn_study.tables import costs
 from e3sn_study.tables.cells import (
     NONE,
@@ -203,6 +211,7 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
     "sampling_cost": costs.sampling_cost,
     "training_speed": costs.training_speed,
     "tracking_speed": costs.tracking_speed,
+    "exports": costs.exports,
     "ablations": costs.ablations,
     "choices": costs.choices,
     "held_out": costs.held_out,
@@ -244,6 +253,8 @@ def _benchmark(
             rows.append(_row(method, ours(records), cells))
             timed += speeds["run"].unique().tolist()
             frozen |= group["frozen"].any()
+    if benchmark == "davis2016":
+        rows += _exported(records)
     rows += [_row(method, RECOMPUTED, values) for method, values in remaining.items()]
     machines = ", ".join(sorted({*records.rows(timed)["machine"]}))
     fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
@@ -251,6 +262,17 @@ def _benchmark(
     general += [note("frozen")] if frozen else []
     general += [note("part")] if len(records.scores(benchmark)) and not whole else []
     return titled(rows, records, name, *general, *notes)
+
+
+def _exported(records: Records) -> list[Cells]:
+    """Return the row of the int8 graphs, which track where there is no GPU."""
+    found = []
+    for row in records.int8_graphs.to_dict("records"):
+        cells = {name: number(100 * row[name]) for name in MEANS}
+        cells |= {"FPS": number(row["fps"]), "FT": "no", "M": "no", "Seeds": "1"}
+        cells |= {"Pairs": spread(records.rows([row["run"]]), "pairs")}
+        found.append(_row("E3SN", f"{ours(records)}, int8 graphs", cells))
+    return found
 
 
 def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_results import VAL, add_run, add_scores, add_speed
+from made_results import VAL, add_exports, add_run, add_scores, add_speed
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -237,14 +237,17 @@ def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
 
 
 def test_speed_and_accuracy_stand_beside_those_of_the_paper(results: Path) -> None:
-    add_speed(results, Records(results).main_runs("e3sn")[0], 30)
+    (run,) = Records(results).main_runs("e3sn")
+    add_speed(results, run, 30)
+    add_exports(results, run)
     (axes,) = figures.trade_off(Records(results)).axes
     places = [line.get_xydata()[0].tolist() for line in axes.lines]
     points = dict(zip([text.get_text() for text in axes.texts], places, strict=True))
     own = (100 * np.mean(list(J.values())) + 2 + 50) / 2
     assert points["E3SN, ours"] == pytest.approx([30, own])
+    assert points["E3SN, ours, int8 graphs"] == pytest.approx([35, 67.5])
     assert points["E3SN, the paper"] == pytest.approx([46, (73.0 + 69.3) / 2])
-    assert len(points) == 11
+    assert len(points) == 12
 
 
 def test_the_papers_points_are_not_shown_beside_a_part_of_the_set(tmp_path: Path) -> None:

@@ -203,6 +203,16 @@ def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(
     assert answer in " ".join(header.split())
 
 
+def test_data_and_settings_are_those_of_the_main_run(tmp_path: Path) -> None:
+    run = add_run(tmp_path / "results", pairs=10_000, pairs_before=70_000, profile="long")
+    add_scores(tmp_path / "results", run, 0.5)
+    page = Outline(build_report(tmp_path, load_profile("cpu")).read_text()).words
+    assert "(PennFudanPed)" in page
+    assert "The network was trained in legs." in page
+    assert "80,000 pairs, 0.67 % of 12 million" in " ".join(page.split())
+    assert "make reproduce PROFILE=cpu" in page
+
+
 def test_figures_of_records_are_drawn_and_those_without_are_named(
     report: Path, smoke: Profile, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import VAL, add_costs, add_run, add_scores, add_speed
+from made_results import VAL, add_costs, add_exports, add_run, add_scores, add_speed
 
 from e3sn_lib.errors import InputError
 from e3sn_study.records import Records, reference
@@ -653,6 +653,18 @@ def test_markdown() -> None:
     assert to_markdown(table) == (
         "| name | value | none |\n| --- | ---: | ---: |\n| a\\|b | +1.5 (1 to 2) | – |\n| c | not run | – |\n"
     )
+
+
+def test_int8_graphs_stand_beside_the_network_they_are_of(tmp_path: Path) -> None:
+    run = add_run(tmp_path)
+    add_scores(tmp_path, run, 0.67, 0.66)
+    add_exports(tmp_path, run)
+    found = row(table1(Records(tmp_path)), "E3SN", "ours, int8 graphs")
+    shown = {"J-Mean": "68.0", "F-Mean": "67.0", "FPS": "35.0", "Pairs": "12,000"}
+    assert found.items() >= shown.items()
+    assert TABLES["exports"](Records(tmp_path))["J gain"].tolist() == ["0.0", "+1.0"]
+    add_exports(tmp_path, "another")
+    assert "ours, int8 graphs" not in table1(Records(tmp_path))["Numbers from"].tolist()
 
 
 def test_tracking_speed_is_shown_in_words(tmp_path: Path) -> None:
