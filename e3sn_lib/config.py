@@ -332,7 +332,9 @@ class StudyConfig:
     """Which runs a study makes beside the main one (ours). No run depends on it."""
 
     main: Text = ""
-    """Folder of a finished run that stands for the main run; empty: it is trained."""
+    """The main run: folder of a finished run, or model of a run on record; empty: it is trained."""
+    recorded: Switch = False
+    """True: runs that are on record are not trained again, even if their networks are not here."""
     comparison: Texts = ()
     """Settings ``key=value`` of the runs of Tables 3 and 4; empty: those of the main run."""
     seeds: Annotated[Count, Field(le=100)] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -67,6 +68,11 @@ class _TrainingSet(BaseModel):
     tracks: int
 
 
+def settings_text(overrides: Iterable[str]) -> str:
+    """Return the changed settings of a run as one text, in alphabetical order."""
+    return " ".join(sorted(each.replace(" ", "") for each in overrides))
+
+
 class RunRecord(Summary):
     """The record of a training run, with the entries of its environment beside the others."""
 
@@ -98,9 +104,8 @@ class RunRecord(Summary):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """Fill in what follows from the overrides, and what older records leave open."""
-        settings = sorted(each.replace(" ", "") for each in self.overrides)
-        changed = dict(each.partition("=")[::2] for each in settings)
-        self.settings, self.machine = " ".join(settings), self.machine or self.cpu
+        self.settings, self.machine = settings_text(self.overrides), self.machine or self.cpu
+        changed = dict(each.partition("=")[::2] for each in self.settings.split())
         if self.synthetic is None:
             self.synthetic = any(each.name.startswith("synthetic") for each in self.data)
         if self.frozen is None:

@@ -9,6 +9,7 @@ folder instead (``data.json``): other files of the same names and numbers are an
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,19 +24,28 @@ from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_csv, write_json, write_text
+from e3sn_lib.files import atomic_path, read_text, write_csv, write_json, write_text
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.model.weights import load_model, load_profile_of
+from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
 from e3sn_lib.profiles.identity import run_name
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training import processes
 from e3sn_lib.training.loop import Trainer
 from e3sn_lib.training.state import CHECKPOINT, FINAL, Watch
-from e3sn_study.checkout import from_checkout
+from e3sn_study.checkout import SHIPPED, from_checkout
 from e3sn_study.notebooks import as_list
 from e3sn_study.records import Records, without_folders
-from e3sn_study.records.entries import DATA, Files, Record, RunRecord, Summary, files_of, run_folder
+from e3sn_study.records.entries import (
+    DATA,
+    Files,
+    Record,
+    RunRecord,
+    Summary,
+    files_of,
+    run_folder,
+    settings_text,
+)
 from e3sn_study.records.schema import LOG
 from e3sn_study.records.store import digest
 
@@ -245,6 +255,8 @@ class Study:
         Raises:
             InputError: the run is refused; or see `Trainer.run`.
         """
+        if known := self._on_record(variant, overrides, seed):
+            return known
         run = self.run(variant, overrides, seed)
         sets, files = self._open(run.profile)
         if not resume and any((run.folder / name).is_file() for name in (CHECKPOINT, FINAL)):
@@ -265,19 +277,57 @@ class Study:
         return run
 
     def main(self, watch: Watch | None = None) -> Run:
-        """Return the main run: the folder that ``study.main`` names, or else train E3SN.
+        """Return the main run: what ``study.main`` names, or else E3SN, trained.
+
+        With ``study.recorded`` it is, by default, the run of the shipped model.
 
         Raises:
-            InputError: the folder holds no finished run; or see `train`.
+            InputError: the folder holds no finished run, or the model's run is not on record; or
+                see `train`.
         """
-        if not (name := self.load().study.main):
+        config = self.load().study
+        if not config.main and not config.recorded:
             return self.train("e3sn", watch=watch)
-        folder = from_checkout(name)
+        source = from_checkout(config.main) if config.main else SHIPPED
+        if source.is_dir():
+            run = self._finished(source)
+            self._keep(run, self._open(run.profile)[0])
+            return run
+        folder = self.runs / read_metadata(source).get("run", "")
+        self._unpack(folder)
+        with atomic_path(folder / FINAL) as temporary:
+            shutil.copyfile(source, temporary)
+        return self._finished(folder)
+
+    def _finished(self, folder: Path) -> Run:
         profile = load_profile_of(folder / FINAL)
-        profile = replace(profile, data=replace(profile.data, root=self.data))
-        run = Run(folder, profile, ())
-        self._keep(run, self._open(profile)[0])
-        return run
+        return Run(folder, replace(profile, data=replace(profile.data, root=self.data)), ())
+
+    def _on_record(self, variant: str, overrides: Iterable[str], seed: int | None) -> Run | None:
+        """Return a run of these settings from the files of record, without its network."""
+        profile = self.load(variant, overrides, seed)
+        if not profile.study.recorded:
+            return None
+        runs = self.records.runs
+        found = runs["run"][
+            (runs["variant"] == variant)
+            & (runs["seed"] == profile.seed)
+            & (runs["settings"] == settings_text(overrides))
+        ]
+        if found.empty:
+            return None
+        folder = self.runs / found.iloc[0]
+        self._unpack(folder)
+        return Run(folder, profile, tuple(overrides))
+
+    def _unpack(self, folder: Path) -> None:
+        """Write what is on record of a run into its folder."""
+        record = self.results / "runs" / f"{folder.name}.json"
+        content = RunRecord.read(record).model_dump()
+        write_json(folder / "summary.json", content)
+        write_json(folder / "env.json", content.get("environment", {}))
+        log = read_text(record.with_name(f"{folder.name}_log.csv"), "table")
+        write_text(folder / "log.csv", log)
 
     def compared(self, variant: str) -> list[Run]:
         """Train the runs of a variant that are compared with others, one per seed.
@@ -292,9 +342,12 @@ class Study:
         """Move outdated records to ``results/earlier`` and return the names of their runs.
 
         Tables are made of all records that are there. Some are outdated: those of runs that
-        today's settings and data would not give, and scores on other files of a benchmark.
+        today's settings and data would not give, and scores on other files of a benchmark. With
+        ``study.recorded`` none is.
         """
-        outdated = []
+        outdated = list[str]()
+        if self.load().study.recorded:
+            return outdated
         for path in sorted((self.results / "runs").glob("*.json")):
             try:
                 record = RunRecord.read(path)
@@ -335,6 +388,8 @@ class Study:
     def _keep(self, run: Run, sets: TrainSets) -> None:
         """Write a run's files of record beside the report."""
         config = run.profile.train
+        environment = Record.read(run.folder / "env.json").model_dump()
+        environment["command"] = without_folders(environment.get("command", ""))
         record = run.summary() | {
             "title": run.profile.title,
             "overrides": list(run.overrides),
@@ -346,7 +401,7 @@ class Study:
             "absent": [without_folders(absent.notice) for absent in sets.absent],
             "synthetic": self.is_synthetic,
             "frozen": config.unfreeze_at >= 1 or not config.train_layers,
-            "environment": Record.read(run.folder / "env.json").model_dump(),
+            "environment": environment,
         }
         write_json(self.results / "runs" / f"{run.name}.json", record)
         write_csv(self.results / "runs" / f"{run.name}_log.csv", run.log())

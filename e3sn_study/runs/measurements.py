@@ -42,19 +42,22 @@ def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.
     """Return the scores per object of a run on a benchmark.
 
     `extras` are further thresholds and bounds, see `evaluate_tracker`. An evaluation that has them
-    serves without them too.
+    serves without them too. With ``study.recorded`` a run without its network has the scores that
+    are on record.
     """
+    scores, speed = (study.results / benchmark / f"{run.name}{end}.csv" for end in ("", "_speed"))
+    if study.load().study.recorded and not run.model.is_file():
+        return SCORES_OF_RECORD.read(scores)
     sequences = study.sequences(benchmark)
     full, plain = _evaluations(run, benchmark, sequences)
     folder = full if extras or (full / "scores.csv").is_file() else plain
-    out, made_of = study.results / benchmark, folder.name
+    made_of = folder.name
 
     @functools.cache
     def compute() -> list[pd.DataFrame]:
         tables = evaluate_tracker(run.tracker(), sequences, folder, extras=extras)
         return [_labelled(table, benchmark, sequences, run) for table in tables]
 
-    scores, speed = out / f"{run.name}.csv", out / f"{run.name}_speed.csv"
     once(folder / "speed.csv", SPEED, made_of, lambda: compute()[1], speed)
     return once(folder / "scores.csv", SCORES_OF_RECORD, made_of, lambda: compute()[0], scores)
 
@@ -99,8 +102,12 @@ def ablate(study: Study, variant: str, changes: Iterable[str]) -> Run | None:
 def baselines(study: Study, benchmark: str) -> pd.DataFrame:
     """Return the scores per object of what needs no network of this study.
 
-    What cannot be had here goes on record with what it needs.
+    What cannot be had here goes on record with what it needs. With ``study.recorded`` they are
+    those on record.
     """
+    kept = study.results / benchmark / "baselines.csv"
+    if study.load().study.recorded and kept.is_file():
+        return SCORES_OF_RECORD.read(kept)
     sequences = study.sequences(benchmark)
     trackers, lacking = opencv_trackers(Path(study.data))
     reason = "draws at random and cannot be seeded, and synthetic results are to repeat to the last"
@@ -109,7 +116,7 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
         lacking[name] = f"{reason} digit"
     scores = evaluate_baselines(sequences, trackers, study.runs / f"{benchmark}-baselines")
     table = _labelled(scores, benchmark, sequences)
-    write_record(study.results / benchmark / "baselines.csv", table)
+    write_record(kept, table)
     rows = [(each, reason) for name, reason in lacking.items() for each in box_methods(name)]
     for method, reason in rows:
         print(f"not run: {method}: {reason}")
@@ -175,18 +182,25 @@ def sampling_cost(study: Study, counts: Iterable[int] = COUNTS) -> pd.DataFrame:
 
 
 def variant_costs(study: Study) -> pd.DataFrame:
-    """Return what training and tracking cost each variant; the variants take turns."""
+    """Return what training and tracking cost each variant; the variants take turns.
+
+    Where their networks are not here, it is what is on record.
+    """
+    kept = study.results / "variant_costs.csv"
     profiles = {variant: study.load(variant) for variant in available_variants()}
+    runs = {variant: study.compared(variant)[0] for variant in profiles}
+    if not all(run.model.is_file() for run in runs.values()):
+        return VARIANT_COSTS.read(kept)
     settings = [training_settings(profile) for profile in profiles.values()]
     video = study.sequences("davis2016")[0]
     made_of = digest(settings, FRAMES, video)
 
     def compute() -> pd.DataFrame:
-        trackers = {variant: study.compared(variant)[0].tracker() for variant in profiles}
+        trackers = {variant: run.tracker() for variant, run in runs.items()}
         box = next(iter(boxes_of(video.mask(0), video.object_ids()).values()))
         shown = (video.frame(index) for index in range(min(FRAMES, len(video))))
         sources = study.train_sets().opened
         return measure_variant_costs(profiles, sources, trackers, shown, box_xywh(box))
 
     path = study.runs / f"variant_costs-{made_of}.csv"
-    return once(path, VARIANT_COSTS, made_of, compute, study.results / "variant_costs.csv")
+    return once(path, VARIANT_COSTS, made_of, compute, kept)

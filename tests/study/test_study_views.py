@@ -27,6 +27,7 @@ from e3sn_study.checkout import ROOT
 from e3sn_study.display import show_figure
 from e3sn_study.evaluation import benchmark
 from e3sn_study.records import STATISTICS
+from e3sn_study.report.shipping import ship
 from e3sn_study.runs import Run, Study, measurements
 from e3sn_study.runs.measurements import (
     ablate,
@@ -139,7 +140,8 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
 def test_a_figure_of_synthetic_data_says_so_in_its_name(study: Study) -> None:
     figure = Figure()
     show_figure(figure, study.figure("empty"))
-    assert [path.name for path in study.figure("empty").parent.iterdir()] == ["empty_synthetic.png"]
+    drawn = {path.name for path in study.figure("empty").parent.iterdir()}
+    assert drawn == {"empty_synthetic.png", "empty_synthetic.svg"}
     assert [text.get_text() for text in figure.texts] == ["synthetic data"]
     real = Study.open("cpu", "", study.runs, study.report)
     show_figure(Figure(), real.figure("empty"))
@@ -465,6 +467,35 @@ def test_a_finished_run_can_stand_for_the_main_run(
     with pytest.raises(InputError, match="there is no file"):
         absent.main()
     assert study.main().folder == study.run("e3sn").folder
+
+
+def test_runs_on_record_need_not_be_trained_again(
+    study: Study,
+    data_root: Path,
+    tmp_path: Path,
+    tiny_settings: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main, other = study.train("e3sn"), study.train("e3sn-s", ["train.pairs=4"], seed=1)
+    scores = evaluate(study, main, "davis2016"), evaluate(study, other, "davis2016", extras=False)
+    shipped, _ = ship(main.folder, study.results, tmp_path / "models")
+    shutil.rmtree(study.runs)
+    monkeypatch.setattr(study_module, "SHIPPED", shipped)
+    monkeypatch.setattr(study_module.Trainer, "run", None)
+    changed = [*tiny_settings, "study.recorded=true"]
+    again = Study.open("smoke", str(data_root), study.runs, study.report, overrides=changed)
+    assert again.set_aside_outdated() == []
+    first, second = again.main(), again.train("e3sn-s", ["train.pairs = 4"], seed=1)
+    assert [each.name for each in (first, second)] == [main.name, other.name]
+    assert first.log()["pairs"].iloc[-1] == first.summary()["pairs"]
+    assert second.stages()["pairs"].tolist() == [4]
+    assert [first.model.is_file(), second.model.is_file()] == [True, False]
+    columns = ["sequence", *STATISTICS]
+    for run, wanted in zip((first, second), scores, strict=True):
+        found = evaluate(again, run, "davis2016", extras=run is first)
+        pd.testing.assert_frame_equal(found[columns], wanted[columns], atol=1e-6)
+    with pytest.raises(TypeError):  # this one is on no record: it would be trained
+        again.train("siammask")
 
 
 def test_scores_on_other_files_of_a_benchmark_are_set_aside(
