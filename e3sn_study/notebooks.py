@@ -20,16 +20,29 @@ import pandas as pd
 import yaml
 
 from e3sn_lib.errors import InputError, did_you_mean
-from e3sn_lib.files import as_webp, atomic_path, write_json, write_text
+from e3sn_lib.files import as_webp, atomic_path, read_text, write_json, write_text
 from e3sn_lib.training.provenance import environment
+from e3sn_study.records import REFERENCE
 
 PAGE = """{% extends 'index.html.j2' %}
+{% block notebook_css %}
+{{ resources.include_css("static/theme-light.css") }}
+<style>STYLE
+.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .anchor-link { display: none }
+main { padding-bottom: 4rem }
+pre { max-width: 62rem }
+.jp-OutputArea pre { margin: 0; padding: 0 1rem; border: 0; background: none }
+.jp-OutputArea pre { white-space: pre-wrap }
+th { position: static }
+img, video { max-width: 100%; height: auto }
+</style>
+{% endblock %}
 {% block html_head_js %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 """
-"""nbconvert's page without the scripts that a browser would fetch."""
+"""nbconvert's page in the report's look, without the scripts that a browser would fetch."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +216,10 @@ def to_html(executed: Path, out: Path) -> None:
     """
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(embed_images=True, raw_template=PAGE)  # type: ignore[no-untyped-call]
+    style = read_text(REFERENCE / "report.css").splitlines()
+    light = "\n".join(line for line in style if not line.startswith("@media (prefers-color"))
+    page = PAGE.replace("STYLE", light)
+    exporter = HTMLExporter(embed_images=True, raw_template=page)  # type: ignore[no-untyped-call]
     name = {"metadata": {"name": executed.stem}}
     html, _ = exporter.from_notebook_node(_read(executed), name)
     html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)

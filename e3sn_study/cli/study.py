@@ -45,7 +45,9 @@ def reproduce(options: argparse.Namespace) -> int:
             f"now in {study.results / 'earlier'}"
         )
     duration = "its duration is not known"
-    if profile.minutes:
+    if profile.study.recorded:
+        duration = "runs on record are not trained again"
+    elif profile.minutes:
         duration = f"about {profile.minutes:g} minutes on two CPU cores"
     print(
         f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; "

@@ -76,7 +76,8 @@ class Records:
         table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
         table = table.assign(own_pairs=table["pairs"], pairs=table["pairs"] + table["pairs_before"])
         table = table.sort_values(["date", "run"])
-        return table.assign(repeated=table.duplicated(["variant", "seed", "settings"], keep="last"))
+        same = ["variant", "seed", "settings", "pairs_before"]
+        return table.assign(repeated=table.duplicated(same, keep="last"))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -84,7 +85,7 @@ class Records:
 
         pairs are all that the model has seen, with those of the models before it; own_pairs are
         those of the run alone. Where a variant was trained twice with the same seed and settings,
-        it is the later run.
+        it is the later run, unless that goes on from the earlier one.
         """
         places = {name: place for place, name in enumerate(VARIANTS)}
         table = self._all_runs[~self._all_runs["repeated"]]
@@ -106,9 +107,13 @@ class Records:
         return self.runs[self.runs["run"].isin(list(runs))]
 
     def main_runs(self, variant: str, settings: str = "") -> list[str]:
-        """Return the names of a variant's runs, one per seed, by default those of no change."""
+        """Return the names of a variant's runs, one per seed, by default those of no change.
+
+        Of runs that go on from each other it is the last, which has seen most pairs.
+        """
         of_variant = self.runs["variant"] == variant
-        return list(self.runs.loc[of_variant & (self.runs["settings"] == settings), "run"])
+        found = self.runs[of_variant & (self.runs["settings"] == settings)]
+        return list(found.loc[found["pairs"] == found["pairs"].max(), "run"])
 
     def comparable_settings(self, *variants: str) -> str:
         """Return the settings under which all variants were trained.

@@ -308,17 +308,12 @@ class Study:
         profile = self.load(variant, overrides, seed)
         if not profile.study.recorded:
             return None
-        runs = self.records.runs
-        found = runs["run"][
-            (runs["variant"] == variant)
-            & (runs["seed"] == profile.seed)
-            & (runs["settings"] == settings_text(overrides))
-        ]
-        if found.empty:
-            return None
-        folder = self.runs / found.iloc[0]
-        self._unpack(folder)
-        return Run(folder, profile, tuple(overrides))
+        records = self.records
+        alike = records.rows(records.main_runs(variant, settings_text(overrides)))
+        for name in alike.loc[alike["seed"] == profile.seed, "run"]:
+            self._unpack(self.runs / name)
+            return Run(self.runs / name, profile, tuple(overrides))
+        return None
 
     def _unpack(self, folder: Path) -> None:
         """Write what is on record of a run into its folder."""

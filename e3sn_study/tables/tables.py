@@ -278,11 +278,14 @@ def _exported(records: Records) -> list[Cells]:
 def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
     """Return a variant's runs with the profile's own settings, and those compared with SiamMask.
 
-    Groups without a run are left out, unless there is no other.
+    Each group has seen equally many pairs. Without a run there is one group, which is empty.
     """
-    both = dict.fromkeys(["", records.comparable_settings(variant, "siammask")])
-    groups = [records.rows(records.main_runs(variant, settings)) for settings in both]
-    return [group for group in groups if len(group)] or groups[:1]
+    of_variant = records.runs[records.runs["variant"] == variant]
+    groups = []
+    for settings in dict.fromkeys(["", records.comparable_settings(variant, "siammask")]):
+        alike = of_variant[of_variant["settings"] == settings].sort_values("pairs")
+        groups += [group for _, group in alike.groupby("pairs", sort=False)][::-1]
+    return groups or [of_variant]
 
 
 def _row(method: str, source: str, values: dict[str, Any]) -> Cells:

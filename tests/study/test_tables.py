@@ -420,6 +420,13 @@ def test_a_run_that_began_with_another_counts_the_pairs_of_both(tmp_path: Path) 
     assert row(table1(Records(tmp_path)), "E3SN")["Pairs"] == "72,000"
     assert Records(tmp_path).stages([run]) == 1
 
+    # the run before it has a row of its own, below
+    add_scores(tmp_path, add_run(tmp_path, pairs=60_000), 0.4)
+    table = table1(Records(tmp_path))
+    ours = table[(table["Method"] == "E3SN") & (table["Numbers from"] == "ours")]
+    assert ours["Pairs"].tolist() == ["72,000", "60,000"]
+    assert Records(tmp_path).main_runs("e3sn") == [run]
+
 
 def test_runs_costs_and_checks(tmp_path: Path) -> None:
     add_run(tmp_path, seed=3, overrides=["train.lr=[1,2]"], peak_memory_mb=2048, precision="bf16")
