@@ -35,6 +35,7 @@ pre { max-width: 62rem }
 .jp-OutputArea pre { white-space: pre-wrap }
 th { position: static }
 img, video { max-width: 100%; height: auto }
+.jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto }
 </style>
 {% endblock %}
 {% block html_head_js %}{% endblock %}
