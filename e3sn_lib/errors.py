@@ -14,8 +14,14 @@ class InputError(Exception):
     """Something the user gave cannot be used.
 
     The message is a single line: what is wrong, where (file, frame or key), and what to do.
+    Characters that do not print, such as a line break in a file's name, are written as escapes.
     The command line prints it without a traceback and exits with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        )
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -29,6 +28,8 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import LARGEST_SIZE, file_names
 from e3sn_lib.geometry import Box
 
+LARGEST = 2**53
+"""Larger numbers are not exact as floats."""
 LONGEST_POLYGON = 1e6
 """Pixels around a polygon; pycocotools keeps five points for each."""
 
@@ -172,8 +173,8 @@ def _track(images: Path, record: Any) -> Track:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not isfinite(value):
-        raise ValueError(f"{str(value)[:40]!r} is no finite number")
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{str(value)[:40]!r} is no number up to 2**53")
     return float(value)
 
 

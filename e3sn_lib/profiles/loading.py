@@ -115,11 +115,7 @@ def _explain(error: ValidationError) -> str:
         text = f"{key}.{fault['ctx']['error']}".removeprefix(".")
     else:
         text = f"{key} is {given}; {fault['ctx']['error']}"
-    return _one_line(text)
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text
 
 
 def _settings_of(place: Iterable[int | str]) -> list[str]:
@@ -191,7 +187,7 @@ def parse_yaml(text: str, what: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = error.problem or error.context
-        raise InputError(_one_line(f"cannot read {what}: {problem}{place}")) from error
+        raise InputError(f"cannot read {what}: {problem}{place}") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise InputError(f"cannot read {what}: a character or a value is not valid") from error
 

@@ -208,7 +208,8 @@ def open_file(path: Path) -> av.container.InputContainer:
         InputError: FFmpeg cannot read it, or it has no pictures.
     """
     try:
-        container = av.open(str(path), container_options={"protocol_whitelist": "file"})
+        options = {"protocol_whitelist": "file"}
+        container = av.open(str(path), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         advice = "convert it, or give a folder of images"
         raise InputError(f"{path} is no video that FFmpeg can read; {advice}") from error

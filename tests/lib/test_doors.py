@@ -20,6 +20,7 @@ from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import read_list
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
+from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, read_safetensors
@@ -229,3 +230,15 @@ def test_videos(examples: int, tmp_path: Path) -> None:
         answer(shapes)
 
     check()
+
+
+def test_metadata_of_a_video_may_be_in_no_encoding(tmp_path: Path) -> None:
+    content = (Path(__file__).resolve().parents[2] / "examples" / "cockatoo.mp4").read_bytes()
+    assert content.count(b"Lavf") == 1
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content.replace(b"Lavf", b"\x80avf"))
+    assert next(read_frames(path)).shape == (360, 640, 3)
+
+
+def test_an_error_is_one_line_whatever_it_names() -> None:
+    assert str(InputError("no file a\nb\x1b[2J\udcff ü")) == r"no file a\nb\x1b[2J\udcff ü"
