@@ -417,6 +417,19 @@ def test_the_readme_gets_its_table(report: Path) -> None:
     assert not update_readme(readme, report)
 
 
+def test_executed_notebooks_have_the_verdicts_of_the_page() -> None:
+    report = ROOT / "reports" / "cpu"
+    claims = pd.read_csv(report / "tables" / "claims.csv").set_index("Claim")["Verdict"]
+    found = []
+    for page in sorted((report / "notebooks").glob("*.html")):
+        for row in re.findall(r"<tr>(.*?)</tr>", page.read_text(), re.DOTALL):
+            cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+            if cells and cells[0] in claims:
+                found.append(cells[0])
+                assert claims[cells[0]] in cells, page.name
+    assert {*found} == {*claims.index}
+
+
 @pytest.mark.parametrize("content", ["# Title\n", f"{MARKS[1]}\n{MARKS[0]}\n", f"{MARKS[0]}\n"])
 def test_a_readme_without_marks_is_left_alone(tmp_path: Path, content: str) -> None:
     readme = tmp_path / "README.md"
