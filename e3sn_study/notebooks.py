@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -209,8 +210,8 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
 def to_html(executed: Path, out: Path) -> None:
     """Write an executed notebook as one HTML file that opens without a network.
 
-    Images are embedded and scripts are left out. Equations show as they were typed. Links to other
-    notebooks lead to their pages, and the link to all of them to the report.
+    Images are embedded and scripts are left out. Equations become MathML. Links to other notebooks
+    lead to their pages, and the link to all of them to the report.
 
     Raises:
         InputError: the notebook cannot be read.
@@ -222,10 +223,31 @@ def to_html(executed: Path, out: Path) -> None:
     page = PAGE.replace("STYLE", light)
     exporter = HTMLExporter(embed_images=True, raw_template=page)  # type: ignore[no-untyped-call]
     name = {"metadata": {"name": executed.stem}}
-    html, _ = exporter.from_notebook_node(_read(executed), name)
+    notebook, equations = _read(executed), dict[str, str]()
+
+    def set_aside(found: re.Match[str]) -> str:
+        equations[mark := f"\ue000{len(equations)}\ue001"] = _mathml(found[1])
+        return mark  # nbconvert would tear MathML apart
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\$\$(.+?)\$\$", set_aside, cell.source)
+    html, _ = exporter.from_notebook_node(notebook, name)
+    for mark, equation in equations.items():
+        html = html.replace(mark, equation)
     html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
     html = html.replace('href="README.md"', 'href="../index.html"')
     write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))
+
+
+def _mathml(equation: str) -> str:
+    """Return an equation in LaTeX as MathML, or as it was typed if it is not valid."""
+    from latex2mathml.converter import convert
+
+    try:
+        return str(convert(equation, display="block"))
+    except Exception:  # the library has a kind of error for each mistake
+        return escape(equation)
 
 
 def _webp_address(png: re.Match[str]) -> str:

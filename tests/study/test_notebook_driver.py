@@ -266,6 +266,16 @@ def test_page_opens_without_a_network(tmp_path):
     assert "$a^2$" in page
 
 
+def test_equations_are_drawn_by_the_browser_alone(tmp_path):
+    text = new_markdown_cell(r"$$J = \frac{M}{G}$$" + "\n\n" + r"$$\frac{1}{$$")
+    code = new_code_cell("1", execution_count=1)
+    code.outputs = [new_output("stream", text=r"$$\text{<img src=x>}$$")]
+    page = page_of(tmp_path, text, code)
+    assert re.search(r"<mfrac>.*<mi>M</mi>.*<mi>G</mi>.*</mfrac>", page)
+    assert r"\frac{1}{" in page  # not valid: as it was typed
+    assert "<img" not in page  # what is printed is no equation
+
+
 @pytest.mark.parametrize(
     ("html", "count"),
     [
