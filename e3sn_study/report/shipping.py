@@ -45,7 +45,8 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     records = Records(results)
     record = _record(records, run.name)
     track = TrackConfig(**record["track"]) if record["track"] else profile.track
-    shipped = replace(profile, track=track, data=replace(profile.data, root=""))
+    train = replace(profile.train, init_weights="", backup="")
+    shipped = replace(profile, track=track, train=train, data=replace(profile.data, root=""))
     path = out / f"{profile.variant}.safetensors"
     notes = {"run": run.name, "pairs": str(record["pairs"])}
     notes |= {"commit": str(record.get("commit", "unknown"))}

@@ -39,7 +39,8 @@ def finished(
     run = add_run(results, pairs=24_000, **more)
     add_scores(results, run, 0.6, 0.5)
     add_scores(results, "", 0.2, 0.1, method="first mask held still")
-    save_model(tmp_path / run / "model.safetensors", tiny_model, tiny_profile())
+    profile = tiny_profile(f"train.backup={tmp_path}", f"train.init_weights={tmp_path / 'a'}")
+    save_model(tmp_path / run / "model.safetensors", tiny_model, profile)
     return tmp_path / run, results
 
 
@@ -69,12 +70,13 @@ def test_the_file_has_the_settings_of_the_evaluation_and_no_folder_of_the_machin
     path, _ = ship(*finished, tmp_path / "models")
     _, profile = load_model(path)
     assert profile.track.mask_threshold == 0.35
-    assert profile.data.root == ""
+    assert profile.data.root == profile.train.init_weights == profile.train.backup == ""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     noted = [metadata[name] for name in ("run", "commit", "pairs")]
     assert noted == [finished[0].name, "0123456789abcdef", "24000"]
-    assert str(data_root) not in json.dumps(metadata)
+    for folder in (data_root, tmp_path):
+        assert str(folder) not in json.dumps(metadata)
 
 
 def ship_command(finished: tuple[Path, Path], out: Path) -> list[str]:
