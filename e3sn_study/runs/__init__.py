@@ -293,7 +293,7 @@ class Study:
             run = self._finished(source)
             self._keep(run, self._open(run.profile)[0])
             return run
-        folder = self.runs / read_metadata(source).get("run", "")
+        folder = self.runs / Path(read_metadata(source).get("run", "")).name  # never outside
         self._unpack(folder)
         with atomic_path(folder / FINAL) as temporary:
             shutil.copyfile(source, temporary)

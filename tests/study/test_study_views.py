@@ -22,6 +22,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask, write_json, write_mask, write_text
+from e3sn_lib.model.weights import load_model, save_model
 from e3sn_study import runs as study_module
 from e3sn_study.checkout import ROOT
 from e3sn_study.display import show_figure
@@ -494,6 +495,12 @@ def test_runs_on_record_need_not_be_trained_again(
     for run, wanted in zip((first, second), scores, strict=True):
         found = evaluate(again, run, "davis2016", extras=run is first)
         pd.testing.assert_frame_equal(found[columns], wanted[columns], atol=1e-6)
+    # the name of a run in a model from elsewhere leads to no folder outside
+    hostile = tmp_path / "hostile.safetensors"
+    save_model(hostile, *load_model(shipped), notes={"run": f"../../{main.name}"})
+    named = [*changed, f"study.main={hostile}"]
+    other = Study.open("smoke", str(data_root), study.runs, study.report, overrides=named)
+    assert other.main().folder == main.folder
     with pytest.raises(TypeError):  # this one is on no record: it would be trained
         again.train("siammask")
 
