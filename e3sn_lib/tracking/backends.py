@@ -101,15 +101,16 @@ class OnnxBackend:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.config = self.manifest.track
-        threads = threads or idle_threads()
-        self._sessions = {name: _session(folder / name, threads) for name in GRAPHS}
-        filters = {each.name for each in self._sessions[TEMPLATE].get_outputs()}
-        inputs = {each.name: each.shape[-1] for each in self._sessions[MASK].get_inputs()}
+        self._folder, self._threads = folder, threads or idle_threads()
+        self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
+        template, _, mask = (self._session(name, self._threads) for name in GRAPHS)
+        filters = {each.name for each in template.get_outputs()}
+        inputs = {each.name: each.shape[-1] for each in mask.get_inputs()}
         sizes = {name: size for name, size in inputs.items() if name not in filters}
         if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
             problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
             raise InputError(f"{problem}; export the model again")
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(self._threads)
 
     @property
     def identity(self) -> str:
@@ -137,8 +138,8 @@ class OnnxBackend:
         return np.concatenate([each["logits"] for each in self._run(MASK, given)])
 
     def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[Arrays]:
-        """Run a graph once for each object."""
-        session = self._sessions[name]
+        """Run a graph once for each object; they share the threads, so that these wait less."""
+        session = self._session(name, max(self._threads // len(given), 1))
         inputs = [each.name for each in session.get_inputs()]
         outputs = [each.name for each in session.get_outputs()]
 
@@ -147,6 +148,12 @@ class OnnxBackend:
             return dict(zip(outputs, found, strict=True))
 
         return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
+
+    def _session(self, name: str, threads: int) -> onnxruntime.InferenceSession:
+        """Open a graph when it is first needed."""
+        if (name, threads) not in self._sessions:
+            self._sessions[name, threads] = _session(self._folder / name, threads)
+        return self._sessions[name, threads]
 
 
 def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
@@ -225,7 +232,9 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that spin while they wait keep the cores from decoding and from other programs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # So they spin for the short time between two layers only, where waking up takes longer.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

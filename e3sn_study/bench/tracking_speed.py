@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import json
+import sys
 import time
 import timeit
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from e3sn_lib.data.types import Video
+from e3sn_lib.errors import InputError
 from e3sn_lib.model.device import machine
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
@@ -34,6 +39,7 @@ from e3sn_study.evaluation.benchmark import evaluate_tracker
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 """This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
 correlation maps, 3x3 shortcuts in full."""
+PUBLIC = "torch fp32, SiamMask's public code"
 EXPORTED = ("torch fp32", "ONNX fp32", "ONNX int8")
 """The same network three times."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
@@ -44,6 +50,7 @@ STAGES = ("crop", "search", "choose", "segment", "paste")  # the network's: sear
 def bench_tracking(
     model: Path,
     int8: Path | None = None,
+    public: Path | None = None,
     threads: int = 2,
     rounds: int = 5,
     sizes: tuple[tuple[int, int], ...] = SIZES,
@@ -53,6 +60,7 @@ def bench_tracking(
 
     Args:
         model, int8: a trained model and its export; None: see `load_export`.
+        public: a checkout of SiamMask's public code, see `PublicSiamMask`; None: without it.
         threads: of each contender.
         rounds: steps of each contender that are timed, after one that is not.
         sizes, objects: widths and heights of the frame, and how many objects are followed.
@@ -65,8 +73,12 @@ def bench_tracking(
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
     with TemporaryDirectory() as folder:
-        contenders = _contenders(model, int8, threads, Path(folder))
-        works = {name: operations(contenders[name]) for name in (STAND_IN, "torch fp32")}
+        contenders = {STAND_IN: _stand_in()} | _exported(model, int8, threads, Path(folder))
+        contenders["torch bf16"] = TorchBackend(load_model(model, "cpu")[0], "bf16")
+        if public:
+            contenders[PUBLIC] = PublicSiamMask(public)
+        measured = [name for name in contenders if name.startswith("torch fp32")]
+        works = {name: operations(contenders[name]) for name in measured}
         for (width, height), count in itertools.product(sizes, objects):
             times = _medians(contenders, (height, width), count, rounds)
             for name, seconds in times.items():
@@ -99,10 +111,9 @@ def bench_exports(
     run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track
     rows = []
     with TemporaryDirectory() as folder:
-        backends = _contenders(model, int8, threads, Path(folder, "fp32"))
-        for name in EXPORTED:
+        for name, backend in _exported(model, int8, threads, Path(folder, "fp32")).items():
             print(name)
-            tracker = Tracker(backends[name], config)
+            tracker = Tracker(backend, config)
             scores, timing = evaluate_tracker(tracker, sequences, Path(folder, name), extras=False)
             steps = (timing["frames"] - 1) * timing["objects"]
             row = {"contender": name, "run": run, "sequences": len(sequences)}
@@ -111,20 +122,72 @@ def bench_exports(
     return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
 
 
-def _contenders(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:
-    """Return the backends by name, whose second word is what they compute in."""
+def _stand_in() -> TorchBackend:
+    network = PlainE3SN(load_profile("paper", "siammask").model)
+    backend = TorchBackend(network)
+    backend.network = network  # batch-norm is not folded
+    return backend
+
+
+def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:
+    """Return the backends of `EXPORTED`; the fp32 graphs are written to `folder`."""
     ours, profile = load_model(model, "cpu")
     export_model(ours, profile, folder)
-    public = PlainE3SN(load_profile("paper", "siammask").model)
-    plain = TorchBackend(public)
-    plain.network = public  # batch-norm is not folded
-    return {
-        STAND_IN: plain,
-        "torch fp32": TorchBackend(ours),
-        "torch bf16": TorchBackend(ours, "bf16"),
-        "ONNX fp32": OnnxBackend(folder, threads),
-        "ONNX int8": load_export(int8, threads),
-    }
+    graphs = OnnxBackend(folder, threads), load_export(int8, threads)
+    return dict(zip(EXPORTED, (TorchBackend(ours), *graphs), strict=True))
+
+
+class PublicSiamMask:
+    """SiamMask's public code as a `Backend`, with random weights.
+
+    It makes the calls of that code's own tracker, one object after the other. As there, torch keeps
+    what gradients would need, and the 63x63 masks of all windows are computed too.
+
+    Args:
+        checkout: of https://github.com/foolwood/SiamMask. Its code is imported and run.
+
+    Raises:
+        InputError: there is no such code, or it cannot be imported.
+    """
+
+    def __init__(self, checkout: Path) -> None:
+        folder = checkout / "experiments" / "siammask_sharp"
+        sys.path[:0] = [str(folder), str(checkout)]
+        try:
+            settings = json.loads((folder / "config_davis.json").read_text())
+            self.network = importlib.import_module("custom").Custom(anchors=settings["anchors"])
+        except (OSError, ImportError, ValueError) as error:
+            raise InputError(f"{checkout} is no checkout of SiamMask's code: {error}") from error
+        finally:
+            del sys.path[:2]
+        self.network.eval()
+        self.network.rpn_model.loc.head[-1].weight.data.zero_()  # boxes keep a possible size
+        warnings.filterwarnings("ignore", "`?nn.functional.upsample", UserWarning)
+
+    def encode_template(self, crops: NDArray[np.uint8]) -> list[torch.Tensor]:
+        """See `Backend`."""
+        return [self.network.features(image) for image in self._images(crops)]
+
+    def search(self, crops: NDArray[np.uint8], template: list[torch.Tensor]) -> tuple[Any, ...]:
+        """See `Backend`."""
+        found, net = [], self.network
+        for image, net.zf in zip(self._images(crops), template, strict=True):
+            cls, loc, _ = net.track_mask(image)
+            features = net.feature, net.corr_feature
+            found.append((cls.detach().numpy(), loc.detach().numpy(), features))
+        cls, loc, features = zip(*found, strict=True)
+        return np.concatenate(cls), np.concatenate(loc), features
+
+    def segment(self, template: Any, features: Any, cells: NDArray[np.int64]) -> NDArray[Any]:
+        """See `Backend`."""
+        masks, net = [], self.network
+        for (net.feature, net.corr_feature), cell in zip(features, cells.tolist(), strict=True):
+            masks.append(net.track_refine(cell).detach().numpy().reshape(1, 127, 127))
+        return np.concatenate(masks)
+
+    def _images(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+        images = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
+        return images.contiguous()[:, None]
 
 
 def _timed(backend: Backend, marks: list[float]) -> Any:

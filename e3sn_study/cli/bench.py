@@ -32,6 +32,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--model", type=Path, help=text)
     add("--export", type=Path, help="track, exports: its int8 export (default: the shipped)")
+    text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
+    add("--public", type=Path, metavar="DIR", help=text)
     text = "track, exports: of the processor (default: as many as are idle)"
     add("--threads", type=at_least(1), help=text)
     add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
@@ -120,18 +122,23 @@ def _precision(options: argparse.Namespace) -> None:
 
 def _track(options: argparse.Namespace) -> None:
     from e3sn_lib.tracking.backends import idle_threads
-    from e3sn_study.bench.tracking_speed import OBJECTS, SIZES, STAND_IN, bench_tracking
+    from e3sn_study.bench.tracking_speed import OBJECTS, PUBLIC, SIZES, STAND_IN, bench_tracking
     from e3sn_study.checkout import SHIPPED
 
     model, threads = options.model or SHIPPED, options.threads or idle_threads()
-    table = bench_tracking(model, options.export, threads, options.steps or 5)
+    table = bench_tracking(model, options.export, options.public, threads, options.steps or 5)
     shown = table.drop(columns=["contender", "threads", "machine"])
-    shown.insert(3, "contender", table["contender"].replace(STAND_IN, "stand-in"))
+    short = {STAND_IN: "stand-in", PUBLIC: "public code"}
+    shown.insert(3, "contender", table["contender"].replace(short))
     print(shown.to_string(index=False, float_format="{:.2f}".format))
     print(f"stand-in: {STAND_IN}; ratio: of the rate to its; share: of peak, in GFLOP/s")
-    best = table[table["contender"] == "ONNX int8"].set_index(["width", "objects"])
-    one, most = (best.loc[(SIZES[0][0], count)] for count in (OBJECTS[0], OBJECTS[-1]))
-    rate = f"{one['ratio']:.1f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
+    steps = table.set_index(["width", "contender", "objects"])
+    narrow = steps.loc[SIZES[0][0]]
+    one, most = (narrow.loc[("ONNX int8", count)] for count in (OBJECTS[0], OBJECTS[-1]))
+    rate = f"{one['ratio']:.2f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
+    if options.public:
+        slower = narrow.loc[(PUBLIC, OBJECTS[0]), "step_ms"] / one["step_ms"]
+        rate = f"{slower:.2f} times SiamMask's public code, {rate}"
     more = f"{OBJECTS[-1]} objects cost {most['step_ms'] / one['step_ms']:.1f} times one"
     print(f"ONNX int8, one object, {SIZES[0][0]}x{SIZES[0][1]}, {threads} threads: {rate}; {more}")
     _keep(options, "tracking_speed", table)

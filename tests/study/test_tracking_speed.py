@@ -7,15 +7,37 @@ from pathlib import Path
 import pytest
 
 from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.errors import InputError
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.tracking.export import export_model
 from e3sn_study.bench.tracking_speed import (
     EXPORTED,
+    PUBLIC,
     STAGES,
     STAND_IN,
+    PublicSiamMask,
     bench_exports,
     bench_tracking,
 )
+
+PUBLIC_CODE = """
+from types import SimpleNamespace as Namespace
+import torch
+
+class Custom:
+    def __init__(self, anchors):
+        self.features, self.rpn_model = torch.nn.Conv2d(3, 1, 9), Namespace(loc=Namespace())
+        self.rpn_model.loc.head = [torch.nn.Conv2d(1, 20, 1)]
+    def eval(self):
+        pass
+    def track_mask(self, image):
+        self.feature, self.corr_feature = image, self.zf
+        return torch.zeros(1, 10, 25, 25), torch.zeros(1, 20, 25, 25), None
+    def track_refine(self, cell):
+        assert tuple(cell) == (12, 12)  # nothing scores better than the middle
+        return self.features(self.feature[..., :135, :135]).flatten(1) + self.corr_feature.mean()
+"""
+"""What `PublicSiamMask` uses of SiamMask's code, by its names."""
 
 
 def test_graphs_score_like_the_network(
@@ -32,14 +54,23 @@ def test_graphs_score_like_the_network(
 
 def test_every_contender_and_stage(tiny_model_file: Path, tmp_path: Path) -> None:
     export_model(*load_model(tiny_model_file), tmp_path)
-    table = bench_tracking(tiny_model_file, tmp_path, 1, 1, ((160, 120),), (1, 2))
-    names = [STAND_IN, "torch fp32", "torch bf16", "ONNX fp32", "ONNX int8"]
+    experiment = tmp_path / "experiments" / "siammask_sharp"
+    experiment.mkdir(parents=True)
+    (experiment / "custom.py").write_text(PUBLIC_CODE)
+    (experiment / "config_davis.json").write_text('{"anchors": {}}')
+    table = bench_tracking(tiny_model_file, tmp_path, tmp_path, 1, 1, ((160, 120),), (1, 2))
+    names = [STAND_IN, *EXPORTED, "torch bf16", PUBLIC]
     assert table["contender"].tolist() == 2 * names
-    assert table["objects"].tolist() == 5 * [1] + 5 * [2]
+    assert table["objects"].tolist() == 6 * [1] + 6 * [2]
     total = sum(table[f"{stage}_ms"] for stage in STAGES)
     assert table["step_ms"].tolist() == pytest.approx(total.tolist())
-    assert (table["step_ms"] * table["frames_per_second"]).tolist() == pytest.approx(10 * [1000])
-    assert table["ratio"][[0, 5]].tolist() == [1, 1]
-    fp32 = table["ratio"][[1, 3]]
+    assert (table["step_ms"] * table["frames_per_second"]).tolist() == pytest.approx(12 * [1000])
+    assert table["ratio"][[0, 6]].tolist() == [1, 1]
+    fp32 = table["ratio"][[1, 2]]
     assert (fp32 > 2).all()  # a ResNet-18 of 16 channels against the whole network
-    assert table["share"].between(0.001, 1.5).all()
+    assert table["share"].between(0, 1.5).all()
+
+
+def test_no_public_code(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no checkout of SiamMask's code"):
+        PublicSiamMask(tmp_path)
