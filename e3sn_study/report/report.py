@@ -27,6 +27,7 @@ from e3sn_study.records.schema import (
     LOG,
     NETWORKS,
     SAMPLING_COST,
+    TRACKING_SPEED,
     Schema,
 )
 from e3sn_study.report import sections
@@ -154,9 +155,23 @@ def readme_table(readme: Path, report: Path) -> str:
         notes=table.attrs["notes"],
         pairs=main["pairs"].max() if saw else 0,
         sets=", ".join(sets),
+        speed=_speed(records),
         page=Path(os.path.relpath(report / "index.html", readme.parent)).as_posix(),
     )
     return content.rstrip()
+
+
+def _speed(records: Records) -> dict[str, Any]:
+    """Return the row of the int8 graphs with one object, and what they are compared with."""
+    timed = records.table("tracking_speed", TRACKING_SPEED)
+    timed = timed[(timed["width"] == timed["width"].min()) & (timed["objects"] == 1)]
+    rows = timed.set_index("contender", drop=False).to_dict("index")
+    others = [name for name in rows if "SiamMask" in name]
+    if "ONNX int8" not in rows or not others:
+        return {}
+    ours, other = rows["ONNX int8"], rows[others[-1]]
+    name = other["contender"].partition(", ")[2]
+    return ours | {"other": name, "times": other["step_ms"] / ours["step_ms"]}
 
 
 def update_readme(readme: Path, report: Path) -> bool:

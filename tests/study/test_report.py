@@ -417,6 +417,28 @@ def test_the_readme_gets_its_table(report: Path) -> None:
     assert not update_readme(readme, report)
 
 
+def test_the_readme_tells_the_speed_with_one_object(report: Path) -> None:
+    header = "contender,machine,width,height,objects,step_ms,frames_per_second,ratio,share,threads"
+    rows = [
+        ("torch fp32; plain SiamMask", 854, 480, 1, 100),
+        ("torch fp32; public code of SiamMask", 854, 480, 1, 150),
+        ("ONNX int8", 854, 480, 1, 25),
+        ("ONNX int8", 854, 480, 8, 150),
+        ("ONNX int8", 1920, 1080, 1, 30),
+    ]
+    lines = [
+        f'"{name.replace(";", ",")}",Some Chip,{width},{height},{count},{ms},{1000 / ms},1,0.5,2'
+        for name, width, height, count, ms in rows
+    ]
+    path = report / "results" / "tracking_speed.csv"
+    path.write_text("\n".join([header, *lines, ""]))
+    text = readme_table(report / "README.md", report)
+    assert "need 25 ms for one object in a frame of 854 × 480, on 2 cores (Some Chip)" in text
+    assert "40 frames a second, 6.0 times the rate of public code of SiamMask in" in text
+    path.unlink()
+    assert "frames a second" not in readme_table(report / "README.md", report)
+
+
 def test_executed_notebooks_have_the_verdicts_of_the_page() -> None:
     report = ROOT / "reports" / "cpu"
     claims = pd.read_csv(report / "tables" / "claims.csv").set_index("Claim")["Verdict"]
