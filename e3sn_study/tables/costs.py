@@ -157,20 +157,17 @@ def training_speed(records: Records) -> pd.DataFrame:
 
 
 def tracking_speed(records: Records) -> pd.DataFrame:
-    """Frames per second of a tracking step by torch and by exported graphs, by size and objects."""
-    timed = records.table("tracking_speed", TRACKING_SPEED)
-    rows = [
-        {
-            "Frame": f"{row['width']:g}×{row['height']:g}",
-            "Objects": f"{row['objects']:g}",
-            "Network by": row["contender"],
-            "Step": _milliseconds(row["step_ms"] / 1000),
-            "Frames per second": number(row["frames_per_second"]),
-            "Rate against the first": f"{number(row['ratio'])} times",
-            "Of the peak": percent(row["share"]),
-        }
-        for row in timed.to_dict("records")
-    ]
+    """Time of a tracking step by torch and by exported graphs, by size and number of objects."""
+    timed, rows = records.table("tracking_speed", TRACKING_SPEED), []
+    for (width, height, name), group in timed.groupby(["width", "height", "contender"], sort=False):
+        one = group.sort_values("objects").iloc[0]
+        row = {"Frame": f"{width:g}×{height:g}", "Network by": name}
+        for count, step in group[["objects", "step_ms"]].to_numpy():
+            of_objects = "1 object" if count == 1 else f"{count:g} objects"
+            row[of_objects] = _milliseconds(step / 1000)
+        row["Frames per second"] = number(one["frames_per_second"])
+        row["Rate against the first"] = f"{number(one['ratio'])} times"
+        rows.append(row | {"Of the peak": percent(one["share"])})
     notes = [note("threads", threads=each) for each in timed["threads"][:1]]
     return titled(rows, records, "tracking_speed", *notes)
 

@@ -676,9 +676,15 @@ def test_int8_graphs_stand_beside_the_network_they_are_of(tmp_path: Path) -> Non
 
 def test_tracking_speed_is_shown_in_words(tmp_path: Path) -> None:
     header = "contender,machine,width,height,objects,step_ms,frames_per_second,ratio,share,threads"
-    rows = ["torch fp32,CPU,854,480,1,400,2.5,1,0.5,2", "ONNX int8,CPU,854,480,1,100,10,4,0.25,2"]
+    rows = [
+        "torch fp32,CPU,854,480,1,400,2.5,1,0.5,2",
+        "ONNX int8,CPU,854,480,1,100,10,4,0.25,2",
+        "torch fp32,CPU,854,480,8,3000,0.3,1,0.6,2",
+        "ONNX int8,CPU,854,480,8,600,1.7,5,0.3,2",
+    ]
     (tmp_path / "tracking_speed.csv").write_text("\n".join([header, *rows]) + "\n")
     table = TABLES["tracking_speed"](Records(tmp_path))
-    assert list(table["Step"]) == ["400 ms", "100 ms"]
+    assert list(table["1 object"]) == ["400 ms", "100 ms"]
+    assert list(table["8 objects"]) == ["3,000 ms", "600 ms"]
     assert list(table["Rate against the first"]) == ["1.0 times", "4.0 times"]
     assert "2 threads" in " ".join(table.attrs["notes"])
