@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,14 +217,37 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def idle_threads() -> int:
-    """Return how many of this process's processors nobody used in the last minute, 1 to 4.
+    """Return how many of this process's processors nobody uses now, 1 to 4.
 
     One thread too many costs more than one too few. More than 4 help a single crop little.
     """
     known = hasattr(os, "sched_getaffinity")
-    usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(min(usable, round((os.cpu_count() or 1) - busy), 4), 1)
+    processors = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if known else processors
+    return max(min(usable, round(processors * (1 - _busy_share())), 4), 1)
+
+
+def _busy_share() -> float:
+    """Return the share of the processors' time that is used, 0 to 1.
+
+    Linux tells it for a tenth of a second. Elsewhere it is the load of the last minute, to which
+    the user's last run still adds.
+    """
+    try:
+        before = _processor_times()
+        time.sleep(0.1)
+        spent = _processor_times() - before
+    except OSError:
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        return load / (os.cpu_count() or 1)
+    idle = spent[3:5].sum()  # idle, and waiting for a disk
+    return 1 - float(idle / spent.sum()) if spent.any() else 0.0
+
+
+def _processor_times() -> NDArray[np.int64]:
+    """Return the seven kinds of time that Linux counts for all processors (man proc_stat)."""
+    with open("/proc/stat") as file:
+        return np.array(file.readline().split()[1:8], np.int64)
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
