@@ -74,7 +74,7 @@ def bench_tracking(
     peaks, rows = _peaks(), []
     with TemporaryDirectory() as folder:
         contenders = {STAND_IN: _stand_in()} | _exported(model, int8, threads, Path(folder))
-        contenders["torch bf16"] = TorchBackend(load_model(model, "cpu")[0], "bf16")
+        contenders["torch bf16"] = TorchBackend(contenders["torch fp32"].model, "bf16")
         if public:
             contenders[PUBLIC] = PublicSiamMask(public)
         measured = [name for name in contenders if name.startswith("torch fp32")]
