@@ -1,4 +1,4 @@
-"""How scores are averaged: over objects, then over seeds; intervals are over sequences."""
+"""How scores are averaged, over objects and then seeds; intervals are over sequences and seeds."""
 
 from __future__ import annotations
 
@@ -22,23 +22,37 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(values: ArrayLike, weights: ArrayLike) -> Interval:
-    """Return the mean of values and the percentile interval of its bootstrap.
+def bootstrap_interval(
+    values: ArrayLike, weights: ArrayLike, others: ArrayLike | None = None
+) -> Interval:
+    """Return a mean, or the difference of two, with the percentile interval of its bootstrap.
+
+    Each resample draws sequences, the same for all seeds and both methods, and draws seeds for each
+    method (Owen, "The pigeonhole bootstrap", 2007). Of a single seed only sequences are drawn.
 
     Args:
-        values: (N,) finite numbers, one per sequence.
+        values: finite numbers, (N,) one per sequence, or (S, N) one per seed and sequence.
         weights: (N,) objects of each sequence, for a mean over objects.
+        others: values of another method on the same sequences, which are subtracted.
 
     Raises:
         InputError: there are no values, or one is not finite.
     """
-    x, w = np.asarray(values, np.float64), np.asarray(weights, np.float64)
-    if x.size == 0 or not np.isfinite(x).all():
-        raise InputError("an interval needs at least one value, and finite ones")
-    drawn = np.random.default_rng(0).integers(x.size, size=(RESAMPLES, x.size))
-    means = (x * w)[drawn].sum(axis=1) / w[drawn].sum(axis=1)
+    w, random = np.asarray(weights, np.float64), np.random.default_rng(0)
+    drawn = random.integers(max(w.size, 1), size=(RESAMPLES, w.size))
+    mean, means = 0.0, np.zeros(RESAMPLES)
+    for sign, scores in ((1, values), (-1, others)):
+        if scores is None:
+            continue
+        x = np.atleast_2d(np.asarray(scores, np.float64))
+        if x.size == 0 or not np.isfinite(x).all():
+            raise InputError("an interval needs at least one value, and finite ones")
+        by_seed = (x * w)[:, drawn].sum(axis=2) / w[drawn].sum(axis=1)
+        seeds = random.integers(len(x), size=by_seed.shape)
+        means += sign * np.take_along_axis(by_seed, seeds, axis=0).mean(axis=0)
+        mean += sign * float((x * w).sum() / (len(x) * w.sum()))
     low, high = np.percentile(means, (2.5, 97.5))
-    return Interval(float((x * w).sum() / w.sum()), float(low), float(high))
+    return Interval(mean, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -74,21 +88,25 @@ class Measured:
         """Return the sample standard deviation over seeds; NaN for a single one."""
         return float(self.by_seed(statistic).std())
 
+    def by_seed_and_sequence(self, statistic: str) -> pd.DataFrame:
+        """Return the mean over objects, a row per seed and a column per sequence."""
+        return self.objects.groupby(["seed", "sequence"])[statistic].mean().unstack()
+
     def interval(self, statistic: str) -> Interval:
-        """Return the mean over objects with its interval over sequences."""
-        return bootstrap_interval(self.by_sequence(statistic), self.weights)
+        """Return the mean over objects with its interval over sequences and seeds."""
+        return bootstrap_interval(self.by_seed_and_sequence(statistic), self.weights)
 
     def minus(self, other: Measured, statistic: str) -> Interval:
-        """Return the paired difference over the sequences.
+        """Return the difference, paired by sequence, with its interval over sequences and seeds.
 
         Raises:
             InputError: the other was scored on other sequences.
         """
-        a, b = self.by_sequence(statistic), other.by_sequence(statistic)
-        if odd := sorted({*a.index} ^ {*b.index}):
+        a, b = self.by_seed_and_sequence(statistic), other.by_seed_and_sequence(statistic)
+        if odd := sorted({*a.columns} ^ {*b.columns}):
             runs = f"two runs were scored on different sequences ({odd[0]}, ...)"
             raise InputError(f"{runs}; evaluate both on the same ones")
-        return bootstrap_interval(a - b, self.weights)
+        return bootstrap_interval(a, self.weights, b)
 
     def minus_by_seed(self, other: Measured, statistic: str) -> pd.Series:
         """Return the differences of the means, one for each seed that both have."""
