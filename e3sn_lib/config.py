@@ -170,8 +170,8 @@ class AugmentConfig:
     rotation: Annotated[Factor, Field(le=180)] = 0.0
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: Share = 0.0
-    """Probability that the object of a still image is pasted onto another one as search image, if
-    its own shows no other object of its category (ours: synthetic motion)."""
+    """Probability that the object of a still image gets the background of another image in the
+    search crop. Never if its image shows other objects of its category (ours)."""
     distractor: Share = 0.0
     """Probability that a second object is pasted beside the target or partly in front of it. Above
     0, some of the negative anchors lie on such objects, pasted or real (ours)."""
@@ -196,13 +196,13 @@ class TrainSetConfig:
     masks: BelowRoot = "masks"
     """Folder of the masks of a ``mask_folder``."""
     mask_suffix: Text = ""
-    """What a mask's name has after the name of its image (Penn-Fudan: ``_mask``)."""
+    """Text at the end of a mask's name, after its image's name (Penn-Fudan: ``_mask``)."""
     mask_kind: Literal["binary", "trimap", "ids"] = "binary"
     """Pixels above 127 are the object (``binary``), one object per value above 0 (``ids``), or 1
     object, 2 background, 3 border, which is halved (``trimap``: Oxford-IIIT Pet)."""
     annotations: BelowRoot = "annotations.json"
     min_area: Annotated[Factor, Field(le=1e9)] = 1000.0
-    """Least pixels of an object, but for ImageNet-VID, boxes only (SiamMask, for YouTube-VOS)."""
+    """Smallest object in pixels; not for ImageNet-VID (SiamMask, for YouTube-VOS)."""
     hold_out: Texts = ()
     """Sequences that are kept out of training, so that choices can be made on them."""
     hold_out_share: BelowOne = 0.0
@@ -269,7 +269,7 @@ class TrainConfig:
     batch_size: Annotated[Count, Field(le=65_536)] = 64
     """Pairs of a step, summed over all processes (SiamMask)."""
     accumulate: Count = 1
-    """Parts in which a process computes its share of a batch, each with a batch-norm of its own."""
+    """Number of parts of a process's share of a batch; each has its own batch-norm statistics."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
     momentum: BelowOne = 0.9
@@ -277,8 +277,8 @@ class TrainConfig:
     lr: Annotated[Rates, Field(min_length=1)] = (2e-3, 2e-4)
     """First and last rate of the logarithmic decay (paper 4.1)."""
     warmup: Share = 0.0
-    """Share of the steps in which the rate rises: in a line (ours) or, with ``epochs``, by epoch
-    from a fifth (SiamMask). Paper: none."""
+    """Share of the steps in which the rate rises: linearly (ours) or, with ``epochs``, once an
+    epoch, from a fifth (SiamMask). Paper: none."""
     epochs: Annotated[int, Strict(), Field(ge=0, le=10**6)] = 20
     """The rate changes once an epoch (paper 4.1); 0: at every step."""
     mask_lr: Factor = 0.1
@@ -338,7 +338,7 @@ class StudyConfig:
     comparison: Texts = ()
     """Settings ``key=value`` of the runs of Tables 3 and 4; empty: those of the main run."""
     seeds: Annotated[Count, Field(le=100)] = 1
-    """Number of these runs of each network, with one seed after the other."""
+    """Number of these runs for each network; each has another seed."""
     ablation: Texts = ()
     """Settings of the ablations' runs, one seed each; empty: no ablations are made."""
 

@@ -1,1 +1,1 @@
-"""The study: what puts the paper to the test with `e3sn_lib`."""
+"""The study: it tests the paper's claims with `e3sn_lib`."""

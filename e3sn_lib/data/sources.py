@@ -226,7 +226,7 @@ def _held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
     ]
     if not found:
         raise InputError(
-            "this profile holds out no training sequences to choose on; "
+            "this profile holds out no training sequences; "
             "name some in hold_out of a set of data.train"
         )
     return found
@@ -271,11 +271,9 @@ def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
     """Open a training set and make sure that it has objects."""
     kind, label = KINDS[config.kind], _label(config)
     if config.hold_out and not kind.has_videos:
-        raise InputError(
-            f"{label}: hold_out names sequences of a DAVIS-like set; a {config.kind} set has none"
-        )
+        raise InputError(f"{label}: hold_out needs sequences; a {config.kind} set has none")
     if config.hold_out_share and config.kind != "coco":
-        raise InputError(f"{label}: hold_out_share is for coco sets; it holds out images of theirs")
+        raise InputError(f"{label}: hold_out_share works for coco sets only")
     tracks = kind.tracks(folder, config)
     if not tracks.tracks:
         raise InputError(

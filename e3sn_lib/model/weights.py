@@ -61,8 +61,8 @@ def backbone_file(source: str, data_root: Path) -> Path:
             return folder / source
     searched = ", ".join(str((folder / source).parent) for folder in folders)
     raise InputError(
-        f"backbone weights {source} are in none of {searched}; put them there, or take "
-        "torchvision's, whose blocks are laid out otherwise: "
+        f"backbone weights {source} are in none of {searched}; put them there, or use "
+        "torchvision's weights, which need two settings: "
         "--set train.weights=torchvision --set model.block_layout=v1.5"
     )
 

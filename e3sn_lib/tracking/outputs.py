@@ -42,7 +42,7 @@ def open_outputs(kinds: Sequence[str], out: Path, source: VideoSource) -> Iterat
     if clips and max(source.size) > LARGEST_SIDE:
         size = "x".join(map(str, source.size))
         raise InputError(
-            f"frames are {size}, but clips end at {LARGEST_SIDE} pixels; "
+            f"frames are {size}, but a clip has up to {LARGEST_SIDE} pixels; "
             f"leave out {' and '.join(clips)}, as in --save masks,table"
         )
     make: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {

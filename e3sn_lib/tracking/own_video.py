@@ -42,7 +42,7 @@ class Tracked:
     notes: tuple[str, ...]
     """What the user should know, such as frames that could not be read."""
     lost: Mapping[int, Sequence[int]]
-    """The numbers of the frames in which each object was lost; of such objects only."""
+    """For each lost object, the numbers of the frames in which it was lost."""
 
 
 def track_video(
@@ -120,7 +120,7 @@ def track_video(
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Raise InputError for an output folder that is none, or outputs on or in an input."""
+    """Raise InputError if `out` is a file, or if an output would replace an input."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
     for name in (FILES[kind] for kind in save if kind in FILES):
@@ -204,9 +204,7 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
     others = sorted(path for path in there - moved.keys() if path.is_file())
     if not others:
         return files, []
-    return files, [
-        f"{len(others)} other files were there before and still are, such as {others[0]}"
-    ]
+    return files, [f"older files are still there: {len(others)}, such as {others[0]}"]
 
 
 def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]]) -> list[str]:
@@ -214,7 +212,7 @@ def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]])
     notes = []
     if missing > 1:  # some files are wrong by one
         announced = f"the file announces {source.announced} frames"
-        notes.append(f"{announced}; {missing} of those wanted could not be read")
+        notes.append(f"{announced}; {missing} of the chosen ones could not be read")
     if source.damaged:
         notes.append("parts of the file are damaged; they were left out")
     for number, frames in sorted(lost.items()):

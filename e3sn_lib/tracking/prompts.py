@@ -94,12 +94,12 @@ def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Pla
         check_number(number)
         check_box(box, source.size[::-1], number)
         if frame not in frames:
-            raise InputError(f"frame {frame} has a box, but it is none of the frames to be tracked")
+            raise InputError(f"frame {frame} has a box, but it is not among the frames to track")
         if 0 < source.announced <= frame:
             last = source.announced - 1
             raise InputError(f"frame {frame} has a box, but the last frame is {last}")
         if corrects and begins.get(number, frame) >= frame:
-            raise InputError(f"there is no object {number} before frame {frame} to be corrected")
+            raise InputError(f"cannot correct object {number}: no box before frame {frame}")
         if number in boxes.setdefault(frame, {}):
             raise InputError(f"object {number} has two boxes in frame {frame}; give one")
         boxes[frame][number] = box

@@ -25,9 +25,9 @@ class Found(NamedTuple):
     score: float
     """Classification score, 0 to 1; 1 where the box was given."""
     predicted_j: float
-    """The region similarity J to be expected of the mask, 0 to 1."""
+    """Predicted region similarity J of the mask, 0 to 1."""
     lost: bool
-    """Whether that is too low to believe the mask."""
+    """Whether the predicted J is below ``lost_below``."""
 
 
 class Seen(NamedTuple):
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
     """By number, ascending."""
 
     def joined(self, other: Seen) -> Seen:
-        """Return these objects and those of `other` that are not among them, which lie below."""
+        """Return these objects and, below them, those that only `other` has."""
         new = {number: other.objects[number] for number in other.objects.keys() - self.objects}
         below = np.where(np.isin(other.ids, list(new)), other.ids, 0)
         ids = np.where(self.ids > 0, self.ids, below)
@@ -68,11 +68,11 @@ class Session:
 
     @property
     def numbers(self) -> set[int]:
-        """Of the objects that are followed from the next frame on."""
+        """The numbers of all objects that the next step follows."""
         return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
-        """Follow one more object, whose box in the next frame this is; return its number.
+        """Add an object by its box in the next frame; return its number.
 
         Args:
             box_frame_xywh: x, y, width and height in pixels.
@@ -141,7 +141,7 @@ class Session:
 def check_number(number: int) -> None:
     """Raise InputError for an object's number that a mask cannot hold."""
     if not 1 <= number <= MOST_OBJECTS:
-        raise InputError(f"object {number} has no room: masks hold objects 1 to {MOST_OBJECTS}")
+        raise InputError(f"object {number} is out of range: masks hold 1 to {MOST_OBJECTS}")
 
 
 def cleaned(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:

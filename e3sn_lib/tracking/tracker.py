@@ -83,7 +83,7 @@ class FrameResult:
     ids: NDArray[np.uint8]
     """(H, W): 0 background, k for the k-th box given at the start."""
     patches: tuple[Patch, ...]
-    """Of each object, the probabilities in the part of the frame that its window covers."""
+    """The probabilities of each object in the part of the frame under its window."""
     scores: Floats
     """(N,) classification score of the chosen position, 0 to 1; 1 where the box was given."""
     boxes_frame_xyxy: Floats
@@ -95,7 +95,7 @@ class FrameResult:
 
     @property
     def predicted_j(self) -> Floats:
-        """(N,) the region similarity J to be expected of each mask, 0 to 1."""
+        """(N,) predicted region similarity J of each mask, 0 to 1."""
         return predict_j(self.features)
 
     @property
@@ -104,12 +104,12 @@ class FrameResult:
         return np.stack([each.in_frame(self.ids.shape, self.outside) for each in self.patches])
 
     def labels(self, threshold: float) -> NDArray[np.uint8]:
-        """Return the ids at another threshold, 0 to 1, than the tracker's own."""
+        """Return the ids at another threshold, 0 to 1."""
         return labels_from_patches(dict(enumerate(self.patches, 1)), self.ids.shape, threshold)
 
 
 class Tracker:
-    """Masks of objects in a video from their boxes in its first frame.
+    """Follow objects through a video from boxes in its first frame.
 
     Args:
         network: a trained network (it is put into evaluation mode), what `load_model` or

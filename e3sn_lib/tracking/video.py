@@ -47,7 +47,7 @@ class Frame(NamedTuple):
     number: int
     """Counted over the whole video, from 0."""
     name: str
-    """Of its mask's file: the image's name without suffix, or the number with five digits."""
+    """Name of the mask file: the image's name without suffix, or the number in five digits."""
     seconds: Fraction
     """From the start of the video's first frame to the start of this one."""
     duration: Fraction
@@ -64,7 +64,7 @@ class VideoSource:
     size: tuple[int, int]
     """Width and height of a frame, upright."""
     names: tuple[str, ...] = ()
-    """Of a folder's images, in order; () for a file."""
+    """Names of a folder's images in order; () for a file."""
     rate: Fraction = FRAME_RATE
     """Mean number of frames per second."""
     announced: int = 0
@@ -202,7 +202,7 @@ def _as_counted(name: str) -> str:
 
 
 def open_file(path: Path) -> av.container.InputContainer:
-    """Open a video file; a playlist in it can name other files, but no address.
+    """Open a video file. A playlist may name other local files, but no URL.
 
     Raises:
         InputError: FFmpeg cannot read it, or it has no pictures.

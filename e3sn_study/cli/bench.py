@@ -20,7 +20,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_data(command)
     add_changes(command)
     add("--batch", type=at_least(1), default=8, help="pairs per step (default: 8)")
-    text = "per contender (train: 4 a phase, track: 5) or per run (precision: 300)"
+    text = "steps to time (train: 4, track: 5) or to train (precision: 300)"
     add("--steps", type=at_least(1), help=text)
     text = (
         "train, track: a CSV file; precision: folder for runs and figure (default: precision); "
@@ -34,9 +34,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--export", type=Path, help="track, exports: its int8 export (default: the shipped)")
     text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
     add("--public", type=Path, metavar="DIR", help=text)
-    text = "track, exports: of the processor (default: as many as are idle)"
+    text = "track, exports: number of threads (default: idle cores, at most 4)"
     add("--threads", type=at_least(1), help=text)
-    add("--report", type=Path, help="a report, such as reports/cpu, that keeps the results")
+    add("--report", type=Path, help="folder of a report that gets the results, e.g. reports/cpu")
     add("--weights", type=Path, help="confidence: a model or an export (default: the shipped)")
 
 
@@ -131,7 +131,7 @@ def _track(options: argparse.Namespace) -> None:
     short = {STAND_IN: "stand-in", PUBLIC: "public code"}
     shown.insert(3, "contender", table["contender"].replace(short))
     print(shown.to_string(index=False, float_format="{:.2f}".format))
-    print(f"stand-in: {STAND_IN}; ratio: of the rate to its; share: of peak, in GFLOP/s")
+    print(f"stand-in: {STAND_IN}; ratio: to its rate; share: of peak; peak: GFLOP/s")
     steps = table.set_index(["width", "contender", "objects"])
     narrow = steps.loc[SIZES[0][0]]
     one, most = (narrow.loc[("ONNX int8", count)] for count in (OBJECTS[0], OBJECTS[-1]))
@@ -183,7 +183,7 @@ def _confidence(options: argparse.Namespace) -> None:
 
 
 def _held_out(options: argparse.Namespace) -> None:
-    """Score a model on what no training sees; the report keeps a row for each model."""
+    """Score a model on held-out data; the report keeps a row for each model."""
     import pandas as pd
 
     from e3sn_study.checkout import SHIPPED

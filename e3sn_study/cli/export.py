@@ -24,9 +24,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("out", type=Path, help="folder for the graphs")
     add("--precision", choices=["fp32", "int8"], default="fp32", help="int8 is 3 times as fast")
     add_data(command, "folder of the model's training sets, to calibrate int8 on")
-    folders = "to calibrate on others: folders with images/ and masks/ of the same names"
+    folders = "or folders with images/ and masks/ of the same names, for int8"
     add("--calibration", type=Path, nargs="+", default=[], metavar="FOLDER", help=folders)
-    scores = "scores of these graphs for the record: a global_results CSV of e3sn evaluate"
+    scores = "scores to note in export.json: a global_results CSV of e3sn evaluate"
     add("--accuracy", type=Path, metavar="CSV", help=scores)
 
 

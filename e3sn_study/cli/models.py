@@ -29,7 +29,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     add("--benchmark", default="davis2016")
     add("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
-    add("--sequences", type=Path, help="their list, one name a line or as DAVIS lists them")
+    add("--sequences", type=Path, help="text file: names to score, one a line, or a DAVIS list")
     add("--name", default="val", help="name of the set in the names of the output files")
     add("--out", type=Path, help="folder for the tables")
 
@@ -109,7 +109,12 @@ def add_ship(command: argparse.ArgumentParser) -> None:
     add, text = command.add_argument, "folder of a finished run"
     add("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help=text)
     add("--report", default="", help="folder of its results (default: reports/PROFILE)")
-    add("--out", type=Path, default=Path("models"), help="of model and card (default: models)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("models"),
+        help="folder for model and card (default: models)",
+    )
 
 
 def ship(options: argparse.Namespace) -> int:

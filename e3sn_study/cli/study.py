@@ -41,7 +41,7 @@ def reproduce(options: argparse.Namespace) -> int:
     write_csv(study.results / "networks.csv", network_sizes(profiles_of(profile)))
     if outdated := study.set_aside_outdated():
         print(
-            f"{len(outdated)} runs on record are of other settings or data; their records are "
+            f"{len(outdated)} recorded runs have other settings or data; their records are "
             f"now in {study.results / 'earlier'}"
         )
     duration = "its duration is not known"
@@ -112,7 +112,7 @@ def _build_report(folder: Path, profile: Profile) -> None:
     print(f"report: {build_report(folder, profile)}")
     shown = readme_report(REPORTS)
     if shown and folder.resolve() == shown.resolve() and update_readme(ROOT / "README.md", shown):
-        print("README.md: its table follows the results")
+        print("README.md: its table was updated")
 
 
 def add_data_action(command: argparse.ArgumentParser) -> None:
@@ -163,7 +163,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     add_study(command)
     add = command.add_argument
     add("--variant", default="e3sn", help=", ".join(available_variants()))
-    resume = "continue the run if there is one (default), or refuse to"
+    resume = "auto: continue the run if it exists; never: refuse"
     add("--resume", choices=["auto", "never"], default="auto", help=resume)
     add("--dry-run", action="store_true", help="check all, time a step, print the plan; no more")
 

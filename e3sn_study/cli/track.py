@@ -46,27 +46,27 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="first frame")
     add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame")
     add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
-    saved = f"of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
+    saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
     add("--out", type=Path, required=True, help="folder for the results")
     add("--weights", type=Path, help="a trained model or an exported folder (default: the shipped)")
     add_backend(command)
-    native = "of torch; auto: half where the processor computes it natively"
+    native = "number type of torch; auto: the fastest that is native here"
     add("--precision", choices=PRECISIONS, default="auto", help=native)
 
 
 def add_backend(command: argparse.ArgumentParser) -> None:
     """Add the arguments that say what computes the network."""
-    found = "auto: onnx for an exported folder, and for the shipped model where no GPU is"
+    found = "auto: onnx for an exported folder, and for the shipped model without a GPU"
     command.add_argument("--backend", choices=BACKENDS, default="auto", help=found)
-    idle = "of the processor (default: as many as are idle)"
+    idle = "number of threads (default: idle cores, at most 4)"
     command.add_argument("--threads", type=at_least(0), help=idle)
 
 
 def track(options: argparse.Namespace) -> int:
-    """Masks of the boxed objects in one's own video."""
+    """Follow boxed objects through your own video."""
     import cv2
 
     from e3sn_lib.tracking.confidence import shipped_table

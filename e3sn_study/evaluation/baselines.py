@@ -1,4 +1,4 @@
-"""Masks without a network of this study, and upper bounds: they say what a score owes to it.
+"""Masks of simpler methods, and upper bounds, to compare the network with.
 
 Methods are functions that yield one (H, W) array of object ids per frame of a sequence.
 """

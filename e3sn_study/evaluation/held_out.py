@@ -1,6 +1,6 @@
-"""Score a model on what no training sees: videos, and still images with look-alikes.
+"""Score a model on held-out data: videos, and still images with look-alikes.
 
-The first tells good masks, the second whether the model follows what was boxed or what stands out.
+Videos show how good the masks are. Images show whether the model follows the boxed object.
 """
 
 from __future__ import annotations

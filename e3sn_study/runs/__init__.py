@@ -336,9 +336,9 @@ class Study:
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.
 
-        Tables are made of all records that are there. Some are outdated: those of runs that
-        today's settings and data would not give, and scores on other files of a benchmark. With
-        ``study.recorded`` none is.
+        Tables use all records in the folder. A record is outdated if its run has other settings or
+        data than today's, or if its benchmark has other files. With ``study.recorded`` none is
+        moved.
         """
         outdated = list[str]()
         if self.load().study.recorded:

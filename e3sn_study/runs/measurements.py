@@ -110,7 +110,7 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
         return SCORES_OF_RECORD.read(kept)
     sequences = study.sequences(benchmark)
     trackers, lacking = opencv_trackers(Path(study.data))
-    reason = "draws at random and cannot be seeded, and synthetic results are to repeat to the last"
+    reason = "is random without a seed, but synthetic results must repeat to the last"
     for name in UNREPEATABLE & {*trackers} if study.is_synthetic else ():
         del trackers[name]
         lacking[name] = f"{reason} digit"

@@ -80,7 +80,7 @@ def table4(records: Records) -> pd.DataFrame:
 
 
 def bounds(records: Records) -> pd.DataFrame:
-    """What needs no learning, and upper bounds, had localisation been perfect."""
+    """Return baselines without learning, and upper bounds with true boxes."""
     scores, chosen = records.scores("davis2016"), records.main_runs("e3sn")
     baselines = scores.loc[scores["run"] == "", "method"].unique().tolist()
     entries = [(method, method, [""]) for method in baselines or [STILL_BOX, STILL]]

@@ -277,7 +277,7 @@ class TestEnds:
         track_video(planted, video, [BOX], out, save=["masks", "matte", "table"])
         tracked = track_video(planted, video, [BOX], out, last=3)
         other = out / "masks" / "00004.png"
-        assert tracked.notes == (f"9 other files were there before and still are, such as {other}",)
+        assert tracked.notes == (f"older files are still there: 9, such as {other}",)
         assert len(table(out / "tracks.csv")) == 4
 
     def test_frames_that_cannot_be_read_are_said(self, planted: Tracker, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ class TestEnds:
         content = (tmp_path / "whole.mp4").read_bytes()
         (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
         tracked = track_video(planted, tmp_path / "cut.mp4", [BOX], tmp_path / "out")
-        missing = f"{20 - tracked.frames} of those wanted could not be read"
+        missing = f"{20 - tracked.frames} of the chosen ones could not be read"
         assert f"the file announces 20 frames; {missing}" in tracked.notes
 
 
@@ -315,7 +315,7 @@ class TestRefused:
         (tmp_path / "in").mkdir()
         cv2.imwrite(str(tmp_path / "in" / "0.png"), still(9, 9, 9, 20000, 20))
         box, out = (100, 0, 20, 20), tmp_path / "out"
-        words = r"are 20000x20, but clips end at 16384.*leave out overlay"
+        words = r"are 20000x20, but a clip has up to 16384.*leave out overlay"
         with pytest.raises(InputError, match=words):
             track_video(planted, tmp_path / "in", [box], out)
         assert not out.exists()

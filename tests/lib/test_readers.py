@@ -82,7 +82,7 @@ def test_sequences_can_be_held_out_of_sets_of_sequences_only(tmp_path: Path) -> 
     still = TrainSetConfig(kind="mask_folder", path=("still",), hold_out=("a",))
     write_image(tmp_path / "still" / "images" / "a.jpg")
     write_mask(tmp_path / "still" / "masks" / "a.png", rectangle(5, 10, 20, 30))
-    reason = r"\(still\): hold_out names sequences of a DAVIS-like set; a mask_folder set has none"
+    reason = r"\(still\): hold_out needs sequences; a mask_folder set has none"
     with pytest.raises(InputError, match=reason):
         open_train_sets(DataConfig(root=str(tmp_path), train=(still,)))
 

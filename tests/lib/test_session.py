@@ -90,12 +90,12 @@ class TestSession:
 
     def test_numbers_that_cannot_be(self) -> None:
         session = Session(Tracker(Planted()))
-        with pytest.raises(InputError, match="there is no object 1"):
+        with pytest.raises(InputError, match="there is no object 1 that could be corrected"):
             session.correct(1, ONE)
         session.add(ONE, 254)
         with pytest.raises(InputError, match="there is an object 254 already"):
             session.add(TWO, 254)
-        with pytest.raises(InputError, match="object 255 has no room: masks hold objects 1 to 254"):
+        with pytest.raises(InputError, match="object 255 is out of range: masks hold 1 to 254"):
             session.add(TWO)
 
     def test_a_box_outside_is_named_by_its_object(self) -> None:
@@ -174,13 +174,13 @@ class TestPlaces:
             ([], "no box is given"),
             ([Prompt((0, 0, 330, 9))], r"box 1 .* reaches outside"),
             ([Prompt(ONE), Prompt((0, 0, 0, 9), 30)], r"box 2 .* has no area"),
-            ([Prompt(ONE, 5)], "frame 5 has a box, but it is none of the frames to be tracked"),
-            ([Prompt(ONE, 15)], "frame 15 has a box, but it is none"),
+            ([Prompt(ONE, 5)], "frame 5 has a box, but it is not among the frames to track"),
+            ([Prompt(ONE, 15)], "frame 15 has a box, but it is not among"),
             ([Prompt(ONE, 110)], "frame 110 has a box, but the last frame is 99"),
-            ([Prompt(ONE), Prompt(ONE, 20, 2, True)], "no object 2 before frame 20"),
-            ([Prompt(ONE, 40), Prompt(ONE, 20, 1, True)], "no object 1 before frame 20"),
+            ([Prompt(ONE), Prompt(ONE, 20, 2, True)], "correct object 2: no box before frame 20"),
+            ([Prompt(ONE, 40), Prompt(ONE, 20, 1, True)], "correct object 1: no box before frame 20"),
             ([Prompt(ONE), *2 * [Prompt(TWO, 20, 1, True)]], "object 1 has two boxes in frame 20"),
-            ([Prompt(ONE)] * 255, "object 255 has no room"),
+            ([Prompt(ONE)] * 255, "object 255 is out of range"),
         ],
     )
     def test_boxes_that_cannot_be(self, prompts: list[Prompt], words: str) -> None:

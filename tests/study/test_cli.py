@@ -160,7 +160,7 @@ class TestTrack:
         ended = run("track", "out/overlay.mp4", *tracking[2:], "--box", BOX, "--out", "second")
         assert ended.status == 0
         other = "second/masks/00117.png"
-        assert f"1 other files were there before and still are, such as {other}" in ended.out
+        assert f"older files are still there: 1, such as {other}" in ended.out
         assert len(list((tmp_path / "second" / "masks").iterdir())) == 6
         assert (tmp_path / "second" / "notes.txt").read_text() == "mine"
         assert leftovers(tmp_path) == []
@@ -212,7 +212,7 @@ class TestTrack:
         case = shared_path("cases/more_than_255_objects")
         boxes = (case / "boxes.txt").read_text().split()
         line = refused("track", case / "frames", *boxes, *tracking[2:])
-        assert "object 255 has no room: masks hold objects 1 to 254" in line
+        assert "object 255 is out of range: masks hold 1 to 254" in line
 
     def test_outputs_on_an_input(
         self, refused, frames: Path, tracking: list[str], tmp_path: Path
@@ -279,7 +279,7 @@ class TestTrack:
             ),
             (f"--box {BOX} --from 9", "frame 9 has a box, but the last frame is 4"),
             (f"--box 7:{BOX}", "frame 7 has a box, but the last frame is 4"),
-            (f"--box 2:3={BOX}", "no object 3 before frame 2"),
+            (f"--box 2:3={BOX}", "cannot correct object 3: no box before frame 2"),
             (f"--box {BOX} --save gif", "cannot save 'gif'; choose from masks"),
             ("--mask absent.png", "cannot read mask absent.png"),
             (f"--box {BOX} --threads -1", "not a whole number"),
@@ -660,7 +660,7 @@ class TestData:
         lines = [line for line in ended.out.splitlines() if line.startswith("absent:")]
         assert len(lines) == 8
         assert all("get it from" in line and "put it in" in line for line in lines)
-        advice = "put them there, or take torchvision's, whose blocks are laid out otherwise: --set"
+        advice = "put them there, or use torchvision's weights, which need two settings: --set"
         assert advice in ended.out
 
     def test_the_procedural_set_is_made_once(self, run: Run, data_root: Path) -> None:

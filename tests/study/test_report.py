@@ -54,7 +54,7 @@ HEADINGS = [
     "Communication with the authors",
     "Main results",
     "What it looks like",
-    "Where the points are",
+    "What limits the scores",
     "Cost",
     "Ablations",
     "What this was checked against",
@@ -291,7 +291,7 @@ def test_two_sentences_on_top_say_what_was_reproduced_and_what_not(
     start = page.index('<p class="answer">')
     answer = Outline(page[start : page.index("</p>", start) + 4])
     assert " ".join(answer.words.split()).startswith(
-        "Of the paper's 10 claims, 1 is reproduced here: speed near SiamMask's. Not reproduced: less training time, "
+        "1 of the paper's 10 claims is reproduced here: speed near SiamMask's. Not reproduced: less training time, "
     )
     assert answer.words.count(".") == 2
     assert {*answer.links} == {f"#C{number}" for number in range(1, 11)}

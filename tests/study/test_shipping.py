@@ -115,7 +115,7 @@ def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: 
     text = card.read_text()
     assert (path.name, card.name) == ("e3sn.safetensors", "e3sn.md")
     for words in (
-        "24,000 pairs of images, 0.200 % of 12 million",
+        "24,000 pairs of images, 0.200 % of the 12 million",
         "e3sn train --profile made --variant e3sn --seed 0",
         "01234567",
         "a processor, 2 cores",
@@ -147,7 +147,7 @@ def test_the_card_names_where_the_model_fails(finished: tuple[Path, Path], tmp_p
     # Of the two sequences that have labels.
     assert "the largest losses: occlusion -70.0, fast motion +70.0." in text
     # 80 - (18 * 60 + 90 + 20) / 20
-    assert "In true boxes its masks would score J +20.5 and F +5.0" in text
+    assert "With true boxes its scores change by J +20.5 and F +5.0" in text
 
 
 def test_synthetic_training_is_said_first(
