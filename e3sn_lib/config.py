@@ -6,13 +6,11 @@ built and how it is trained. The text below a field says where its default comes
 its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import field
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic.dataclasses import dataclass
@@ -123,7 +121,7 @@ class SamplerConfig:
     """Number of anchors per image that train the classifier (SiamMask)."""
 
     @model_validator(mode="after")
-    def _fits(self) -> SamplerConfig:
+    def _fits(self) -> Self:
         for less, more in (
             ("positives_per_image", "samples_per_image"),
             ("anchor_positives", "anchor_total"),
@@ -367,7 +365,7 @@ class Profile:
     study: StudyConfig = field(default_factory=StudyConfig)
 
     @model_validator(mode="after")
-    def _stages_fit(self) -> Profile:
+    def _stages_fit(self) -> Self:
         kinds = {each.kind for each in self.data.train}
         for name, stage in self.stages.items():
             if stage.mask == "base" and not self.model.base_head:

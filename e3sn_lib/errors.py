@@ -1,7 +1,5 @@
 """What ends a command early: input that cannot be used, Ctrl-C and SIGTERM."""
 
-from __future__ import annotations
-
 import difflib
 import signal
 import threading

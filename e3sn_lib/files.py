@@ -35,6 +35,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Kinds of image that are read; the content decides, not the suffix."""
 LARGEST_IMAGE = 2**28
 """Bytes of the largest image, mask or list that is read."""
+LARGEST_JSON = 2**32
+"""Bytes; the annotations of LVIS have 1.1 GB."""
 LARGEST_SIZE = 2**26
 """Pixels of the largest image or mask that is read, 8192 x 8192."""
 PAGE_WIDTH = 1600
@@ -75,14 +77,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _is_running(process: int) -> bool:
-    if os.name != "posix":  # elsewhere the question would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    if os.name == "posix":  # elsewhere the question would end the process
+        try:
+            os.kill(process, 0)
+        except OSError as error:
+            return not isinstance(error, ProcessLookupError)  # it may be another user's
     return True
 
 
@@ -138,6 +137,17 @@ def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     return [each for each in names if not each.startswith(".") and each.lower().endswith(suffixes)]
 
 
+def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, Path]:
+    """Return the files of a folder by name without suffix, in order; an absent folder has none.
+    Raises InputError if two files differ in their suffix alone."""
+    found: dict[str, Path] = {}
+    for path in (folder / name for name in file_names(folder, suffixes)):
+        other = found.setdefault(path.stem, path)
+        if other != path:
+            raise InputError(f"{folder} has {other.name} and {path.name} for one frame; keep one")
+    return found
+
+
 def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> bytes:
     """Return what a regular file holds.
 
@@ -163,15 +173,23 @@ def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> 
 
 
 def read_text(path: Path, what: str = "file") -> str:
-    """Return the text of a file in UTF-8, without the byte order mark of Windows editors.
-
-    Raises:
-        InputError: as `read_bytes`, or it is no UTF-8.
-    """
+    """Return the text of a file in UTF-8, without the byte order mark of Windows editors; raises
+    InputError as `read_bytes`, or if it is no UTF-8."""
     try:
         return read_bytes(path, what).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {what} {path}: it is no text in UTF-8 ({error})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises InputError if it cannot be read or has no object."""
+    try:
+        content = json.loads(read_bytes(path, "annotations", LARGEST_JSON))
+    except (ValueError, RecursionError) as error:
+        raise _damaged("annotations", path, f"damaged or no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object; copy or download it again")
+    return content
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -10,16 +10,14 @@ A crop is a square of the frame around an object, resized to a fixed number of p
 affine map serves image, mask and box; its inverse pastes a mask back.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
@@ -81,10 +79,8 @@ def decode_boxes(offsets: NDArray[np.float64], anchors: NDArray[np.float64]) -> 
 
 def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
     """Return the upright bounding rectangle of a mask (paper 4.2); None if the mask is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    return (float(x), float(y), float(x + width), float(y + height)) if width else None
 
 
 def box_xywh(box_frame_xyxy: Box) -> tuple[float, float, float, float]:
@@ -97,14 +93,10 @@ CONTEXT = 0.5
 Point = tuple[float, float]
 
 
-def context_side(width: float, height: float) -> float:
-    """Return the side in frame pixels of the square that becomes the template: the object with half
-    its size as context (SiamFC)."""
-    return float(context_sides(np.array([width, height])))
-
-
-def context_sides(size_wh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `context_side` of sizes (..., 2)."""
+def context_side(size_wh: ArrayLike) -> NDArray[np.float64]:
+    """Return the side in frame pixels (...) of the square that becomes the template of an object of
+    this size (..., 2): the object with half its size as context (SiamFC)."""
+    size_wh = np.asarray(size_wh)
     margin = CONTEXT * size_wh.sum(axis=-1, keepdims=True)
     return np.asarray(np.sqrt((size_wh + margin).prod(axis=-1)))
 
@@ -120,7 +112,7 @@ class Crop:
     """Value of a pasted soft mask where its window does not reach."""
 
     @classmethod
-    def square(cls, centre_frame_xy: Point, side: float, size: int) -> Crop:
+    def square(cls, centre_frame_xy: Point, side: float, size: int) -> Self:
         """Return the square of `side` frame pixels around a point, resized to `size` pixels."""
         scale = size / side
         return cls.similarity(centre_frame_xy, (size / 2, size / 2), (scale, scale), size)
@@ -134,7 +126,7 @@ class Crop:
         size: int,
         degrees: float = 0.0,
         flip: bool = False,
-    ) -> Crop:
+    ) -> Self:
         """Return the crop that flips (left to right), rotates and scales the frame about a point,
         which it maps to a crop point."""
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -145,15 +137,12 @@ class Crop:
 
     def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
         """Crop a frame (H, W, 3), bilinearly; beyond it is the colour `fill`, its mean (SiamFC)."""
-        return self._warp(frame, fill)
+        matrix, size = to_pixel_indices(self.matrix), (self.size, self.size)
+        return cv2.warpAffine(frame, matrix, size, borderValue=fill)  # type: ignore[return-value]
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Crop a mask (H, W) bool: interpolate it as the image, then cut it at one half."""
-        return self._warp(mask.astype(np.uint8) * 255, 0) > 127
-
-    def _warp(self, array: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
-        matrix, size = to_pixel_indices(self.matrix), (self.size, self.size)
-        return cv2.warpAffine(array, matrix, size, borderValue=fill)  # type: ignore[return-value]
+        return self.image(mask.astype(np.uint8) * 255, 0) > 127
 
     def window_to_frame(
         self, window_crop_xy: Point, frame_hw: tuple[int, int]
@@ -169,7 +158,8 @@ class Crop:
 
     def box_to_crop(self, box_frame_xyxy: Box) -> Box:
         """Return the bounding rectangle of a frame box in crop coordinates."""
-        return _map_box(self.matrix, box_frame_xyxy)
+        x1, y1, x2, y2 = box_frame_xyxy
+        return _bounds(self.matrix, (x1, x2, x1, x2), (y1, y1, y2, y2))
 
     def mask_box(self, mask: NDArray[np.bool_]) -> Box | None:
         """Return the bounding rectangle of a frame mask (H, W) in crop coordinates.
@@ -184,9 +174,7 @@ class Crop:
         right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
         x = np.tile(np.concatenate([left, right]), 2)
         y = np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)])
-        corners = self.matrix @ np.stack([x, y, np.ones_like(x)])
-        (x1, y1), (x2, y2) = corners.min(axis=1), corners.max(axis=1)
-        return float(x1), float(y1), float(x2), float(y2)
+        return _bounds(self.matrix, x, y)
 
 
 @dataclass(frozen=True)
@@ -265,7 +253,6 @@ def paste_patch(
         soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
         window_crop_xy: the window's top left corner in crop coordinates.
         crop: where the crop was taken from the frame.
-        frame_hw: size of the frame.
 
     Returns:
         The part of the frame that the window covers; it may be empty.
@@ -273,7 +260,7 @@ def paste_patch(
     matrix = crop.window_to_frame(window_crop_xy, frame_hw)
     # one pixel beyond the mask, bilinear values are those of the outside
     first, last = -1.0, float(len(soft_mask))
-    left, top, right, bottom = _map_box(matrix, (first, first, last, last))
+    left, top, right, bottom = _bounds(matrix, (first, last) * 2, (first, first, last, last))
     rows, columns = _whole_pixels(top, bottom, frame_hw[0]), _whole_pixels(left, right, frame_hw[1])
     size = (columns.stop - columns.start, rows.stop - rows.start)
     if min(size) == 0:
@@ -289,8 +276,8 @@ def _whole_pixels(first: float, last: float, limit: int) -> slice:
     return slice(start, max(min(math.ceil(last) + 1, limit), start))
 
 
-def _map_box(matrix: NDArray[np.float64], box_xyxy: Box) -> Box:
-    x1, y1, x2, y2 = box_xyxy
-    corners = matrix @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1.0, 1.0, 1.0, 1.0]])
+def _bounds(matrix: NDArray[np.float64], x: ArrayLike, y: ArrayLike) -> Box:
+    """Return the bounding rectangle of mapped points."""
+    corners = matrix @ np.stack([x, y, np.ones_like(x, float)])
     (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
     return float(left), float(top), float(right), float(bottom)

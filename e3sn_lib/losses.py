@@ -3,21 +3,17 @@
 Where a loss gets `counts`, its tensors are a part of a batch, and `counts` is of the whole batch.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3sn_lib.config import Profile, StageConfig
+from e3sn_lib.data.pairs import Batch
 from e3sn_lib.geometry import TEMPLATE_SIZE
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.model.windows import Cells, cut_windows
-
-if TYPE_CHECKING:
-    from e3sn_lib.data.pairs import Batch
 
 
 class Counts(NamedTuple):
@@ -83,10 +79,8 @@ def regression_loss(
         kind: ``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code).
         beta: distance from which smooth L1 is linear.
     """
-    if kind == "l1":
-        distance = (prediction - target).abs().sum(dim=1)
-    else:
-        distance = F.smooth_l1_loss(prediction, target, reduction="none", beta=beta).sum(dim=1)
+    beta = 0.0 if kind == "l1" else beta
+    distance = F.smooth_l1_loss(prediction, target, reduction="none", beta=beta).sum(dim=1)
     positive = (labels == 1).to(distance.dtype)
     weight = positive / (positive.sum(dim=(1, 2, 3), keepdim=True) + 1e-6)
     return (distance * weight).sum() / (counts.images if counts else len(labels))

@@ -4,8 +4,6 @@ The targets of the anchors are SiamRPN's, the supervised sampling is the paper's
 pair at a time and draw from the pair's own random generator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,8 +67,6 @@ def anchor_targets(
     Args:
         iou: (5, n, n) from `anchor_iou`.
         box_crop_xyxy: the target in the search crop.
-        config: thresholds and numbers.
-        rng: of the pair.
         centre: middle of the search crop in pixels.
         alike_crop_xyxy: the look-alikes in the search crop, if any are known.
     """
@@ -148,8 +144,6 @@ def draw_samples(
         matrix: (n, n) from `distribution_matrix`.
         anchor_labels: (5, n, n) of `AnchorTargets`.
         has_mask: False for a set with boxes only and for a negative pair: all labels are then 0.
-        config: policy and numbers.
-        rng: of the pair.
     """
     if config.policy == "all_positive":
         count = config.anchor_positives

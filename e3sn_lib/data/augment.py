@@ -3,8 +3,6 @@
 All geometry is in one `Crop`, so that image, mask and box stay on the same pixels.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -31,17 +29,14 @@ def random_crop(
     """Return a random crop with context around an object.
 
     Args:
-        box_frame_xyxy: of the object.
         size: of the crop in pixels.
         shift: largest move of the object from the middle, in crop pixels per axis.
         scale: largest change of the width, and of the height, as a share of each.
-        rng: of the pair.
         zoom: largest change of both together, as a share.
         degrees: of rotation.
-        flip: left and right.
     """
     x1, y1, x2, y2 = box_frame_xyxy
-    base = TEMPLATE_SIZE / context_side(x2 - x1, y2 - y1)
+    base = TEMPLATE_SIZE / context_side((x2 - x1, y2 - y1))
     stretch = rng.uniform(1 - scale, 1 + scale, 2)
     scale_x, scale_y = base * stretch * (1 + zoom) ** rng.uniform(-1, 1)
     move_x, move_y = rng.uniform(-shift, shift, 2)
@@ -111,8 +106,6 @@ def beside(
         other_frame_xyxy: the other object in its own frame; it is scaled as a target is.
         config: its ``search_scale`` and ``search_zoom``.
         size: of the search crop in pixels.
-        rng: of the pair.
-        flip: whether the other object is flipped.
     """
     scale, zoom = config.search_scale, config.search_zoom
     crop = random_crop(other_frame_xyxy, size, 0.0, scale, rng, zoom=zoom, flip=flip)

@@ -4,8 +4,6 @@ pycocotools trusts what it is given: wrong sizes and lengths end in a crash or i
 every annotation is checked first. One that cannot be used is left out, counted and named.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -22,10 +20,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
 
 from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.reading import read_json
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import LARGEST_SIZE, file_names
+from e3sn_lib.files import LARGEST_SIZE, file_names, read_json
 from e3sn_lib.geometry import Box
 
 LARGEST = 2**53

@@ -3,18 +3,15 @@
 Frames are in ``JPEGImages/480p/SEQ``, masks in ``Annotations/480p/SEQ``, lists in ``ImageSets``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from e3sn_lib.data.reading import at_least, files_by_stem
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
-from e3sn_lib.files import read_mask, read_text
+from e3sn_lib.files import files_by_stem, read_mask, read_text
 from e3sn_lib.profiles.loading import parse_yaml
 
 DAVIS_SITE = "https://davischallenge.org/davis{year}/code.html"
@@ -40,7 +37,6 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
         root: the folder that holds ``JPEGImages``, ``Annotations`` and ``ImageSets``.
         year: 2016 has one object, so ids are merged; 2017 has palette ids, which are read from
             ``Annotations_2017`` if that exists.
-        split: ``train``, ``val``, ...
         names: only these; with names the list itself may be absent.
 
     Raises:
@@ -109,7 +105,7 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
             left_out["frame without object"] += empty
         for object_id in [0] if video.merge_ids else _ids(video.mask_paths[0]):
             frames = tuple(
-                TrackFrame(image, at_least(PngMask(mask, object_id), min_area))
+                TrackFrame(image, PngMask(mask, object_id), min_area=min_area)
                 for image, mask in shown
             )
             if frames:
@@ -121,10 +117,8 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
 def davis_attributes(root: Path) -> dict[str, list[str]]:
     """Return the attributes of each sequence, such as OCC and FM, as DAVIS-2016 labels them.
 
-    They are in ``db_info.yml``, in the DAVIS folder or in its ``Annotations``.
-
-    Raises:
-        InputError: there is no such file, or it does not list sequences with their attributes.
+    They are in ``db_info.yml``, in the DAVIS folder or in its ``Annotations``. Raises InputError if
+    there is no such file, or it does not list sequences with their attributes.
     """
     places = [folder / "db_info.yml" for folder in (root / "Annotations", root)]
     path = next((place for place in places if place.is_file()), None)

@@ -3,8 +3,6 @@
 Boxes are in ``Annotations/VID/SPLIT``, frames in ``Data/VID/SPLIT``.
 """
 
-from __future__ import annotations
-
 import os
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
@@ -15,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.reading import files_by_stem
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_bytes
+from e3sn_lib.files import files_by_stem, read_bytes
 from e3sn_lib.geometry import Box
 
 

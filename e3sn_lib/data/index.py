@@ -5,8 +5,6 @@ own copy, because reading an object writes its reference count. Here a track is 
 until it is asked for.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -54,7 +52,6 @@ class PackedTracks(Sequence[Track]):
     Args:
         packed: (bytes,) the JSON of one track after the other.
         offsets: (T + 1,) where each begins, and the end.
-        unpack: see `Unpack`.
     """
 
     def __init__(
@@ -84,13 +81,11 @@ def indexed_tracks(
     """Return a set's tracks from its index, or parse them and keep the index for the next time.
 
     Args:
-        name: of the set.
         key: what the tracks depend on beside the sources: folders, settings.
         sources: every file and folder that `parse` looks into; another size or time of any of them
             makes the index out of date.
         parse: reads the sources. It yields a value of lists, strings and numbers for each track,
             and notes what it leaves out.
-        unpack: makes a track of such a value.
 
     Raises:
         InputError: from `parse`; nothing is kept then.

@@ -1,7 +1,5 @@
 """The kinds of data sets: where each can be had, on what terms, what it needs, how it is opened."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path

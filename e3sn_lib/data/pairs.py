@@ -4,11 +4,8 @@ Pair number i of a run, counted through all legs, depends on the seed and on i o
 number of workers or on earlier pairs. So a resumed or a distributed run sees the same pairs.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -78,8 +75,7 @@ class Pair:
     """Earlier draws in which the object was absent or too small."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """B pairs as tensors.
 
     Images are (B, 3, S, S) uint8. Windows that teach nothing are left out, except one if there is
@@ -98,16 +94,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Self:
-        """Return the batch in memory that a GPU can copy from; a data loader calls this."""
-        return self._map(torch.Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        tensors = {name: each for name, each in vars(self).items() if isinstance(each, Tensor)}
-        changed: dict[str, Any] = {name: function(each) for name, each in tensors.items()}
-        return replace(self, **changed, cells=Cells(*map(function, self.cells)))
+        moved: Any = {
+            name: each.to(device, non_blocking=True)
+            for name, each in self._asdict().items()
+            if isinstance(each, Tensor)
+        }
+        cells = Cells(*(each.to(device, non_blocking=True) for each in self.cells))
+        return self._replace(**moved, cells=cells)
 
 
 def collate(pairs: list[Pair]) -> Batch:
@@ -154,7 +147,6 @@ class PairDataset(Dataset[Pair]):
             or by the stage's weight for its kind.
         profile: augmentation, sampling and seed.
         stage: search size and what is taught.
-        pairs: how many.
         first: number of the first pair within the run.
 
     Raises:
@@ -162,12 +154,7 @@ class PairDataset(Dataset[Pair]):
     """
 
     def __init__(
-        self,
-        sources: list[Source],
-        profile: Profile,
-        stage: StageConfig,
-        pairs: int,
-        first: int = 0,
+        self, sources: list[Source], profile: Profile, stage: StageConfig, first: int = 0
     ) -> None:
         weights = []
         self.sources: list[Source] = []
@@ -179,14 +166,11 @@ class PairDataset(Dataset[Pair]):
         if not weights:
             raise InputError("no training data: every set is empty or has weight 0")
         self.weights = np.array(weights) / np.sum(weights)
-        self.profile, self.stage, self.pairs, self.first = profile, stage, pairs, first
+        self.profile, self.stage, self.first = profile, stage, first
         self.augment = profile.augment
         shift, negative = stage.search_shift, stage.negative_pairs
         self.search_shift = profile.augment.search_shift if shift is None else shift
         self.negative_pairs = profile.data.negative_pairs if negative is None else negative
-
-    def __len__(self) -> int:
-        return self.pairs
 
     def __getitem__(self, index: int) -> Pair:
         problems: list[str] = []
@@ -244,7 +228,6 @@ class PairDataset(Dataset[Pair]):
             search = replace(search, mask=None)
         search = self._with_other_surroundings(search, still, place, rng)
 
-        # change the colours
         images = [
             augment.change_colour(each, self.augment, rng) for each in (template, search.image)
         ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
-from e3sn_lib.data.davis import davis_attributes, davis_sequences, video_tracks
+from e3sn_lib.data.davis import davis_attributes, davis_sequences
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.synthetic import ensure_synthetic
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
@@ -27,20 +27,12 @@ SetConfig: TypeAlias = TrainSetConfig | EvalSetConfig
 
 
 @dataclass(frozen=True)
-class AbsentSet:
-    """A set that is not there."""
-
-    config: TrainSetConfig
-    notice: str
-    """What is absent, where it can be had and where it belongs, in one line."""
-
-
-@dataclass(frozen=True)
 class TrainSets:
     """The training sets that are there, each with its settings, and those that are not."""
 
     opened: list[tuple[TrackSet, TrainSetConfig]] = field(default_factory=list)
-    absent: list[AbsentSet] = field(default_factory=list)
+    absent: list[tuple[str, TrainSetConfig]] = field(default_factory=list)
+    """With a line each: what is absent, where it can be had and where it belongs."""
 
 
 def open_train_sets(data: DataConfig) -> TrainSets:
@@ -54,11 +46,11 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     for config in data.train:
         folder, lacking = _locate(data, config)
         if lacking:
-            sets.absent.append(AbsentSet(config, _notice(config, folder, lacking)))
+            sets.absent.append((_notice(config, folder, lacking), config))
         else:
             sets.opened.append((_open_tracks(folder, config), config))
     if not sets.opened:
-        reasons = "; ".join(each.notice for each in sets.absent) or "data.train lists no set"
+        reasons = "; ".join(notice for notice, _ in sets.absent) or "data.train lists no set"
         raise InputError(f"no training data: {reasons}")
     return sets
 
@@ -73,21 +65,19 @@ def open_evaluation(data: DataConfig, name: str) -> list[Video]:
     return davis_sequences(folder, config.year, config.split, config.sequences)
 
 
-def open_held_out(data: DataConfig) -> list[Video]:
-    """Return the videos that are kept out of training (``hold_out``), with their masks.
-
-    Raises:
-        InputError: no set names any, or its data are absent or damaged.
-    """
-    return [video for videos, _ in _held_out(data) for video in videos]
-
-
-def open_held_out_tracks(data: DataConfig) -> list[tuple[TrackSet, TrainSetConfig]]:
-    """Return the same videos as training sets; raises InputError as `open_held_out`."""
-    found = []
-    for videos, config in _held_out(data):
-        name = f"{config.kind}{config.year}-{config.split} held out"
-        found.append((video_tracks(name, videos, config.min_area), config))
+def open_held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
+    """Return the videos that are kept out of training (``hold_out``), by set with its settings;
+    raises InputError if no set names any, or its data are absent or damaged."""
+    found = [
+        (davis_sequences(_present(data, each), each.year, each.split, each.hold_out), each)
+        for each in data.train
+        if each.hold_out and KINDS[each.kind].has_videos
+    ]
+    if not found:
+        raise InputError(
+            "this profile holds out no training sequences; "
+            "name some in hold_out of a set of data.train"
+        )
     return found
 
 
@@ -111,7 +101,7 @@ def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
     return davis_attributes(folder)
 
 
-def verify(data: DataConfig) -> pd.DataFrame:
+def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
     """Look what is there, without making anything but indices of large sets; one row per set.
 
     Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks``
@@ -121,29 +111,18 @@ def verify(data: DataConfig) -> pd.DataFrame:
     State is *present*: it is all there; *partial*: some files are missing or damaged, and if there
     are no tracks it cannot be used at all; *absent*: it is not there.
 
-    Raises:
-        InputError: no data root.
-    """
-    return _table(data, make=False)
-
-
-def prepare(data: DataConfig) -> pd.DataFrame:
-    """Make what can be made, then open frames and masks of each set; the table of `verify`.
-
-    A set with a frame that cannot be used is *partial*; ``left_out`` counts these frames and names
-    the first.
+    Args:
+        data: its sets.
+        prepare: also make what can be made, and open frames and masks of each set. Frames that
+            cannot be used make it *partial*; ``left_out`` counts them and names the first.
 
     Raises:
-        InputError: as `verify`, or the procedural set cannot be made.
+        InputError: no data root, or the procedural set cannot be made.
     """
-    return _table(data, make=True)
-
-
-def _table(data: DataConfig, make: bool) -> pd.DataFrame:
     import pandas as pd
 
     configs: list[SetConfig] = [*data.train, *data.evaluation]
-    return pd.DataFrame([_row(data, config, make) for config in configs])
+    return pd.DataFrame([_row(data, config, prepare) for config in configs])
 
 
 def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
@@ -215,21 +194,6 @@ def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
             f"there is no benchmark '{name}' in this profile's data.evaluation; there are: {known}"
         )
     return _present(data, config), config
-
-
-def _held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
-    """Return the held-out videos of each set, with its settings."""
-    found = [
-        (davis_sequences(_present(data, each), each.year, each.split, each.hold_out), each)
-        for each in data.train
-        if each.hold_out and KINDS[each.kind].has_videos
-    ]
-    if not found:
-        raise InputError(
-            "this profile holds out no training sequences; "
-            "name some in hold_out of a set of data.train"
-        )
-    return found
 
 
 def _present(data: DataConfig, config: SetConfig) -> Path:

@@ -4,8 +4,6 @@ Textured objects move and bend over a moving background. A post passes in front 
 of the same kind move beside others, and there are motion blur, defocus, changing light and noise.
 """
 
-from __future__ import annotations
-
 import colorsys
 import shutil
 from collections import Counter
@@ -19,9 +17,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from e3sn_lib.data.reading import read_json
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import temporary_path, write_json, write_mask, write_text
+from e3sn_lib.files import read_json, temporary_path, write_json, write_mask, write_text
 
 MARKER = "synthetic.json"
 VERSION = 2
@@ -85,10 +82,7 @@ class Clip:
 
 def ensure_synthetic(root: Path) -> Path:
     """Return the procedural set in `root`; make it if it is absent or of another seed or version.
-
-    Raises:
-        InputError: as `synthesise`.
-    """
+    Raises InputError as `synthesise`."""
     made = _marker(root)
     if (made.get("version"), made.get("seed")) != (VERSION, 0):
         synthesise(root)
@@ -108,7 +102,6 @@ def synthesise(
 
     Args:
         root: replaced as a whole if it holds an older procedural set.
-        seed: of everything.
         train_clips: how many; all have one object.
         val_clips: how many; a third of them, rounded down, has two objects.
         frames: least and largest number of frames of a clip.

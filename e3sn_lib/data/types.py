@@ -1,13 +1,12 @@
 """What the readers return: videos to evaluate on, tracks (frames of one object) to train on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,16 +27,31 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class PngMask:
-    """One object in a PNG of object ids."""
+    """One object in a mask file, of a kind of ``mask_kind``."""
 
     path: Path
     object_id: int = 0
     """0: all ids above zero are the object (DAVIS-2016)."""
+    kind: str = "ids"
 
     def read(self) -> NDArray[np.bool_]:
         """Return the object's pixels, (H, W) bool; raises InputError as `read_mask`."""
-        ids = read_mask(self.path)
-        return ids == self.object_id if self.object_id else ids > 0
+        mask = read_mask(self.path)
+        if self.kind == "trimap":
+            return _inside_border(mask)
+        if self.kind == "binary" and mask.max(initial=0) > 1:  # grey levels; else 0 and 1
+            return mask > 127
+        return mask == self.object_id if self.object_id else mask > 0
+
+
+def _inside_border(trimap: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return the object (1) of a trimap, with the border pixels (3) nearer to it than to the
+    background (2): the outline runs inside the border (Oxford-IIIT Pet)."""
+    other, inner = ((trimap != value).astype(np.uint8) for value in (1, 2))
+    if other.all() or inner.all():  # without one of the two there is no distance to it
+        return trimap == 1
+    to_object, to_background = (cv2.distanceTransform(x, cv2.DIST_L2, 5) for x in (other, inner))
+    return (trimap == 1) | ((trimap == 3) & (to_object <= to_background))
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ class TrackFrame:
     """None: it is taken from the mask."""
     alike_frame_xyxy: tuple[Box, ...] = ()
     """Boxes of the other objects of the same category in this image, where the set knows them."""
+    min_area: float = 0.0
+    """A mask of fewer pixels reads as empty. To know the area before would take minutes a set."""
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
         """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one.
@@ -62,6 +78,8 @@ class TrackFrame:
             height, width = image.shape[:2]
             size = f"{mask.shape[1]}x{mask.shape[0]}"
             raise InputError(f"mask of {self.image} is {size}, its image {width}x{height}")
+        if mask is not None and np.count_nonzero(mask) < self.min_area:
+            mask = np.zeros_like(mask)
         return image, mask
 
 

@@ -3,8 +3,6 @@
 Frames are in ``JPEGImages/VIDEO``, masks in ``Annotations/VIDEO``.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.reading import at_least, files_by_stem, read_json
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import files_by_stem, read_json
 
 
 def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) -> TrackSet:
@@ -76,7 +74,7 @@ def _track(folder: Path, min_area: float, record: Any) -> Track:
     video, object_id, files = record
     images, masks = folder / "JPEGImages" / video, folder / "Annotations" / video
     frames = (
-        TrackFrame(images / image, at_least(PngMask(masks / mask, object_id), min_area))
+        TrackFrame(images / image, PngMask(masks / mask, object_id), min_area=min_area)
         for image, mask in files
     )
     return Track(f"{video}/{object_id}", tuple(frames))

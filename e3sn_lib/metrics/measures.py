@@ -4,8 +4,6 @@ They follow the definitions of Perazzi et al., "A Benchmark Dataset and Evaluati
 Video Object Segmentation" (CVPR 2016), and the DAVIS evaluation code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -59,7 +57,10 @@ def boundary_accuracy(
     """
     prediction, truth = _checked(prediction, truth)
     disk = _disk(boundary_radius(truth.shape, tolerance))
-    box = box_slices(prediction | truth)
+    # compare the box of both and one pixel around: a boundary lies on the object, or one pixel left
+    # of it or above; one pixel right and below keeps it off the last column and row, which differ
+    x, y, width, height = cv2.boundingRect((prediction | truth).view(np.uint8))
+    box = slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
     found, wanted = boundary_map(prediction[box]), boundary_map(truth[box])
     found_pixels, wanted_pixels = np.count_nonzero(found), np.count_nonzero(wanted)
     if not found_pixels or not wanted_pixels:
@@ -80,19 +81,6 @@ def boundary_radius(shape: tuple[int, ...], tolerance: float = 0.008) -> float:
     if not tolerance >= 0:
         raise ValueError(f"the boundary tolerance must be 0 or more, got {tolerance}")
     return float(tolerance if tolerance >= 1 else np.ceil(tolerance * np.linalg.norm(shape)))
-
-
-def box_slices(mask: NDArray[Any]) -> tuple[slice, slice]:
-    """Return the rows and columns that the measures depend on: a mask's box and one pixel around.
-
-    A boundary lies on the object, or one pixel left of it or above it. One pixel right of it and
-    below it keeps the object off the last column and row, where boundaries count differently.
-
-    Args:
-        mask: (H, W) bool or uint8, contiguous.
-    """
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def boundary_map(mask: Mask) -> Mask:

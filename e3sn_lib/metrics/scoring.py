@@ -26,13 +26,7 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import file_names, read_mask, write_csv
-from e3sn_lib.metrics.measures import (
-    boundary_accuracy,
-    boundary_radius,
-    box_slices,
-    region_similarity,
-    statistics,
-)
+from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,8 +209,6 @@ class _Truth:
         if highest > count and not self.sequence.merge_ids:
             limit = f"the ids of the first truth mask end at {count}"
             raise InputError(f"{source} has id {highest}, but {limit}; use the truth's ids")
-        radius, box = boundary_radius(truth.shape), box_slices((ids > 0) | (truth > 0))
-        ids, truth = ids[box], truth[box]
         soft = False
         if self.sequence.merge_ids:
             soft = bool(((ids > MANY_IDS) & (ids < VOID)).any())
@@ -224,7 +216,7 @@ class _Truth:
         rows = []
         for number in self.objects:
             pair = ids == number, truth == number
-            j, f = region_similarity(*pair), boundary_accuracy(*pair, radius)
+            j, f = region_similarity(*pair), boundary_accuracy(*pair)
             rows.append((self.sequence.name, number, self.frame(index), j, f))
         return _Score(rows, set(np.unique(truth[truth > count]).tolist()), soft)
 

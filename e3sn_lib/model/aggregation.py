@@ -1,7 +1,5 @@
 """Multilevel feature aggregation (paper 3.4): one feature from the correlations of all levels."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +8,6 @@ class LevelFusion(nn.Module):
     """Eq. 5: a weighted sum of the levels, with weights that are trained with the network.
 
     Args:
-        levels: how many.
         mode: ``softmax`` of scalars that start at 1 (inferred from SiamRPN++), ``raw`` scalars that
             start at 1 / levels, or ``fixed`` weights 1 / levels. All start as the same function.
     """
@@ -30,6 +27,5 @@ class LevelFusion(nn.Module):
 
     def forward(self, correlations: list[Tensor]) -> Tensor:
         """Return the weighted sum of tensors of one shape, one per level."""
-        return torch.stack([w * g for w, g in zip(self.weights(), correlations, strict=True)]).sum(
-            dim=0
-        )
+        weighted = [w * g for w, g in zip(self.weights(), correlations, strict=True)]
+        return torch.stack(weighted).sum(dim=0)

@@ -3,8 +3,6 @@
 Its total stride is 8. It has no padding where padding would shift the grid of features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -58,7 +56,6 @@ class Backbone(nn.Module):
     the first 3x3 of layer2 and layer3 are dilated too, for weights trained in that layout.
 
     Args:
-        name: ``resnet50`` or ``resnet18``.
         block_layout: ``v1.5`` (torchvision's weights) or ``v1``.
     """
 
@@ -123,9 +120,7 @@ def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) ->
     adapted = {key: value for key, value in weights.items() if key in wanted}
     for key, value in adapted.items():
         if value.shape[2:] == (1, 1) and wanted[key].shape[2:] == (3, 3):
-            centred = torch.zeros_like(wanted[key])
-            centred[:, :, 1:2, 1:2] = value
-            adapted[key] = centred
+            adapted[key] = F.pad(value, (1, 1, 1, 1))
     for key, value in wanted.items():  # not every tool saves these counters
         if key.endswith("num_batches_tracked"):
             adapted.setdefault(key, torch.zeros_like(value))

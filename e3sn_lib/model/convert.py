@@ -4,8 +4,6 @@ SiamMask reads BGR from 0 to 255. This network reads RGB and normalises it. The 
 has no padding, so its weights and the mean of its batch-norm can hold this difference exactly.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +48,6 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
     Args:
         state: tensors in the names of SiamMask's public code or of PySOT, perhaps below the key
             ``state_dict``, with or without the prefix ``module.`` and ``num_batches_tracked``.
-        what: names the source in errors.
 
     Raises:
         InputError: keys are missing, surplus or misshapen; or there is no refinement.

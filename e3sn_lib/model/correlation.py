@@ -1,7 +1,5 @@
 """Depth-wise cross-correlation of template and search features (SiamRPN++, SiamMask)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +20,6 @@ class DepthwiseCorrelation(nn.Module):
     """Eq. 1: each channel of the template is a filter for the same channel of the search features.
 
     Args:
-        channels: of both inputs and of the correlation.
         scale: ``mean`` divides by the filter's area, ``sum`` does not.
     """
 

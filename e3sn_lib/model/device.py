@@ -1,7 +1,5 @@
 """The hardware: where training and tracking are computed, in which number type, and its memory."""
 
-from __future__ import annotations
-
 import math
 import os
 import platform

@@ -1,11 +1,9 @@
 """The network: find the target, then segment it in candidate windows (paper 3.2, figure 2)."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +40,11 @@ class Template(NamedTuple):
     loc: Tensor
     levels: tuple[Tensor, ...]
 
-    def select(self, objects: Sequence[int]) -> Template:
+    def select(self, objects: Sequence[int]) -> Self:
         """Return the filters of some of the objects."""
         index = list(objects)
         levels = tuple(level[index] for level in self.levels)
-        return Template(self.cls[index], self.loc[index], levels)
+        return type(self)(self.cls[index], self.loc[index], levels)
 
 
 class Search(NamedTuple):

@@ -1,7 +1,5 @@
 """The mask refinement pathway (paper 3.2, fig. 3; SiamMask's refinement module)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +13,6 @@ class Refinement(nn.Module):
     On the way, features of the search crop are added (skip connections).
 
     Args:
-        channels: of the correlation.
         skips: channels of p0, p1, p2.
     """
 

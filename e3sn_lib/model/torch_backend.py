@@ -1,7 +1,5 @@
 """The torch network behind a tracker: for GPUs, and as the reference of the exported graphs."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cached_property
 
@@ -22,8 +20,6 @@ class TorchBackend:
         model: a network; it is put into evaluation mode. The copy does not see later changes.
         precision: see `precision_of`.
         device: where to compute; None: where the model is.
-        compiled: let torch compile the search features. It is meant for CUDA, where it has not
-            been run yet.
     """
 
     def __init__(
@@ -31,7 +27,6 @@ class TorchBackend:
         model: E3SN,
         precision: str = "fp32",
         device: torch.device | str | None = None,
-        compiled: bool = False,
     ) -> None:
         given = torch.device(device) if device is not None else next(model.parameters()).device
         self.device, self.dtype = given, precision_of(precision, given)
@@ -40,8 +35,6 @@ class TorchBackend:
             self.network = fold_batchnorm(model).to(self.dtype)
             self.network.to(memory_format=torch.channels_last)
             self.network.mean, self.network.std = model.mean, model.std  # always in fp32
-        encode = self.network.encode_search
-        self._encode_search = torch.compile(encode) if compiled else encode
 
     @cached_property
     def identity(self) -> str:
@@ -61,7 +54,7 @@ class TorchBackend:
         self, crops: NDArray[np.uint8], template: Template
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], Search]:
         """See `Backend`."""
-        search = self._encode_search(self._images(crops))
+        search = self.network.encode_search(self._images(crops))
         cls, loc = self.network.locate(template, search)
         return cls.cpu().numpy(), loc.cpu().numpy(), search
 

@@ -1,7 +1,5 @@
 """Weights in and out: ImageNet backbones, and models as safetensors files with their settings."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,11 +27,8 @@ def load_backbone(
     """Fill a backbone with ImageNet weights.
 
     Args:
-        backbone: is filled.
         source: ``none``, ``torchvision`` (downloaded once), or a safetensors file in torchvision's
             names; see `backbone_file`.
-        config: which ResNet.
-        data_root: folder of the data sets.
 
     Raises:
         InputError: there is no such file, or it does not fit.
@@ -51,10 +46,7 @@ def load_backbone(
 
 def backbone_file(source: str, data_root: Path) -> Path:
     """Find a file of backbone weights: here, in `data_root`, or in ``weights`` in or beside it.
-
-    Raises:
-        InputError: it is in none of these places.
-    """
+    Raises InputError if it is in none of these places."""
     folders = [Path(), data_root, data_root / "weights", data_root.parent / "weights"]
     for folder in folders:
         if (folder / source).is_file():
@@ -68,11 +60,8 @@ def backbone_file(source: str, data_root: Path) -> Path:
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load all keys of a module, floats in any precision.
-
-    Raises:
-        InputError: keys or shapes do not fit, or a value is not finite; nothing is loaded then.
-    """
+    """Load all keys of a module, floats in any precision; raises InputError if keys or shapes do
+    not fit, or a value is not finite. Nothing is loaded then."""
     check_keys(module.state_dict(), state, what)
     _check_finite(state, what)
     module.load_state_dict(dict(state))
@@ -115,10 +104,8 @@ def save_model(
     """Write a model with the settings it was trained with; the same model gives the same bytes.
 
     Args:
-        path: of a safetensors file.
         model, profile: the network, on any device, and its settings.
         half: store weights in half precision, except vectors such as batch-norm statistics.
-        notes: more metadata.
 
     Raises:
         InputError: a weight is not finite, as it is or in half precision.
@@ -152,7 +139,6 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> tu
     """Load a trained model.
 
     Args:
-        path: of a model of this project.
         device: where to; None: a GPU if there is one.
 
     Returns:
@@ -180,11 +166,7 @@ def load_profile_of(path: Path) -> Profile:
 
 
 def pairs_seen(path: Path) -> int:
-    """Return how many pairs a model has seen, with those of the models before it.
-
-    Raises:
-        InputError: as `load_profile_of`.
-    """
+    """Return how many pairs a model and those before it saw; errors are as in `read_metadata`."""
     noted = read_metadata(path).get("pairs", "")
     return int(noted) if noted.isdecimal() else load_profile_of(path).train.pairs
 

@@ -1,8 +1,5 @@
 """What makes two runs the same: the settings that determine their weights, and a short name."""
 
-from __future__ import annotations
-
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +9,7 @@ from typing import Any
 
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.errors import InputError
+from e3sn_lib.profiles.loading import PROFILE
 
 
 def training_settings(profile: Profile) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     Settings that only say where or how fast are left out. So a field that is added later with a
     default does not change the name of an older run.
     """
-    settings = _differences(profile)
+    settings: dict[str, Any] = PROFILE.dump_python(profile, mode="json", exclude_defaults=True)
     train, data = settings.get("train", {}), settings.get("data", {})
     for section, keys in (
         (settings, ("title", "minutes", "track", "study")),
@@ -32,6 +30,10 @@ def training_settings(profile: Profile) -> dict[str, Any]:
     if source := train.pop("init_weights", ""):  # its content counts, not its place
         train["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
     # All fields of a stage and a set are listed, but those that came later only if they are set.
+    plain = profile.to_dict()
+    settings["stages"] = plain["stages"]
+    if "train" in data:
+        data["train"] = plain["data"]["train"]
     for stage in settings["stages"].values():
         _drop_defaults(stage, StageConfig(), ("warmup", "sets"))
         for key in ("search_shift", "negative_pairs"):
@@ -49,25 +51,9 @@ def _drop_defaults(entry: dict[str, Any], defaults: Any, keys: tuple[str, ...]) 
             del entry[key]
 
 
-def _differences(config: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that differ from their defaults, as plain values."""
-    found: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if item.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(value):
-            found[item.name] = _differences(value)
-        elif value != item.default:
-            found[item.name] = dataclasses.asdict(config)[item.name]
-    return json.loads(json.dumps({key: value for key, value in found.items() if value != {}}))
-
-
 @lru_cache
 def content_hash(path: Path) -> str:
-    """Return twelve hexadecimal digits of a file's SHA-256.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+    """Return 12 hexadecimal digits of a file's SHA-256; raises InputError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]

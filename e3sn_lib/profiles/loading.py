@@ -1,7 +1,5 @@
 """Read profiles from YAML. A wrong setting gives one line: its key, its value, what is allowed."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re
@@ -16,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError, did_you_mean
+from e3sn_lib.files import read_text
 
 PROFILE_DIR = Path(__file__).parent
 LARGEST_YAML = 2**16
@@ -78,12 +77,12 @@ def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
         InputError: an unknown key, a missing one, or a value that is not allowed.
     """
     try:
-        return _PROFILE.validate_python(settings)
+        return PROFILE.validate_python(settings)
     except ValidationError as error:
         raise InputError(_explain(error)) from error
 
 
-_PROFILE = TypeAdapter(Profile)
+PROFILE = TypeAdapter(Profile)
 _MUST = {
     "dataclass_type": "be a set of key: value settings",
     "dict_type": "be a set of key: value settings",
@@ -145,11 +144,7 @@ def _profile_file(name: str) -> Path:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            content = parse_yaml(file.read(LARGEST_YAML + 1), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    content = parse_yaml(read_text(path, "settings"), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings (key: value)")
     return content

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,8 +17,8 @@ from pydantic import BaseModel
 from pydantic.dataclasses import dataclass
 
 from e3sn_lib.config import TrackConfig
-from e3sn_lib.data.reading import read_json
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_json
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -102,8 +103,8 @@ class OnnxBackend:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.config = self.manifest.track
-        self._folder, self._threads = folder, threads or idle_threads()
-        self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
+        self._threads = threads or idle_threads()
+        self._session = cache(lambda name, threads: _session(folder / name, threads))
         template, _, mask = (self._session(name, self._threads) for name in GRAPHS)
         filters = {each.name for each in template.get_outputs()}
         inputs = {each.name: each.shape[-1] for each in mask.get_inputs()}
@@ -150,12 +151,6 @@ class OnnxBackend:
 
         return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
 
-    def _session(self, name: str, threads: int) -> onnxruntime.InferenceSession:
-        """Open a graph when it is first needed."""
-        if (name, threads) not in self._sessions:
-            self._sessions[name, threads] = _session(self._folder / name, threads)
-        return self._sessions[name, threads]
-
 
 def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
     """Return the window of a cell, (1, C, size, size), from maps (1, C, H, W); outside is zero."""
@@ -173,7 +168,6 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     Args:
         folder: what ``e3sn export`` wrote; None: the folder that the variable E3SN_WEIGHTS names,
             else the one that comes with the package.
-        threads: see `OnnxBackend`.
 
     Raises:
         InputError: there is none, or as `OnnxBackend`.
@@ -190,11 +184,7 @@ def has_shipped() -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``export.json`` and check that the folder holds the files it lists.
-
-    Raises:
-        InputError: as `OnnxBackend`.
-    """
+    """Read ``export.json``, check the files that it lists; raises InputError as `OnnxBackend`."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; {ADVICE}")
@@ -221,9 +211,8 @@ def idle_threads() -> int:
 
     One thread too many costs more than one too few. More than 4 help a single crop little.
     """
-    known = hasattr(os, "sched_getaffinity")
     processors = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if known else processors
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else processors
     return max(min(usable, round(processors * (1 - _busy_share())), 4), 1)
 
 

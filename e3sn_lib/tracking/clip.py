@@ -1,7 +1,5 @@
 """Write clips: H.264 in MP4, which browsers, phones and editors play, or ProRes 4444 with alpha."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -115,9 +113,7 @@ def write_clip(path: Path, frames: Iterable[Image], fps: float = float(FRAME_RAT
     """Write frames as an MP4 of H.264.
 
     Args:
-        path: of the clip.
         frames: (H, W, 3) RGB uint8, of one size.
-        fps: frames per second.
 
     Raises:
         InputError: there is no frame.

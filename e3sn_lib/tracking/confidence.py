@@ -7,8 +7,6 @@ fits them. They belong to the shipped model: for other models the prediction ran
 values may be off.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@ Each of the three graphs is for one object: a template crop to filters; a search
 boxes and features; the windows of one cell to a mask. They share one file of weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -117,7 +115,6 @@ def export_model(
     """Write the graphs, their weights, ``export.json`` and ``README.md`` to a folder.
 
     Args:
-        model: a trained network.
         profile: that it came with; its settings of inference go along.
         out: a folder; files of these names in it are replaced.
         samples: to calibrate int8 on, see `calibration_samples`; none: fp32.

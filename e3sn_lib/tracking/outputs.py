@@ -1,7 +1,5 @@
 """What a tracked video is kept as: masks, clips, a table, COCO annotations."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence

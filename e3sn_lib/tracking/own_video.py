@@ -1,7 +1,5 @@
 """From boxes in anyone's video to masks, a clip and a table on the disk."""
 
-from __future__ import annotations
-
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -66,7 +64,6 @@ def track_video(
     """Follow boxed objects through a video, a few frames in memory at a time.
 
     Args:
-        tracker: with the network.
         video: a file, or a folder of frames.
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
         out: a folder, made if there is none; files of the same names are replaced.

@@ -1,7 +1,5 @@
 """Boxes that say which objects to follow: from text, from a mask, ordered by frame."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,11 +33,8 @@ class Prompt(NamedTuple):
 
 
 def prompt_from_text(text: str) -> Prompt:
-    """Read ``x,y,w,h``, ``FRAME:x,y,w,h`` (a new object) or ``FRAME:ID=x,y,w,h`` (a correction).
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Read ``x,y,w,h``, ``FRAME:x,y,w,h`` (a new object) or ``FRAME:ID=x,y,w,h`` (a correction);
+    raises ValueError if it is something else."""
     found = re.fullmatch(r"(?:(\d+):(?:(\d+)=)?)?([^:=]*)", text.strip())
     if not found:
         raise ValueError(text)
@@ -78,7 +73,6 @@ def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Pla
 
     Args:
         prompts: at least one.
-        source: the video.
         frames: numbers of the frames that are tracked.
 
     Raises:

@@ -1,7 +1,5 @@
 """Make int8 graphs: static quantisation, calibrated on crops of training images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +64,7 @@ def calibration_samples(
     if not sources:
         raise InputError("int8 is calibrated on training images; give --data or --calibration")
     settings = replace(profile, augment=AUGMENT, seed=0)
-    dataset = PairDataset(list(sources), settings, StageConfig(negative_pairs=0.0), COUNT)
+    dataset = PairDataset(list(sources), settings, StageConfig(negative_pairs=0.0))
     pairs = [dataset[number] for number in range(COUNT)]
     if problems := [problem for pair in pairs for problem in pair.problems]:
         raise InputError(f"calibration: {problems[0]}")
@@ -83,7 +81,6 @@ def quantise(
     Args:
         path: of the graph; its name decides which layers stay in float.
         samples: a multiple of `PART`.
-        inputs: of the graph, for a sample.
     """
     model = onnx.load(path)
     add_pre_process_metadata(model)  # else the quantiser warns

@@ -1,9 +1,7 @@
 """Follow objects that come and go: add one in any frame, correct one in a later frame."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -38,12 +36,12 @@ class Seen(NamedTuple):
     objects: dict[int, Found]
     """By number, ascending."""
 
-    def joined(self, other: Seen) -> Seen:
+    def joined(self, other: Self) -> Self:
         """Return these objects and, below them, those that only `other` has."""
         new = {number: other.objects[number] for number in other.objects.keys() - self.objects}
         below = np.where(np.isin(other.ids, list(new)), other.ids, 0)
         ids = np.where(self.ids > 0, self.ids, below)
-        return Seen(ids, dict(sorted((self.objects | new).items())))
+        return type(self)(ids, dict(sorted((self.objects | new).items())))
 
 
 class Session:
@@ -52,7 +50,6 @@ class Session:
     The tracker keeps nothing between frames, so several sessions can share one.
 
     Args:
-        tracker: with the network.
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
         keep_lost: show the masks of lost objects too; else they are empty.
     """
@@ -90,10 +87,7 @@ class Session:
 
     def correct(self, number: int, box_frame_xywh: Sequence[float]) -> None:
         """Say where an object is in the next frame; it is followed from there with a new template.
-
-        Raises:
-            InputError: there is no object of this number.
-        """
+        Raises InputError if there is no object of this number."""
         if number not in self.numbers:
             raise InputError(f"there is no object {number} that could be corrected")
         self._given[number] = box_frame_xywh
@@ -131,9 +125,7 @@ class Session:
         groups = []
         for numbers, state in self._groups:
             kept = [place for place, number in enumerate(numbers) if number not in self._given]
-            if len(kept) == len(numbers):
-                groups.append((numbers, state))
-            elif kept:
+            if kept:
                 groups.append((tuple(numbers[place] for place in kept), state.select(kept)))
         return groups
 

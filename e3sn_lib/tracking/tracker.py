@@ -5,11 +5,9 @@ the network is behind a `Backend`. The network knows nothing of objects. Their s
 value that goes into each step and comes out changed, so several videos can share one tracker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -27,7 +25,7 @@ from e3sn_lib.geometry import (
     ContextCrop,
     Patch,
     anchors_cxcywh,
-    context_sides,
+    context_side,
     decode_boxes,
     paste_patch,
 )
@@ -64,16 +62,16 @@ class Targets:
         half = self.size_wh / 2
         return np.hstack([self.centre_frame_xy - half, self.centre_frame_xy + half])
 
-    def select(self, objects: list[int]) -> Targets:
+    def select(self, objects: list[int]) -> Self:
         """Return the state of some of the objects."""
         template, centre = self.template.select(objects), self.centre_frame_xy[objects]
-        return Targets(template, centre, self.size_wh[objects], self.fill)
+        return type(self)(template, centre, self.size_wh[objects], self.fill)
 
-    def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Targets:
+    def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Self:
         """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
         centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        return Targets(self.template, centre, size, self.fill)
+        return type(self)(self.template, centre, size, self.fill)
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ class Tracker:
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
     def _crops(self, centre_frame_xy: Floats, size_wh: Floats, pixels: int) -> list[ContextCrop]:
-        cut, sides = CROPS[self.config.crop], context_sides(size_wh) * pixels / TEMPLATE_SIZE
+        cut, sides = CROPS[self.config.crop], context_side(size_wh) * pixels / TEMPLATE_SIZE
         places = zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
         return [cut((x, y), side, pixels) for (x, y), side in places]
 
@@ -243,13 +241,12 @@ def choose(
         cls: (N, 2, 5, 25, 25) logits, background first.
         loc: (N, 4, 5, 25, 25) box offsets.
         size_wh: (N, 2) in the previous frame, in frame pixels.
-        config: hyper-parameters.
     """
     logits = np.asarray(cls, np.float64).reshape(len(cls), 2, -1)
     scores = _sigmoid(logits[:, 1] - logits[:, 0])
     offsets = np.asarray(loc, np.float64).reshape(len(loc), 4, -1).transpose(0, 2, 1)
     boxes_crop_cxcywh = decode_boxes(offsets, ANCHORS)
-    boxes = boxes_crop_cxcywh * (context_sides(size_wh) / TEMPLATE_SIZE)[:, None, None]
+    boxes = boxes_crop_cxcywh * (context_side(size_wh) / TEMPLATE_SIZE)[:, None, None]
     penalty = _penalty(boxes[..., 2:], size_wh, config.penalty_k)
     ranked = scores
     if config.score == "penalised":
@@ -290,7 +287,7 @@ def _penalty(size_wh: Floats, previous_wh: Floats, k: float) -> Floats:
         return np.maximum(ratio, 1 / ratio)
 
     previous = previous_wh[:, None]
-    scale = change(context_sides(size_wh) / context_sides(previous))
+    scale = change(context_side(size_wh) / context_side(previous))
     aspect = change((previous[..., 0] / previous[..., 1]) / (size_wh[..., 0] / size_wh[..., 1]))
     return np.exp(-(scale * aspect - 1) * k)
 
@@ -308,8 +305,6 @@ def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number
 
     Args:
         box_frame_xywh: what the user gave: four numbers, with an area, inside the frame.
-        frame_hw: size of the frame.
-        number: of the box, for the message.
     """
     height, width = frame_hw
     box = f"box {number} ({','.join(f'{value:g}' for value in box_frame_xywh)})"

@@ -1,7 +1,5 @@
 """Read videos, frame by frame, from a file or a folder of images; draw objects on frames."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator
@@ -19,9 +17,8 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
-from e3sn_lib.data.reading import files_by_stem
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import IMAGE_SUFFIXES, read_image
+from e3sn_lib.files import IMAGE_SUFFIXES, files_by_stem, read_image
 
 Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)

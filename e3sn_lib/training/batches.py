@@ -1,7 +1,5 @@
 """The batches of a stage: each process's part of every step's pairs, prepared by data workers."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 
@@ -39,7 +37,6 @@ def step_batches(
     """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
 
     Args:
-        sources, profile: as of the `Trainer`.
         stage: which pairs of the run.
         done: steps of the stage that are left out.
         pairs_before: of earlier legs; the numbers of the pairs go on from there.
@@ -51,10 +48,10 @@ def step_batches(
     size, accumulate = profile.train.batch_size, profile.train.accumulate
     share, workers = size // processes.world(), profile.data.workers
     part, offset = share // accumulate, processes.rank() * share
-    count, first = stage.steps * size, pairs_before + stage.first_step * size
+    first = pairs_before + stage.first_step * size
     steps = range(done, stage.steps)
     loader = DataLoader(
-        _Batches(PairDataset(sources, profile, stage.config, count, first)),
+        _Batches(PairDataset(sources, profile, stage.config, first)),
         batch_size=None,  # `_Batches` makes the batches
         sampler=(
             range(number, number + part)

@@ -34,21 +34,11 @@ from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import load_backbone, load_network, pairs_seen, save_model
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes, schedule
+from e3sn_lib.training import state as store
 from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
 from e3sn_lib.training.schedule import StagePlan
-from e3sn_lib.training.state import (
-    CHECKPOINT,
-    FINAL,
-    LOCK,
-    MEASURED,
-    RunState,
-    Watch,
-    copy_checkpoint,
-    read_checkpoint,
-    tensorboard_writer,
-    write_checkpoint,
-)
+from e3sn_lib.training.state import RunState, Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,9 +60,7 @@ class Trainer:
     one writes. The pairs of a step are those of a single process. The result differs by rounding.
 
     Args:
-        profile: all settings of the run.
         sources: the opened track sets, each with its settings.
-        run_dir: the run's folder.
         data_root: where files of backbone weights are searched.
 
     Raises:
@@ -139,7 +127,7 @@ class Trainer:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current step is done and saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.run_dir / LOCK, timeout=0)
+        lock = FileLock(self.run_dir / store.LOCK, timeout=0)
         try:
             with lock if processes.is_first() else nullcontext():
                 return self._run(watch)
@@ -153,7 +141,7 @@ class Trainer:
         self.watchers: list[Watch] = [watch] if watch else []
         if processes.is_first():
             if self.profile.train.tensorboard:
-                self.watchers.append(tensorboard_writer(self.run_dir))
+                self.watchers.append(store.tensorboard_writer(self.run_dir))
             self._write_settings()
 
         # train the stages that are not finished
@@ -163,7 +151,7 @@ class Trainer:
                     self._run_stage(stage, interrupted)
 
         # write the model last: a folder that holds it is a finished run
-        path = self.run_dir / FINAL
+        path = self.run_dir / store.FINAL
         if processes.is_first():
             self._write_log()
             summary = self._summary()
@@ -347,7 +335,7 @@ class Trainer:
         state, batch_size = self.state, self.profile.train.batch_size
         row: dict[str, Any] = {"step": state.step, "stage": stage}
         row |= {"pairs": state.step * batch_size, "lr": rate}
-        for name in MEASURED:
+        for name in store.MEASURED:
             finite = [step[name] for step in measured if math.isfinite(step.get(name, math.nan))]
             row[name] = float(np.mean(finite)) if finite else math.nan
         weights = self.model.mask.fusion.weights().tolist()
@@ -384,14 +372,14 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "state": vars(self.state),
         }
-        write_checkpoint(self.run_dir, content)
+        store.write_checkpoint(self.run_dir, content)
         if self.backup:
-            copy_checkpoint(self.run_dir, self.backup)
+            store.copy_checkpoint(self.run_dir, self.backup)
 
     def _resume(self) -> None:
-        if self.backup and processes.is_first() and not (self.run_dir / CHECKPOINT).is_file():
-            copy_checkpoint(self.backup, self.run_dir)
-        content = read_checkpoint(self.run_dir, self.profile)
+        if self.backup and processes.is_first() and not (self.run_dir / store.CHECKPOINT).is_file():
+            store.copy_checkpoint(self.backup, self.run_dir)
+        content = store.read_checkpoint(self.run_dir, self.profile)
         if content is None:
             return
         self.model.load_state_dict(content["model"])

@@ -1,7 +1,5 @@
 """Training in several processes that torchrun started. A single process is a world of one."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a run was made with: versions, machine, commit, command; and its seeds."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import random

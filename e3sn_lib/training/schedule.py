@@ -1,7 +1,5 @@
 """The course of a run: its stages, the learning rate, what is trained when, and the average."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +28,7 @@ class StagePlan:
 
 
 def plan(profile: Profile) -> list[StagePlan]:
-    """Return the stages of a run with their steps.
-
-    Raises:
-        InputError: a stage has fewer pairs than a step.
-    """
+    """Return the stages of a run; raises InputError if one has fewer pairs than a step."""
     stages, first = [], 0
     for name, stage in profile.stages.items():
         pairs, batch = profile.train.pairs * stage.share, profile.train.batch_size
@@ -115,7 +109,6 @@ def set_trainable(
     """Freeze the parts of the network that are not trained now, with their batch-norm statistics.
 
     Args:
-        model: the network.
         groups: of `parameter_groups`; what is in none of them is frozen.
         config: a backbone that starts from nothing trains its statistics too.
         train_backbone: whether the time of the group ``backbone`` has come.

@@ -52,11 +52,8 @@ def write_checkpoint(run_dir: Path, content: dict[str, Any]) -> None:
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy the checkpoint of one folder to another, if there is one.
-
-    Raises:
-        InputError: it cannot be written. The target then keeps what it had.
-    """
+    """Copy the checkpoint of one folder to another, if there is one; raises InputError if it cannot
+    be written. The target then keeps what it had."""
     if not (source / CHECKPOINT).is_file():
         return
     try:
@@ -117,11 +114,7 @@ class RunState:
 
 
 def tensorboard_writer(folder: Path) -> Watch:
-    """Return a function that writes the last row of a log for TensorBoard.
-
-    Raises:
-        InputError: TensorBoard is not installed.
-    """
+    """Return a writer of a log's last row for TensorBoard; raises InputError if that is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -201,7 +201,7 @@ def first_batch(
     weights = [stage.sets.get(config.kind, config.weight) for _, config in sources]
     if not any(weight > 0 for weight in weights):
         return noise(profile, stage, size), float("nan")
-    dataset = PairDataset(sources, profile, stage, size)
+    dataset = PairDataset(sources, profile, stage)
     dataset[0]  # loads what only the first pair loads
     begun = time.perf_counter()
     pairs = [dataset[index] for index in range(size)]

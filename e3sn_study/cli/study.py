@@ -125,7 +125,7 @@ def add_data_action(command: argparse.ArgumentParser) -> None:
 
 def data(options: argparse.Namespace) -> int:
     """Say what data are there and what is missing, prepare them, or make the procedural set."""
-    from e3sn_lib.data.sources import prepare, verify
+    from e3sn_lib.data.sources import verify
     from e3sn_lib.data.synthetic import ensure_synthetic
     from e3sn_lib.model.weights import backbone_file
 
@@ -136,7 +136,7 @@ def data(options: argparse.Namespace) -> int:
             raise InputError(f"no data folder: {advice}")
         print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
         return 0
-    table = (prepare if options.action == "prepare" else verify)(profile.data)
+    table = verify(profile.data, prepare=options.action == "prepare")
     print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
     for row in table[table["left_out"] != ""].itertuples():
         what, remedy = row.state, f"; {row.remedy}"

@@ -60,7 +60,7 @@ def crop_quality(
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
     rows = []
     for source in sources:
-        dataset = PairDataset([source], profile, stage, pairs, first=profile.train.pairs)
+        dataset = PairDataset([source], profile, stage, first=profile.train.pairs)
         rows += [
             [source[0].name, number, *_quality(model, dataset[number])] for number in range(pairs)
         ]
@@ -173,7 +173,7 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
         augment.change_colour(crop.image(image, fill), AugmentConfig(), rng) for crop in crops
     )
     size_wh = np.array([box_xywh(box)[2:]])
-    scale = TEMPLATE_SIZE / context_side(*size_wh[0])
+    scale = TEMPLATE_SIZE / context_side(size_wh[0])
     return _Scene(template, search, torch.cat([boxes[:1], boxes[seen]]), size_wh * scale)
 
 

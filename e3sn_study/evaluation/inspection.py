@@ -152,7 +152,7 @@ def _box(video: Video, index: int) -> Box:
 def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
     """Return the square around a box at the template's scale, `size` pixels wide."""
     x1, y1, x2, y2 = box_frame_xyxy
-    side = context_side(x2 - x1, y2 - y1) * size / TEMPLATE_SIZE
+    side = float(context_side((x2 - x1, y2 - y1))) * size / TEMPLATE_SIZE
     return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), side, size)
 
 

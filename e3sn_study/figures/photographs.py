@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.sources import TrainSets
 from e3sn_lib.data.types import TrackFrame, Video
-from e3sn_lib.files import read_image
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, box_from_mask
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.tracking.video import object_colour, overlay
@@ -105,10 +104,11 @@ def training_examples(sets: TrainSets, seed: int = 0) -> Figure:
 
 def _draw_track_frame(axes: Axes, frame: TrackFrame) -> None:
     """Show a frame of a training set with the outline and the box of its object."""
-    show_image(axes, read_image(frame.image))
+    image, mask = frame.read()
+    show_image(axes, image)
     box, style = frame.box_frame_xyxy, "--"
-    if frame.mask:
-        mask, style = frame.mask.read(), "-"
+    if mask is not None:
+        style = "-"
         draw_outline(axes, mask)
         box = box or box_from_mask(mask)
     if box:

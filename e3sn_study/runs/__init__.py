@@ -215,7 +215,7 @@ class Study:
     def held_out(self) -> list[Video]:
         """Return the training sequences that choices are made on; without any, print the reason."""
         try:
-            return open_held_out(self.load().data)
+            return [video for videos, _ in open_held_out(self.load().data) for video in videos]
         except InputError as error:
             print(f"not run: {without_folders(str(error))}")
             return []
@@ -224,7 +224,7 @@ class Study:
         """Return the first training pairs of a run, after augmentation and sampling."""
         profile = self.load(variant)
         stage = next(iter(profile.stages.values()))
-        dataset = PairDataset(self.train_sets().opened, profile, stage, count)
+        dataset = PairDataset(self.train_sets().opened, profile, stage)
         return [dataset[index] for index in range(count)]
 
     def run(self, variant: str, overrides: Iterable[str] = (), seed: int | None = None) -> Run:
@@ -263,8 +263,8 @@ class Study:
             remedy = "go on with it (--resume auto), or delete it"
             raise InputError(f"{run.folder} holds such a run already; {remedy}")
         if not run.is_finished():
-            for absent in sets.absent:
-                print(f"left out: {without_folders(absent.notice)}")
+            for absent, _ in sets.absent:
+                print(f"left out: {without_folders(absent)}")
             if run.name != (plain := run_name(run.profile, sets)):
                 print(f"{plain} was trained on other files; this is another run, {run.name}")
             root = Path(run.profile.data.root)
@@ -393,7 +393,7 @@ class Study:
                 {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}
                 for tracks, each in sets.opened
             ],
-            "absent": [without_folders(absent.notice) for absent in sets.absent],
+            "absent": [without_folders(absent) for absent, _ in sets.absent],
             "synthetic": self.is_synthetic,
             "frozen": config.unfreeze_at >= 1 or not config.train_layers,
             "environment": environment,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from e3sn_lib.data.sources import open_attributes, open_held_out, open_held_out_tracks
+from e3sn_lib.data.davis import video_tracks
+from e3sn_lib.data.sources import open_attributes, open_held_out
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_xywh
@@ -131,8 +132,7 @@ def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID)
     Nothing is changed by it: the best settings are printed, to be given to ``--set`` or written
     into the profile.
     """
-    held_out = open_held_out(study.load().data)
-    scores = sweep(run.tracker(), held_out, run.folder / "choices", grid)
+    scores = sweep(run.tracker(), study.held_out(), run.folder / "choices", grid)
     write_record(study.results / "choices" / f"{run.name}.csv", scores)
     print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
     return scores
@@ -142,7 +142,9 @@ def single_crops(study: Study, run: Run) -> pd.DataFrame:
     """Return `crop_quality` of a run on crops seen in training and on held-out ones."""
     data, pairs = study.load().data, 100
     sources = [*study.train_sets().opened]
-    sources += open_held_out_tracks(data) if study.held_out() else []
+    for videos, config in open_held_out(data) if study.held_out() else []:
+        name = f"{config.kind}{config.year}-{config.split} held out"
+        sources.append((video_tracks(name, videos, config.min_area), config))
     made_of = digest(run.model, pairs, [(tracks.name, tracks.tracks) for tracks, _ in sources])
     return once(
         run.folder / f"crops-{pairs}.csv",

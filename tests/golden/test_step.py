@@ -44,7 +44,7 @@ def crop_around(
     centre: NDArray[np.float64], size_wh: NDArray[np.float64], pixels: int
 ) -> SiamMaskCrop:
     return SiamMaskCrop(
-        tuple(centre.tolist()), context_side(*size_wh) * pixels / TEMPLATE_SIZE, pixels
+        tuple(centre.tolist()), context_side(size_wh) * pixels / TEMPLATE_SIZE, pixels
     )
 
 

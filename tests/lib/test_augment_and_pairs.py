@@ -57,14 +57,13 @@ def still(folder: Path, name: str, box: Box = (80, 70, 120, 130), colour: int = 
 def dataset(
     profile: Profile,
     tracks: TrackSet | list[TrackSet],
-    pairs: int = 1000,
     first: int = 0,
     stage: StageConfig | None = None,
     **settings,
 ) -> PairDataset:
     sets = tracks if isinstance(tracks, list) else [tracks]
     sources = [(each, TrainSetConfig("davis", ("unused",), **settings)) for each in sets]
-    return PairDataset(sources, profile, stage or next(iter(profile.stages.values())), pairs, first)
+    return PairDataset(sources, profile, stage or next(iter(profile.stages.values())), first)
 
 
 def bright(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -118,7 +117,7 @@ class TestGeometry:
         boxes = np.array([crop.box_to_crop(box) for crop in crops])
         sizes = boxes[:, 2:] - boxes[:, :2]
         assert sizes[:, 0] / sizes[:, 1] == pytest.approx(40 / 60)
-        zoom = np.log(sizes[:, 0] / (127 / context_side(40, 60) * 40)) / np.log(1.5)
+        zoom = np.log(sizes[:, 0] / (127 / context_side((40, 60)) * 40)) / np.log(1.5)
         assert (zoom.min(), zoom.max(), zoom.mean()) == pytest.approx((-1, 1, 0), abs=0.1)
         assert np.abs(zoom).max() <= 1
         profile = tiny_profile(*PLAIN, "augment.template_scale=0", "augment.search_zoom=0.5")
@@ -161,7 +160,7 @@ class TestGeometry:
         mask[90:110, 10:190] = True
         tracks = TrackSet("made", (Track("bar", (write_frame(tmp_path / "bar.png", mask),)),))
         fixed = ("augment.search_scale=0", "augment.search_shift=100", "augment.rotation=20")
-        scale = 127 / context_side(180, 20)
+        scale = 127 / context_side((180, 20))
         beyond = 0
         for pair in islice(dataset(tiny_profile(*PLAIN, *fixed), tracks), 30):
             x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float) / scale
@@ -338,8 +337,8 @@ class TestOnlySeedAndNumber:
         config = TrainSetConfig("synthetic", ("synthetic",), frame_range=3)
         return davis_tracks(data_root / "synthetic", 2016, "train"), config
 
-    def make(self, source, profile: Profile, pairs: int = 6, first: int = 0) -> PairDataset:
-        return PairDataset([source], profile, next(iter(profile.stages.values())), pairs, first)
+    def make(self, source, profile: Profile, first: int = 0) -> PairDataset:
+        return PairDataset([source], profile, next(iter(profile.stages.values())), first)
 
     def test_drawn_twice_or_out_of_order(self, source, tiny_profile: Load) -> None:
         one, other = self.make(source, tiny_profile()), self.make(source, tiny_profile())
@@ -351,13 +350,13 @@ class TestOnlySeedAndNumber:
 
     def test_any_number_of_workers(self, source, tiny_profile: Load) -> None:
         def batches(workers: int) -> list[Batch]:
-            pairs = self.make(source, tiny_profile(), pairs=8)
-            return list(DataLoader(pairs, batch_size=2, num_workers=workers, collate_fn=collate))
+            pairs, options = self.make(source, tiny_profile()), {"collate_fn": collate}
+            return list(DataLoader(pairs, 2, sampler=range(8), num_workers=workers, **options))
 
         alone, several = batches(0), batches(2)
         assert len(alone) == len(several) == 4
         for one, other in zip(alone, several, strict=True):
-            torch.testing.assert_close(vars(one), vars(other), rtol=0, atol=0)
+            torch.testing.assert_close(one._asdict(), other._asdict(), rtol=0, atol=0)
 
 
 class TestChoice:
@@ -378,7 +377,7 @@ class TestChoice:
         sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("often", "rarely", "never")]
         configs = [TrainSetConfig("davis", ("unused",), weight=each) for each in (3.0, 1.0, 0.0)]
         sources = list(zip(sets, configs, strict=True))
-        pairs = PairDataset(sources, tiny_profile(*PLAIN), StageConfig(), 200)
+        pairs = PairDataset(sources, tiny_profile(*PLAIN), StageConfig())
         names = [pair.source for pair in islice(pairs, 200)]
         assert set(names) == {"often", "rarely"}
         assert names.count("often") / 200 == pytest.approx(0.75, abs=0.1)
@@ -387,7 +386,7 @@ class TestChoice:
         sets = [TrackSet(name, (still(tmp_path, name),)) for name in ("still", "video")]
         configs = [TrainSetConfig("coco", ("unused",)), TrainSetConfig("davis", ("unused",))]
         stage = StageConfig(sets={"coco": 0.0})
-        pairs = PairDataset(list(zip(sets, configs, strict=True)), tiny_profile(*PLAIN), stage, 20)
+        pairs = PairDataset(list(zip(sets, configs, strict=True)), tiny_profile(*PLAIN), stage)
         assert {pair.source for pair in islice(pairs, 20)} == {"video"}
 
     def test_no_data_at_all(self, tiny_profile: Load) -> None:
@@ -547,7 +546,7 @@ class TestBatches:
     def test_moving_keeps_every_part(self) -> None:
         batch = collate(self.pairs([(1, 1, 1, -1)]))
         moved = batch.to(torch.device("meta"))
-        parts = [*moved.cells, *vars(moved).values()]
+        parts = [*moved.cells, *moved]
         devices = [each.device.type for each in parts if isinstance(each, torch.Tensor)]
         assert devices == ["meta"] * 9
         assert (moved.problems, moved.redrawn) == (batch.problems, batch.redrawn)

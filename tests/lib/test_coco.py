@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from e3sn_lib.config import DataConfig, TrainSetConfig
 from e3sn_lib.data import coco
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.index import Findings
-from e3sn_lib.data.sources import open_train_sets, prepare, verify
+from e3sn_lib.data.sources import open_train_sets, verify
 from e3sn_lib.geometry import box_from_mask
 
 SharedPath = Callable[[str], Path]
@@ -187,7 +188,7 @@ def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.Dat
 def test_cases(shared_path: SharedPath, name: str, objects: int, reason: str) -> None:
     root = shared_path(f"cases/{name}")
     config = TrainSetConfig("coco", ("set",), annotations="a.json", min_area=0)
-    for look in (verify, prepare):
+    for look in (verify, partial(verify, prepare=True)):
         (row,) = look(DataConfig(root=str(root), train=(config,))).itertuples()
         assert (row.state, row.tracks) == ("partial" if reason else "present", objects)
         assert row.left_out.endswith(reason)

@@ -15,9 +15,15 @@ from PIL import Image
 
 from e3sn_lib import files
 from e3sn_lib.data.davis import read_list
-from e3sn_lib.data.reading import files_by_stem, read_json
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import file_names, read_image, read_mask, read_text
+from e3sn_lib.files import (
+    file_names,
+    files_by_stem,
+    read_image,
+    read_json,
+    read_mask,
+    read_text,
+)
 
 SharedPath = Callable[[str], Path]
 PHOTO = cv2.GaussianBlur(

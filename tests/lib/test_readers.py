@@ -21,7 +21,7 @@ from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.mask_folder import mask_folder_tracks
-from e3sn_lib.data.sources import open_evaluation, open_train_sets, prepare, verify
+from e3sn_lib.data.sources import open_evaluation, open_train_sets, verify
 from e3sn_lib.data.types import TrackFrame
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
@@ -52,8 +52,9 @@ def write_grey(path: Path, values: NDArray[np.uint8], mode: str = "L") -> None:
 
 
 def read_mask_of(frame: TrackFrame) -> NDArray[np.bool_]:
-    assert frame.mask is not None
-    return frame.mask.read()
+    mask = frame.read()[1]
+    assert mask is not None
+    return mask
 
 
 # DAVIS
@@ -536,7 +537,7 @@ def test_open_train_sets_opens_what_is_there_and_tells_the_rest(tmp_path: Path) 
         ("coco", 1, 4), ("youtube_vos", 2, 2), ("imagenet_vid", 1, 2), ("mask_folder", 1, 3), ("davis", 1, 4),
     ]  # fmt: skip
     assert len(sets.absent) == 1
-    notice = sets.absent[0].notice
+    notice = sets.absent[0][0]
     assert "davis2016/code.html" in notice
     assert str(tmp_path / "DAVIS" / "ImageSets" / "2016" / "train.txt") in notice
 
@@ -566,13 +567,13 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
 
 def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path) -> None:
     data = make_everything(tmp_path)
-    assert list(prepare(data)["state"]) == STATES
+    assert list(verify(data, prepare=True)["state"]) == STATES
     for spoilt in ("coco/val2017/000000000002.jpg", "DAVIS/JPEGImages/480p/camel/00001.jpg"):
         path = tmp_path / spoilt
         path.write_bytes(path.read_bytes()[:-100])
     write_mask(tmp_path / "folder" / "masks" / "c.png", rectangle(1, 1, 9, 9, size=(20, 20)))
     assert list(verify(data)["state"]) == STATES
-    table = prepare(data)
+    table = verify(data, prepare=True)
     assert [n for n in range(8) if table["state"][n] != STATES[n]] == [3, 4, 6]
     assert "2 of 4 frames that were opened cannot be used, the first: image" in table["left_out"][0]
     assert "mask of" in table["left_out"][3]
@@ -580,7 +581,7 @@ def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "read", [open_train_sets, verify, prepare, lambda data: open_evaluation(data, "davis2017")]
+    "read", [open_train_sets, verify, lambda data: open_evaluation(data, "davis2017")]
 )
 def test_a_missing_data_root_says_how_to_give_one(
     tmp_path: Path, read: Callable[[DataConfig], object]
@@ -604,7 +605,7 @@ def test_the_long_profile_opens_the_shared_sets(shared_path: SharedPath) -> None
     data = load_profile("long", data_root=shared_path("data")).data
     sets = open_train_sets(data)
     assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_duts", "saliency_ecssd"]
-    absent = [each.config.path[0] for each in sets.absent]
+    absent = [config.path[0] for _, config in sets.absent]
     assert absent == ["PennFudanPed", "oxford_pets", "DAVIS"]
     assert len(open_evaluation(data, "davis2016")) == 4
     with pytest.raises(InputError, match="benchmark davis2017 is absent"):

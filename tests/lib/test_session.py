@@ -178,7 +178,10 @@ class TestPlaces:
             ([Prompt(ONE, 15)], "frame 15 has a box, but it is not among"),
             ([Prompt(ONE, 110)], "frame 110 has a box, but the last frame is 99"),
             ([Prompt(ONE), Prompt(ONE, 20, 2, True)], "correct object 2: no box before frame 20"),
-            ([Prompt(ONE, 40), Prompt(ONE, 20, 1, True)], "correct object 1: no box before frame 20"),
+            (
+                [Prompt(ONE, 40), Prompt(ONE, 20, 1, True)],
+                "correct object 1: no box before frame 20",
+            ),
             ([Prompt(ONE), *2 * [Prompt(TWO, 20, 1, True)]], "object 1 has two boxes in frame 20"),
             ([Prompt(ONE)] * 255, "object 255 is out of range"),
         ],

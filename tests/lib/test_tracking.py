@@ -97,7 +97,7 @@ class TestPlantedAnswers:
         list(Tracker(model, PLAIN).run(frames, [BOX]))
         crop = model.seen[2][0, 0, 127]
         bright = int((crop > 127).sum())
-        unit = context_side(64 * UNIT, 64 * UNIT) / 127
+        unit = context_side((64 * UNIT, 64 * UNIT)) / 127
         assert 127.5 - bright == pytest.approx((160 + 16 * UNIT - 161) / unit, abs=1)
 
     def test_crops_are_padded_with_the_first_frame_s_mean_throughout(self) -> None:

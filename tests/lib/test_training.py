@@ -79,7 +79,7 @@ def first_stage(profile: Profile) -> StageConfig:
 
 
 def first_batch(profile: Profile, source: Source, count: int) -> Batch:
-    pairs = PairDataset([source], profile, first_stage(profile), count)
+    pairs = PairDataset([source], profile, first_stage(profile))
     return collate([pairs[number] for number in range(count)])
 
 
@@ -294,7 +294,7 @@ class TestLosses:
         self, tiny_profile: MakeProfile, source: Source, tiny_model: E3SN
     ) -> None:
         profile = tiny_profile("data.negative_pairs=1")
-        pairs = PairDataset([source], profile, first_stage(profile), 50)
+        pairs = PairDataset([source], profile, first_stage(profile))
         negative = next(pair for pair in (pairs[number] for number in range(50)) if pair.negative)
         with torch.no_grad():
             total, parts = compute_losses(
@@ -813,7 +813,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
     """With batch-norm at rest nothing but the losses' denominators could differ."""
     profile = tiny_profile("data.negative_pairs=0.4")
     stage = first_stage(profile)
-    pairs = PairDataset([source], profile, stage, 6)
+    pairs = PairDataset([source], profile, stage)
     whole, *parts = (
         collate([pairs[i] for i in part]) for part in (range(6), (0, 1), (2, 3), (4, 5))
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
-from e3sn_lib.data.sources import open_held_out, open_held_out_tracks, open_train_sets
+from e3sn_lib.data.sources import open_held_out, open_train_sets
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
@@ -63,7 +63,7 @@ def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(
     profile = tiny_profile("augment.search_zoom=0.3")
     sources = open_train_sets(profile.data).opened
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
-    dataset = PairDataset(sources, profile, stage, 6, first=profile.train.pairs)
+    dataset = PairDataset(sources, profile, stage, first=profile.train.pairs)
     oracle = Oracle([dataset[number] for number in range(6)], growth)
     rows = crop_quality(oracle, sources, profile, 6)  # type: ignore[arg-type]
     assert set(rows["set"]) == {sources[0][0].name}
@@ -119,12 +119,7 @@ def test_held_out_tracks_are_the_held_out_sequences(tiny_profile: Callable[..., 
         f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{names[0]}]}}]"
     )
     data = tiny_profile(text).data
-    [(tracks, config)] = open_held_out_tracks(data)
-    assert tracks.name == "synthetic2016-train held out"
-    assert (
-        [track.name for track in tracks.tracks]
-        == [names[0]]
-        == [sequence.name for sequence in open_held_out(data)]
-    )
+    [(videos, config)] = open_held_out(data)
+    assert [video.name for video in videos] == [names[0]]
     assert names[0] not in {track.name for track in open_train_sets(data).opened[0][0].tracks}
     assert config.hold_out == (names[0],)

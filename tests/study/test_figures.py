@@ -25,7 +25,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.geometry import box_from_mask
 from e3sn_lib.losses import mask_windows
-from e3sn_lib.model.windows import Cells, gather_windows
+from e3sn_lib.model.windows import Cells, cut_windows
 from e3sn_lib.sampling import anchor_iou
 from e3sn_lib.tracking.video import OBJECT_COLOURS
 from e3sn_study import figures
@@ -44,9 +44,9 @@ def profile(tiny_profile: Callable[..., Profile]) -> Profile:
 @pytest.fixture(scope="module")
 def pairs(profile: Profile) -> list[Pair]:
     dataset = PairDataset(
-        open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 24
+        open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"]
     )
-    return [dataset[index] for index in range(len(dataset))]
+    return [dataset[index] for index in range(24)]
 
 
 @pytest.fixture(scope="module")
@@ -327,11 +327,7 @@ def test_sampled_windows_are_what_the_loss_sees(pair: Pair) -> None:
     rows, columns = torch.from_numpy(pair.cells).unbind(1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
     search = torch.from_numpy(pair.search).permute(2, 0, 1)[None].float()
-    windows = (
-        gather_windows(search, cells.image, 8 * rows - 32, 8 * columns - 32, 127)
-        .permute(0, 2, 3, 1)
-        .numpy()
-    )
+    windows = cut_windows(search, cells, 32, 1, 127).permute(0, 2, 3, 1).numpy()
     labels = mask_windows(torch.from_numpy(pair.mask)[None].float(), cells, 32).numpy()
     assert len(figure.axes) == 4
     for axes, window, pixels in zip(figure.axes, windows, labels, strict=True):

@@ -134,7 +134,7 @@ def test_windows_are_predicted_for_every_sample_of_a_pair(
     profile: Profile, tiny_model: E3SN
 ) -> None:
     dataset = PairDataset(
-        open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"], 1
+        open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"]
     )
     predicted = predict_windows(tiny_model, dataset[0])
     assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)
