@@ -17,7 +17,6 @@ NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 SHIPPED = ROOT / "models" / "e3sn.safetensors"
 """The trained model that comes with the repository."""
-BACKENDS = ("auto", "torch", "onnx")
 
 
 def from_checkout(path: str | Path) -> Path:
@@ -51,7 +50,9 @@ def open_tracker(
 
     exported = weights.is_dir() if weights else has_shipped()
     if backend == "auto":
-        best = exported if weights else exported and precision == "auto" and not _has_gpu()
+        # is there a GPU for torch? asked without the seconds that importing torch takes
+        has_gpu = shutil.which("nvidia-smi") and importlib.util.find_spec("torch")
+        best = exported if weights else exported and precision == "auto" and not has_gpu
         backend = "onnx" if best else "torch"
     if backend == "onnx":
         if weights and not exported:
@@ -70,8 +71,3 @@ def open_tracker(
 
     torch.set_num_threads(threads or idle_threads())
     return Tracker(load_model(weights or SHIPPED), precision=precision)
-
-
-def _has_gpu() -> bool:
-    """Say whether torch and an NVIDIA driver are there, without the seconds that torch takes."""
-    return bool(shutil.which("nvidia-smi") and importlib.util.find_spec("torch"))

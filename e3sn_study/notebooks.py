@@ -1,15 +1,10 @@
 """Run notebooks with papermill, keep what they record, and make pages of them."""
 
-from __future__ import annotations
-
-import ast
 import base64
 import io
-import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
@@ -19,32 +14,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pydantic_core import to_jsonable_python
 
-from e3sn_lib.errors import InputError, did_you_mean
+from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, atomic_path, read_text, write_json, write_text
 from e3sn_lib.training.provenance import environment
 from e3sn_study.records import REFERENCE
-
-PAGE = """{% extends 'index.html.j2' %}
-{% block notebook_css %}
-{{ resources.include_css("static/theme-light.css") }}
-<style>STYLE
-.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .anchor-link { display: none }
-main { padding-bottom: 4rem }
-pre { max-width: 62rem }
-.jp-OutputArea pre { margin: 0; padding: 0 1rem; border: 0; background: none }
-.jp-OutputArea pre { white-space: pre-wrap }
-th { position: static }
-img, video { max-width: 100%; height: auto }
-.jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto }
-</style>
-{% endblock %}
-{% block html_head_js %}{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-"""
-"""nbconvert's page in the report's look, without the scripts that a browser would fetch."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +32,6 @@ class NotebookRun:
     seconds: float
     error: str = ""
     """One line: the cell, and what went wrong in it."""
-
-
-def check_parameters(source: Path, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that a notebook does not declare; papermill would let a typing error pass.
-
-    Raises:
-        InputError: `source` is no notebook, or its ``parameters`` cell lacks one of the names.
-    """
-    known = _declared(source)
-    for name in parameters:
-        if name not in known:
-            there = f"; there are {', '.join(known)}" if known else "; it declares none"
-            hint = did_you_mean(name, known) or there
-            raise InputError(f"notebook {source.name} has no parameter '{name}'{hint}")
 
 
 def as_list(parameter: Iterable[Any] | str) -> list[Any]:
@@ -115,19 +76,19 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
     Args:
         source: the notebook, which is not changed.
         out: gets the executed copy, also if a cell fails.
-        parameters: those that `check_parameters` accepts.
+        parameters: values by name, which replace those of the cell tagged ``parameters``.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from papermill.iorw import write_ipynb
     from traitlets.config import Config
 
-    # What papermill warns of is refused by check_parameters or reported below.
+    # What papermill warns of is reported below.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     # The kernel "python3" of this Python goes before those that the user has registered.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     source, out = source.resolve(), out.resolve()
-    began, reason = time.perf_counter(), ""
+    reason = ""
     with atomic_path(out) as running:
         try:
             papermill.execute_notebook(
@@ -147,7 +108,7 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
         executed = _read(running)
         executed.metadata.papermill.update(input_path=source.name, output_path=out.name)
         write_ipynb(executed, str(running))
-    seconds = round(time.perf_counter() - began, 1)
+    seconds = round(executed.metadata.papermill.duration, 1)
     if not (where := _stopped_in(executed, failed=bool(reason))):
         return NotebookRun(source.stem, "passed", seconds)
     reason = f"{where}: {reason or 'it called sys.exit'}"
@@ -163,12 +124,8 @@ def run_all(
     ``results/manifest.json``. Every notebook gets all `parameters`.
 
     Raises:
-        InputError: there are no notebooks, or one lacks a parameter. Then nothing has run yet.
+        InputError: one is no notebook.
     """
-    if not sources:
-        raise InputError("there are no notebooks to run")
-    for source in sources:
-        check_parameters(source, parameters)
     # Absolute folders belong to the machine, not to the record.
     plain = _plain(parameters)
     kept = {key: value for key, value in plain.items() if not Path(str(value)).is_absolute()}
@@ -196,7 +153,7 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
         The values as a table to show. A value within a group has a row of its own.
 
     Raises:
-        TypeError: a value is neither a number, text, list, dict, array nor path.
+        AttributeError: a value is neither a number, text, list, dict, array nor path.
     """
     content = _plain(values)
     write_json(Path(report) / "results" / f"{name}.json", content)
@@ -216,18 +173,23 @@ def to_html(executed: Path, out: Path) -> None:
     Raises:
         InputError: the notebook cannot be read.
     """
+    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
 
     style = read_text(REFERENCE / "report.css").splitlines()
     light = "\n".join(line for line in style if not line.startswith("@media (prefers-color"))
-    page = PAGE.replace("STYLE", light)
+    page = read_text(REFERENCE / "notebook.html.j2").replace("STYLE", light)
     exporter = HTMLExporter(embed_images=True, raw_template=page)  # type: ignore[no-untyped-call]
     name = {"metadata": {"name": executed.stem}}
     notebook, equations = _read(executed), dict[str, str]()
 
     def set_aside(found: re.Match[str]) -> str:
-        equations[mark := f"\ue000{len(equations)}\ue001"] = _mathml(found[1])
-        return mark  # nbconvert would tear MathML apart
+        mark = f"\ue000{len(equations)}\ue001"  # nbconvert would tear MathML apart
+        try:
+            equations[mark] = convert(found[1], display="block")
+        except Exception:  # the library has a kind of error for each mistake
+            equations[mark] = escape(found[1])
+        return mark
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -238,16 +200,6 @@ def to_html(executed: Path, out: Path) -> None:
     html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
     html = html.replace('href="README.md"', 'href="../index.html"')
     write_text(out, re.sub(r"data:image/png;base64,([\w+/=\s]+)", _webp_address, html))
-
-
-def _mathml(equation: str) -> str:
-    """Return an equation in LaTeX as MathML, or as it was typed if it is not valid."""
-    from latex2mathml.converter import convert
-
-    try:
-        return str(convert(equation, display="block"))
-    except Exception:  # the library has a kind of error for each mistake
-        return escape(equation)
 
 
 def _webp_address(png: re.Match[str]) -> str:
@@ -274,21 +226,6 @@ def _stopped_in(executed: Any, failed: bool) -> str:
     return f"code cell {len(reached)} of {len(cells)} ({line[:60]})"
 
 
-def _declared(source: Path) -> list[str]:
-    """Return the names that the cell with the tag ``parameters`` assigns.
-
-    Papermill's own search leaves out lines with two ``=``.
-    """
-    code = [cell.source for cell in _read(source).cells if "parameters" in cell.metadata.tags]
-    try:
-        tree = ast.parse("".join(code[:1]))
-    except SyntaxError as error:
-        what = f"its parameters cell is not valid Python: {error}"
-        raise InputError(f"notebook {source.name}: {what}") from error
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    return [node.id for node in names if isinstance(node.ctx, ast.Store)]
-
-
 def _read(path: Path) -> Any:
     """Return a notebook; its metadata and those of its cells have ``papermill`` and ``tags``."""
     from papermill.iorw import load_notebook_node
@@ -300,15 +237,6 @@ def _read(path: Path) -> Any:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values in JSON's types; numbers that are not finite become None."""
-    text = json.dumps(dict(values), default=_as_json)
-    return dict(json.loads(text, parse_constant=lambda _: None))
-
-
-def _as_json(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy, torch
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    kinds = "give numbers, text, lists, dicts, arrays or paths"
-    raise TypeError(f"{value!r} is a {type(value).__name__}; {kinds}")
+    """Return values in JSON's types, those of numpy and torch too; not finite ones become None."""
+    values = to_jsonable_python(values, inf_nan_mode="null", fallback=lambda each: each.tolist())
+    return dict(values)

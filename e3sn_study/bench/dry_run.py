@@ -1,7 +1,5 @@
 """Check and measure a training run without starting it. Nothing is written."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable

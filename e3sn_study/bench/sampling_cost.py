@@ -4,16 +4,13 @@ The paper says in section 3.3 that few samples are cheaper, but gives no number.
 measured in a process of its own, because the peak memory of a process never falls.
 """
 
-from __future__ import annotations
-
-import re
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 
 from e3sn_lib.config import Profile
@@ -21,7 +18,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import CELLS
 from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_study.bench.steps import Stepper, noise
-from e3sn_study.records.schema import SAMPLING_COST
+from e3sn_study.records.schema import SCHEMAS
 
 COUNTS = (1, 4, 16, 64, CELLS**2)
 """Samples per image. The paper has 4; the last is every candidate window."""
@@ -32,10 +29,7 @@ LONG_ENOUGH = 4.0
 
 
 def measure_sampling_cost(
-    profile: Profile,
-    counts: Iterable[int] = COUNTS,
-    batch_size: int = 2,
-    steps: int = 2,
+    profile: Profile, counts: Iterable[int] = COUNTS, batch_size: int = 2, steps: int = 2
 ) -> pd.DataFrame:
     """Train a few steps on random images with each number of samples per image.
 
@@ -60,7 +54,7 @@ def measure_sampling_cost(
         measured = _in_own_process(profile, count, batch_size, steps) if estimate <= limit else None
         sizes = {"samples_per_image": count, "samples": count * batch_size}
         rows.append(sizes | (measured or {"estimated_memory_mb": estimate}))
-    return pd.DataFrame(rows, columns=SAMPLING_COST.columns)
+    return pd.DataFrame(rows, columns=SCHEMAS["sampling_cost"].columns)
 
 
 def _estimate(rows: list[dict[str, float]], samples: float) -> float:
@@ -105,8 +99,4 @@ def free_memory_mb() -> float:
     """Return the memory in MB that a new process can have, on the device that trains."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] / 2**20
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        found = None
-    return int(found[1]) / 1024 if found else 4096.0
+    return psutil.virtual_memory().available / 2**20

@@ -1,7 +1,5 @@
 """Single training steps outside a run: the training loop's computation, to be timed."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping

@@ -1,7 +1,5 @@
 """How fast and how good tracking is, by what computes the network."""
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import json
@@ -73,7 +71,9 @@ def bench_tracking(
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
     with TemporaryDirectory() as folder:
-        contenders = {STAND_IN: _stand_in()} | _exported(model, int8, threads, Path(folder))
+        stand_in = TorchBackend(PlainE3SN(load_profile("paper", "siammask").model))
+        stand_in.network = stand_in.model  # batch-norm is not folded
+        contenders = {STAND_IN: stand_in} | _exported(model, int8, threads, Path(folder))
         contenders["torch bf16"] = TorchBackend(contenders["torch fp32"].model, "bf16")
         if public:
             contenders[PUBLIC] = PublicSiamMask(public)
@@ -120,13 +120,6 @@ def bench_exports(
             row |= dict(scores[["J-Mean", "F-Mean"]].mean())
             rows.append(row | {"fps": (steps / timing["seconds_tracking"]).mean()})
     return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
-
-
-def _stand_in() -> TorchBackend:
-    network = PlainE3SN(load_profile("paper", "siammask").model)
-    backend = TorchBackend(network)
-    backend.network = network  # batch-norm is not folded
-    return backend
 
 
 def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """How fast the training loop is against a plain one; whether half precision learns the same."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -134,10 +132,8 @@ def precision_profiles(profile: Profile, steps: int, batch: int) -> dict[str, Pr
     """
     pairs, every = steps * batch, max(steps // 50, 1)
     train = replace(profile.train, pairs=pairs, batch_size=batch, log_every=every)
-    return {
-        "fp32": replace(profile, train=replace(train, precision="fp32")),
-        "bf16": replace(profile, train=replace(train, precision="bf16")),
-    }
+    each = {name: replace(train, precision=name) for name in ("fp32", "bf16")}
+    return {name: replace(profile, train=own) for name, own in each.items()}
 
 
 def train_precisions(

@@ -1,7 +1,5 @@
 """What training and tracking cost the compared networks. They take turns in one process."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,9 +18,7 @@ from e3sn_lib.tracking.backends import Backend
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
-from e3sn_study.records.schema import NETWORKS
-
-COLUMNS = ("variant", "part", "stage", "backbone", "share", "seconds")
+from e3sn_study.records.schema import SCHEMAS
 
 
 def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
@@ -39,7 +35,7 @@ def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
         levels = ", ".join(map(str, profile.model.levels))
         counts = (count_parameters(model), operations(TorchBackend(model)) // 2)
         rows.append((variant, profile.model.backbone, levels, ", ".join(profile.stages), *counts))
-    return pd.DataFrame(rows, columns=NETWORKS.columns)
+    return pd.DataFrame(rows, columns=SCHEMAS["networks"].columns)
 
 
 def operations(backend: Backend) -> int:
@@ -76,7 +72,8 @@ def variant_costs(
     """
     rows = [*_training(profiles, sources, steps), *_tracking(trackers, frames, box_frame_xywh)]
     batch = next(iter(profiles.values())).train.batch_size
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    columns = ["variant", "part", "stage", "backbone", "share", "seconds"]
+    table = pd.DataFrame(rows, columns=columns)
     return table.assign(batch=batch, machine=environment()["machine"])
 
 

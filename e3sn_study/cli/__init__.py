@@ -1,17 +1,14 @@
 """The command line. Wrong input ends in one line and status 2; nothing is left half-written."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from e3sn_lib import __version__
 from e3sn_lib.errors import InputError
-from e3sn_study.cli import bench, export, models, study, track
+from e3sn_study.cli import bench, models, study, track
 
 Run = Callable[[argparse.Namespace], int]
 COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
@@ -23,7 +20,7 @@ COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
     models.evaluate: models.add_evaluate,
     track.track: track.add_arguments,
     models.ship: models.add_ship,
-    export.export: export.add_arguments,
+    models.export: models.add_export,
     models.convert: models.add_convert,
 }
 """What runs a command, and what adds its arguments. Name and help come from the function."""
@@ -33,10 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; a request to end (SIGTERM) acts like Ctrl-C."""
     words = track.one_word_boxes(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    run: Run = options.run
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _ending_like_an_interrupt():
-            return run(options)
+        return int(options.run(options))
     except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
         status, text = 2, f"e3sn {options.command}: {error}"
     except ModuleNotFoundError as error:
@@ -46,17 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, text = 2, f"e3sn {options.command}: this needs {error.name}; {remedy}"
     except KeyboardInterrupt as stop:
         status, text = 130, f"\ne3sn {options.command}: {str(stop) or 'interrupted'}"
-    print(text, file=sys.stderr)
-    return status
-
-
-@contextmanager
-def _ending_like_an_interrupt() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+    print(text, file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -96,7 +96,8 @@ def _precision(options: argparse.Namespace) -> None:
         precision_profiles,
         train_precisions,
     )
-    from e3sn_study.figures import precision_curves, save_figure
+    from e3sn_study.figures.curves import precision_curves
+    from e3sn_study.figures.style import save_figure
 
     profile, out, steps = load_settings(options), options.out or Path("precision"), options.steps
     profiles = precision_profiles(profile, steps or 300, options.batch)
@@ -161,12 +162,10 @@ def _exports(options: argparse.Namespace) -> None:
 
 def _confidence(options: argparse.Namespace) -> None:
     """Fit on DAVIS-2016 train, test on its val."""
-    import json
-
     import pandas as pd
 
     from e3sn_lib.data.davis import davis_sequences
-    from e3sn_lib.files import write_text
+    from e3sn_lib.files import write_json
     from e3sn_study.checkout import open_tracker
     from e3sn_study.evaluation.confidence import fit_and_test
     from e3sn_study.records.store import write_record
@@ -177,7 +176,7 @@ def _confidence(options: argparse.Namespace) -> None:
     print(pd.DataFrame(found).round(3).to_string())
     print(f"an object is lost below {numbers['lost_below']}, chosen on train")
     if options.out:
-        write_text(options.out, json.dumps(numbers, indent=2) + "\n")
+        write_json(options.out, numbers)
     if options.report:
         write_record(options.report / "results" / "confidence.csv", table.round(4))
 
@@ -188,10 +187,11 @@ def _held_out(options: argparse.Namespace) -> None:
 
     from e3sn_study.checkout import SHIPPED
     from e3sn_study.evaluation.held_out import score_held_out
-    from e3sn_study.records.schema import HELD_OUT
+    from e3sn_study.records import Records
 
-    kept = options.report and options.report / "results" / "held_out.csv"
-    before = HELD_OUT.read(kept) if kept and kept.is_file() else pd.DataFrame(columns=["model"])
+    before = pd.DataFrame(columns=["model"])
+    if options.report:
+        before = Records(options.report / "results").table("held_out")
     row = score_held_out(options.model or SHIPPED, load_settings(options).data)
     print(pd.Series(row).to_string())
     others = before[before["model"] != row["model"]].drop(columns="made", errors="ignore")

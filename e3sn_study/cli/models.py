@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +18,23 @@ from e3sn_study.cli.track import add_backend
 if TYPE_CHECKING:
     import pandas as pd
 
+    from e3sn_lib.config import Profile
+    from e3sn_lib.data.pairs import Source
+
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn evaluate``."""
     add_profile(command, default="")  # the profile of the model
     add_data(command)
-    add = command.add_argument
-    add("--run", dest="run_folder", type=Path, metavar="RUN", help="folder of a finished run")
-    add("--model", type=Path, help="a trained model (model.safetensors), or an exported folder")
+    add, given = command.add_argument, command.add_mutually_exclusive_group(required=True)
+    text = "folder of a finished run"
+    given.add_argument("--run", dest="run_folder", type=Path, metavar="RUN", help=text)
+    text = "a trained model (model.safetensors), or an exported folder"
+    given.add_argument("--model", type=Path, help=text)
+    text = "PNG masks to score: DIR/SEQUENCE/FRAME.png"
+    given.add_argument("--masks", type=Path, help=text)
     add_backend(command)
     add("--benchmark", default="davis2016")
-    add("--masks", type=Path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
     add("--sequences", type=Path, help="text file: names to score, one a line, or a DAVIS list")
     add("--name", default="val", help="name of the set in the names of the output files")
@@ -56,8 +63,6 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_lib.data.davis import read_list
     from e3sn_lib.metrics.scoring import score_folder
 
-    if options.model or options.run_folder:
-        raise InputError("give --masks, or one of --run and --model, not both")
     if not options.annotations:
         raise InputError("--masks needs --annotations, the folder with the true masks")
     names = read_list(options.sequences) if options.sequences else []
@@ -83,9 +88,6 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_study.evaluation.benchmark import frame_scores, write_masks
     from e3sn_study.records.schema import MODEL
 
-    if bool(options.run_folder) == bool(options.model):
-        ways = "--run DIR (a run's folder), --model FILE (a trained model), or --masks DIR"
-        raise InputError(f"give {ways} with --annotations DIR")
     path = options.run_folder / FINAL if options.run_folder else options.model
     tracker = open_tracker(path, options.backend, "fp32", options.threads)
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
@@ -102,6 +104,70 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     started = time.perf_counter()
     scores = pd.concat([frame_scores(out / MODEL, each) for each in sequences], ignore_index=True)
     return scores, out, time.perf_counter() - started
+
+
+def add_export(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``e3sn export``."""
+    add = command.add_argument
+    add("model", type=Path, help="a trained model (model.safetensors)")
+    add("out", type=Path, help="folder for the graphs")
+    add("--precision", choices=["fp32", "int8"], default="fp32", help="int8 is 3 times as fast")
+    add_data(command, "folder of the model's training sets, to calibrate int8 on")
+    folders = "or folders with images/ and masks/ of the same names, for int8"
+    add("--calibration", type=Path, nargs="+", default=[], metavar="FOLDER", help=folders)
+    scores = "scores to note in export.json: a global_results CSV of e3sn evaluate"
+    add("--accuracy", type=Path, metavar="CSV", help=scores)
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a model as ONNX graphs, which run without torch and in other languages."""
+    from e3sn_lib.model.weights import load_model, read_metadata
+    from e3sn_lib.tracking.export import export_model
+    from e3sn_lib.tracking.quantise import calibration_samples
+
+    model, profile = load_model(options.model, "cpu")
+    accuracy = _read_scores(options.accuracy) if options.accuracy else {}
+    is_int8 = options.precision == "int8"
+    if options.calibration and not is_int8:
+        raise InputError("--calibration is for --precision int8")
+    samples = calibration_samples(profile, _calibration_sets(options, profile)) if is_int8 else []
+    metadata = read_metadata(options.model)
+    origin: dict[str, str] = {
+        "file": options.model.name,
+        "sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
+        **{key: metadata[key] for key in ("run", "commit") if key in metadata},
+    }
+    differences = export_model(model, profile, options.out, samples, origin, accuracy)
+    size = sum(path.stat().st_size for path in options.out.iterdir()) / 1e6
+    print(f"{options.precision} graphs: {options.out} ({size:.1f} MB)")
+    text = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
+    print(f"largest difference from torch in fp32, of one crop: {text}")
+    return 0
+
+
+def _calibration_sets(options: argparse.Namespace, profile: Profile) -> list[Source]:
+    """Open the folders of ``--calibration``, else the training sets that are there."""
+    from e3sn_lib.config import TrainSetConfig
+    from e3sn_lib.data.mask_folder import mask_folder_tracks
+    from e3sn_lib.data.sources import open_train_sets
+
+    if not options.calibration:
+        data = replace(profile.data, root=options.data or profile.data.root)
+        return open_train_sets(data).opened
+    config = TrainSetConfig(kind="mask_folder", path=("given",), min_area=0.0)
+    return [(mask_folder_tracks(folder, config), config) for folder in options.calibration]
+
+
+def _read_scores(path: Path) -> dict[str, float]:
+    """Read the one row of official scores."""
+    import pandas as pd
+
+    try:
+        (row,) = pd.read_csv(path, dtype=float).to_dict("records")
+    except (OSError, ValueError) as error:
+        what = "no table of scores as e3sn evaluate writes it"
+        raise InputError(f"{path} is {what}: {error}") from error
+    return {str(name): value for name, value in row.items()}
 
 
 def add_ship(command: argparse.ArgumentParser) -> None:

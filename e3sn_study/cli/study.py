@@ -1,7 +1,5 @@
 """Commands about a study: its data, its runs, its report."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -101,12 +99,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _build_report(folder: Path, profile: Profile) -> None:
-    from e3sn_study.report.report import (
-        build_report,
-        draw_figures,
-        readme_report,
-        update_readme,
-    )
+    from e3sn_study.report.report import build_report, draw_figures, readme_report, update_readme
 
     draw_figures(folder)
     print(f"report: {build_report(folder, profile)}")

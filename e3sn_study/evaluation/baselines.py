@@ -3,8 +3,6 @@
 Methods are functions that yield one (H, W) array of object ids per frame of a sequence.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial

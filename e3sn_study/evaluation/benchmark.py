@@ -5,8 +5,6 @@ video, other evaluators can read what was scored, and an interrupted evaluation 
 next sequence.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Choose settings of inference on training sequences that no training has seen, never on val."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +12,7 @@ from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.types import Video
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation.benchmark import evaluate_tracker
-from e3sn_study.records.schema import CHOICES, SETTINGS
+from e3sn_study.records.schema import SCHEMAS, SETTINGS
 from e3sn_study.records.store import digest, once
 
 GRID: dict[str, tuple[float, ...]] = {
@@ -46,7 +44,7 @@ def sweep(
         thresholds: of the masks; the tracker's own is added.
 
     Returns:
-        Scores (0 to 1) of every pass, threshold and object: the columns of `CHOICES`.
+        Scores (0 to 1) of every pass, threshold and object: the columns of ``SCHEMAS["choices"]``.
     """
     passes: dict[TrackConfig, pd.DataFrame] = {}
 
@@ -81,7 +79,7 @@ def _one_pass(
         columns = [*SETTINGS, "sequence", "object", "J-Mean", "F-Mean"]
         return scores.assign(**tried)[columns].sort_values("mask_threshold", kind="stable")
 
-    return once(out / f"{made_of}.csv", CHOICES, made_of, compute)
+    return once(out / f"{made_of}.csv", SCHEMAS["choices"], made_of, compute)
 
 
 def mean_choices(scores: pd.DataFrame) -> pd.DataFrame:

@@ -3,8 +3,6 @@
 No number is chosen on the sequences that it is tested on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 Videos show how good the masks are. Images show whether the model follows the boxed object.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -34,7 +32,7 @@ def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
         data: names the sets and what of them is held out.
 
     Returns:
-        A row of `HELD_OUT`: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
+        A row of record: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
         of scenes, and the share of them in which a look-alike is taken, see `changing_over`.
 
     Raises:

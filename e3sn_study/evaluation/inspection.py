@@ -1,7 +1,5 @@
 """Look into results and into the network: masks on frames, answers of each level, single crops."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures of training: losses, learned fusion weights, time, and the cost of sampling."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,7 +23,7 @@ from e3sn_study.figures.style import (
     name_rows,
     styled,
 )
-from e3sn_study.records import VARIANTS
+from e3sn_study.records import VARIANTS, Records
 
 FEW = 12
 """A curve of fewer points is not smoothed, and each point is marked."""
@@ -141,13 +139,9 @@ def stage_times(stages: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
 
 
 @styled
-def sampling_cost(cost: pd.DataFrame) -> Figure:
-    """Memory and time of a training step against samples per image; hollow points are estimated.
-
-    Args:
-        cost: from `e3sn_study.bench.sampling_cost.measure_sampling_cost`. It estimates the memory
-            of steps that are too large for the machine.
-    """
+def sampling_cost(records: Records) -> Figure:
+    """Memory and time of a training step against samples per image; hollow points are estimated."""
+    cost = records.recorded("sampling_cost")
     figure, (left, right) = axes_grid(1, 2, (11.0, 3.5))
     memory, seconds = cost["peak_memory_mb"] / 1024, cost["seconds_per_step"]
     estimated = memory.fillna(cost["estimated_memory_mb"] / 1024)

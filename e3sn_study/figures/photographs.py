@@ -1,7 +1,5 @@
 """Figures made of frames: the data, the training pairs, and the answers of the network."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.sources import TrainSets
-from e3sn_lib.data.types import TrackFrame, Video
+from e3sn_lib.data.types import Video
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, box_from_mask
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.tracking.video import object_colour, overlay
+from e3sn_study.evaluation.baselines import boxes_of
 from e3sn_study.evaluation.benchmark import read_masks
 from e3sn_study.evaluation.inspection import Answers
 from e3sn_study.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled
@@ -77,10 +76,8 @@ def caption(axes: Axes, text: str) -> None:
 
 def draw_first_boxes(axes: Axes, video: Video, width: float) -> None:
     """Draw the boxes in the first frame of a video that the tracker starts from."""
-    ids = video.mask(0)
-    for number in video.object_ids():
-        if box := box_from_mask(ids == number):
-            draw_box(axes, box, YELLOW, width=width)
+    for box in boxes_of(video.mask(0), video.object_ids()).values():
+        draw_box(axes, box, YELLOW, width=width)
 
 
 @styled
@@ -97,22 +94,16 @@ def training_examples(sets: TrainSets, seed: int = 0) -> Figure:
         chosen = rng.choice(len(tracks.tracks), min(COLUMNS, len(tracks.tracks)), replace=False)
         for axes, number in zip(row, chosen, strict=False):
             track = tracks.tracks[number]
-            _draw_track_frame(axes, track.frames[len(track.frames) // 2])
+            frame = track.frames[len(track.frames) // 2]
+            (image, mask), box, style = frame.read(), frame.box_frame_xyxy, "--"
+            show_image(axes, image)
+            if mask is not None:
+                draw_outline(axes, mask)
+                box, style = box or box_from_mask(mask), "-"
+            if box:
+                draw_box(axes, box, YELLOW, style, 1.3)
             caption(axes, track.name.split("/")[-1])
     return figure
-
-
-def _draw_track_frame(axes: Axes, frame: TrackFrame) -> None:
-    """Show a frame of a training set with the outline and the box of its object."""
-    image, mask = frame.read()
-    show_image(axes, image)
-    box, style = frame.box_frame_xyxy, "--"
-    if mask is not None:
-        style = "-"
-        draw_outline(axes, mask)
-        box = box or box_from_mask(mask)
-    if box:
-        draw_box(axes, box, YELLOW, style, 1.3)
 
 
 @styled

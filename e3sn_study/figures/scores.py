@@ -1,12 +1,9 @@
 """Figures of scores: by sequence, against baselines, by mask threshold, and over time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from e3sn_lib.errors import InputError
@@ -164,24 +161,19 @@ def gains(records: Records, new: str = "e3sn", old: str = "e3sn-s") -> Figure:
     order = (a.by_sequence("J-Mean") - b.by_sequence("J-Mean")).sort_values().index
     figure, grid = axes_grid(1, 2, (10.5, 1.2 + 0.3 * len(order)), sharey=True)
     for axes, statistic in zip(grid, MEANS, strict=True):
-        _draw_gains(axes, a, b, statistic, order)
+        name_rows(axes, list(order))
+        values = (a.by_sequence(statistic) - b.by_sequence(statistic))[order]
+        axes.barh(range(len(order)), values, color=np.where(values >= 0, BLUE, RED), height=0.66)
+        mean = a.minus(b, statistic)
+        axes.axvspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, linewidth=0)
+        axes.axvline(mean.mean, color=INK, linewidth=1.6)
+        axes.axvline(0, color=QUIET, linewidth=1)
+        axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
+        reach = 1.15 * max(values.abs().max(), abs(mean.low), abs(mean.high), 1.0)
+        axes.set_xlim(-reach, reach)
     title = f"{VARIANTS[new]} minus {VARIANTS[old]}, points"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
-
-
-def _draw_gains(axes: Axes, a: Measured, b: Measured, statistic: str, order: pd.Index) -> None:
-    """Draw a bar for each sequence, and the mean with its interval."""
-    name_rows(axes, list(order))
-    values = (a.by_sequence(statistic) - b.by_sequence(statistic))[order]
-    axes.barh(range(len(order)), values, color=np.where(values >= 0, BLUE, RED), height=0.66)
-    mean = a.minus(b, statistic)
-    axes.axvspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, linewidth=0)
-    axes.axvline(mean.mean, color=INK, linewidth=1.6)
-    axes.axvline(0, color=QUIET, linewidth=1)
-    axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
-    reach = 1.15 * max(values.abs().max(), abs(mean.low), abs(mean.high), 1.0)
-    axes.set_xlim(-reach, reach)
 
 
 @styled
@@ -204,26 +196,15 @@ def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @styled
-def reliability(table: pd.DataFrame) -> Figure:
-    """J against the J that was predicted, by tenths of the prediction, and frame by frame.
-
-    Args:
-        table: columns split, j and predicted_j, as `e3sn bench confidence` keeps them.
-    """
+def reliability(records: Records) -> Figure:
+    """J against the J that was predicted, by tenths of the prediction, and frame by frame."""
+    table = records.recorded("confidence")
     names = {"train": "train, cross-validated", "val": "val"}
     figure, grid = axes_grid(1, len(names), (9.0, 4.2), sharex=True, sharey=True)
     for axes, (split, name) in zip(grid, names.items(), strict=True):
         rows = table[table["split"] == split]
-        axes.plot(
-            rows["predicted_j"],
-            rows["j"],
-            ".",
-            color=BLUE,
-            alpha=0.25,
-            ms=4,
-            mew=0,
-            rasterized=True,
-        )
+        look = {"color": BLUE, "alpha": 0.25, "ms": 4, "mew": 0, "rasterized": True}
+        axes.plot(rows["predicted_j"], rows["j"], ".", **look)
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
         tenths = rows.groupby((10 * rows["predicted_j"]).astype(int))[["predicted_j", "j"]].mean()
         axes.plot(tenths["predicted_j"], tenths["j"], "o-", color=ORANGE, label="mean of a tenth")
@@ -234,12 +215,9 @@ def reliability(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def seen_pairs(table: pd.DataFrame) -> Figure:
-    """J&F on held-out sequences, and how often a look-alike is taken, against the pairs seen.
-
-    Args:
-        table: a row for each model, by pairs, as `e3sn bench held-out` keeps them.
-    """
+def seen_pairs(records: Records) -> Figure:
+    """J&F on held-out sequences, and how often a look-alike is taken, against the pairs seen."""
+    table = records.recorded("held_out")
     figure, grid = axes_grid(1, 2, (9.0, 3.2))
     both = 50 * (table["J-Mean"] + table["F-Mean"])
     grid[0].plot(table["pairs"], both, "o-", color=BLUE)

@@ -1,7 +1,5 @@
 """One look for all figures. The colours can be told apart with every kind of colour vision."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -16,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from e3sn_lib.files import atomic_path
+from e3sn_study.records import REFERENCE
 
 P = ParamSpec("P")
 
@@ -30,29 +29,6 @@ TARGET, NEGATIVE = "#00E5C8", "#FF7A59"
 
 SCREEN_DPI = 130
 
-STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "text.color": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": QUIET,
-    "axes.edgecolor": QUIET,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.7,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "lines.linewidth": 2.0,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "image.interpolation": "antialiased",
-}
-
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the study's look, whatever the user's own settings are.
@@ -62,7 +38,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with style.context(["default", STYLE]):
+        with style.context(["default", REFERENCE / "figures.mplstyle"]):
             figure = draw(*args, **kwargs)
         figure.set_label((draw.__doc__ or "").partition("\n")[0])
         return figure
@@ -144,9 +120,6 @@ def save_figure(path: Path, figure: Figure) -> None:
         few.save(temporary, format="PNG", optimize=True, pnginfo=about)
     if any(axes.images for axes in figure.axes):
         return
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": path.stem,
-        "svg.fonttype": "none",
-    }  # text stays text
+    settings: Any = {"svg.hashsalt": path.stem, "svg.fonttype": "none"}  # text stays text
     with rc_context(settings), atomic_path(path.with_suffix(".svg")) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None}, **margins)

@@ -1,7 +1,5 @@
 """Figures of the sampler (section 3.3): which candidate windows of a search crop are taught."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from typing import Any

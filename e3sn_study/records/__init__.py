@@ -1,7 +1,5 @@
 """The files of record of a study, read once and checked."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable
@@ -12,15 +10,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from e3sn_lib.errors import InputError
 from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.entries import Manifest, RunRecord, Slider
 from e3sn_study.records.schema import (
     ATTRIBUTES,
-    EXPORTS,
     LACKING,
-    LOG,
     MODEL,
+    SCHEMAS,
     SCORES_OF_RECORD,
     SPEED,
     Schema,
@@ -51,19 +49,26 @@ class Records:
         self.folder = folder
         self._tables: dict[str, pd.DataFrame] = {}
 
-    def table(self, name: str, schema: Schema) -> pd.DataFrame:
+    def table(self, name: str, schema: Schema | None = None) -> pd.DataFrame:
         """Return the table ``NAME.csv``, without rows where there is none."""
-        path = self.folder / f"{name}.csv"
+        schema, path = schema or SCHEMAS[name.partition("/")[0]], self.folder / f"{name}.csv"
         if not path.is_file():
             return pd.DataFrame(columns=schema.columns)
         if name not in self._tables:
             self._tables[name] = schema.read(path)
         return self._tables[name]
 
-    def tables(self, folder: str, schema: Schema) -> dict[str, pd.DataFrame]:
+    def recorded(self, name: str) -> pd.DataFrame:
+        """Return the table ``NAME.csv``, which must be there."""
+        table = self.table(name)
+        if table.empty:
+            raise InputError(f"results/{name}.csv is missing")
+        return table
+
+    def tables(self, folder: str) -> dict[str, pd.DataFrame]:
         """Return the tables ``FOLDER/RUN.csv`` by run."""
         paths = sorted((self.folder / folder).glob("*.csv"))
-        return {path.stem: self.table(f"{folder}/{path.stem}", schema) for path in paths}
+        return {path.stem: self.table(f"{folder}/{path.stem}") for path in paths}
 
     @cached_property
     def _all_runs(self) -> pd.DataFrame:
@@ -137,9 +142,10 @@ class Records:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""
         stages = [0]
         for run, pairs in self.rows(runs)[["run", "own_pairs"]].to_numpy():
-            log = self.table(f"runs/{run}_log", LOG)
+            name = f"runs/{run}_log"
+            log = self.table(name)
             if len(log) and log["pairs"].iloc[-1] != pairs:
-                raise LOG.misfit(self.folder / f"runs/{run}_log.csv", "does not end with the run")
+                raise SCHEMAS["runs"].misfit(self.folder / name, "does not end with the run")
             stages.append(log["stage"].nunique())
         return max(stages)
 
@@ -217,8 +223,8 @@ class Records:
 
     @property
     def int8_graphs(self) -> pd.DataFrame:
-        """The scores and speed of the main run's int8 graphs: one row of `EXPORTS`, or none."""
-        table = self.table("exports", EXPORTS)
+        """The scores and speed of the main run's int8 graphs: one row, or none."""
+        table = self.table("exports")
         is_main = table["run"].isin(self.main_runs("e3sn"))
         return table[is_main & (table["contender"] == "ONNX int8")]
 

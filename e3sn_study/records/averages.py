@@ -1,9 +1,7 @@
 """How scores are averaged, over objects and then seeds; intervals are over sequences and seeds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -96,7 +94,7 @@ class Measured:
         """Return the mean over objects with its interval over sequences and seeds."""
         return bootstrap_interval(self.by_seed_and_sequence(statistic), self.weights)
 
-    def minus(self, other: Measured, statistic: str) -> Interval:
+    def minus(self, other: Self, statistic: str) -> Interval:
         """Return the difference, paired by sequence, with its interval over sequences and seeds.
 
         Raises:
@@ -108,6 +106,6 @@ class Measured:
             raise InputError(f"{runs}; evaluate both on the same ones")
         return bootstrap_interval(a, self.weights, b)
 
-    def minus_by_seed(self, other: Measured, statistic: str) -> pd.Series:
+    def minus_by_seed(self, other: Self, statistic: str) -> pd.Series:
         """Return the differences of the means, one for each seed that both have."""
         return (self.by_seed(statistic) - other.by_seed(statistic)).dropna()

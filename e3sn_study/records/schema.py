@@ -1,7 +1,5 @@
 """Names of methods and columns in the tables of record, and their check when they are read."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +53,8 @@ class Schema:
     key: str = ""
     """Columns that no two rows share."""
     may_be_empty: bool = False
-    remedy: str = "delete it and make it again with e3sn reproduce"
+    by: str = "e3sn reproduce"
+    """What makes the table."""
 
     @property
     def columns(self) -> list[str]:
@@ -103,7 +102,7 @@ class Schema:
 
     def misfit(self, path: Path, problem: str) -> InputError:
         """Return the error that names a file, what is wrong with it, and what to do."""
-        return InputError(f"{path} {problem}; {self.remedy}")
+        return InputError(f"{path} {problem}; delete it and make it again with {self.by}")
 
 
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
@@ -119,53 +118,51 @@ TIMING = Schema("sequence", "frames objects seconds_reading seconds_tracking", k
 SPEED = replace(TIMING, texts="run sequence")
 ATTRIBUTES = Schema("sequence attributes", "", key="sequence", may_be_empty=True)
 LACKING = Schema("method reason", "", key="method", may_be_empty=True)
-CHOICES = Schema(
-    "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
-)
-CROPS = Schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair")
-HELD_OUT = Schema(
-    "model run",
-    "pairs J-Mean F-Mean scenes raw_over penalised_over",
-    key="model",
-    remedy="make it again with e3sn bench held-out",
-)
-CONFIDENCE = Schema(
-    "split sequence",
-    "object frame j predicted_j",
-    key="split sequence object frame",
-    remedy="make it again with e3sn bench confidence",
-)
-NETWORKS = Schema("variant backbone levels stages", "parameters multiply_adds", key="variant")
-VARIANT_COSTS = Schema(f"{_PHASE} machine", "share seconds batch", key=_PHASE)
-SAMPLING_COST = Schema("", "samples_per_image samples", _MEASURED, "samples_per_image")
-TRAINING_SPEED = Schema(
-    "phase contender machine",
-    "pairs_per_second ratio forward backward update batch",
-    "data",
-    "phase contender",
-    remedy="make it again with e3sn bench train",
-)
-TRACKING_SPEED = Schema(
-    "contender machine",
-    "width height objects step_ms frames_per_second ratio share threads",
-    key="width objects contender",
-    remedy="make it again with e3sn bench track",
-)
-EXPORTS = Schema(
-    "contender run machine",
-    "sequences J-Mean F-Mean fps threads",
-    key="contender",
-    remedy="make it again with e3sn bench exports",
-)
-CHECKS = Schema(
-    "check source",
-    "largest tolerance cases",
-    key="check",
-    remedy="make it again with the golden tests",
-)
-LOG = Schema(
-    "stage",
-    "pairs seconds peak_memory_mb pairs_per_second data_share",
-    "cls loc mask mask_iou",
-    key="pairs",
-)
+SCHEMAS = {
+    "choices": Schema(
+        "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
+    ),
+    "crops": Schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair"),
+    "held_out": Schema(
+        "model run",
+        "pairs J-Mean F-Mean scenes raw_over penalised_over",
+        key="model",
+        by="e3sn bench held-out",
+    ),
+    "confidence": Schema(
+        "split sequence",
+        "object frame j predicted_j",
+        key="split sequence object frame",
+        by="e3sn bench confidence",
+    ),
+    "networks": Schema("variant backbone levels stages", "parameters multiply_adds", key="variant"),
+    "variant_costs": Schema(f"{_PHASE} machine", "share seconds batch", key=_PHASE),
+    "sampling_cost": Schema("", "samples_per_image samples", _MEASURED, "samples_per_image"),
+    "training_speed": Schema(
+        "phase contender machine",
+        "pairs_per_second ratio forward backward update batch",
+        "data",
+        "phase contender",
+        by="e3sn bench train",
+    ),
+    "tracking_speed": Schema(
+        "contender machine",
+        "width height objects step_ms frames_per_second ratio share threads",
+        key="width objects contender",
+        by="e3sn bench track",
+    ),
+    "exports": Schema(
+        "contender run machine",
+        "sequences J-Mean F-Mean fps threads",
+        key="contender",
+        by="e3sn bench exports",
+    ),
+    "checks": Schema("check source", "largest tolerance cases", key="check", by="the golden tests"),
+    "runs": Schema(
+        "stage",
+        "pairs seconds peak_memory_mb pairs_per_second data_share",
+        "cls loc mask mask_iou",
+        key="pairs",
+    ),
+}
+"""By the name of the table, or of the folder that holds one for each run."""

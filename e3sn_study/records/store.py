@@ -1,7 +1,5 @@
 """Tables of record on the disk: made once, bound to what they were made of, checked when read."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import shutil

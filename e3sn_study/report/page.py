@@ -1,7 +1,5 @@
 """The templates of the report, and what they show: text as HTML, tables as cells, pictures."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable

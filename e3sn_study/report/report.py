@@ -1,7 +1,5 @@
 """The report page of a profile and the README's table, made of files of record and settings."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Callable
@@ -19,37 +17,15 @@ from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_text, write_csv, write_text
 from e3sn_lib.profiles.loading import available_profiles, load_profile
-from e3sn_study import figures
+from e3sn_study.figures import curves, scores
+from e3sn_study.figures.style import save_figure
 from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
-from e3sn_study.records.schema import (
-    CONFIDENCE,
-    HELD_OUT,
-    LOG,
-    NETWORKS,
-    SAMPLING_COST,
-    TRACKING_SPEED,
-    Schema,
-)
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
 from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown
 from e3sn_study.tables.deviations import chosen, deviations, set_label
 from e3sn_study.tables.tables import TABLES, short_table1
 
-NOTEBOOKS = {
-    "04": "table1 table2 bounds per_sequence crops attributes threshold_sweep choices speed",
-    "05": "table3 sampling_cost variant_costs ablations",
-    "06": "table4 ablations",
-}
-"""Tables that a notebook makes; the others belong to the whole study."""
-COMMANDS = {
-    "training_speed": "e3sn bench train --profile {0} --report reports/{0}",
-    "held_out": "e3sn bench held-out --profile long --data DIR --report reports/{0}",
-    "tracking_speed": "e3sn bench track --report reports/{0}",
-    "exports": "e3sn bench exports --profile {0} --data DIR --report reports/{0}",
-    "checks": "E3SN_RECORD=reports/{0}/results/checks.csv .venv/bin/python -m pytest tests/golden",
-}
-"""What makes a table that no notebook makes, by profile."""
 ABOUT_NO_SCORES = ("checks", "deviations")
 """Tables that are the same for real and synthetic results."""
 MARKS = "<!-- table1:begin -->", "<!-- table1:end -->"
@@ -100,37 +76,26 @@ def draw_figures(report: Path) -> None:
         except InputError as error:
             print(f"figure {name} is not drawn: {error}")
         else:
-            figures.save_figure(report / "figures" / f"{name}{suffix}.png", figure)
-
-
-def _recorded(records: Records, name: str, schema: Schema) -> pd.DataFrame:
-    table = records.table(name, schema)
-    if table.empty:
-        raise InputError(f"results/{name}.csv is missing")
-    return table
+            save_figure(report / "figures" / f"{name}{suffix}.png", figure)
 
 
 def _main_log(records: Records) -> pd.DataFrame:
     name = next(iter(records.main_runs("e3sn")), "RUN")
-    return _recorded(records, f"runs/{name}_log", LOG)
+    return records.recorded(f"runs/{name}_log")
 
 
 FIGURES: dict[str, Callable[[Records], Figure]] = {
-    "training_curves": lambda records: figures.training_curves({"e3sn": _main_log(records)}),
-    "level_weights": lambda records: figures.level_weights(_main_log(records)),
-    "throughput": lambda records: figures.throughput(_main_log(records)),
-    "trade_off": figures.trade_off,
-    "ladder": figures.ladder,
-    "per_sequence": figures.per_sequence,
-    "thresholds": figures.thresholds,
-    "gains": figures.gains,
-    "sampling_cost": lambda records: figures.sampling_cost(
-        _recorded(records, "sampling_cost", SAMPLING_COST)
-    ),
-    "reliability": lambda records: figures.reliability(
-        _recorded(records, "confidence", CONFIDENCE)
-    ),
-    "seen_pairs": lambda records: figures.seen_pairs(_recorded(records, "held_out", HELD_OUT)),
+    "training_curves": lambda records: curves.training_curves({"e3sn": _main_log(records)}),
+    "level_weights": lambda records: curves.level_weights(_main_log(records)),
+    "throughput": lambda records: curves.throughput(_main_log(records)),
+    "trade_off": scores.trade_off,
+    "ladder": scores.ladder,
+    "per_sequence": scores.per_sequence,
+    "thresholds": scores.thresholds,
+    "gains": scores.gains,
+    "sampling_cost": curves.sampling_cost,
+    "reliability": scores.reliability,
+    "seen_pairs": scores.seen_pairs,
 }
 """Figures that need neither data nor models."""
 
@@ -163,7 +128,7 @@ def readme_table(readme: Path, report: Path) -> str:
 
 def _speed(records: Records) -> dict[str, Any]:
     """Return the row of the int8 graphs with one object, and what they are compared with."""
-    timed = records.table("tracking_speed", TRACKING_SPEED)
+    timed = records.table("tracking_speed")
     timed = timed[(timed["width"] == timed["width"].min()) & (timed["objects"] == 1)]
     rows = timed.set_index("contender", drop=False).to_dict("index")
     others = [name for name in rows if "SiamMask" in name]
@@ -202,10 +167,11 @@ def _write_tables(
         other = name if stem != name else f"{name}_synthetic"
         for suffix in (".md", ".csv"):
             (folder / f"{other}{suffix}").unlink(missing_ok=True)
-        made_by = [number for number, made in NOTEBOOKS.items() if name in made.split()]
+        about = reference("tables")["tables"].get(name, {})
+        made_by = about.get("notebooks", [])
         links = [f"notebooks/{page.name}" for page in pages if page.name[:2] in made_by]
         only = f" ONLY={','.join(made_by)}" if made_by else ""
-        command = COMMANDS.get(name, "make reproduce PROFILE={0}" + only).format(profile.name)
+        command = about.get("command", "make reproduce PROFILE={0}" + only).format(profile.name)
         table.attrs |= {"name": name, "stem": stem, "command": command, "pages": links}
         content = MARKDOWN.get_template("table.md.j2").render(table.attrs, table=to_markdown(table))
         write_text(folder / f"{stem}.md", content)
@@ -213,18 +179,14 @@ def _write_tables(
 
 
 def _context(
-    report: Path,
-    records: Records,
-    profile: Profile,
-    main: Profile,
-    tables: dict[str, pd.DataFrame],
+    report: Path, records: Records, profile: Profile, main: Profile, tables: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
     """Return everything that the template of the page names."""
     runs, words, claims = records.runs, sections.in_words(records), tables["claims"]
     packages = runs["packages"].dropna()
     failures = report / "what_did_not_work.md"
     own_text = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
-    networks = records.table("networks", NETWORKS).replace({"variant": VARIANTS})
+    networks = records.table("networks").replace({"variant": VARIANTS})
     return {
         "profile": profile,
         "main": main,

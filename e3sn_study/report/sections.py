@@ -1,7 +1,5 @@
 """What the report page says in words and pictures: the answer, tiles, figures, names of runs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Ship a trained run: one file in half precision, and a model card made of files of record."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from e3sn_lib.training.state import FINAL
 from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
-from e3sn_study.tables.cells import NONE, NOT_RUN, interval_text, number, percent, to_markdown
+from e3sn_study.tables.cells import NONE, number, percent, score, to_markdown
 from e3sn_study.tables.costs import runs
 from e3sn_study.tables.deviations import set_label
 from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
@@ -87,8 +85,8 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
 
 def _record(records: Records, run: str) -> dict[str, Any]:
     """Return the record of a run."""
-    for record in records.rows([run]).to_dict("records"):
-        return {str(key): value for key, value in record.items()}
+    if found := records.rows([run]).to_dict("records"):
+        return found[0]
     remedy = "evaluate it first with e3sn reproduce, or name its --report"
     raise InputError(f"run {run} is not on record in {records.folder}; {remedy}")
 
@@ -117,11 +115,8 @@ def _scores(records: Records, run: str) -> pd.DataFrame:
         methods = {"this model": records.measure(benchmark, [run])}
         methods |= {name: records.measure(benchmark, method=name) for name in OUTER}
         for label, measured in methods.items():
-            values = dict.fromkeys(STATISTICS, NOT_RUN)
-            if measured:
-                values = {key: number(measured.value(key)) for key in STATISTICS}
-                values |= {key: interval_text(measured.interval(key)) for key in MEANS}
             if measured or label == "this model":
+                values = {key: score(measured, key) for key in STATISTICS}
                 rows.append({"Benchmark": f"{title} val", "Method": label} | values)
     return pd.DataFrame(rows)
 

@@ -6,8 +6,6 @@ folder instead (``data.json``): other files of the same names and numbers are an
 `run_folder`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable
@@ -15,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -46,7 +44,7 @@ from e3sn_study.records.entries import (
     run_folder,
     settings_text,
 )
-from e3sn_study.records.schema import LOG
+from e3sn_study.records.schema import SCHEMAS
 from e3sn_study.records.store import digest
 
 
@@ -70,7 +68,7 @@ class Run:
 
     def log(self) -> pd.DataFrame:
         """Return losses, rates, fusion weights, speed and memory over time."""
-        return LOG.read(self.folder / "log.csv")
+        return SCHEMAS["runs"].read(self.folder / "log.csv")
 
     def stages(self) -> pd.DataFrame:
         """Return one row per training stage.
@@ -109,9 +107,9 @@ class Run:
         """Return the trained network."""
         return load_model(self.model)[0]
 
-    def tracker(self, **settings: Any) -> Tracker:
-        """Return a tracker with the network; `settings` replace some of the profile's."""
-        return Tracker(self.network(), replace(self.profile.track, **settings))
+    def tracker(self) -> Tracker:
+        """Return a tracker with the network and the profile's settings."""
+        return Tracker(self.network(), self.profile.track)
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Study:
         report: str | Path = "",
         seed: int = 0,
         overrides: Iterable[str] | str = (),
-    ) -> Study:
+    ) -> Self:
         """Check the profile and name the folders, see `from_checkout`.
 
         Args:
@@ -344,11 +342,10 @@ class Study:
         if self.load().study.recorded:
             return outdated
         for path in sorted((self.results / "runs").glob("*.json")):
-            try:
+            name = ""
+            with suppress(InputError):  # the record is damaged, or a setting no longer exists
                 record = RunRecord.read(path)
                 name = self.run(record.variant, record.overrides, record.seed).name
-            except InputError:  # the record is damaged, or a setting no longer exists
-                name = ""
             if name != path.stem:
                 outdated.append(path.stem)
                 self._set_aside(f"*/{escape(path.stem)}[._]*")

@@ -1,7 +1,5 @@
 """What a study measures with its runs: each once, kept as a table of record beside the report."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,15 +21,7 @@ from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
 from e3sn_study.evaluation.choices import GRID, overrides_of, sweep
 from e3sn_study.evaluation.diagnosis import crop_quality
 from e3sn_study.records import without_folders
-from e3sn_study.records.schema import (
-    CROPS,
-    MODEL,
-    SAMPLING_COST,
-    SCORES_OF_RECORD,
-    SPEED,
-    VARIANT_COSTS,
-    box_methods,
-)
+from e3sn_study.records.schema import MODEL, SCHEMAS, SCORES_OF_RECORD, SPEED, box_methods
 from e3sn_study.records.store import digest, once, write_record
 from e3sn_study.runs import Run, Study
 
@@ -148,7 +138,7 @@ def single_crops(study: Study, run: Run) -> pd.DataFrame:
     made_of = digest(run.model, pairs, [(tracks.name, tracks.tracks) for tracks, _ in sources])
     return once(
         run.folder / f"crops-{pairs}.csv",
-        CROPS,
+        SCHEMAS["crops"],
         made_of,
         lambda: crop_quality(run.network(), sources, run.profile, pairs),
         study.results / "crops" / f"{run.name}.csv",
@@ -176,7 +166,7 @@ def sampling_cost(study: Study, counts: Iterable[int] = COUNTS) -> pd.DataFrame:
     made_of = digest(profile.model, profile.loss, profile.train.precision, counts)
     return once(
         study.runs / f"sampling_cost-{made_of}.csv",
-        SAMPLING_COST,
+        SCHEMAS["sampling_cost"],
         made_of,
         lambda: measure_sampling_cost(profile, counts),
         study.results / "sampling_cost.csv",
@@ -192,7 +182,7 @@ def variant_costs(study: Study) -> pd.DataFrame:
     profiles = {variant: study.load(variant) for variant in available_variants()}
     runs = {variant: study.compared(variant)[0] for variant in profiles}
     if not all(run.model.is_file() for run in runs.values()):
-        return VARIANT_COSTS.read(kept)
+        return SCHEMAS["variant_costs"].read(kept)
     settings = [training_settings(profile) for profile in profiles.values()]
     video = study.sequences("davis2016")[0]
     made_of = digest(settings, FRAMES, video)
@@ -205,4 +195,4 @@ def variant_costs(study: Study) -> pd.DataFrame:
         return measure_variant_costs(profiles, sources, trackers, shown, box_xywh(box))
 
     path = study.runs / f"variant_costs-{made_of}.csv"
-    return once(path, VARIANT_COSTS, made_of, compute, kept)
+    return once(path, SCHEMAS["variant_costs"], made_of, compute, kept)

@@ -1,7 +1,5 @@
 """How numbers look in a table, and what every table carries: its title and its notes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -68,12 +66,13 @@ def titled(
 ) -> pd.DataFrame:
     """Return rows as a table of text with ``attrs["title"]`` and ``attrs["notes"]``.
 
-    Without rows it is one cell, "not run". Title and notes are those of ``reference/tables.yaml``
-    under `key`. The title says how much of a benchmark was scored. The notes are followed by the
-    given ones, and say why a benchmark was not run and which runs are left out.
+    Cells that rows lack are dashes. Without rows it is one cell, "not run". Title and notes are
+    those of ``reference/tables.yaml`` under `key`. The title says how much of a benchmark was
+    scored. The notes are followed by the given ones, and say why a benchmark was not run and which
+    runs are left out.
     """
     about = reference("tables")["tables"][key]
-    table = pd.DataFrame(rows).reset_index(drop=True).astype(str)
+    table = pd.DataFrame(rows).reset_index(drop=True).astype(object).fillna(NONE).astype(str)
     if table.empty:
         table = pd.DataFrame({about["name"]: [NOT_RUN]})
     paper = reference("paper_tables").get(key, {}).get("title", "")

@@ -5,8 +5,6 @@ rules. A verdict is "reproduced", "partly", "not reproduced" or "not testable he
 reason where the numbers beside it do not show it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ import pandas as pd
 
 from e3sn_study.records import BENCHMARKS, MEANS, VARIANTS, Records, reference
 from e3sn_study.records.averages import Interval
-from e3sn_study.records.schema import SAMPLING_COST, STILL
+from e3sn_study.records.schema import STILL
 from e3sn_study.tables.cells import (
     NOT_RUN,
     interval_text,
@@ -145,7 +143,7 @@ def _budget(records: Records, claim: Claim) -> Finding:
 
 
 def _memory(records: Records, claim: Claim) -> Finding:
-    cost = records.table("sampling_cost", SAMPLING_COST).dropna(subset=["peak_memory_mb"])
+    cost = records.table("sampling_cost").dropna(subset=["peak_memory_mb"])
     memory, samples = cost.groupby("samples_per_image")["peak_memory_mb"].first(), claim["samples"]
     if memory.empty:
         return Finding("no number", NOT_RUN)

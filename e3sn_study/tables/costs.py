@@ -1,7 +1,5 @@
 """Tables of costs and origins: speed, memory, runs, changed settings, checks."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,17 +7,7 @@ import pandas as pd
 
 from e3sn_study.evaluation.choices import best_choice, mean_choices
 from e3sn_study.records import MEANS, VARIANTS, Records
-from e3sn_study.records.schema import (
-    CHECKS,
-    CHOICES,
-    EXPORTS,
-    HELD_OUT,
-    SAMPLING_COST,
-    SETTINGS,
-    TRACKING_SPEED,
-    TRAINING_SPEED,
-    VARIANT_COSTS,
-)
+from e3sn_study.records.schema import SCHEMAS, SETTINGS
 from e3sn_study.tables.cells import (
     NONE,
     NOT_RUN,
@@ -64,10 +52,10 @@ def speed(records: Records) -> pd.DataFrame:
 
 def _costs(records: Records, part: str) -> pd.DataFrame:
     """Return the training or the tracking part of `measurements.variant_costs`."""
-    costs = records.table("variant_costs", VARIANT_COSTS)
+    costs = records.table("variant_costs")
     shares = costs[costs["part"] == "training"].groupby("variant")["share"].sum()
     if not np.allclose(shares, 1, atol=1e-3):
-        raise VARIANT_COSTS.misfit(records.folder / "variant_costs.csv", "lacks rows")
+        raise SCHEMAS["variant_costs"].misfit(records.folder / "variant_costs.csv", "lacks rows")
     return costs[costs["part"] == part]
 
 
@@ -123,7 +111,7 @@ def variant_costs(records: Records) -> pd.DataFrame:
 
 def sampling_cost(records: Records) -> pd.DataFrame:
     """Memory and time of a training step against the samples per image."""
-    cost = records.table("sampling_cost", SAMPLING_COST).sort_values("samples")
+    cost = records.table("sampling_cost").sort_values("samples")
     rows = [
         {
             "Samples per image": f"{row['samples_per_image']:g}",
@@ -141,7 +129,7 @@ def sampling_cost(records: Records) -> pd.DataFrame:
 
 def training_speed(records: Records) -> pd.DataFrame:
     """Pairs per second of the training loop against plain loops, and where a step's time goes."""
-    timed, rows = records.table("training_speed", TRAINING_SPEED), []
+    timed, rows = records.table("training_speed"), []
     for row in timed.to_dict("records"):
         cells = {
             "Backbone": row["phase"],
@@ -158,7 +146,7 @@ def training_speed(records: Records) -> pd.DataFrame:
 
 def tracking_speed(records: Records) -> pd.DataFrame:
     """Time of a tracking step by torch and by exported graphs, by size and number of objects."""
-    timed, rows = records.table("tracking_speed", TRACKING_SPEED), []
+    timed, rows = records.table("tracking_speed"), []
     for (width, height, name), group in timed.groupby(["width", "height", "contender"], sort=False):
         one = group.sort_values("objects").iloc[0]
         row = {"Frame": f"{width:g}×{height:g}", "Network by": name}
@@ -174,7 +162,7 @@ def tracking_speed(records: Records) -> pd.DataFrame:
 
 def exports(records: Records) -> pd.DataFrame:
     """Scores and speed of a model and of its exported graphs on DAVIS-2016."""
-    table = records.table("exports", EXPORTS)
+    table = records.table("exports")
     rows = []
     for row in table.to_dict("records"):
         cells = {"Network by": row["contender"], "Sequences": f"{row['sequences']:g}"}
@@ -222,7 +210,7 @@ def choices(records: Records) -> pd.DataFrame:
     labels = dict(zip(SETTINGS, ("Size rate", "Window", "Penalty", "Threshold"), strict=True))
     rows, notes, tracked = [], list[str](), list(SETTINGS[:3])
     tracks = dict(records.runs[["run", "track"]].to_numpy())
-    for run, scores in records.tables("choices", CHOICES).items():
+    for run, scores in records.tables("choices").items():
         means, best = mean_choices(scores), best_choice(scores)
         of_best_pass = (means[tracked] == [best[name] for name in tracked]).all(axis=1)
         best_of_passes = means.groupby(tracked, sort=False)["J&F"].idxmax()
@@ -252,7 +240,7 @@ def held_out(records: Records) -> pd.DataFrame:
             "Look-alike taken": f"{number(100 * row['raw_over'])} %",
             "With penalty": f"{number(100 * row['penalised_over'])} %",
         }
-        for row in records.table("held_out", HELD_OUT).to_dict("records")
+        for row in records.table("held_out").to_dict("records")
     ]
     return titled(rows, records, "held_out")
 
@@ -296,7 +284,7 @@ def checks(records: Records) -> pd.DataFrame:
             "Cases": f"{row['cases']:,}",
             "Holds": "yes" if row["largest"] <= row["tolerance"] else "no",
         }
-        for row in records.table("checks", CHECKS).to_dict("records")
+        for row in records.table("checks").to_dict("records")
     ]
     table = titled(rows, records, "checks")
     table.attrs["title"] = table.attrs["title"].replace(", synthetic", "")

@@ -4,8 +4,6 @@
 its expression ``when`` is true or absent. Settings stand in texts and expressions by their names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Each takes `Records` and returns a table of text, with ``attrs["title"]`` and ``
 No cell is empty: "not run" stands where nothing was run, a dash where nothing can belong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -23,15 +21,7 @@ from e3sn_study.records import (
     reference,
 )
 from e3sn_study.records.averages import Measured
-from e3sn_study.records.schema import (
-    BOUND,
-    BOX,
-    CROPS,
-    MODEL,
-    STILL,
-    STILL_BOX,
-    TRUE_BOX,
-)
+from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
 from e3sn_study.tables import costs
 from e3sn_study.tables.cells import (
     NONE,
@@ -119,7 +109,7 @@ def per_sequence(records: Records) -> pd.DataFrame:
 def crops(records: Records) -> pd.DataFrame:
     """Masks and boxes of single crops, of objects that training has seen and of others."""
     rows = []
-    for run, table in records.tables("crops", CROPS).items():
+    for run, table in records.tables("crops").items():
         for name, part in table.groupby("set", sort=False):
             row = {"Run": run, "Set": name}
             row["Seen in training"] = "no" if str(name).endswith("held out") else "yes"
@@ -145,10 +135,8 @@ def attributes(records: Records) -> pd.DataFrame:
         row = {"Attribute": f"{name}: {ATTRIBUTES.get(str(name), 'not known')}"}
         row["Sequences"] = f"{counts['sequences']} of {counts['of']}"
         for statistic, table in compared.items():
-            for key in ("with", "without", "difference"):
-                cell = table.loc[name, key]
-                text = NONE if pd.isna(cell) else number(cell, signed=key == "difference")
-                row[f"{statistic} {key}"] = text
+            for key, cell in table.loc[name, ["with", "without", "difference"]].dropna().items():
+                row[f"{statistic} {key}"] = number(cell, signed=key == "difference")
         rows.append(row)
     return titled(rows, records, "attributes", note("attributes"))
 
@@ -239,29 +227,32 @@ def _benchmark(
     """Return the paper's rows of a table, each followed by recomputed rows and by ours."""
     whole, remaining = records.whole_set(benchmark), dict(recomputed)
     variants = {label: variant for variant, label in VARIANTS.items()}
-    rows, timed, frozen = list[Cells](), list[str](), False
+    rows, timed, frozen = list[dict[str, Any]](), list[str](), False
     for method, paper in paper_rows(name).items():
-        flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")}
-        rows.append(_row(method, PAPER, paper | flags))
+        flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")} | {"Method": method}
+        rows.append(paper | flags | {"Numbers from": PAPER})
         if method in remaining:
-            rows.append(_row(method, RECOMPUTED, remaining.pop(method) | flags))
+            rows.append(remaining.pop(method) | flags | {"Numbers from": RECOMPUTED})
         for group in _budgets(records, variants[method]) if method in variants else ():
             speeds = records.speed(benchmark, group["run"])
             cells = _scores(records.measure(benchmark, group["run"]), paper if whole else {})
             cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
-            cells |= flags | {"Pairs": spread(group, "pairs")}
-            rows.append(_row(method, ours(records), cells))
+            cells |= {"Numbers from": ours(records), "Pairs": spread(group, "pairs")}
+            rows.append(cells | flags)
             timed += speeds["run"].unique().tolist()
             frozen |= group["frozen"].any()
     if benchmark == "davis2016":
         rows += _exported(records)
-    rows += [_row(method, RECOMPUTED, values) for method, values in remaining.items()]
+    for method, values in remaining.items():
+        rows.append(values | {"Method": method, "Numbers from": RECOMPUTED})
     machines = ", ".join(sorted({*records.rows(timed)["machine"]}))
     fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
     general = [note("averages"), note("tuned"), note("pairs"), fps]
     general += [note("frozen")] if frozen else []
     general += [note("part")] if len(records.scores(benchmark)) and not whole else []
-    return titled(rows, records, name, *general, *notes)
+    columns = ["Method", "Numbers from", "Pairs", "FT", "M", *STATISTICS]
+    columns += ["FPS", "J - paper", "F - paper", "Seeds"]
+    return titled(pd.DataFrame(rows, columns=columns), records, name, *general, *notes)
 
 
 def _exported(records: Records) -> list[Cells]:
@@ -270,8 +261,8 @@ def _exported(records: Records) -> list[Cells]:
     for row in records.int8_graphs.to_dict("records"):
         cells = {name: number(100 * row[name]) for name in MEANS}
         cells |= {"FPS": number(row["fps"]), "FT": "no", "M": "no", "Seeds": "1"}
-        cells |= {"Pairs": spread(records.rows([row["run"]]), "pairs")}
-        found.append(_row("E3SN", f"{ours(records)}, int8 graphs", cells))
+        cells |= {"Pairs": spread(records.rows([row["run"]]), "pairs"), "Method": "E3SN"}
+        found.append(cells | {"Numbers from": f"{ours(records)}, int8 graphs"})
     return found
 
 
@@ -286,13 +277,6 @@ def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
         alike = of_variant[of_variant["settings"] == settings].sort_values("pairs")
         groups += [group for _, group in alike.groupby("pairs", sort=False)][::-1]
     return groups or [of_variant]
-
-
-def _row(method: str, source: str, values: dict[str, Any]) -> Cells:
-    """Return a row of table 1 or 2; what is not known of a method is a dash."""
-    columns = ("Pairs", "FT", "M", *STATISTICS, "FPS", "J - paper", "F - paper", "Seeds")
-    cells = {name: str(values.get(name, NONE)) for name in columns}
-    return {"Method": method, "Numbers from": source} | cells
 
 
 def _scores(measured: Measured | None, paper: dict[str, Any]) -> Cells:
@@ -322,14 +306,14 @@ def _comparison(
             mine["Training time"] = duration(group)
             mine["Peak memory"] = spread(group, "peak_memory_mb", "MB")
         mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(len(group) or NOT_RUN)}
-        for source, cells in ((PAPER, dict.fromkeys(mine, NONE) | theirs), (ours(records), mine)):
+        for source, cells in ((PAPER, theirs), (ours(records), mine)):
             rows.append({"Method": VARIANTS[variant], "Numbers from": source} | cells)
     gaps = paper_difference(name, new, old)
     theirs = {key: number(value, signed=True) for key, value in gaps.items()}
     mine = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
     for source, cells in ((PAPER, theirs), (ours(records), mine)):
-        labels = {"Method": f"{VARIANTS[new]} - {VARIANTS[old]}", "Numbers from": source}
-        rows.append(dict.fromkeys(rows[0], NONE) | labels | cells)
+        method = f"{VARIANTS[new]} - {VARIANTS[old]}"
+        rows.append({"Method": method, "Numbers from": source} | cells)
     notes = [note("averages"), note("gains")]
     notes += [note("budget", settings=settings)] if settings else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups) else []

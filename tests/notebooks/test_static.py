@@ -120,6 +120,14 @@ def record_problems(code):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_declares_what_reproduce_gives(path):
+    cells = nbformat.read(path, 4).cells
+    source = next(each.source for each in cells if "parameters" in each.metadata.get("tags", ()))
+    declared = {line.partition(":")[0] for line in source.splitlines()}
+    assert declared >= {"profile", "data", "runs", "report", "seed", "overrides"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_has_the_form_of_the_study(path):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)

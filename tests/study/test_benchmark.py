@@ -28,7 +28,8 @@ from e3sn_study.bench.training_speed import (
     train_precisions,
 )
 from e3sn_study.bench.variant_costs import variant_costs
-from e3sn_study.figures import precision_curves, save_figure
+from e3sn_study.figures.curves import precision_curves
+from e3sn_study.figures.style import save_figure
 
 MakeProfile = Callable[..., Profile]
 

@@ -30,7 +30,7 @@ from e3sn_lib.tracking.video import read_frames
 from e3sn_study import checkout
 from e3sn_study.checkout import REPORTS
 from e3sn_study.cli import COMMANDS, main, study, track
-from e3sn_study.records.schema import TRAINING_SPEED
+from e3sn_study.records.schema import SCHEMAS
 
 BOX = "60,40,50,50"
 
@@ -515,7 +515,9 @@ class TestBench:
         assert (ended.status, ended.err) == (0, "")
         assert "1.00x" in ended.out
         assert len(pd.read_csv(tmp_path / "bench.csv")) == 6
-        kept = TRAINING_SPEED.read(tmp_path / "report" / "results" / "training_speed.csv")
+        kept = SCHEMAS["training_speed"].read(
+            tmp_path / "report" / "results" / "training_speed.csv"
+        )
         assert set(kept["batch"]) == {2}
 
     def test_precision(self, run: Run, data_root: Path, settings: str, tmp_path: Path) -> None:
@@ -611,10 +613,10 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            ("", "give --run DIR (a run's folder), --model FILE"),
+            ("", "one of the arguments --run --model --masks is required"),
             ("--run absent", "there is no file absent/model.safetensors"),
-            ("--run a --model b", "give --run DIR (a run's folder), --model FILE"),
-            ("--run a --masks b", "give --masks, or one of --run and --model, not both"),
+            ("--run a --model b", "--model: not allowed with argument --run"),
+            ("--run a --masks b", "--masks: not allowed with argument --run"),
             ("--masks absent", "--masks needs --annotations"),
             ("--masks absent --annotations absent", "there is no folder of masks at absent"),
             ("--model absent.safetensors", "there is no file absent.safetensors"),

@@ -28,8 +28,8 @@ from e3sn_lib.losses import mask_windows
 from e3sn_lib.model.windows import Cells, cut_windows
 from e3sn_lib.sampling import anchor_iou
 from e3sn_lib.tracking.video import OBJECT_COLOURS
-from e3sn_study import figures
 from e3sn_study.evaluation.inspection import Answers
+from e3sn_study.figures import curves, photographs, scores, style, windows
 from e3sn_study.figures.style import LEVEL_COLOURS, VARIANT_COLOURS
 from e3sn_study.records import Records
 
@@ -103,8 +103,8 @@ def boxes(axes) -> list[tuple[float, ...]]:
 
 def test_a_figure_is_the_same_file_every_time_and_carries_what_it_shows(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        figure = figures.level_weights(log())
-        figures.save_figure(tmp_path / name / "x_synthetic.png", figure)
+        figure = curves.level_weights(log())
+        style.save_figure(tmp_path / name / "x_synthetic.png", figure)
     for suffix in (".png", ".svg"):
         first, second = ((tmp_path / name / f"x_synthetic{suffix}").read_bytes() for name in "ab")
         assert first == second
@@ -118,7 +118,7 @@ def test_empty_margins_are_cut_off_and_a_note_is_not(tmp_path: Path) -> None:
     heights = []
     for name in ("figure", "figure_synthetic"):
         path = tmp_path / f"{name}.png"
-        figures.save_figure(path, figures.level_weights(log()))
+        style.save_figure(path, curves.level_weights(log()))
         ink = np.array(Image.open(path).convert("L")) < 250
         heights.append(len(ink))
         for edge in (ink[:16], ink[-16:], ink[:, :16], ink[:, -16:]):
@@ -157,7 +157,7 @@ def test_colours_stay_apart_for_every_kind_of_sight(palette: dict, sight: str) -
 
 
 def test_training_curves_show_every_run_and_the_border_between_stages() -> None:
-    figure = figures.training_curves({"e3sn": log(), "siammask": log(stages=("base", "sharp"))})
+    figure = curves.training_curves({"e3sn": log(), "siammask": log(stages=("base", "sharp"))})
     assert [axes._left_title.get_text() for axes in figure.axes] == [
         "classification loss",
         "box loss",
@@ -170,14 +170,14 @@ def test_training_curves_show_every_run_and_the_border_between_stages() -> None:
 
 
 def test_few_points_are_marked_and_not_smoothed() -> None:
-    short = figures.training_curves({"e3sn": log(3)})
+    short = curves.training_curves({"e3sn": log(3)})
     assert [line.get_marker() for line in short.axes[0].lines] == ["o"]
     assert list(short.axes[0].lines[0].get_ydata()) == [1.0, 0.5, 1 / 3]
-    assert figures.throughput(log(1)).axes[0].lines[0].get_marker() == "o"
+    assert curves.throughput(log(1)).axes[0].lines[0].get_marker() == "o"
 
 
 def test_labels_at_line_ends_do_not_overlap() -> None:
-    figure = figures.level_weights(log().assign(w2=0.333, w3=0.3331, w4=0.3339))
+    figure = curves.level_weights(log().assign(w2=0.333, w3=0.3331, w4=0.3339))
     heights = sorted(text.xy[1] for text in figure.axes[0].texts)
     assert len(heights) == 3
     assert min(np.diff(heights)) >= 0.07
@@ -188,7 +188,7 @@ def test_stage_times_add_up() -> None:
         "siammask": [pd.DataFrame({"stage": ["base", "sharp"], "seconds": [90.0, 30.0]})],
         "e3sn": [pd.DataFrame({"stage": ["end_to_end"], "seconds": [60.0]})],
     }
-    figure = figures.stage_times(stages)
+    figure = curves.stage_times(stages)
     assert [round(right, 3) for _, _, right, _ in boxes(figure.axes[0])] == [1.5, 2.0, 1.0]
     assert {"base", "sharp", "end to end", "  2.0 min", "  1.0 min"} <= set(
         texts(figure).split("\n")
@@ -199,20 +199,25 @@ def test_stage_times_show_the_spread_of_several_runs() -> None:
     runs = [
         pd.DataFrame({"stage": ["end_to_end"], "seconds": [seconds]}) for seconds in (60.0, 120.0)
     ]
-    figure = figures.stage_times({"e3sn": runs})
+    figure = curves.stage_times({"e3sn": runs})
     assert [right for _, _, right, _ in boxes(figure.axes[0])] == [1.5]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1.0, 2.0]
     assert "  1.5 min (1.0 to 2.0)" in texts(figure)
 
 
-def test_sampling_cost_tells_measured_from_estimated() -> None:
+def test_sampling_cost_tells_measured_from_estimated(tmp_path: Path) -> None:
     cost = pd.DataFrame(
-        {"samples_per_image": [1, 4, 625], "peak_memory_mb": [1024.0, 2048.0, np.nan]}
+        {
+            "samples_per_image": [1, 4, 625],
+            "samples": [2, 8, 1250],
+            "peak_memory_mb": [1024.0, 2048.0, np.nan],
+        }
     )
     cost = cost.assign(
         seconds_per_step=[1.0, 2.0, np.nan], estimated_memory_mb=[np.nan, np.nan, 20480.0]
     )
-    memory, time = figures.sampling_cost(cost).axes
+    cost.to_csv(tmp_path / "sampling_cost.csv", index=False)
+    memory, time = curves.sampling_cost(Records(tmp_path)).axes
     _, every, filled = memory.lines[:3]
     assert (list(every.get_ydata()), every.get_markerfacecolor()) == ([1.0, 2.0, 20.0], "white")
     assert np.isnan(filled.get_ydata()[2])
@@ -221,7 +226,7 @@ def test_sampling_cost_tells_measured_from_estimated() -> None:
 
 
 def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: Path) -> None:
-    figure = figures.ladder(Records(results))
+    figure = scores.ladder(Records(results))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     widths = dict(zip(names, (right for _, _, right, _ in boxes(figure.axes[0])), strict=True))
     mean = 100 * np.mean(list(J.values()))
@@ -233,14 +238,14 @@ def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: 
 
 def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), J, sequences=VAL[:4])
-    assert "paper" not in texts(figures.ladder(Records(tmp_path)))
+    assert "paper" not in texts(scores.ladder(Records(tmp_path)))
 
 
 def test_speed_and_accuracy_stand_beside_those_of_the_paper(results: Path) -> None:
     (run,) = Records(results).main_runs("e3sn")
     add_speed(results, run, 30)
     add_exports(results, run)
-    (axes,) = figures.trade_off(Records(results)).axes
+    (axes,) = scores.trade_off(Records(results)).axes
     places = [line.get_xydata()[0].tolist() for line in axes.lines]
     points = dict(zip([text.get_text() for text in axes.texts], places, strict=True))
     own = (100 * np.mean(list(J.values())) + 2 + 50) / 2
@@ -254,11 +259,11 @@ def test_the_papers_points_are_not_shown_beside_a_part_of_the_set(tmp_path: Path
     run = add_run(tmp_path)
     add_scores(tmp_path, run, J, sequences=VAL[:4])
     add_speed(tmp_path, run, 30, sequences=VAL[:4])
-    assert texts(figures.trade_off(Records(tmp_path))).split("\n") == ["E3SN, ours", "", ""]
+    assert texts(scores.trade_off(Records(tmp_path))).split("\n") == ["E3SN, ours", "", ""]
 
 
 def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
-    figure = figures.per_sequence(Records(results))
+    figure = scores.per_sequence(Records(results))
     axes = figure.axes[0]
     order = [label.get_text() for label in axes.get_yticklabels()]
     assert order == sorted(J, key=lambda name: -J[name])
@@ -273,7 +278,7 @@ def test_sequences_are_ranked_by_e3sn(results: Path) -> None:
 
 
 def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
-    j, f = figures.thresholds(Records(results)).axes[0].lines[:2]
+    j, f = scores.thresholds(Records(results)).axes[0].lines[:2]
     mean = 100 * np.mean(list(J.values()))
     assert list(j.get_xdata()) == [0.3, 0.5, 0.6]
     assert list(j.get_ydata()) == pytest.approx([mean + 3, mean + 2, mean - 5])
@@ -281,7 +286,7 @@ def test_thresholds_are_in_order_with_the_papers_own(results: Path) -> None:
 
 
 def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
-    figure = figures.gains(Records(results), "e3sn", "e3sn-s")
+    figure = scores.gains(Records(results), "e3sn", "e3sn-s")
     bars = [box for box in boxes(figure.axes[0]) if box[3] - box[1] == pytest.approx(0.66)]
     assert [right for _, _, right, _ in bars] == pytest.approx([2.0] * len(VAL))
     assert "J: +2.0 (+2.0 to +2.0)" in texts(figure)
@@ -289,7 +294,7 @@ def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
 
 @pytest.mark.parametrize(
     "draw",
-    [figures.ladder, figures.per_sequence, figures.thresholds, figures.gains, figures.trade_off],
+    [scores.ladder, scores.per_sequence, scores.thresholds, scores.gains, scores.trade_off],
 )
 def test_without_scores_a_figure_says_what_to_do(
     draw: Callable[[Records], Figure], tmp_path: Path
@@ -300,12 +305,12 @@ def test_without_scores_a_figure_says_what_to_do(
 
 def test_j_over_time_starts_at_the_first_scored_frame() -> None:
     table = pd.DataFrame({"object": [1, 1, 2, 2], "J": [0.1, 0.2, 0.3, 0.4]})
-    axes = figures.over_time({"clip": table}).axes[0]
+    axes = scores.over_time({"clip": table}).axes[0]
     assert [list(line.get_xdata()) for line in axes.lines[:2]] == [[1, 2], [1, 2]]
 
 
 def test_the_sample_matrix_is_drawn_where_its_cells_are(pair: Pair, profile: Profile) -> None:
-    figure = figures.sample_matrix(pair, profile.sampler)
+    figure = windows.sample_matrix(pair, profile.sampler)
     anchors, overlap, matrix = figure.axes
     dots = {tuple(to_rgb(line.get_color())): line for line in matrix.lines}
     drawn = [(line.get_xdata()[0], line.get_ydata()[0]) for line in matrix.lines]
@@ -323,14 +328,14 @@ def test_the_sample_matrix_is_drawn_where_its_cells_are(pair: Pair, profile: Pro
 
 
 def test_sampled_windows_are_what_the_loss_sees(pair: Pair) -> None:
-    figure = figures.sampled_windows(pair)
+    figure = windows.sampled_windows(pair)
     rows, columns = torch.from_numpy(pair.cells).unbind(1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
     search = torch.from_numpy(pair.search).permute(2, 0, 1)[None].float()
-    windows = cut_windows(search, cells, 32, 1, 127).permute(0, 2, 3, 1).numpy()
+    cut = cut_windows(search, cells, 32, 1, 127).permute(0, 2, 3, 1).numpy()
     labels = mask_windows(torch.from_numpy(pair.mask)[None].float(), cells, 32).numpy()
     assert len(figure.axes) == 4
-    for axes, window, pixels in zip(figure.axes, windows, labels, strict=True):
+    for axes, window, pixels in zip(figure.axes, cut, labels, strict=True):
         inside = pixels != 0
         assert np.array_equal(np.asarray(axes.images[0].get_array())[inside], window[inside])
 
@@ -338,14 +343,14 @@ def test_sampled_windows_are_what_the_loss_sees(pair: Pair) -> None:
 def test_positives_are_counted_over_positive_pairs_only(
     pairs: list[Pair], profile: Profile
 ) -> None:
-    figure = figures.positives_per_image(pairs, profile.sampler)
+    figure = windows.positives_per_image(pairs, profile.sampler)
     counted = sum(top for _, _, _, top in boxes(figure.axes[0]))
     assert counted == sum(not each.negative for each in pairs)
     assert sum(right for _, _, right, _ in boxes(figure.axes[1])) == counted
 
 
 def test_a_pair_is_shown_with_its_box_beside_its_template(pairs: list[Pair]) -> None:
-    figure = figures.pair_grid(pairs[:4], columns=2)
+    figure = photographs.pair_grid(pairs[:4], columns=2)
     assert len(figure.axes) == 4
     for axes, each in zip(figure.axes, pairs, strict=False):
         tile = np.asarray(axes.images[0].get_array())
@@ -360,13 +365,13 @@ def test_a_pair_is_shown_with_its_box_beside_its_template(pairs: list[Pair]) -> 
 
 
 def test_every_training_set_has_its_row(profile: Profile) -> None:
-    figure = figures.training_examples(open_train_sets(profile.data))
+    figure = photographs.training_examples(open_train_sets(profile.data))
     assert f"synthetic-v{VERSION}-train: 3 objects" in texts(figure)
     assert [len(boxes(axes)) for axes in figure.axes] == [1, 1, 1, 0, 0]
 
 
 def test_the_benchmark_is_shown_with_the_boxes_the_tracker_gets(videos: list[Video]) -> None:
-    figure = figures.benchmark_overview(videos)
+    figure = photographs.benchmark_overview(videos)
     for axes, video in zip(figure.axes, videos, strict=False):
         first = video.mask(0)
         assert boxes(axes) == [
@@ -380,8 +385,8 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(
     video = videos[0]
     for index, path in enumerate(video.frame_paths):
         write_mask(tmp_path / video.name / f"{path.stem}.png", video.mask(index))
-    rows = [figures.Row(video, tmp_path), figures.Row(video, tmp_path, "again")]
-    figure = figures.video_rows(rows, columns=3, truth=True)
+    rows = [photographs.Row(video, tmp_path), photographs.Row(video, tmp_path, "again")]
+    figure = photographs.video_rows(rows, columns=3, truth=True)
     first, second, third, *others = figure.axes
     assert len(boxes(first)) == len(video.object_ids())
     assert [axes.texts[0].get_text() for axes in (second, third)] == [
@@ -391,8 +396,8 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(
     assert others[0]._left_title.get_text() == "again"
     assert [len(axes.images) for axes in others] == [1, 1, 1]
     with pytest.raises(InputError, match="cannot read mask"):
-        figures.video_rows([figures.Row(videos[1], tmp_path)])
-    axes = figures.video_rows(rows, columns=3, close=True).axes[1]
+        photographs.video_rows([photographs.Row(videos[1], tmp_path)])
+    axes = photographs.video_rows(rows, columns=3, close=True).axes[1]
     mask = video.mask(len(video) // 2)
     x1, y1, x2, y2 = box_from_mask(mask > 0)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -405,7 +410,7 @@ def test_rows_of_figure_4_start_with_boxes_and_go_on_with_masks(
 
 def test_level_maps_lie_on_the_crop_at_their_own_resolution() -> None:
     maps = {"conv2": np.zeros((49, 49), np.float32), "conv4": np.zeros((25, 25), np.float32)}
-    figure = figures.level_maps(
+    figure = photographs.level_maps(
         Answers(np.zeros((255, 255, 3), np.uint8), (100.0, 90.0, 160.0, 150.0), maps)
     )
     fine, coarse = (axes.images[1].get_extent() for axes in figure.axes[1:])

@@ -21,7 +21,7 @@ from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training.state import write_checkpoint
 from e3sn_study.cli import main
 from e3sn_study.evaluation.held_out import score_held_out
-from e3sn_study.records.schema import HELD_OUT
+from e3sn_study.records.schema import SCHEMAS
 
 
 @pytest.fixture
@@ -100,4 +100,4 @@ def test_the_command_keeps_one_row_for_each_model(
     arguments = ["bench", "held-out", "--profile", str(settings), "--data", profile.data.root]
     for _ in range(2):
         assert main([*arguments, "--model", str(model), "--report", str(tmp_path)]) == 0
-    assert len(HELD_OUT.read(tmp_path / "results" / "held_out.csv")) == 1
+    assert len(SCHEMAS["held_out"].read(tmp_path / "results" / "held_out.csv")) == 1

@@ -302,7 +302,6 @@ def test_a_tracker_has_the_settings_of_the_run_as_it_was_asked_for(
     shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
     run = Run(tmp_path, study.load(overrides=["track.mask_threshold=0.3"]), ())
     assert run.tracker().config.mask_threshold == 0.3
-    assert run.tracker(penalty_k=0.7).config.penalty_k == 0.7
 
 
 def test_masks_are_those_of_the_settings_they_were_asked_for(study: Study, tmp_path: Path) -> None:
