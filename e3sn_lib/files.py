@@ -30,7 +30,7 @@ _BITS = np.arange(256)[:, None, None] >> np.arange(24).reshape(8, 3) & 1
 DAVIS_PALETTE = (_BITS << np.arange(7, -1, -1)[:, None]).sum(axis=1).ravel().tolist()
 """The 256 colours of DAVIS (and PASCAL VOC), RGB. Bits 0, 1, 2 of an id are the highest bits of R,
 G, B; bits 3, 4, 5 are the next ones, and so on."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Kinds of image that are read; the content decides, not the suffix."""
 LARGEST_IMAGE = 2**28

@@ -40,12 +40,12 @@ def open_tracker(
         backend: ``torch`` for a file, ``onnx`` for an exported folder. ``auto``: what `weights` is.
             Of the shipped model it takes the export, or torch where a GPU is.
         precision: of torch, see `precision_of`; with other values than ``auto``, ``auto`` is torch.
-        threads: of the processor; None: `idle_threads`.
+        threads: see `thread_count`.
 
     Raises:
         InputError: there is no such model, or the backend cannot use it.
     """
-    from e3sn_lib.tracking.backends import has_shipped, idle_threads, load_export
+    from e3sn_lib.tracking.backends import has_shipped, load_export, thread_count
     from e3sn_lib.tracking.tracker import Tracker
 
     exported = weights.is_dir() if weights else has_shipped()
@@ -54,6 +54,8 @@ def open_tracker(
         has_gpu = shutil.which("nvidia-smi") and importlib.util.find_spec("torch")
         best = exported if weights else exported and precision == "auto" and not has_gpu
         backend = "onnx" if best else "torch"
+    if backend == "onnx" and precision != "auto":
+        raise InputError(f"--precision {precision} is for torch; exported graphs have their own")
     if backend == "onnx":
         if weights and not exported:
             remedy = f"make one: e3sn export {weights} OUT"
@@ -69,5 +71,5 @@ def open_tracker(
 
     from e3sn_lib.model.weights import load_model
 
-    torch.set_num_threads(threads or idle_threads())
+    torch.set_num_threads(thread_count(threads))
     return Tracker(load_model(weights or SHIPPED), precision=precision)

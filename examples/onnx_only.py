@@ -1,7 +1,6 @@
 """Masks of boxed objects in a clip, with numpy, OpenCV and ONNX Runtime alone.
 
 python examples/onnx_only.py EXPORT CLIP OUT x,y,w,h [x,y,w,h ...]
-
 EXPORT: a folder that e3sn export made; its README.md explains the steps. CLIP: a video file, or
 frames as in frames/%05d.jpg. OUT: a folder for a PNG of object numbers for each frame.
 """
@@ -21,9 +20,8 @@ HANN = np.outer(np.hanning(25), np.hanning(25))
 
 
 def run(graph, known):
-    outputs = [each.name for each in graph.get_outputs()]
-    found = graph.run(outputs, {each.name: known[each.name] for each in graph.get_inputs()})
-    return dict(zip(outputs, found, strict=True))
+    found = graph.run(None, {each.name: known[each.name] for each in graph.get_inputs()})
+    return {each.name: value for each, value in zip(graph.get_outputs(), found, strict=True)}
 
 
 def context_side(wh):
@@ -82,7 +80,9 @@ class Target:
         return best[1:]
 
 
-folder, clip, out = Path(sys.argv[1]), cv2.VideoCapture(sys.argv[2]), Path(sys.argv[3])
+if len(sys.argv) < 5 or not (clip := cv2.VideoCapture(sys.argv[2])).isOpened():
+    sys.exit(f"no box is given, or CLIP cannot be read\n\n{__doc__}")
+folder, out = Path(sys.argv[1]), Path(sys.argv[3])
 SETTINGS |= json.loads((folder / "export.json").read_text())
 for name in ("template", "search", "mask"):
     GRAPHS[name] = onnxruntime.InferenceSession(folder / f"{name}.onnx")

@@ -94,7 +94,7 @@ class OnnxBackend:
 
     Args:
         folder: what ``e3sn export`` wrote.
-        threads: at work at a time; None: `idle_threads`.
+        threads: see `thread_count`.
 
     Raises:
         InputError: the folder is no export of this version, or its files do not fit together.
@@ -103,7 +103,7 @@ class OnnxBackend:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.config = self.manifest.track
-        self._threads = threads or idle_threads()
+        self._threads = thread_count(threads)
         self._session = cache(lambda name, threads: _session(folder / name, threads))
         template, _, mask = (self._session(name, self._threads) for name in GRAPHS)
         filters = {each.name for each in template.get_outputs()}
@@ -204,6 +204,12 @@ def read_manifest(folder: Path) -> Manifest:
         if hashlib.sha256(file.read_bytes()).hexdigest() != manifest.files.get(name):
             raise InputError(f"{file} does not belong to {MANIFEST}; {copy}")
     return manifest
+
+
+def thread_count(wanted: int | None = None) -> int:
+    """Return how many threads to use: as wanted, but one per processor at most; None or 0: as many
+    as `idle_threads`."""
+    return min(wanted or idle_threads(), os.cpu_count() or 1)
 
 
 def idle_threads() -> int:

@@ -21,6 +21,7 @@ from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from e3sn_lib.config import Profile
+from e3sn_lib.errors import InputError
 from e3sn_lib.files import temporary_path, write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
@@ -116,14 +117,21 @@ def export_model(
 
     Args:
         profile: that it came with; its settings of inference go along.
-        out: a folder; files of these names in it are replaced.
+        out: a new folder, or that of an earlier export, which is replaced.
         samples: to calibrate int8 on, see `calibration_samples`; none: fp32.
         origin: what is known of the model, such as its file's name and digest.
         accuracy: scores of these graphs, for the record.
 
     Returns:
         The largest difference from torch in fp32 of each output that is a logit or an offset.
+
+    Raises:
+        InputError: the folder holds files of something else.
     """
+    if out.is_dir() and any(out.iterdir()) and not (out / backends.MANIFEST).is_file():
+        raise InputError(
+            f"{out} holds other files; give a new folder, or that of an earlier export"
+        )
     out.mkdir(parents=True, exist_ok=True)
     with temporary_path(out / "export") as work:
         work.mkdir()

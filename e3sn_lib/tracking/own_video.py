@@ -1,5 +1,6 @@
 """From boxes in anyone's video to masks, a clip and a table on the disk."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -45,9 +46,9 @@ class Tracked:
 
 def track_video(
     tracker: Tracker,
-    video: Path,
+    video: str | Path,
     boxes_frame_xywh: Sequence[Sequence[float]],
-    out: Path,
+    out: str | Path,
     *,
     prompts: Sequence[Prompt] = (),
     save: Sequence[str] = DEFAULT_SAVE,
@@ -81,8 +82,10 @@ def track_video(
         InputError: the video cannot be read, or a box cannot be used; nothing is written.
         OSError: the disk is full; nothing is kept.
     """
-    source = open_video(video)
-    check_out(out, save, [video])
+    source, out = open_video(video), Path(out)
+    check_out(out, save, [source.path])
+    if first < 0 or stride < 1:
+        raise InputError(f"first is {first} and stride {stride}; give at least 0 and 1")
     frames = range(first, sys.maxsize if last is None else last + 1, stride)
     boxes = placed([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
     begins = first_frames(boxes)
@@ -92,7 +95,7 @@ def track_video(
     done, ended = 0, False
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with temporary_path(nearest / out.name) as work:
+    with temporary_path(nearest / (out.absolute().name or "results")) as work:
         work.mkdir()
         with (
             open_outputs(save, work, source) as outputs,
@@ -113,6 +116,8 @@ def track_video(
                     break
         files, notes = _move(work, out) if done else ([], [])
     notes += _notes(source, 0 if ended else expected - done, lost)
+    if lost and "table" in save:
+        notes.append("see predicted_j in tracks.csv")
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 
 
@@ -124,6 +129,8 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
         path = (out / name).resolve()
         if path.exists() and path.is_dir() != (not path.suffix):
             raise InputError(f"{out / name} is in the way; move it, or give another --out")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise InputError(f"{out / name} may not be changed; give another --out")
         for other in inputs:
             given = other.resolve()
             if given == path or given in path.parents or path in given.parents:
@@ -211,8 +218,8 @@ def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]])
         announced = f"the file announces {source.announced} frames"
         notes.append(f"{announced}; {missing} of the chosen ones could not be read")
     if source.damaged:
-        notes.append("parts of the file are damaged; they were left out")
+        notes.append("parts of the file are damaged; frames are left out or look wrong")
     for number, frames in sorted(lost.items()):
         where = f"{len(frames)} frames, the first is {frames[0]}"
-        notes.append(f"object {number} is probably lost in {where}; see predicted_j in tracks.csv")
+        notes.append(f"object {number} is probably lost in {where}")
     return notes

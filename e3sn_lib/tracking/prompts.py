@@ -19,6 +19,10 @@ Placed = dict[int, dict[int, Sequence[float]]]
 """By number of frame, then of object: x, y, width and height."""
 
 
+MOST_IN_MASK = 32
+"""A mask with more values, large ones among them, is no mask of object ids."""
+
+
 class Prompt(NamedTuple):
     """A box around an object."""
 
@@ -53,13 +57,16 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
         size_wh: of the video's frames.
 
     Raises:
-        InputError: it cannot be read, has another size, or shows no object.
+        InputError: it cannot be read, has another size or soft edges, or shows no object.
     """
     ids, (width, height) = read_mask(path), size_wh
     if ids.shape != (height, width):
         found = f"{ids.shape[1]}x{ids.shape[0]}"
         raise InputError(f"mask {path} is {found}, but the frames are {width}x{height}")
     numbers = {int(number) for number in np.unique(ids)} - {0}
+    if len(numbers) > MOST_IN_MASK and max(numbers) > VOID // 2:
+        what = f"has {len(numbers)} values up to {max(numbers)}: soft edges, or a JPEG's noise"
+        raise InputError(f"mask {path} {what}; save a PNG of black and white, or of object ids")
     if numbers == {VOID}:
         ids, numbers = ids // VOID, {1}
     boxes = {number: box_from_mask(ids == number) for number in sorted(numbers - {VOID})}
@@ -84,7 +91,7 @@ def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Pla
     begins: dict[int, int] = {}
     for box, given_frame, given_number, corrects in sorted(prompts, key=lambda each: each.corrects):
         frame = frames.start if given_frame is None else given_frame
-        number = given_number or max(begins, default=0) + 1
+        number = max(begins, default=0) + 1 if given_number is None else given_number
         check_number(number)
         check_box(box, source.size[::-1], number)
         if frame not in frames:

@@ -1,5 +1,6 @@
 """Read videos, frame by frame, from a file or a folder of images; draw objects on frames."""
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
@@ -76,7 +78,7 @@ class VideoSource:
     turn: tuple[bool, bool, bool] = (False, False, False)
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
-    """Whether a part could not be decoded so far. It is left out, as players do."""
+    """Whether a part was damaged so far. Its frames are left out or look wrong, as in players."""
 
     def frames(self, chosen: range = EVERY_FRAME) -> Iterator[Frame]:
         """Yield frames in order, one in memory at a time.
@@ -91,7 +93,8 @@ class VideoSource:
         for frame in islice(found, len(chosen)):
             if _size(frame.image) != self.size:
                 sizes = "{}x{}, the first one {}x{}".format(*_size(frame.image), *self.size)
-                raise InputError(f"frame {frame.number} is {sizes}")
+                remedy = "all must have one size"
+                raise InputError(f"frame {frame.number} of {self.path} is {sizes}; {remedy}")
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
@@ -149,7 +152,7 @@ class VideoSource:
         return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
-def open_video(path: Path) -> VideoSource:
+def open_video(path: str | Path) -> VideoSource:
     """Return what is known of a video before its frames are read.
 
     Args:
@@ -159,6 +162,7 @@ def open_video(path: Path) -> VideoSource:
         InputError: nothing there, no frame in it, its first frame cannot be read, or two images
             are of one frame.
     """
+    path = Path(path)
     if path.is_dir():
         names = sorted((each.name for each in files_by_stem(path).values()), key=_as_counted)
         if not names:
@@ -168,10 +172,13 @@ def open_video(path: Path) -> VideoSource:
     if not path.is_file():
         raise InputError(f"there is no video or folder of frames at {path}")
     with open_file(path) as container:
-        stream = container.streams.video[0]
+        stream = pictures_in(container)[0]
         source = VideoSource(path, (0, 0), announced=stream.frames)
         source.rate = stream.average_rate or stream.guessed_rate or FRAME_RATE
         source.time_base = stream.time_base or source.time_base
+        if stream.duration:  # an edit list hides some of the frames that the header counts
+            shown = math.ceil(stream.duration * source.time_base * source.rate)
+            source.announced = min(source.announced, shown)
         source.has_sound = bool(container.streams.audio)
         aspect = stream.sample_aspect_ratio
     frame = next(_pictures(source), None)
@@ -184,7 +191,7 @@ def open_video(path: Path) -> VideoSource:
     return source
 
 
-def read_frames(source: Path) -> Iterator[Image]:
+def read_frames(source: str | Path) -> Iterator[Image]:
     """Yield the frames of a video file or of a folder of images, one in memory at a time.
 
     They are (H, W, 3) RGB uint8, upright; interlaced ones are made whole. Errors are those of
@@ -207,40 +214,53 @@ def open_file(path: Path) -> av.container.InputContainer:
     try:
         options = {"protocol_whitelist": "file"}
         container = av.open(str(path), container_options=options, metadata_errors="replace")
+    except av.PermissionError as error:
+        raise InputError(f"cannot read video {path}: {error.strerror}") from error
     except av.FFmpegError as error:
         advice = "convert it, or give a folder of images"
         raise InputError(f"{path} is no video that FFmpeg can read; {advice}") from error
-    if not container.streams.video:
+    if not pictures_in(container):
         container.close()
         raise InputError(f"{path} has no pictures, only sound")
     return container
+
+
+def pictures_in(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """Return the streams of moving pictures; the cover of a song is none."""
+    cover = Disposition.attached_pic
+    return [each for each in container.streams.video if not each.disposition & cover]
 
 
 def decoded(packets: Iterator[Any], source: VideoSource) -> Iterator[Any]:
     """Yield the frames in packets; damaged ones are left out, which the source notes."""
     while True:
         try:
-            frames = next(packets).decode()
+            packet = next(packets)
+            frames = packet.decode()
         except StopIteration:
             return
         except av.FFmpegError:
             source.damaged = True
             continue
+        source.damaged |= packet.is_corrupt or any(frame.is_corrupt for frame in frames)
         yield from frames
 
 
 def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
     """Yield the frames of a file from a key frame before tick `begin` on, or from the start."""
     with open_file(source.path) as container:
-        stream = container.streams.video[0]
+        stream = pictures_in(container)[0]
         stream.thread_type = "AUTO"
         if begin is not None:
             container.seek(begin, stream=stream)
-        weaver: Graph | None = None
+        weaver, woven_size = None, (0, 0)
         for frame in decoded(container.demux(stream), source):
             if weaver is None and frame.interlaced_frame:
-                weaver = _weaver(stream)
-            yield from _woven(weaver, frame) if weaver else (frame,)
+                weaver, woven_size = _weaver(stream), (frame.width, frame.height)
+            if weaver and woven_size == (frame.width, frame.height):
+                yield from _woven(weaver, frame)
+            else:
+                yield frame
         yield from _woven(weaver, None) if weaver else ()
 
 

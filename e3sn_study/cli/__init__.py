@@ -29,19 +29,20 @@ COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; a request to end (SIGTERM) acts like Ctrl-C."""
     words = track.one_word_boxes(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before, command = signal.signal(signal.SIGTERM, signal.default_int_handler), "e3sn"
     try:
+        options = _parser().parse_args(words)
+        command = f"e3sn {options.command}"
         return int(options.run(options))
     except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
-        status, text = 2, f"e3sn {options.command}: {error}"
+        status, text = 2, f"{command}: {error}"
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise
         remedy = "pip install 'e3sn-study[study]'"
-        status, text = 2, f"e3sn {options.command}: this needs {error.name}; {remedy}"
+        status, text = 2, f"{command}: this needs {error.name}; {remedy}"
     except KeyboardInterrupt as stop:
-        status, text = 130, f"\ne3sn {options.command}: {str(stop) or 'interrupted'}"
+        status, text = 130, f"\n{command}: {str(stop) or 'interrupted'}"
     finally:
         signal.signal(signal.SIGTERM, before)
     print(text, file=sys.stderr)

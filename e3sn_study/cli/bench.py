@@ -122,11 +122,11 @@ def _precision(options: argparse.Namespace) -> None:
 
 
 def _track(options: argparse.Namespace) -> None:
-    from e3sn_lib.tracking.backends import idle_threads
+    from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import OBJECTS, PUBLIC, SIZES, STAND_IN, bench_tracking
     from e3sn_study.checkout import SHIPPED
 
-    model, threads = options.model or SHIPPED, options.threads or idle_threads()
+    model, threads = options.model or SHIPPED, thread_count(options.threads)
     table = bench_tracking(model, options.export, options.public, threads, options.steps or 5)
     shown = table.drop(columns=["contender", "threads", "machine"])
     short = {STAND_IN: "stand-in", PUBLIC: "public code"}
@@ -148,13 +148,13 @@ def _track(options: argparse.Namespace) -> None:
 def _exports(options: argparse.Namespace) -> None:
     """Score a model and its exported graphs on DAVIS-2016 val."""
     from e3sn_lib.data.sources import open_evaluation
-    from e3sn_lib.tracking.backends import idle_threads
+    from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports
     from e3sn_study.checkout import SHIPPED
 
     sequences = open_evaluation(load_settings(options).data, "davis2016")
     print(f"{len(sequences)} sequences by {', '.join(EXPORTED)}: some minutes each")
-    model, threads = options.model or SHIPPED, options.threads or idle_threads()
+    model, threads = options.model or SHIPPED, thread_count(options.threads)
     table = bench_exports(model, options.export, sequences, threads)
     print(table.to_string(index=False, float_format="{:.4f}".format))
     _keep(options, "exports", table)

@@ -47,6 +47,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     from e3sn_lib.metrics.scoring import summarise, write_official_csvs
 
+    if Path(options.name).name != options.name:
+        raise InputError(f"--name '{options.name}' is no name for a file")
     scores, out, seconds = _given_masks(options) if options.masks else _model_masks(options)
     write_official_csvs(out, scores, options.name)
     per_object, overall = summarise(scores)

@@ -13,6 +13,8 @@ from e3sn_lib.profiles.loading import available_profiles, load_profile
 if TYPE_CHECKING:
     from e3sn_study.runs import Study
 
+LARGEST_NUMBER = 10**9
+"""Of frames, steps and threads."""
 DATA_HELP = "folder of the data sets (default: E3SN_DATA, or the profile's own)"
 
 
@@ -57,11 +59,12 @@ def open_study(given: argparse.Namespace) -> Study:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return a function that reads a whole number of at least `least`."""
+    """Return a function that reads a whole number from `least` to `LARGEST_NUMBER`."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+        if not (text.isascii() and text.isdigit()) or not least <= int(text) <= LARGEST_NUMBER:
+            limits = f"of at least {least} and at most {LARGEST_NUMBER:,}"
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {limits}")
         return int(text)
 
     return read

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SECONDS_PER_LINE = 10
 """Between lines of progress where no terminal is."""
+TRY_WINDOW = "import cv2; cv2.namedWindow('e3sn'); cv2.destroyAllWindows()"
 WINDOW_SIDE = 1000
 """Largest side in pixels of the picture that boxes are drawn on."""
 BOX_HELP = (
@@ -43,8 +44,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--mask", type=Path, help="PNG of object ids in the first frame; each gets a box")
     add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
     add("--backward", action="store_true", help="also follow objects back from their first box")
-    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="first frame")
-    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame")
+    add(
+        "--from",
+        dest="first",
+        type=at_least(0),
+        default=0,
+        metavar="FRAME",
+        help="first frame to track",
+    )
+    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame to track")
     add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
     saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
@@ -147,20 +155,17 @@ def _drawn(source: VideoSource, first: int) -> list[Prompt]:
 
     from e3sn_lib.tracking.prompts import Prompt
 
-    no_screen = "--draw needs a screen; give --box x,y,width,height instead"
-    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
-        raise InputError(no_screen)
+    # without a screen OpenCV's window ends the process, so another process tries first
+    if subprocess.run([sys.executable, "-c", TRY_WINDOW], capture_output=True).returncode:
+        raise InputError("--draw needs a screen; give --box x,y,width,height instead")
     frame = next(source.frames(range(first, first + 1)), None)
     if frame is None:
         raise InputError(f"{source.path} has no frame {first}")
     scale = min(WINDOW_SIDE / max(source.size), 1.0)
     picture = cv2.resize(frame.image[..., ::-1], None, fx=scale, fy=scale)
     title = "Drag a box, press Enter; again for the next object; Escape when done"
-    try:
-        boxes = cv2.selectROIs(title, picture, showCrosshair=False, printNotice=False)
-        cv2.destroyAllWindows()
-    except cv2.error as error:
-        raise InputError(no_screen) from error
+    boxes = cv2.selectROIs(title, picture, showCrosshair=False, printNotice=False)
+    cv2.destroyAllWindows()
     if len(boxes) == 0:
         raise InputError("no box was drawn, so there is nothing to follow")
     return [Prompt([side / scale for side in box]) for box in boxes]

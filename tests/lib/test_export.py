@@ -333,6 +333,17 @@ class TestCommand:
         assert str(tmp_path / "images") in said
         assert said.count("\n") == 1
 
+    def test_other_files_are_not_replaced(
+        self, capsys: pytest.CaptureFixture[str], tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "README.md").write_text("mine")
+        status, said = self.export(capsys, tiny_model_file, tmp_path)
+        assert (status, said.count("\n")) == (2, 1)
+        assert f"{tmp_path} holds other files" in said
+        assert (tmp_path / "README.md").read_text() == "mine"
+        for _ in range(2):  # an earlier export may be
+            assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -360,6 +371,11 @@ class TestCommand:
         assert status == 2
         assert words in said
         assert not (tmp_path / "out").exists()
+
+
+def test_no_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert [backends.thread_count(wanted) for wanted in (1, 8, 100_000)] == [1, 8, 8]
 
 
 @pytest.mark.parametrize(

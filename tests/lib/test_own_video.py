@@ -290,6 +290,46 @@ class TestEnds:
         missing = f"{20 - tracked.frames} of the chosen ones could not be read"
         assert f"the file announces 20 frames; {missing}" in tracked.notes
 
+    def test_frames_that_an_edit_list_hides_are_not_missed(
+        self, planted: Tracker, tmp_path: Path
+    ) -> None:
+        """A clip that was trimmed without encoding it anew still holds the frames before."""
+        write_video(tmp_path / "whole.mp4", [bar(number) for number in range(20)])
+        options = {"avoid_negative_ts": "disabled"}
+        with (
+            av.open(str(tmp_path / "whole.mp4")) as whole,
+            av.open(str(tmp_path / "trimmed.mp4"), "w", options=options) as trimmed,
+        ):
+            stream = trimmed.add_stream_from_template(whole.streams.video[0])
+            for packet in whole.demux(video=0):
+                if packet.dts is not None:
+                    begin = round(7 * Fraction(1, 25) / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
+                    packet.stream = stream
+                    trimmed.mux(packet)
+        with av.open(str(tmp_path / "trimmed.mp4")) as trimmed:
+            assert trimmed.streams.video[0].frames == 20
+        tracked = track_video(planted, tmp_path / "trimmed.mp4", [BOX], tmp_path / "out")
+        assert (tracked.frames, tracked.notes) == (13, ())
+
+    def test_damage_is_said(self, planted: Tracker, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        noise = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(20)]
+        write_video(tmp_path / "v.ts", noise)
+        content = (tmp_path / "v.ts").read_bytes()
+        (tmp_path / "v.ts").write_bytes(content[: len(content) // 2])
+        tracked = track_video(planted, tmp_path / "v.ts", [BOX], tmp_path / "out")
+        assert tracked.frames < 20
+        assert "parts of the file are damaged; frames are left out or look wrong" in tracked.notes
+
+    def test_results_in_the_working_directory(
+        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        track_video(planted, str(video), [BOX], ".", save=["table"], last=2)
+        assert [path.name for path in (tmp_path / "here").iterdir()] == ["tracks.csv"]
+
 
 class TestRefused:
     @pytest.mark.parametrize(

@@ -151,6 +151,15 @@ class TestMask:
         (prompt,) = prompts_from_mask(tmp_path / "m.png", (96, 64))
         assert (prompt.number, prompt.box_frame_xywh) == (1, (10, 5, 20, 10))
 
+    def test_a_mask_with_soft_edges_or_of_a_jpeg_is_refused(self, tmp_path: Path) -> None:
+        hard = np.zeros((64, 96), np.uint8)
+        hard[20:40, 30:70] = 255
+        for name, mask in (("soft.png", cv2.GaussianBlur(hard, (0, 0), 5)), ("made.jpg", hard)):
+            mask = cv2.GaussianBlur(mask, (0, 0), 1) if name == "made.jpg" else mask
+            cv2.imwrite(str(tmp_path / name), mask)
+            with pytest.raises(InputError, match=r"values up to 2\d\d: soft edges, or a JPEG"):
+                prompts_from_mask(tmp_path / name, (96, 64))
+
     def test_masks_that_cannot_be(self, tmp_path: Path) -> None:
         write_mask(tmp_path / "m.png", np.zeros((64, 96), np.uint8))
         with pytest.raises(InputError, match="shows no object"):
@@ -184,6 +193,7 @@ class TestPlaces:
             ),
             ([Prompt(ONE), *2 * [Prompt(TWO, 20, 1, True)]], "object 1 has two boxes in frame 20"),
             ([Prompt(ONE)] * 255, "object 255 is out of range"),
+            ([Prompt(ONE), Prompt(ONE, 20, 0, True)], "object 0 is out of range"),
         ],
     )
     def test_boxes_that_cannot_be(self, prompts: list[Prompt], words: str) -> None:

@@ -227,16 +227,19 @@ class TestTrack:
     def test_drawing_needs_a_screen(
         self, refused, tracking: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-            monkeypatch.delenv(name, raising=False)
-        line = refused(*tracking, "--draw")
-        assert line == "e3sn track: --draw needs a screen; give --box x,y,width,height instead\n"
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        for screen in ("", ":77"):  # none, and one that is gone
+            monkeypatch.setenv("DISPLAY", screen)
+            line = refused(*tracking, "--draw")
+            assert (
+                line == "e3sn track: --draw needs a screen; give --box x,y,width,height instead\n"
+            )
 
     def test_what_is_drawn_is_followed(
         self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         drawn = np.array([[30, 20, 25, 25], [5, 5, 15, 20]])
-        monkeypatch.setenv("DISPLAY", ":0")
+        monkeypatch.setattr(track, "TRY_WINDOW", "")
         monkeypatch.setattr(track, "WINDOW_SIDE", 160)  # half the width of the frames
         monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
         monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: drawn)
@@ -265,7 +268,7 @@ class TestTrack:
 
     def test_a_frame_of_another_size(self, refused, frames: Path, tracking: list[str]) -> None:
         cv2.imwrite(str(frames / "00002.jpg"), np.zeros((50, 60, 3), np.uint8))
-        assert "frame 2 is 60x50" in refused(*tracking, "--box", BOX)
+        assert f"frame 2 of {frames} is 60x50" in refused(*tracking, "--box", BOX)
 
     @pytest.mark.parametrize(
         ("options", "words"),
