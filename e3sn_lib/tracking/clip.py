@@ -14,12 +14,10 @@ from av.codec.context import Flags
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
-from e3sn_lib.tracking.video import FRAME_RATE, Image, VideoSource, decoded, open_file
+from e3sn_lib.tracking.video import BT709, FRAME_RATE, Image, VideoSource, decoded, open_file
 
 LARGEST_SIDE = 16384
 """Pixels; wider or higher frames do not fit into H.264."""
-BT709 = 1
-"""FFmpeg's number of the colour space that players expect in a video of today."""
 
 
 class ClipWriter:

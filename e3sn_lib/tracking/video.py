@@ -27,6 +27,8 @@ FRAME_RATE = Fraction(24)
 """Frames per second of what has no rate of its own: a folder of images."""
 HELD_BYTES = 256_000_000
 """How much a video that is read backwards may hold in memory."""
+BT709, UNNAMED_COLOURS = 1, 2
+"""FFmpeg's numbers of colour spaces: that of HD, which players expect today, and "not named"."""
 EVERY_FRAME = range(sys.maxsize)
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
@@ -146,7 +148,10 @@ class VideoSource:
         return held
 
     def _upright(self, frame: av.VideoFrame) -> Image:
-        image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        # where a file does not name its colours, FFmpeg takes those of SD; players take HD's for HD
+        is_hd = frame.width >= 1280 or frame.height > 576
+        colours = BT709 if is_hd and frame.colorspace == UNNAMED_COLOURS else None
+        image = np.asarray(frame.to_ndarray(format="rgb24", src_colorspace=colours), np.uint8)
         swapped, flip_columns, flip_rows = self.turn
         image = image.swapaxes(0, 1) if swapped else image
         return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])

@@ -143,6 +143,20 @@ class TestFiles:
             gc.enable()
         assert alive < 10  # some wait in the decoder's threads
 
+    @pytest.mark.parametrize(("height", "matrix"), [(720, "ITU709"), (360, "ITU601")])
+    def test_colours_that_a_file_does_not_name_are_those_of_players(
+        self, tmp_path: Path, height: int, matrix: str
+    ) -> None:
+        with av.open(str(tmp_path / "v.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=10, options={"crf": "5"})
+            stream.width, stream.height, stream.pix_fmt = 640, height, "yuv420p"
+            frame = av.VideoFrame.from_ndarray(still(200, 50, 20, 640, height), "rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=matrix)
+            frame.colorspace = 2  # not named
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        (seen,) = read_frames(tmp_path / "v.mp4")
+        assert seen[9, 9] == pytest.approx([200, 50, 20], abs=3)
+
     def test_a_frame_of_another_size(self, tmp_path: Path) -> None:
         for number, width in enumerate((96, 96, 80)):
             cv2.imwrite(str(tmp_path / f"{number}.png"), still(9, 9, 9, width))
