@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import traitlets
+from IPython.display import DisplayHandle, Markdown, Video, display
 from IPython.display import Image as ShownImage
-from IPython.display import Markdown, Video, display
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
@@ -41,8 +41,16 @@ def show_figure(figure: Figure, path: Path) -> ShownImage:
 
 def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
     """Return a function that draws a growing table anew, always in the same place of the page."""
-    place = display(display_id=True)  # type: ignore[no-untyped-call]
-    return lambda table: place.update(as_picture(draw(table), SCREEN_DPI / 2))
+    places: list[DisplayHandle] = []
+
+    def update(table: pd.DataFrame) -> None:
+        picture = as_picture(draw(table), SCREEN_DPI / 2)
+        if places:
+            places[0].update(picture)
+        else:
+            places.append(display(picture, display_id=True))  # type: ignore[no-untyped-call]
+
+    return update
 
 
 def as_picture(figure: Figure, dpi: float = SCREEN_DPI) -> ShownImage:

@@ -77,9 +77,9 @@ def test_a_live_figure_stays_in_its_place(monkeypatch: pytest.MonkeyPatch) -> No
     places: list[list[bytes]] = []
 
     class Place:
-        def __init__(self, display_id: bool) -> None:
+        def __init__(self, picture: IPython.display.Image, display_id: bool) -> None:
             assert display_id
-            places.append([])
+            places.append([picture.data])
 
         def update(self, picture: IPython.display.Image) -> None:
             places[-1].append(picture.data)
