@@ -46,7 +46,7 @@ def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Non
     def update(table: pd.DataFrame) -> None:
         picture = as_picture(draw(table), SCREEN_DPI / 2)
         if places:
-            places[0].update(picture)
+            places[0].update(picture)  # type: ignore[no-untyped-call]
         else:
             places.append(display(picture, display_id=True))  # type: ignore[no-untyped-call]
 
