@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic_core import to_jsonable_python
+from pydantic import ConfigDict, TypeAdapter
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, atomic_path, read_text, write_json, write_text
@@ -153,7 +154,7 @@ def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataF
         The values as a table to show. A value within a group has a row of its own.
 
     Raises:
-        AttributeError: a value is neither a number, text, list, dict, array nor path.
+        ValueError: a value is neither a number, text, list, dict, array nor path.
     """
     content = _plain(values)
     write_json(Path(report) / "results" / f"{name}.json", content)
@@ -238,5 +239,5 @@ def _read(path: Path) -> Any:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values in JSON's types, those of numpy and torch too; not finite ones become None."""
-    values = to_jsonable_python(values, inf_nan_mode="null", fallback=lambda each: each.tolist())
-    return dict(values)
+    adapter = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
+    return dict(json.loads(adapter.dump_json(values, fallback=lambda each: each.tolist())))

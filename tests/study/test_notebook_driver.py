@@ -207,7 +207,7 @@ def test_record_writes_plain_json(tmp_path):
 
 
 def test_record_refuses_what_json_cannot_hold(tmp_path):
-    with pytest.raises(AttributeError, match="no attribute"):
+    with pytest.raises(ValueError, match="no attribute"):
         record("odd", {"a": object()}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
