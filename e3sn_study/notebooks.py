@@ -22,6 +22,9 @@ from e3sn_lib.files import as_webp, atomic_path, read_text, write_json, write_te
 from e3sn_lib.training.provenance import environment
 from e3sn_study.records import REFERENCE
 
+PAGE = Path(__file__).parent / "report" / "templates" / "notebook.html.j2"
+"""How an executed notebook becomes a page."""
+
 
 @dataclass(frozen=True)
 class NotebookRun:
@@ -179,7 +182,7 @@ def to_html(executed: Path, out: Path) -> None:
 
     style = read_text(REFERENCE / "report.css").splitlines()
     light = "\n".join(line for line in style if not line.startswith("@media (prefers-color"))
-    page = read_text(REFERENCE / "notebook.html.j2").replace("STYLE", light)
+    page = read_text(PAGE).replace("STYLE", light)
     exporter = HTMLExporter(embed_images=True, raw_template=page)  # type: ignore[no-untyped-call]
     name = {"metadata": {"name": executed.stem}}
     notebook, equations = _read(executed), dict[str, str]()
