@@ -106,7 +106,9 @@ def track(options: argparse.Namespace) -> int:
             **{name: getattr(options, name) for name in names},
         )
     seconds = time.perf_counter() - started
-    done = f"{tracked.frames} frames, {tracked.objects} objects, {seconds:.1f} s"
+    counts = {"frame": tracked.frames, "object": tracked.objects}
+    counted = [f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items()]
+    done = f"{', '.join(counted)}, {seconds:.1f} s"
     _say(f"{done}: {', '.join(map(str, tracked.files)) or 'nothing is written'}")
     for note in tracked.notes:
         _say(note)
