@@ -91,7 +91,8 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_study.records.schema import MODEL
 
     path = options.run_folder / FINAL if options.run_folder else options.model
-    tracker = open_tracker(path, options.backend, "fp32", options.threads)
+    precision = "auto" if path.is_dir() else "fp32"  # exported graphs have their own
+    tracker = open_tracker(path, options.backend, precision, options.threads)
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
     profile = load_profile(named) if named else load_profile_of(path)
     data = replace(profile.data, root=options.data or profile.data.root)

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -332,6 +333,12 @@ class TestCommand:
         assert status == 2
         assert str(tmp_path / "images") in said
         assert said.count("\n") == 1
+
+    def test_it_can_be_evaluated(self, exported: Path, data_root: Path, tmp_path: Path) -> None:
+        where = ["--model", exported, "--profile", "smoke", "--data", data_root, "--out", tmp_path]
+        assert main(["evaluate", *map(str, where)]) == 0
+        scores = pd.read_csv(tmp_path / "global_results-val.csv").iloc[0]
+        assert 0 <= scores["J-Mean"] <= 1
 
     def test_other_files_are_not_replaced(
         self, capsys: pytest.CaptureFixture[str], tiny_model_file: Path, tmp_path: Path
