@@ -28,7 +28,7 @@ from e3sn_lib.tracking.own_video import track_video
 from e3sn_lib.tracking.prompts import Prompt, prompt_from_text
 from e3sn_lib.tracking.session import Seen
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.tracking.video import read_frames
+from e3sn_lib.tracking.video import open_video, read_frames
 
 BOX, OTHER = (20.0, 16.0, 20.0, 20.0), (60.0, 30.0, 16.0, 20.0)
 
@@ -311,6 +311,19 @@ class TestEnds:
             assert trimmed.streams.video[0].frames == 20
         tracked = track_video(planted, tmp_path / "trimmed.mp4", [BOX], tmp_path / "out")
         assert (tracked.frames, tracked.notes) == (13, ())
+
+    def test_reading_backwards_finds_no_damage_where_none_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a jump into a group of pictures some lean on frames before it."""
+        options = {"x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0"}
+        frames = [bar(number) for number in range(60)]
+        write_video(tmp_path / "v.mp4", frames, options=options)
+        monkeypatch.setattr("e3sn_lib.tracking.video.HELD_BYTES", 1)
+        source = open_video(tmp_path / "v.mp4")
+        seen = [image for _, image in source.backwards(range(60))]
+        assert bars_seen(seen) == [number % 9 for number in reversed(range(60))]
+        assert not source.damaged
 
     def test_damage_is_said(self, planted: Tracker, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
