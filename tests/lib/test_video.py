@@ -143,6 +143,11 @@ class TestFiles:
             gc.enable()
         assert alive < 10  # some wait in the decoder's threads
 
+    def test_frames_may_be_tiff(self, tmp_path: Path) -> None:
+        for number, suffix in enumerate(("tif", "tiff", "png")):
+            cv2.imwrite(str(tmp_path / f"{number}.{suffix}"), still(9, 9, number + 1))
+        assert [int(frame[0, 0, 0]) for frame in read_frames(tmp_path)] == [1, 2, 3]
+
     @pytest.mark.parametrize(("height", "matrix"), [(720, "ITU709"), (360, "ITU601")])
     def test_colours_that_a_file_does_not_name_are_those_of_players(
         self, tmp_path: Path, height: int, matrix: str

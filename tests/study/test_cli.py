@@ -286,6 +286,7 @@ class TestTrack:
             (f"--box {BOX} --save gif", "cannot save 'gif'; choose from masks"),
             ("--mask absent.png", "cannot read mask absent.png"),
             (f"--box {BOX} --threads -1", "not a whole number"),
+            (f"--box {BOX} --to 9223372036854775807", "at most 1,000,000,000"),
         ],
     )
     def test_options_that_cannot_be(
@@ -621,6 +622,7 @@ class TestEvaluate:
             ("--run a --model b", "--model: not allowed with argument --run"),
             ("--run a --masks b", "--masks: not allowed with argument --run"),
             ("--masks absent", "--masks needs --annotations"),
+            ("--masks absent --annotations absent --name ../x", "is no name for a file"),
             ("--masks absent --annotations absent", "there is no folder of masks at absent"),
             ("--model absent.safetensors", "there is no file absent.safetensors"),
             (
