@@ -125,7 +125,9 @@ class Session:
         groups = []
         for numbers, state in self._groups:
             kept = [place for place, number in enumerate(numbers) if number not in self._given]
-            if kept:
+            if len(kept) == len(numbers):  # in most frames; nothing is copied
+                groups.append((numbers, state))
+            elif kept:
                 groups.append((tuple(numbers[place] for place in kept), state.select(kept)))
         return groups
 
