@@ -44,15 +44,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--mask", type=Path, help="PNG of object ids in the first frame; each gets a box")
     add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
     add("--backward", action="store_true", help="also follow objects back from their first box")
-    add(
-        "--from",
-        dest="first",
-        type=at_least(0),
-        default=0,
-        metavar="FRAME",
-        help="first frame to track",
-    )
-    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame to track")
+    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="begin here")
+    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="end here; it is tracked too")
     add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
     saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
