@@ -14,6 +14,8 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask
 from e3sn_lib.geometry import Box
 
+MANY_IDS = 32
+"""No video has as many objects; larger values below 255 are grey levels."""
 VOID = 255
 """Value of the pixels of a mask of ids that belong to no object; in DAVIS-2016 it is the object."""
 

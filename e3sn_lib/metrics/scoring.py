@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import VOID, Video
+from e3sn_lib.data.types import MANY_IDS, VOID, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import file_names, read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
@@ -31,8 +31,6 @@ from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, stat
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY_IDS = 32
-"""No video has as many objects; larger values below 255 are grey levels."""
 LAYOUT = "annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p"
 SUMMARY_COLUMNS = tuple(
     f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay")

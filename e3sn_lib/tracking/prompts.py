@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from e3sn_lib.data.types import VOID
+from e3sn_lib.data.types import MANY_IDS, VOID
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
 from e3sn_lib.geometry import box_from_mask, box_xywh
@@ -17,10 +17,6 @@ from e3sn_lib.tracking.video import VideoSource
 
 Placed = dict[int, dict[int, Sequence[float]]]
 """By number of frame, then of object: x, y, width and height."""
-
-
-MOST_IN_MASK = 32
-"""A mask with more values, large ones among them, is no mask of object ids."""
 
 
 class Prompt(NamedTuple):
@@ -64,7 +60,7 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
         found = f"{ids.shape[1]}x{ids.shape[0]}"
         raise InputError(f"mask {path} is {found}, but the frames are {width}x{height}")
     numbers = {int(number) for number in np.unique(ids)} - {0}
-    if len(numbers) > MOST_IN_MASK and max(numbers) > VOID // 2:
+    if len(numbers) > MANY_IDS and max(numbers) > VOID // 2:
         what = f"has {len(numbers)} values up to {max(numbers)}: soft edges, or a JPEG's noise"
         raise InputError(f"mask {path} {what}; save a PNG of black and white, or of object ids")
     if numbers == {VOID}:
