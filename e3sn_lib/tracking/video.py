@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
@@ -29,6 +30,10 @@ HELD_BYTES = 256_000_000
 """How much a video that is read backwards may hold in memory."""
 BT709, UNNAMED_COLOURS = 1, 2
 """FFmpeg's numbers of colour spaces: that of HD, which players expect today, and "not named"."""
+HDR = (16, 18)
+"""FFmpeg's numbers of the brightness curves of HDR video: PQ, and HLG, which phones record."""
+_ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
+"""Titles may be in any encoding. PyAV 19 needs not be told."""
 EVERY_FRAME = range(sys.maxsize)
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
@@ -81,6 +86,8 @@ class VideoSource:
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
     """Whether a part was damaged so far. Its frames are left out or look wrong, as in players."""
+    _converter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
+    """Kept from frame to frame: for HDR, it takes seconds to begin."""
 
     def frames(self, chosen: range = EVERY_FRAME) -> Iterator[Frame]:
         """Yield frames in order, one in memory at a time.
@@ -129,7 +136,8 @@ class VideoSource:
                 seconds = before + self.time_base
             before = seconds
             if number in chosen:
-                duration = frame.duration * (frame.time_base or self.time_base) or 1 / self.rate
+                shown = frame.duration * _exact(frame.time_base or self.time_base)
+                duration = shown or 1 / self.rate
                 yield Frame(number, f"{number:05d}", seconds, duration, self._upright(frame))
 
     def _held(self, numbers: range, ticks: list[int | None]) -> dict[int, Image]:
@@ -151,7 +159,15 @@ class VideoSource:
         # where a file does not name its colours, FFmpeg takes those of SD; players take HD's for HD
         is_hd = frame.width >= 1280 or frame.height > 576
         colours = BT709 if is_hd and frame.colorspace == UNNAMED_COLOURS else None
-        image = np.asarray(frame.to_ndarray(format="rgb24", src_colorspace=colours), np.uint8)
+        shown = BT709 if frame.color_trc in HDR else None
+        rgb = self._converter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=colours,
+            dst_color_trc=shown,
+            dst_color_primaries=shown,
+        )
+        image = np.asarray(rgb.to_ndarray(), np.uint8)
         swapped, flip_columns, flip_rows = self.turn
         image = image.swapaxes(0, 1) if swapped else image
         return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
@@ -179,13 +195,13 @@ def open_video(path: str | Path) -> VideoSource:
     with open_file(path) as container:
         stream = pictures_in(container)[0]
         source = VideoSource(path, (0, 0), announced=stream.frames)
-        source.rate = stream.average_rate or stream.guessed_rate or FRAME_RATE
-        source.time_base = stream.time_base or source.time_base
+        source.rate = _exact(stream.average_rate or stream.guessed_rate) or FRAME_RATE
+        source.time_base = _exact(stream.time_base) or source.time_base
         if stream.duration:  # an edit list hides some of the frames that the header counts
             shown = math.ceil(stream.duration * source.time_base * source.rate)
             source.announced = min(source.announced, shown)
         source.has_sound = bool(container.streams.audio)
-        aspect = stream.sample_aspect_ratio
+        aspect = _exact(stream.sample_aspect_ratio)
     frame = next(_pictures(source), None)
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded")
@@ -218,7 +234,7 @@ def open_file(path: Path) -> av.container.InputContainer:
     """
     try:
         options = {"protocol_whitelist": "file"}
-        container = av.open(str(path), container_options=options, metadata_errors="replace")
+        container = av.open(str(path), container_options=options, **_ODD_TAGS)
     except av.PermissionError as error:
         raise InputError(f"cannot read video {path}: {error.strerror}") from error
     except av.FFmpegError as error:
@@ -303,8 +319,13 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def _seconds(frame: av.VideoFrame, otherwise: Fraction) -> Fraction:
-    known = frame.pts is not None and frame.time_base is not None
-    return Fraction(frame.pts * frame.time_base) if known else otherwise  # type: ignore[operator]
+    base = _exact(frame.time_base)
+    return frame.pts * base if base and frame.pts is not None else otherwise
+
+
+def _exact(value: Any) -> Fraction:
+    """Return a fraction of PyAV, which has a class of its own since 19; 0 if it is not set."""
+    return Fraction(value.numerator, value.denominator) if value else Fraction(0)
 
 
 def _size(image: Image) -> tuple[int, int]:
