@@ -140,9 +140,10 @@ def _load(path: Path, header: str) -> dict[str, Any] | None:
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive) if str(archive["header"]) == header else None
+            arrays = {key: archive[key] for key in ("header", "findings", "packed", "offsets")}
     except Exception:  # whatever it is, it is no index, and is replaced by one
         return None
+    return arrays if str(arrays["header"]) == header else None
 
 
 def _save(path: Path, arrays: dict[str, Any], name: str) -> None:
