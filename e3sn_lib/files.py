@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -201,6 +200,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: the file cannot be read, is no image, too large, damaged or cut short.
     """
+    import cv2  # here, as it fails where the system has no libGL; then the command line still runs
+
     encoded, image = _opened(path, "image")
     try:
         if image.format in ("JPEG", "MPO"):

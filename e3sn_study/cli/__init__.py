@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         remedy = "pip install 'e3sn-study[study]'"
         status, text = 2, f"{command}: this needs {error.name}; {remedy}"
+    except ImportError as error:
+        if ".so" not in error.msg:
+            raise
+        remedy = "for OpenCV on Debian or Ubuntu: apt install libgl1 libglib2.0-0"
+        status, text = 2, f"{command}: {error}; install this library of the system ({remedy})"
     except KeyboardInterrupt as stop:
         status, text = 130, f"\n{command}: {str(stop) or 'interrupted'}"
     finally:

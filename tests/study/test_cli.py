@@ -470,8 +470,24 @@ class TestStart:
         ended = subprocess.run(
             [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True
         )
-        heavy = {"torch", "pandas", "matplotlib", "papermill", "onnxruntime"}
+        heavy = {"torch", "pandas", "matplotlib", "papermill", "onnxruntime", "cv2"}
         assert heavy.isdisjoint(ended.stderr.split())
+
+    def test_a_library_that_the_system_lacks(self, tmp_path: Path) -> None:
+        """As on servers and in small containers, where OpenCV cannot be imported."""
+        missing = "libGL.so.1: cannot open shared object file: No such file or directory"
+        (tmp_path / "cv2.py").write_text(f"raise ImportError({missing!r})")
+        words = ["track", "v.mp4", "--box=1,1,9,9", "--out=out"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "e3sn_study", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert re.fullmatch(f"e3sn: {missing}; install .* libgl1 .*\n", ended.stderr)
 
     def test_a_request_to_end_is_an_interrupt(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
