@@ -76,13 +76,14 @@ def track_video(
         clean: keep only the largest part of each mask and fill its holes.
         lost_below, keep_lost: see `Session`.
         watch: called after each step with the number of steps done and of all, 0 if unknown.
-        stopped: asked after each step; True ends with the frames that are done.
+        stopped: asked after each step and in between; True ends with the frames that are done.
 
     Raises:
         InputError: the video cannot be read, or a box cannot be used; nothing is written.
         OSError: the disk is full; nothing is kept.
     """
     source, out = open_video(video), Path(out)
+    source.stopped = stopped
     check_out(out, save, [source.path])
     if first < 0 or stride < 1:
         raise InputError(f"first is {first} and stride {stride}; give at least 0 and 1")
@@ -92,7 +93,7 @@ def track_video(
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
     expected = len(range(first, min(frames.stop, source.announced), stride))
     new_session = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
-    done, ended = 0, False
+    done = 0
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with temporary_path(nearest / (out.absolute().name or "results")) as work:
@@ -112,8 +113,9 @@ def track_video(
                             lost.setdefault(number, []).append(frame.number)
                     done += 1
                 watch(count, expected and expected + len(way_back))
-                if ended := stopped():
+                if stopped():
                     break
+        ended = stopped()
         files, notes = _move(work, out) if done else ([], [])
     notes += _notes(source, 0 if ended else expected - done, lost)
     if lost and "table" in save:
@@ -193,7 +195,7 @@ def _followed(
                 ids = np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE), np.uint8)
                 seen = seen.joined(Seen(ids, objects))
             yield frame, seen
-    if number < max(boxes):
+    if number < max(boxes) and not source.stopped():
         raise InputError(f"{source.path} ends before frame {max(boxes)}, which has a box")
 
 

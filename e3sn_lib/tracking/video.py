@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -86,6 +86,8 @@ class VideoSource:
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
     """Whether a part was damaged so far. Its frames are left out or look wrong, as in players."""
+    stopped: Callable[[], bool] = lambda: False
+    """Asked at each frame of a file, also at those that are skipped; True ends the video there."""
     _converter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
     """Kept from frame to frame: for HDR, it takes seconds to begin."""
 
@@ -276,6 +278,8 @@ def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.Vide
             container.seek(begin, stream=stream)
         weaver, woven_size = None, (0, 0)
         for frame in decoded(container.demux(stream), source):
+            if source.stopped():
+                return
             if weaver is None and frame.interlaced_frame:
                 weaver, woven_size = _weaver(stream), (frame.width, frame.height)
             if weaver and woven_size == (frame.width, frame.height):

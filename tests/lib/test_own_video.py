@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,21 @@ class TestEnds:
             planted, video, [], out, prompts=given, backward=True, stopped=lambda: True
         )
         assert (tracked.frames, tracked.files, tracked.stopped) == (0, (), True)
+        assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+    def test_stopped_while_it_skips_frames(self, planted: Tracker, tmp_path: Path) -> None:
+        write_video(tmp_path / "v.mp4", [bar(number) for number in range(200)])
+        asked = count()
+        tracked = track_video(
+            planted,
+            tmp_path / "v.mp4",
+            [BOX],
+            tmp_path / "out",
+            first=190,
+            stopped=lambda: next(asked) >= 20,
+        )
+        assert (tracked.frames, tracked.files, tracked.stopped) == (0, (), True)
+        assert next(asked) < 30  # it was asked once a frame, and no further frame was decoded
         assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
     @pytest.mark.parametrize("fails", ["write_mask", "ClipWriter.write", "ClipWriter.close"])
