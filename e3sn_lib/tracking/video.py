@@ -313,9 +313,10 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
     To be asked once: PyAV's `side_data` keeps its frame in memory until Python collects cycles.
     """
-    if SideData.DISPLAYMATRIX not in frame.side_data:
+    notes: Any = frame.side_data
+    if SideData.DISPLAYMATRIX not in notes:
         return False, False, False
-    stored = bytes(frame.side_data[SideData.DISPLAYMATRIX])  # type: ignore[typeddict-item]
+    stored = bytes(notes[SideData.DISPLAYMATRIX])
     right_x, right_y, _, down_x, down_y, *_ = np.frombuffer(stored, np.int32).tolist()
     if abs(right_x) >= abs(right_y):
         return False, right_x < 0, down_y < 0
