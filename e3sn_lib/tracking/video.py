@@ -28,8 +28,12 @@ FRAME_RATE = Fraction(24)
 """Frames per second of what has no rate of its own: a folder of images."""
 HELD_BYTES = 256_000_000
 """How much a video that is read backwards may hold in memory."""
-BT709, UNNAMED_COLOURS = 1, 2
-"""FFmpeg's numbers of colour spaces: that of HD, which players expect today, and "not named"."""
+BT709, BT601, BT2020 = 1, 5, 9
+"""FFmpeg's numbers of colours: those of HD, which players expect today, of SD and of HDR."""
+CONVERTED = (0, 1, 4, 5, 6, 7, 9)
+"""Colours that FFmpeg can convert to RGB, where a file names them."""
+RESERVED = (0, 3)
+"""Numbers of primary colours that mean nothing."""
 HDR = (16, 18)
 """FFmpeg's numbers of the brightness curves of HDR video: PQ, and HLG, which phones record."""
 _ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
@@ -159,13 +163,13 @@ class VideoSource:
 
     def _upright(self, frame: av.VideoFrame) -> Image:
         # where a file does not name its colours, FFmpeg takes those of SD; players take HD's for HD
-        is_hd = frame.width >= 1280 or frame.height > 576
-        colours = BT709 if is_hd and frame.colorspace == UNNAMED_COLOURS else None
-        shown = BT709 if frame.color_trc in HDR else None
+        is_hdr, is_hd = frame.color_trc in HDR, frame.width >= 1280 or frame.height > 576
+        colours = BT2020 if is_hdr else BT709 if is_hd else BT601
+        shown = BT709 if is_hdr and frame.color_primaries not in RESERVED else None
         rgb = self._converter.reformat(
             frame,
             format="rgb24",
-            src_colorspace=colours,
+            src_colorspace=None if frame.colorspace in CONVERTED else colours,
             dst_color_trc=shown,
             dst_color_primaries=shown,
         )

@@ -162,33 +162,49 @@ class TestFiles:
         (seen,) = read_frames(tmp_path / "v.mp4")
         assert seen[9, 9] == pytest.approx([200, 50, 20], abs=3)
 
-    @pytest.mark.parametrize(
-        ("signal", "seen"),
-        [
-            ((0.75, 0.75, 0.75), (255, 255, 255)),  # HDR reference white (ITU-R BT.2408)
-            ((0.656, 0.234, 0.114), (230, 20, 0)),  # its share that is HD's red (ITU-R BT.2087)
-            ((0, 0, 0), (0, 0, 0)),
-        ],
-    )
-    def test_hdr_as_a_player_shows_it_on_a_usual_screen(
-        self, tmp_path: Path, signal: tuple[float, ...], seen: tuple[int, ...]
-    ) -> None:
+    def test_hdr_as_a_player_shows_it_on_a_usual_screen(self, tmp_path: Path) -> None:
         """Without a conversion, white would be 189, and red (165, 58, 26)."""
+        signals = {  # in HLG and BT.2020, from 0 to 1
+            (0.75, 0.75, 0.75): (255, 255, 255),  # HDR reference white (ITU-R BT.2408)
+            (0.656, 0.234, 0.114): (230, 20, 0),  # its share that is HD's red (ITU-R BT.2087)
+            (0, 0, 0): (0, 0, 0),
+        }
         with av.open(str(tmp_path / "v.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
             context = stream.codec_context
-            context.colorspace = context.color_primaries = 9  # BT.2020
-            context.color_trc = 18  # HLG
-            luma = np.dot(signal, (0.2627, 0.678, 0.0593))
-            chroma = (signal[2] - luma) / 1.8814, (signal[0] - luma) / 1.4746
-            frame = av.VideoFrame(64, 64, "yuv420p10le")
-            levels = (876 * luma + 64, *(896 * each + 512 for each in chroma))
-            for plane, level in zip(frame.planes, levels, strict=True):
-                plane.update(np.full(plane.buffer_size // 2, round(level), np.uint16).tobytes())
+            context.colorspace, context.color_primaries, context.color_trc = 9, 9, 18
+            for signal in signals:
+                luma = np.dot(signal, (0.2627, 0.678, 0.0593))
+                chroma = (signal[2] - luma) / 1.8814, (signal[0] - luma) / 1.4746
+                frame = av.VideoFrame(64, 64, "yuv420p10le")
+                levels = (876 * luma + 64, *(896 * each + 512 for each in chroma))
+                for plane, level in zip(frame.planes, levels, strict=True):
+                    plane.update(np.full(plane.buffer_size // 2, round(level), np.uint16).tobytes())
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        for image, seen in zip(read_frames(tmp_path / "v.mp4"), signals.values(), strict=True):
+            assert np.abs(image[32, 32].astype(int) - seen).max() < 15
+
+    @pytest.mark.parametrize(
+        ("colours", "curve"), [(2, 1), (3, 1), (8, 1), (10, 1), (14, 1), (10, 18), (14, 16)]
+    )
+    def test_grey_is_grey_in_colours_of_any_name(
+        self, tmp_path: Path, colours: int, curve: int
+    ) -> None:
+        """Some of these FFmpeg itself cannot convert."""
+        with av.open(str(tmp_path / "v.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            context = stream.codec_context
+            context.colorspace, context.color_trc, context.color_primaries = colours, curve, 9
+            frame = av.VideoFrame(64, 64, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([128]) * plane.buffer_size)
             container.mux([*stream.encode(frame), *stream.encode(None)])
         (image,) = read_frames(tmp_path / "v.mp4")
-        assert np.abs(image[32, 32].astype(int) - seen).max() < 15
+        assert np.ptp(image[32, 32].astype(int)) <= 3
+        assert 120 < image.mean() < 210
 
     def test_a_frame_of_another_size(self, tmp_path: Path) -> None:
         for number, width in enumerate((96, 96, 80)):
