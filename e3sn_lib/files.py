@@ -92,15 +92,18 @@ def _delete(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; raises OSError if the disk is full."""
     with atomic_path(path) as temporary:
         temporary.write_text(text)
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file as `write_text`."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index, six digits after the point, as `write_text`."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6f")
 

@@ -82,6 +82,7 @@ class RegionProposal(nn.Module):
         self.loc, self.loc_head = DepthwiseCorrelation(channels), head(channels, 4 * anchors)
 
     def forward(self, template: Template, neck: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits (B, 2, 5, n, n) and box offsets (B, 4, 5, n, n), float32."""
         cls = self.cls_head(self.cls(template.cls, neck))
         loc = self.loc_head(self.loc(template.loc, neck))
         return cls.unflatten(1, (2, -1)).float(), loc.unflatten(1, (4, -1)).float()

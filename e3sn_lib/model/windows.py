@@ -51,12 +51,14 @@ class Windows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:
+        """Return the windows at places (map, first row, first column), (N, C, size, size)."""
         ctx.shape, ctx.places, ctx.size = maps.shape, places, size
         slices = [maps[n : n + 1, :, y : y + size, x : x + size] for n, y, x in places]
         return torch.cat(slices)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Add the gradients of the windows up in one map."""
         filled = gradients[0].new_zeros(ctx.shape).contiguous(memory_format=torch.channels_last)
         for (n, y, x), gradient in zip(ctx.places, gradients[0], strict=True):
             filled[n, :, y : y + ctx.size, x : x + ctx.size] += gradient
