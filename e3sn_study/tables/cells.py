@@ -126,12 +126,11 @@ def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) 
     return f"{number(group[column].mean(), decimals=decimals)}{deviation} {unit}".rstrip()
 
 
-def duration(group: pd.DataFrame) -> str:
-    """Return the training time of some runs: ``0.50 ± 0.02 h (1,800 s)``, or ``121 ± 2 s``."""
-    if group.empty or group["seconds"].mean() < SHORT:
-        return spread(group, "seconds", "s")
-    hours = spread(group.assign(hours=group["seconds"] / 3600), "hours", "h", 2)
-    return f"{hours} ({number(group['seconds'].mean(), decimals=0)} s)"
+def duration(seconds: float) -> str:
+    """Return a training time as hours, such as ``0.50 h``, or a short one as seconds."""
+    if seconds < SHORT:
+        return f"{number(seconds, decimals=0)} s"
+    return f"{number(seconds / 3600, decimals=2)} h"
 
 
 def known(value: Any) -> str:

@@ -59,6 +59,12 @@ def _costs(records: Records, part: str) -> pd.DataFrame:
     return costs[costs["part"] == part]
 
 
+def training_seconds(records: Records) -> pd.Series:
+    """Return the seconds of training that a pair takes, by network, from steps that took turns."""
+    training = _costs(records, "training")
+    return (training["share"] * training["seconds"]).groupby(training["variant"]).sum()
+
+
 def training_shares(records: Records, new: str, old: str) -> tuple[float, float] | None:
     """Return the training time of one network as a share of another's; None if it was not run.
 
@@ -66,8 +72,7 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
         The share if both see equally many pairs in all, and the share if the first stage of `old`
         alone sees as many as `new`, so that its further stages come on top.
     """
-    training = _costs(records, "training")
-    per_pair = (training["share"] * training["seconds"]).groupby(training["variant"]).sum()
+    training, per_pair = _costs(records, "training"), training_seconds(records)
     if not {new, old} <= {*per_pair.index}:
         return None
     stages = training[training["variant"] == old].groupby("stage", sort=False)["share"].sum()

@@ -296,14 +296,16 @@ def _comparison(
     settings = records.comparable_settings(new, old)
     groups = [records.rows(records.main_runs(variant, settings)) for variant in (old, new)]
     b, a = measured = [records.measure("davis2016", group["run"]) for group in groups]
-    rows = list[dict[str, Any]]()
+    rows, per_pair = list[dict[str, Any]](), costs.training_seconds(records)
     for variant, group, found in zip((old, new), groups, measured, strict=True):
         paper = paper_rows(name)[VARIANTS[variant]]
         theirs = {key: paper[key] for key in MEANS}
         mine = {key: score(found, key) for key in MEANS}
         if with_costs:
             theirs["Training time"] = f"{paper['Training hours']} h"
-            mine["Training time"] = duration(group)
+            timed = len(group) and variant in per_pair
+            time = duration(per_pair[variant] * group["pairs"].max()) if timed else NOT_RUN
+            mine["Training time"] = time
             mine["Peak memory"] = spread(group, "peak_memory_mb", "MB")
         mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(len(group) or NOT_RUN)}
         for source, cells in ((PAPER, theirs), (ours(records), mine)):
