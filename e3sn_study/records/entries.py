@@ -149,11 +149,14 @@ class DataRecord(Record):
 
 
 def files_of(profile: Profile, sets: TrainSets) -> Files:
-    """Return the digests of a run's training sets and of its file of initial weights, if any."""
+    """Return the digests of a run's training sets and of its file of initial weights, if any.
+
+    How a mask's file is read does not count: the settings say it, which are in the run's name.
+    """
     files: Files = {}
     for tracks, _ in sets.opened:
         parts = (
-            (track.name, frame.image, frame.mask, frame.box_frame_xyxy)
+            (track.name, frame.image, getattr(frame.mask, "path", frame.mask), frame.box_frame_xyxy)
             for track in tracks.tracks
             for frame in track.frames
         )

@@ -18,8 +18,10 @@ import yaml
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
-from e3sn_lib.config import Profile
-from e3sn_lib.data.types import Video
+from e3sn_lib.config import Profile, TrainSetConfig
+from e3sn_lib.data.coco import CocoMask
+from e3sn_lib.data.sources import TrainSets
+from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask, write_json, write_mask, write_text
 from e3sn_lib.model.weights import load_model, save_model
@@ -28,6 +30,7 @@ from e3sn_study.checkout import ROOT
 from e3sn_study.display import show_figure
 from e3sn_study.evaluation import benchmark
 from e3sn_study.records import STATISTICS
+from e3sn_study.records.entries import files_of
 from e3sn_study.report.shipping import ship
 from e3sn_study.runs import Run, Study, measurements
 from e3sn_study.runs.measurements import (
@@ -424,6 +427,21 @@ def test_other_images_of_the_same_names_and_numbers_are_another_run(
     (first.folder / "data.json").unlink()  # a run from before files were on record
     assert changed.run("e3sn").folder == first.folder
     assert changed.set_aside_outdated() == [second.name]
+
+
+@pytest.mark.parametrize("kind", ["ids", "binary"])
+def test_files_have_the_digest_that_earlier_versions_put_on_record(
+    tiny_profile: Callable[..., Profile], tmp_path: Path, kind: str
+) -> None:
+    """If it changes, finished runs are taken for runs on other files."""
+    image, mask = tmp_path / "1.jpg", tmp_path / "1.png"
+    image.write_bytes(b"an image")
+    mask.write_bytes(b"its mask")
+    frame = TrackFrame(image, PngMask(mask, 2, kind), (1.0, 2.0, 3.5, 4.0), min_area=9.0)
+    run = TrackFrame(image, CocoMask(4, 3, b"0125"))
+    tracks = TrackSet("a set", (Track("one", (frame,)), Track("two", (run,))))
+    sets = TrainSets([(tracks, TrainSetConfig("mask_folder", ("a set",)))])
+    assert files_of(tiny_profile(), sets) == {"a set": "b0a4388a3ed30afe"}
 
 
 def test_a_run_that_was_killed_at_its_very_end_is_finished(
