@@ -337,6 +337,9 @@ class StudyConfig:
     """Settings ``key=value`` of the runs of Tables 3 and 4; empty: those of the main run."""
     seeds: Annotated[Count, Field(le=100)] = 1
     """Number of these runs for each network; each has another seed."""
+    on_top: Switch = False
+    """True: also compare with a SiamMask whose first stage alone sees as many pairs as the other
+    networks. Its second stage comes on top, as in SiamMask's public code."""
     ablation: Texts = ()
     """Settings of the ablations' runs, one seed each; empty: no ablations are made."""
 

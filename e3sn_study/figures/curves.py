@@ -1,6 +1,6 @@
 """Figures of training: losses, learned fusion weights, time, and the cost of sampling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -106,35 +106,32 @@ def _draw_log(axes: Axes, log: pd.DataFrame, values: pd.Series, colour: str) -> 
 
 
 @styled
-def stage_times(stages: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Training time, stage after stage: one bar per variant, the mean of its runs.
+def stage_times(records: Records) -> Figure:
+    """Training time of a pair, stage after stage: one bar per network, from the side-by-side costs.
 
-    Args:
-        stages: by variant, `Run.stages` of each of its runs. The line at the end of a bar goes
-            from the shortest to the longest of several runs.
+    The time of a stage is weighted by its share of the pairs.
     """
-    figure, axes = axes_grid(1, 1, (9.0, 0.8 + 0.6 * len(stages)))
-    totals = [[each["seconds"].sum() / 60 for each in tables] for tables in stages.values()]
-    longest = max(map(np.mean, totals))
-    for row, (variant, tables) in enumerate(stages.items()):
-        means = pd.concat(tables).groupby("stage", sort=False)["seconds"].mean() / 60
+    costs = records.recorded("variant_costs")
+    training = costs[costs["part"] == "training"]
+    times = 1000 * training["share"] * training["seconds"]
+    stages = times.groupby([training["variant"], training["stage"]], sort=False).sum()
+    shown = [variant for variant in VARIANTS if variant in stages.index]
+    figure, axes = axes_grid(1, 1, (9.0, 0.8 + 0.6 * len(shown)))
+    longest = stages.groupby("variant").sum().max()
+    for row, variant in enumerate(shown):
         begun, colour = 0.0, VARIANT_COLOURS[variant]
-        for place, (stage, minutes) in enumerate(means.items()):
+        for place, (stage, time) in enumerate(stages[variant].items()):
             look = {"color": colour, "alpha": 1 - 0.25 * place, "edgecolor": "white"}
-            axes.barh(row, minutes, left=begun, height=0.62, **look)
-            look = {"color": "white", "rotation": 90 if minutes < 0.08 * longest else 0}
-            middle, name = begun + minutes / 2, str(stage).replace("_", " ")
+            axes.barh(row, time, left=begun, height=0.62, **look)
+            look = {"color": "white", "rotation": 90 if time < 0.08 * longest else 0}
+            middle, name = begun + time / 2, str(stage).replace("_", " ")
             axes.text(middle, row, name, ha="center", va="center", fontsize=8, **look)
-            begun += minutes
-        low, high = min(totals[row]), max(totals[row])
-        axes.plot([low, high], [row + 0.22] * 2, color=INK, linewidth=1.4)
-        spread = f" ({low:.1f} to {high:.1f})" if len(tables) > 1 else ""
-        text = f"  {begun:.1f} min{spread}"
-        axes.text(max(begun, high), row, text, va="center", color=INK, fontweight="bold")
-    name_rows(axes, [VARIANTS[variant] for variant in stages])
+            begun += time
+        axes.text(begun, row, f"  {begun:.0f} ms", va="center", color=INK, fontweight="bold")
+    name_rows(axes, [VARIANTS[variant] for variant in shown])
     axes.invert_yaxis()
-    axes.set(title="training time by stage", xlabel="minutes")
-    axes.margins(x=0.28)
+    axes.set(title="training time of a pair, by stage", xlabel="milliseconds")
+    axes.margins(x=0.14)
     return figure
 
 

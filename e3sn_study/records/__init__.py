@@ -138,6 +138,15 @@ class Records:
         settings = self.comparable_settings(*variants)
         return {variant: self.main_runs(variant, settings) for variant in variants}
 
+    def with_first_stage(self, variant: str, pairs: float) -> list[str]:
+        """Return a variant's runs of several stages whose first stage alone saw so many pairs."""
+        found = []
+        for run in self.runs.loc[self.runs["variant"] == variant, "run"]:
+            ends = self.table(f"runs/{run}_log").groupby("stage", sort=False)["pairs"].last()
+            if len(ends) > 1 and ends.iloc[0] == pairs:
+                found.append(run)
+        return found
+
     def stages(self, runs: Iterable[str]) -> int:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""
         stages = [0]

@@ -93,6 +93,7 @@ FIGURES: dict[str, Callable[[Records], Figure]] = {
     "per_sequence": scores.per_sequence,
     "thresholds": scores.thresholds,
     "gains": scores.gains,
+    "stage_times": curves.stage_times,
     "sampling_cost": curves.sampling_cost,
     "reliability": scores.reliability,
     "seen_pairs": scores.seen_pairs,

@@ -44,6 +44,7 @@ from e3sn_study.tables.claims import claims
 
 Cells = dict[str, str]
 ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
+ON_TOP = "second stage on top"
 
 
 def table1(records: Records) -> pd.DataFrame:
@@ -273,7 +274,7 @@ def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
     """
     of_variant = records.runs[records.runs["variant"] == variant]
     groups = []
-    for settings in dict.fromkeys(["", records.comparable_settings(variant, "siammask")]):
+    for settings in dict.fromkeys(["", records.comparable_settings("e3sn", "siammask")]):
         alike = of_variant[of_variant["settings"] == settings].sort_values("pairs")
         groups += [group for _, group in alike.groupby("pairs", sort=False)][::-1]
     return groups or [of_variant]
@@ -292,33 +293,42 @@ def _scores(measured: Measured | None, paper: dict[str, Any]) -> Cells:
 def _comparison(
     records: Records, name: str, new: str, old: str, with_costs: bool = False
 ) -> pd.DataFrame:
-    """Return two variants at equal budget, the paper's rows and ours, and their differences."""
+    """Return two variants at equal budget, the paper's rows and ours, and their differences.
+
+    With costs, there is also the old one with its second stage on top, if it was trained so.
+    """
     settings = records.comparable_settings(new, old)
-    groups = [records.rows(records.main_runs(variant, settings)) for variant in (old, new)]
-    b, a = measured = [records.measure("davis2016", group["run"]) for group in groups]
+    groups = {each: records.rows(records.main_runs(each, settings)) for each in (old, new)}
+    if with_costs and (on_top := records.with_first_stage(old, groups[new]["pairs"].max())):
+        groups[ON_TOP] = records.rows(on_top)
+    measured = {each: records.measure("davis2016", group["run"]) for each, group in groups.items()}
+    labels = VARIANTS | {ON_TOP: f"{VARIANTS[old]}, {ON_TOP}"}
     rows, per_pair = list[dict[str, Any]](), costs.training_seconds(records)
-    for variant, group, found in zip((old, new), groups, measured, strict=True):
-        paper = paper_rows(name)[VARIANTS[variant]]
-        theirs = {key: paper[key] for key in MEANS}
-        mine = {key: score(found, key) for key in MEANS}
+    for each, group in groups.items():
+        mine = {key: score(measured[each], key) for key in MEANS}
         if with_costs:
-            theirs["Training time"] = f"{paper['Training hours']} h"
+            variant = old if each == ON_TOP else each
             timed = len(group) and variant in per_pair
             time = duration(per_pair[variant] * group["pairs"].max()) if timed else NOT_RUN
-            mine["Training time"] = time
-            mine["Peak memory"] = spread(group, "peak_memory_mb", "MB")
+            mine |= {"Training time": time, "Peak memory": spread(group, "peak_memory_mb", "MB")}
         mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(len(group) or NOT_RUN)}
-        for source, cells in ((PAPER, theirs), (ours(records), mine)):
-            rows.append({"Method": VARIANTS[variant], "Numbers from": source} | cells)
+        if paper := paper_rows(name).get(labels[each]):
+            theirs = {key: paper[key] for key in MEANS}
+            if with_costs:
+                theirs["Training time"] = f"{paper['Training hours']} h"
+            rows.append({"Method": labels[each], "Numbers from": PAPER} | theirs)
+        rows.append({"Method": labels[each], "Numbers from": ours(records)} | mine)
     gaps = paper_difference(name, new, old)
     theirs = {key: number(value, signed=True) for key, value in gaps.items()}
-    mine = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
-    for source, cells in ((PAPER, theirs), (ours(records), mine)):
-        method = f"{VARIANTS[new]} - {VARIANTS[old]}"
-        rows.append({"Method": method, "Numbers from": source} | cells)
+    rows.append({"Method": f"{labels[new]} - {labels[old]}", "Numbers from": PAPER} | theirs)
+    a = measured.pop(new)
+    for each, b in measured.items():
+        mine = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
+        method = f"{labels[new]} - {labels[each]}"
+        rows.append({"Method": method, "Numbers from": ours(records)} | mine)
     notes = [note("averages"), note("gains")]
     notes += [note("budget", settings=settings)] if settings else []
-    notes += [note("frozen")] if any(group["frozen"].any() for group in groups) else []
+    notes += [note("frozen")] if any(group["frozen"].any() for group in groups.values()) else []
     notes += [note("hours")] if with_costs else []
     return titled(rows, records, name, *notes)
 

@@ -114,7 +114,6 @@ def test_what_was_trained(studied: Studied) -> None:
         True,
     )
     assert sum(siammask["minutes of each stage"]) == pytest.approx(siammask["minutes"])
-    assert siammask["minutes of E3SN"] == pytest.approx(e3sn["minutes"], rel=0.1)
 
 
 def test_what_was_scored(studied: Studied) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_results import VAL, add_exports, add_run, add_scores, add_speed
+from made_results import VAL, add_costs, add_exports, add_run, add_scores, add_speed
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -183,26 +183,12 @@ def test_labels_at_line_ends_do_not_overlap() -> None:
     assert min(np.diff(heights)) >= 0.07
 
 
-def test_stage_times_add_up() -> None:
-    stages = {
-        "siammask": [pd.DataFrame({"stage": ["base", "sharp"], "seconds": [90.0, 30.0]})],
-        "e3sn": [pd.DataFrame({"stage": ["end_to_end"], "seconds": [60.0]})],
-    }
-    figure = curves.stage_times(stages)
-    assert [round(right, 3) for _, _, right, _ in boxes(figure.axes[0])] == [1.5, 2.0, 1.0]
-    assert {"base", "sharp", "end to end", "  2.0 min", "  1.0 min"} <= set(
-        texts(figure).split("\n")
-    )
-
-
-def test_stage_times_show_the_spread_of_several_runs() -> None:
-    runs = [
-        pd.DataFrame({"stage": ["end_to_end"], "seconds": [seconds]}) for seconds in (60.0, 120.0)
-    ]
-    figure = curves.stage_times({"e3sn": runs})
-    assert [right for _, _, right, _ in boxes(figure.axes[0])] == [1.5]
-    assert list(figure.axes[0].lines[0].get_xdata()) == [1.0, 2.0]
-    assert "  1.5 min (1.0 to 2.0)" in texts(figure)
+def test_stage_times_add_up(tmp_path: Path) -> None:
+    """Of SiamMask's pairs the second stage has a quarter: 0.75 x 120 ms + 0.25 x 40 ms."""
+    add_costs(tmp_path, {"e3sn": (0.15,), "siammask": (0.12, 0.04)}, {"e3sn": 0.1})
+    figure = curves.stage_times(Records(tmp_path))
+    assert [round(right, 3) for _, _, right, _ in boxes(figure.axes[0])] == [90, 100, 150]
+    assert {"stage0", "stage1", "  100 ms", "  150 ms"} <= set(texts(figure).split("\n"))
 
 
 def test_sampling_cost_tells_measured_from_estimated(tmp_path: Path) -> None:

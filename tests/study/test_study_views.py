@@ -134,10 +134,17 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
     assert changed.compared("siammask") == ["run", "run"]
     assert ablate(changed, "e3sn", ["model.fusion=fixed"]) == "run"
     assert ablate(Study.open("paper"), "e3sn", ["model.fusion=fixed"]) is None
+    assert changed.on_top() == []
+    on_top = replace(changed, overrides=(*changed.overrides, "study.on_top=true"))
+    assert on_top.on_top() == ["run", "run"]
+    first, *_ = on_top.load("siammask", ["train.pairs=10"]).stages.values()
+    assert first.share * 10 == pytest.approx(8, abs=1)  # as many as the other networks have
     assert asked == [
         ("siammask", ("train.pairs=8",), 5),
         ("siammask", ("train.pairs=8",), 6),
         ("e3sn", ("train.pairs=4", "model.fusion=fixed"), None),
+        ("siammask", ("train.pairs=10",), 5),
+        ("siammask", ("train.pairs=10",), 6),
     ]
 
 

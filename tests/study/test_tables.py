@@ -256,6 +256,28 @@ def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None
     assert row(table, "E3SN only S", "the paper")["Training time"] == "20 h"
 
 
+def test_table3_has_a_row_for_a_second_stage_on_top(tmp_path: Path) -> None:
+    """As many pairs in the first stage alone; Table 1 and the claims keep equal budgets."""
+    add_costs(tmp_path, {"siammask": (0.3, 0.1), "e3sn-s": (0.02,)}, {})
+    stages = ("base", "base", "base", "sharp")
+    for variant, score in (("e3sn", 0.8), ("e3sn-s", 0.7)):
+        add_scores(tmp_path, add_run(tmp_path, variant), score)
+    add_scores(tmp_path, add_run(tmp_path, "siammask", stages=stages), 0.5)
+    more = ["train.pairs=16000"]
+    add_scores(
+        tmp_path, add_run(tmp_path, "siammask", pairs=16_000, overrides=more, stages=stages), 0.6
+    )
+    table = table3(Records(tmp_path))
+    on_top = row(table, "SiamMask, second stage on top")
+    assert (on_top["J-Mean"][:4], on_top["Pairs"], on_top["Seeds"]) == ("60.0", "16,000", "1")
+    assert on_top["Training time"] == "1.11 h"  # 16,000 pairs of 0.25 s
+    assert row(table, "E3SN only S - SiamMask")["J-Mean"].startswith("+20.0 ")
+    difference = row(table, "E3SN only S - SiamMask, second stage on top")
+    assert difference["J-Mean"].startswith("+10.0 ")
+    assert row(table1(Records(tmp_path)), "SiamMask")["Pairs"] == "12,000"
+    assert claim(tmp_path, "C5")["Ours"].startswith("J +20.0 ")
+
+
 def test_a_common_smaller_budget_is_used_if_not_all_were_trained_with_the_profiles(
     tmp_path: Path,
 ) -> None:
