@@ -32,6 +32,8 @@ def notebook(data_root: Path, tmp_path: Path) -> Path:
     clip = sorted((data_root / "synthetic" / "JPEGImages" / "480p").iterdir())[0]
     more = f'\nvideo, out, box = "{clip}", "{tmp_path / "results"}", "5,5,20,20"'
     content["cells"][2]["source"].append(more)
+    # else JupyterLab asks for a kernel, sooner or later than the test looks for the question
+    content["metadata"]["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     path = tmp_path / "lab" / "08.ipynb"
     path.parent.mkdir()
     path.write_text(json.dumps(content))
@@ -84,8 +86,16 @@ def page() -> Iterator[Any]:
 
 
 def run_all(page: Any) -> None:
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    """Run all cells; again, if no cell has begun after ten seconds: a busy page loses clicks."""
+    timeout = pytest.importorskip("playwright.sync_api").TimeoutError
+    for _ in range(3):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        try:
+            page.locator(".jp-InputPrompt", has_text="*").first.wait_for(timeout=10_000)
+        except timeout:
+            continue
+        return
 
 
 def drag(page: Any, box_frame_xywh: tuple[int, int, int, int]) -> None:
@@ -106,13 +116,7 @@ def test_a_dragged_box_is_followed_and_the_clip_plays(
 ) -> None:
     page.goto(address)
     page.locator(".jp-Notebook").wait_for()
-    select = page.get_by_role("button", name="Select", exact=True)  # of the kernel, if it asks
-    idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-    page.wait_for_timeout(1000)
-    select.or_(idle).first.wait_for()
-    if select.is_visible():
-        select.click()
-    idle.wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
     tracks = tmp_path / "results"
 
     # as it is opened: the box of the parameters
