@@ -81,6 +81,13 @@ def page() -> Iterator[Any]:
         browser = tools.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1300, "height": 2400})
         page.set_default_timeout(120_000)
+        dialog = page.locator(".jp-Dialog")
+
+        def accept() -> None:
+            print("JupyterLab asks:", dialog.first.inner_text())
+            dialog.first.locator(".jp-mod-accept").click()
+
+        page.add_locator_handler(dialog, accept)
         yield page
         browser.close()
 
