@@ -203,7 +203,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: the file cannot be read, is no image, too large, damaged or cut short.
     """
-    import cv2  # here, as it fails where the system has no libGL; then the command line still runs
+    import cv2  # imported here: without libGL it fails, and e.g. --help should still work
 
     encoded, image = _opened(path, "image")
     try:

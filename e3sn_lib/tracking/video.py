@@ -37,7 +37,7 @@ RESERVED = (0, 3)
 HDR = (16, 18)
 """FFmpeg's numbers of the brightness curves of HDR video: PQ, and HLG, which phones record."""
 _ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
-"""Titles may be in any encoding. PyAV 19 needs not be told."""
+"""Titles may be in any encoding. PyAV 19 does not need this."""
 EVERY_FRAME = range(sys.maxsize)
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""

@@ -327,23 +327,25 @@ class Study:
 
         Their settings are ``study.comparison`` of the profile.
         """
-        config = self.load().study
-        seeds = range(self.seed, self.seed + config.seeds)
-        return [self.train(variant, config.comparison, seed) for seed in seeds]
+        return self._by_seed(variant, self.load().study.comparison)
 
     def on_top(self) -> list[Run]:
         """Train SiamMask with its second stage on top of the compared pairs, one run per seed.
 
         Without ``study.on_top`` there are none.
         """
-        config, profile = self.load().study, self.load("siammask", self.load().study.comparison)
+        config = self.load().study
         if not config.on_top:
             return []
+        profile = self.load("siammask", config.comparison)
         first, batch = next(iter(profile.stages.values())).share, profile.train.batch_size
         pairs = round(profile.train.pairs / first / batch) * batch
         others = [each for each in config.comparison if not each.startswith("train.pairs=")]
-        seeds = range(self.seed, self.seed + config.seeds)
-        return [self.train("siammask", [*others, f"train.pairs={pairs}"], seed) for seed in seeds]
+        return self._by_seed("siammask", [*others, f"train.pairs={pairs}"])
+
+    def _by_seed(self, variant: str, overrides: Iterable[str]) -> list[Run]:
+        seeds = range(self.seed, self.seed + self.load().study.seeds)
+        return [self.train(variant, overrides, seed) for seed in seeds]
 
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.

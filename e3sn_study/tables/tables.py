@@ -303,7 +303,7 @@ def _comparison(
         groups[ON_TOP] = records.rows(on_top)
     measured = {each: records.measure("davis2016", group["run"]) for each, group in groups.items()}
     labels = VARIANTS | {ON_TOP: f"{VARIANTS[old]}, {ON_TOP}"}
-    rows, per_pair = list[dict[str, Any]](), costs.training_seconds(records)
+    rows, per_pair = list[dict[str, Any]](), costs.training_seconds(records) if with_costs else {}
     for each, group in groups.items():
         mine = {key: score(measured[each], key) for key in MEANS}
         if with_costs:
