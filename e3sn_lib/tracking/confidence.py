@@ -1,14 +1,15 @@
 """Predict how good a mask is: its region similarity J, from what one tracking step knows.
 
 The class score alone stays high after a tracker has drifted to something else. The mask knows more:
-a wrong one is less certain. A logistic regression on three features predicts J.
-``shipped/confidence.json`` holds its numbers and where they come from. ``e3sn bench confidence``
-fits them. They belong to the shipped model: for other models the prediction ranks frames, but its
-values may be off.
+a wrong one is less certain, and its colours often differ from those of the first mask. A logistic
+regression on four features predicts J. ``shipped/confidence.json`` holds its numbers and where they
+come from. ``e3sn bench confidence`` fits them. They belong to the shipped model: for other models
+the prediction ranks frames, but its values may be off.
 """
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,71 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from e3sn_lib.geometry import Patch
+
 TABLE = Path(__file__).parent / "shipped" / "confidence.json"
-FEATURES = ("score", "expected_iou", "rim")
+FEATURES = ("score", "expected_iou", "rim", "colour")
 """Columns of `mask_features`."""
 LARGEST_LOGIT = 10.0
 """Larger logits of the class score tell nothing more."""
+COLOUR_BINS = 16
+"""Of the axis a, and of b, in a histogram of colours."""
+LOOKED_AT = 128
+"""Pixels along a side of a mask's window that give its colours; of larger windows every n-th."""
 Floats = NDArray[np.float64]
 
 
-def mask_features(scores: Floats, soft: NDArray[np.float32], threshold: float) -> Floats:
+def mask_features(
+    scores: Floats, soft: NDArray[np.float32], threshold: float, colour: Floats
+) -> Floats:
     """Return what a step tells about N masks.
 
     Args:
         scores: (N,) class scores, 0 to 1.
         soft: (N, H, W) object probabilities in the chosen windows.
         threshold: a pixel above it belongs to the mask.
+        colour: (N,) `same_colours` of the masks and the first ones.
 
     Returns:
-        (N, 3): the logit of the score, -10 to 10; the expected IoU of the mask with a mask drawn
+        (N, 4): the logit of the score, -10 to 10; the expected IoU of the mask with a mask drawn
         from the probabilities, 0 to 1; the share of the mask's pixels that lie on its rim, since
-        thin masks are less certain in any case.
+        thin masks are less certain in any case; `colour` as it is.
     """
     tiny = np.exp(-LARGEST_LOGIT) / 2
     clipped = scores.clip(tiny, 1 - tiny)
     logits = np.log(clipped / (1 - clipped)).clip(-LARGEST_LOGIT, LARGEST_LOGIT)
     about_masks = np.array([_about_mask(each, threshold) for each in soft]).reshape(-1, 2)
-    return np.column_stack([logits, about_masks])
+    return np.column_stack([logits, about_masks, colour])
+
+
+def mask_colours(
+    frame: NDArray[np.uint8], patches: Sequence[Patch], threshold: float
+) -> NDArray[np.float64]:
+    """Return the histograms of the colours under N masks, (N, 256), each with sum 1.
+
+    A colour is a and b of CIELAB. Lightness is left out: it changes with light and shadow. The
+    histogram of an empty mask is 0.
+
+    Args:
+        frame: (H, W, 3) RGB uint8.
+        patches: the object's probabilities.
+        threshold: a pixel above it belongs to the mask.
+    """
+    histograms = np.zeros((len(patches), COLOUR_BINS**2))
+    for histogram, (soft, rows, columns) in zip(histograms, patches, strict=True):
+        every = slice(None, None, 1 + max(soft.shape) // LOOKED_AT)
+        pixels = frame[rows, columns][every, every][soft[every, every] > threshold]
+        if len(pixels):
+            lab = cv2.cvtColor(pixels[None], cv2.COLOR_RGB2LAB)[0].astype(int)
+            bins = lab[:, 1:] * COLOUR_BINS // 256 @ (COLOUR_BINS, 1)
+            histogram[:] = np.bincount(bins, minlength=len(histogram)) / len(bins)
+    return histograms
+
+
+def same_colours(colours: Floats, others: Floats) -> Floats:
+    """Return the Bhattacharyya coefficients of histograms (N, 256): 1 if equal, 0 if nothing is
+    in common; (N,)."""
+    return np.asarray(np.sqrt(colours * others).sum(axis=1))
 
 
 def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, float]:
@@ -61,7 +101,7 @@ def predict_j(features: Floats, table: dict[str, Any] | None = None) -> Floats:
     ever show. There the prediction falls to 0 with the score.
 
     Args:
-        features: (N, 3) of `mask_features`.
+        features: (N, 4) of `mask_features`.
         table: numbers of a fit; None: those that come with the package.
     """
     table = table or shipped_table()

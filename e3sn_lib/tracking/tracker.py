@@ -6,7 +6,7 @@ value that goes into each step and comes out changed, so several videos can shar
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import cv2
@@ -30,7 +30,14 @@ from e3sn_lib.geometry import (
     paste_patch,
 )
 from e3sn_lib.tracking.backends import Backend
-from e3sn_lib.tracking.confidence import Floats, mask_features, predict_j
+from e3sn_lib.tracking.confidence import (
+    COLOUR_BINS,
+    Floats,
+    mask_colours,
+    mask_features,
+    predict_j,
+    same_colours,
+)
 
 Boxes = Sequence[Sequence[float]]
 SEARCH_SIZE = 255
@@ -56,6 +63,8 @@ class Targets:
     """(N, 2) in frame pixels."""
     fill: tuple[float, ...]
     """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
+    colours: Floats
+    """(N, 256) `mask_colours` of each object's first mask; 0 before it is known."""
 
     def boxes_frame_xyxy(self) -> Floats:
         """Return the boxes, (N, 4)."""
@@ -64,14 +73,19 @@ class Targets:
 
     def select(self, objects: list[int]) -> Self:
         """Return the state of some of the objects."""
-        template, centre = self.template.select(objects), self.centre_frame_xy[objects]
-        return type(self)(template, centre, self.size_wh[objects], self.fill)
+        return replace(
+            self,
+            template=self.template.select(objects),
+            centre_frame_xy=self.centre_frame_xy[objects],
+            size_wh=self.size_wh[objects],
+            colours=self.colours[objects],
+        )
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Self:
         """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
         centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        return type(self)(self.template, centre, size, self.fill)
+        return replace(self, centre_frame_xy=centre, size_wh=size)
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class FrameResult:
     boxes_frame_xyxy: Floats
     """(N, 4)."""
     features: Floats
-    """(N, 3) what tells good masks from bad ones, see `mask_features`."""
+    """(N, 4) what tells good masks from bad ones, see `mask_features`."""
     outside: float = 0.0
     """The value of a soft mask outside its window: 0, or -1 with ``track.crop=siammask``."""
 
@@ -175,7 +189,8 @@ class Tracker:
         fill = cv2.mean(frame)[:3]
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
-        return Targets(self.backend.encode_template(np.stack(crops)), centre, size, fill)
+        template, colours = self.backend.encode_template(np.stack(crops)), COLOUR_BINS**2
+        return Targets(template, centre, size, fill, np.zeros((len(boxes), colours)))
 
     def step(
         self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
@@ -201,7 +216,10 @@ class Tracker:
         patches = tuple(paste_patch(*window, frame_hw) for window in windows)
         threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()
         ids = labels_from_patches(dict(enumerate(patches, 1)), frame_hw, threshold)
-        known = mask_features(scores, soft, threshold)
+        colours = mask_colours(frame, patches, threshold)
+        first = np.where(targets.colours.any(axis=1, keepdims=True), targets.colours, colours)
+        targets = replace(targets, colours=first)
+        known = mask_features(scores, soft, threshold, same_colours(colours, first))
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
     def _crops(self, centre_frame_xy: Floats, size_wh: Floats, pixels: int) -> list[ContextCrop]:
@@ -297,7 +315,7 @@ def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targe
     limit = frame_hw[::-1]
     centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
     size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
-    return Targets(targets.template, centre, size, targets.fill)
+    return replace(targets, centre_frame_xy=centre, size_wh=size)
 
 
 def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number: int) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from e3sn_lib.errors import InputError
+from e3sn_study.evaluation.confidence import LEVELS, agreement
 from e3sn_study.figures.style import (
     BLUE,
     FAINT,
@@ -197,12 +198,16 @@ def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
 
 @styled
 def reliability(records: Records) -> Figure:
-    """J against the J that was predicted, by tenths of the prediction, and frame by frame."""
+    """J against the J that was predicted, by tenths and frame by frame; how well they agree."""
     table = records.recorded("confidence")
     names = {"train": "train, cross-validated", "val": "val"}
     figure, grid = axes_grid(1, len(names), (9.0, 4.2), sharex=True, sharey=True)
     for axes, (split, name) in zip(grid, names.items(), strict=True):
         rows = table[table["split"] == split]
+        found = agreement(*rows[["j", "predicted_j"]].to_numpy().T)
+        areas = [f"area {found[f'auc_{level}']:.3f} for J < {level}" for level in LEVELS]
+        numbers = [f"rank correlation {found['rank_correlation']:.3f}", *areas]
+        axes.text(0.97, 0.03, "\n".join(numbers), ha="right", va="bottom")
         look = {"color": BLUE, "alpha": 0.25, "ms": 4, "mew": 0, "rasterized": True}
         axes.plot(rows["predicted_j"], rows["j"], ".", **look)
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)

@@ -13,12 +13,15 @@ from planted import Planted
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.files import read_mask, write_mask
+from e3sn_lib.geometry import Patch
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.confidence import (
     FEATURES,
     LARGEST_LOGIT,
+    mask_colours,
     mask_features,
     predict_j,
+    same_colours,
     shipped_table,
 )
 from e3sn_lib.tracking.own_video import track_video
@@ -39,10 +42,11 @@ class TestFeatures:
     def test_squares_in_closed_form(self) -> None:
         """A square of 10 pixels has 36 on its rim; outside 0.01 it also has 16029 doubtful ones."""
         soft = np.stack([square(10, 1.0), square(10, 0.8), square(10, 0.8, 0.01)])
-        found = mask_features(np.array([0.5, 0.9, 1.0]), soft, 0.5)
+        found = mask_features(np.array([0.5, 0.9, 1.0]), soft, 0.5, np.array([0, 0.5, 1]))
         assert found[:, 0] == pytest.approx([0, np.log(9), LARGEST_LOGIT])
         assert found[:, 1] == pytest.approx([1, 0.8, 80 / (100 + 160.29)], rel=1e-5)
         assert found[:, 2] == pytest.approx(0.36)
+        assert found[:, 3].tolist() == [0, 0.5, 1]
 
     def test_the_expected_iou_is_that_of_drawn_masks(self) -> None:
         """Of sums over many pixels, the ratio of the means is nearly the mean of the ratios."""
@@ -51,29 +55,81 @@ class TestFeatures:
         drawn = rng.random((200, 127, 127)) < soft
         mask = soft > 0.5
         ious = (drawn & mask).sum(axis=(1, 2)) / (drawn | mask).sum(axis=(1, 2))
-        assert mask_features(np.ones(1), soft[None], 0.5)[0, 1] == pytest.approx(
+        assert mask_features(np.ones(1), soft[None], 0.5, np.ones(1))[0, 1] == pytest.approx(
             ious.mean(), abs=2e-3
         )
 
     def test_no_mask_and_certain_scores_are_finite(self) -> None:
-        found = mask_features(np.array([0.0, 1.0]), np.zeros((2, 127, 127), np.float32), 0.5)
-        assert found.tolist() == [[-LARGEST_LOGIT, 0, 1], [LARGEST_LOGIT, 0, 1]]
-        assert mask_features(np.zeros(0), np.zeros((0, 127, 127), np.float32), 0.5).shape == (0, 3)
+        soft, colour = np.zeros((2, 127, 127), np.float32), np.zeros(2)
+        found = mask_features(np.array([0.0, 1.0]), soft, 0.5, colour)
+        assert found.tolist() == [[-LARGEST_LOGIT, 0, 1, 0], [LARGEST_LOGIT, 0, 1, 0]]
+        assert mask_features(np.zeros(0), soft[:0], 0.5, colour[:0]).shape == (0, 4)
+
+
+class TestColours:
+    RED, GREEN, BLUE = (200, 30, 30), (30, 160, 30), (30, 30, 200)
+
+    def histogram(self, *stripes: tuple[int, int, int], darker: float = 1.0) -> NDArray[np.float64]:
+        """Of a mask over stripes of 20 pixels in a white frame."""
+        frame = np.full((120, 200, 3), 255, np.uint8)
+        for number, colour in enumerate(stripes):
+            frame[40:60, 30 + 20 * number : 50 + 20 * number] = np.multiply(colour, darker)
+        soft = np.full((20, 20 * len(stripes)), 0.9, np.float32)
+        patch = Patch(soft, slice(40, 60), slice(30, 30 + soft.shape[1]))
+        return mask_colours(frame, [patch], 0.5)
+
+    def test_common_stripes_are_the_common_share(self) -> None:
+        """Of two equal stripes each, with one in common: sqrt(1/2 1/2)."""
+        two, others = self.histogram(self.RED, self.GREEN), self.histogram(self.GREEN, self.BLUE)
+        assert same_colours(two, two) == pytest.approx(1)
+        assert same_colours(two, others) == pytest.approx(0.5)
+        assert same_colours(two, self.histogram(self.BLUE)) == 0
+        assert same_colours(two, self.histogram(self.RED)) == pytest.approx(np.sqrt(0.5))
+
+    def test_a_shadow_changes_less_than_another_colour(self) -> None:
+        lit, dark = (self.histogram((150, 120, 110), darker=each) for each in (1.0, 0.8))
+        assert same_colours(lit, dark) == pytest.approx(1)
+
+    def test_only_the_mask_counts(self) -> None:
+        frame = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+        frame[100:250, 100:300] = self.RED
+        soft = np.pad(np.full((150, 200), 0.51, np.float32), 20, constant_values=0.5)
+        large = Patch(soft, slice(80, 270), slice(80, 320))
+        empty = Patch(0 * soft, *large[1:])
+        nothing = Patch(np.zeros((0, 5), np.float32), slice(300, 300), slice(0, 5))
+        found = mask_colours(frame, [large, empty, nothing], 0.5)
+        assert found.sum(axis=1).tolist() == [1, 0, 0]
+        assert same_colours(found[:1], self.histogram(self.RED)) == pytest.approx(1)
+
+    def test_the_first_mask_that_is_not_empty_is_remembered(self) -> None:
+        """The object is red; then something blue is at its place, then it is back."""
+        tracker = Tracker(Planted(side=32), TrackConfig(penalty_k=0, window_influence=0))
+        frames = [
+            np.full((240, 320, 3), each, np.uint8) for each in (self.RED, self.BLUE, self.RED)
+        ]
+        results = list(tracker.run(frames, [BOX]))
+        assert [each.features[0, 3] for each in results] == pytest.approx([1, 0, 1])
+        targets = tracker.start(frames[0], [BOX, OTHER])
+        assert not targets.colours.any()
+        targets, _ = tracker.step(frames[0], targets, move=False)
+        assert np.array_equal(targets.select([1]).colours, targets.colours[1:])
 
 
 class TestPrediction:
-    def test_it_rises_with_score_and_certainty(self) -> None:
+    def test_it_rises_with_score_certainty_and_colour(self) -> None:
         soft = np.stack([square(40, p) for p in (0.55, 0.7, 0.85, 1.0)])
-        by_mask = predict_j(mask_features(np.full(4, 0.9), soft, 0.5))
-        by_score = predict_j(mask_features(np.array([0.1, 0.5, 0.9, 0.99]), soft[[1] * 4], 0.5))
-        for predicted in (by_mask, by_score):
+        scores, same = np.array([0.1, 0.5, 0.9, 0.99]), np.full(4, 0.9)
+        by_mask = predict_j(mask_features(same, soft, 0.5, same))
+        by_score = predict_j(mask_features(scores, soft[[1] * 4], 0.5, same))
+        by_colour = predict_j(mask_features(same, soft[[1] * 4], 0.5, scores))
+        for predicted in (by_mask, by_score, by_colour):
             assert (np.diff(predicted) > 0).all()
             assert (predicted > 0).all()
             assert (predicted < 1).all()
 
     def test_an_object_that_is_not_there_has_no_good_mask(self) -> None:
-        features = np.array([[0, 1, 0.1], [np.log(0.1 / 0.9), 1, 0.1]])
-        table = {"weights": [0.0, 0.0, 0.0], "bias": np.log(4)}
+        features = np.array([[0, 1, 0.1, 1], [np.log(0.1 / 0.9), 1, 0.1, 1]])
+        table = {"weights": [0.0] * 4, "bias": np.log(4)}
         assert predict_j(features, table).tolist() == pytest.approx([0.8, 0.8 * 0.2])
 
     def test_the_fit_that_ships_is_complete(self) -> None:
@@ -87,11 +143,13 @@ class TestPrediction:
         frames = [np.zeros((240, 320, 3), np.uint8)] * 2
         soft = np.zeros((1, 127, 127), np.float32)
         soft[0, 48:80, 48:80] = 1  # 31 or 32 pixels wide: the window's middle is a pixel's
-        sides = [mask_features(np.ones(1), soft[:, :, : 127 - cut], 0.5)[0, 2] for cut in (0, 48)]
+        one = np.ones(1)
+        sides = [mask_features(one, soft[:, :, : 127 - cut], 0.5, one)[0, 2] for cut in (0, 48)]
         for result in tracker.run(frames, [BOX]):
-            score, certainty, rim = result.features[0]
+            score, certainty, rim, colour = result.features[0]
             assert (score, certainty) == (LARGEST_LOGIT, pytest.approx(1, abs=1e-4))
             assert rim == pytest.approx(sides[0], abs=0.005)
+            assert colour == pytest.approx(1)
             assert result.predicted_j.tolist() == predict_j(result.features).tolist()
 
 

@@ -16,7 +16,7 @@ from e3sn_lib.tracking.confidence import FEATURES, predict_j
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation import confidence
 
-PLANTED = {"weights": [0.3, 6.0, -2.0], "bias": -4.0}
+PLANTED = {"weights": [0.3, 6.0, -2.0, 1.5], "bias": -4.0}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def table() -> pd.DataFrame:
     """Five sequences of 60 to 300 frames, whose J is exactly what planted coefficients predict."""
     rng = np.random.default_rng(0)
     names = np.repeat(list("abcde"), [60, 120, 180, 240, 300])
-    features = rng.uniform([0, 0.2, 0.05], [10, 1, 0.6], (len(names), 3))
+    features = rng.uniform([0, 0.2, 0.05, 0], [10, 1, 0.6, 1], (len(names), 4))
     found = pd.DataFrame(features, columns=list(FEATURES)).assign(sequence=names)
     return found.assign(j=predict_j(features, PLANTED))
 
