@@ -1,6 +1,7 @@
 """Follow objects that come and go: add one in any frame, correct one in a later frame."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import cv2
@@ -9,10 +10,14 @@ from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import Patch
-from e3sn_lib.tracking.tracker import Targets, Tracker, labels_from_patches
+from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, labels_from_patches
 
 MOST_OBJECTS = 254
 """Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
+WIDER = 2
+"""A lost object is also searched in a crop this many times as wide (ours)."""
+LARGEST_OVERLAP = 0.5
+"""A mask of which more lies on other objects does not show the lost one."""
 
 
 class Found(NamedTuple):
@@ -47,7 +52,9 @@ class Seen(NamedTuple):
 class Session:
     """Objects that are followed through one video, with their state.
 
-    The tracker keeps nothing between frames, so several sessions can share one.
+    The tracker keeps nothing between frames, so several sessions can share one. A lost object is
+    also searched in a wider part of the frame. It is found if its mask there has a predicted J of
+    `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
@@ -101,24 +108,63 @@ class Session:
         Raises:
             InputError: a given box cannot be followed.
         """
-        steps = [(group, *self._tracker.step(frame, state)) for group, state in self._kept()]
+        kept = self._kept()
+        groups = [numbers for numbers, _ in kept]
+        steps = [self._tracker.step(frame, state) for _, state in kept]
         if self._given:
             state = self._tracker.start(frame, list(self._given.values()))
-            steps.append((tuple(self._given), *self._tracker.step(frame, state, move=False)))
+            groups.append(tuple(self._given))
+            steps.append(self._tracker.step(frame, state, move=False))
             self._given = {}
-        self._groups = [(numbers, state) for numbers, state, _ in steps]
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
-        for numbers, _, result in steps:
-            known = (result.boxes_frame_xyxy, result.scores, result.predicted_j, result.patches)
-            for number, box, score, predicted_j, patch in zip(numbers, *known, strict=True):
-                lost = bool(predicted_j < self._lost_below)
-                objects[number] = Found(box, score, predicted_j, lost)
-                if self._keep_lost or not lost:
-                    patches[number] = patch
-        threshold = self._tracker.config.mask_threshold
-        ids = labels_from_patches(patches, frame.shape[:2], threshold)
+        for numbers, (_, result) in zip(groups, steps, strict=True):
+            for place, number in enumerate(numbers):
+                objects[number], patches[number] = self._found(result, place)
+        self._groups = [(each, state) for each, (state, _) in zip(groups, steps, strict=True)]
+        self._search_lost(frame, kept, objects, patches)
+        shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
+        ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
         return Seen(ids, dict(sorted(objects.items())))
+
+    def _found(self, result: FrameResult, place: int) -> tuple[Found, Patch]:
+        box, score = result.boxes_frame_xyxy[place], result.scores[place]
+        predicted_j = result.predicted_j[place]
+        lost = bool(predicted_j < self._lost_below)
+        return Found(box, score, predicted_j, lost), result.patches[place]
+
+    def _search_lost(
+        self,
+        frame: NDArray[np.uint8],
+        kept: list[tuple[tuple[int, ...], Targets]],
+        objects: dict[int, Found],
+        patches: dict[int, Patch],
+    ) -> None:
+        """Search lost objects in wider crops; what is found replaces what was there.
+
+        From where an object seems to be, one more step is taken. Its mask decides.
+
+        Args:
+            kept: the groups before this frame, in the order of ``_groups``.
+            objects, patches: all objects of this frame, by number; they are changed.
+        """
+        threshold = self._tracker.config.mask_threshold
+        for group, (numbers, before) in enumerate(kept):
+            for place in (k for k, number in enumerate(numbers) if objects[number].lost):
+                one = before.select([place])
+                near, _ = self._tracker.step(frame, replace(one, size_wh=WIDER * one.size_wh))
+                found, patch = self._found(self._tracker.step(frame, near)[1], 0)
+                others = {key: patches[key] for key, each in objects.items() if not each.lost}
+                ids = labels_from_patches(others, frame.shape[:2], threshold)
+                mask = patch.soft > threshold
+                on_others = mask & (ids[patch.rows, patch.columns] > 0)
+                if found.lost or on_others.sum() > LARGEST_OVERLAP * mask.sum():
+                    continue
+                objects[numbers[place]], patches[numbers[place]] = found, patch
+                state = self._groups[group][1]
+                boxes = state.boxes_frame_xyxy()
+                boxes[place] = found.box_frame_xyxy
+                self._groups[group] = numbers, state.moved_to(boxes.tolist())
 
     def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
         """Return the groups without the objects that get a new box."""

@@ -149,11 +149,11 @@ def _exports(options: argparse.Namespace) -> None:
     """Score a model and its exported graphs on DAVIS-2016 val."""
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.tracking.backends import thread_count
-    from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports
+    from e3sn_study.bench.tracking_speed import EXPORTED, SEARCHING, bench_exports
     from e3sn_study.checkout import SHIPPED
 
     sequences = open_evaluation(load_settings(options).data, "davis2016")
-    print(f"{len(sequences)} sequences by {', '.join(EXPORTED)}: some minutes each")
+    print(f"{len(sequences)} sequences by {'; '.join([*EXPORTED, SEARCHING])}: some minutes each")
     model, threads = options.model or SHIPPED, thread_count(options.threads)
     table = bench_exports(model, options.export, sequences, threads)
     print(table.to_string(index=False, float_format="{:.4f}".format))

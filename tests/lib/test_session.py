@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from scipy import ndimage
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
+from e3sn_lib.geometry import STRIDE, WINDOW_MARGIN
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.prompts import (
     Prompt,
@@ -111,6 +113,100 @@ class TestSession:
         joined = one.joined(other)
         assert joined.ids.tolist() == [[1, 2, 2, 0]]
         assert list(joined.objects.items()) == [(1, first), (2, second)]
+
+
+class Colours(list[NDArray[np.uint8]]):
+    """The colour of each object."""
+
+    def select(self, objects: Sequence[int]) -> Colours:
+        return Colours(self[index] for index in objects)
+
+
+class Seer:
+    """A network that sees the pixels of the colour that is in the middle of the template."""
+
+    identity = ""
+
+    def encode_template(self, crops: NDArray[np.uint8]) -> Colours:
+        return Colours(crops[:, 63, 63])
+
+    def search(
+        self, crops: NDArray[np.uint8], template: Colours
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.bool_]]]:
+        cls = np.full((len(crops), 2, 5, 25, 25), -30, np.float32)
+        cls[:, 1, 2, 12, 12] = -29  # where nothing is seen, the place stays
+        loc = np.zeros((len(crops), 4, 5, 25, 25), np.float32)
+        seen = [(crop == colour).all(axis=2) for crop, colour in zip(crops, template, strict=True)]
+        for number, mask in enumerate(seen):
+            if not mask.any():
+                continue
+            ys, xs = np.nonzero(mask)
+            centre = np.array([xs.min() + xs.max() + 1, ys.min() + ys.max() + 1]) / 2
+            size = np.array([np.ptp(xs) + 1, np.ptp(ys) + 1])
+            cell = np.clip(np.rint((centre - 127.5) / STRIDE) + 12, 0, 24).astype(int)
+            anchor = 127.5 + STRIDE * (cell - 12)
+            column, row = cell
+            cls[number, 1, 2, row, column] = 30
+            loc[number, :, 2, row, column] = *((centre - anchor) / 64), *np.log(size / 64)
+        return cls, loc, seen
+
+    def segment(
+        self, template: Colours, features: list[NDArray[np.bool_]], cells: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        windows = []
+        for mask, (row, column) in zip(features, STRIDE * cells, strict=True):
+            around = np.pad(mask, WINDOW_MARGIN)
+            windows.append(np.where(around[row : row + 127, column : column + 127], 20, -20))
+        return np.array(windows, np.float32)
+
+
+class TestLostObjects:
+    RED, GREEN = (200, 30, 30), (30, 160, 30)
+    LEFT, RIGHT = (30, 50, 20, 20), (92, 50, 20, 20)
+    """Search crops are 80 pixels wide here, so those of one do not show the other."""
+
+    def scene(self, **squares: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        frame = np.full((120, 200, 3), 128, np.uint8)
+        for colour, (x, y, w, h) in squares.items():
+            frame[y : y + h, x : x + w] = getattr(self, colour.rstrip("2").upper())
+        return frame
+
+    def session(self, lost_below: float) -> Session:
+        config = TrackConfig(penalty_k=0, window_influence=0)
+        return Session(Tracker(Seer(), config), lost_below=lost_below)
+
+    def test_one_that_jumps_is_found_and_followed(self) -> None:
+        places = [self.LEFT, self.RIGHT, (97, 53, 20, 20)]
+        for lost_below in (0.4, 0.0):
+            session = self.session(lost_below)
+            session.add(self.LEFT)
+            seen = [session.step(self.scene(red=place)) for place in places]
+            for each, (x, y, w, h) in zip(seen, places, strict=True):
+                if lost_below:
+                    assert boxes(each)[0] == pytest.approx([x, y, x + w, y + h], abs=1)
+                    assert (each.ids[y + 2 : y + h - 2, x + 2 : x + w - 2] == 1).all()
+                    assert not each.objects[1].lost
+            if not lost_below:
+                assert not seen[-1].ids.any()
+
+    def test_one_that_is_hidden_is_found_where_it_comes_back(self) -> None:
+        session = self.session(0.4)
+        session.add(self.LEFT), session.add((150, 90, 20, 20))
+        lost = []
+        for place in (self.LEFT, None, None, self.RIGHT):
+            squares = {"red": place} if place else {}
+            seen = session.step(self.scene(green=(150, 90, 20, 20), **squares))
+            lost.append([each.lost for each in seen.objects.values()])
+            assert boxes(seen)[1] == pytest.approx([150, 90, 170, 110], abs=1)
+        assert lost == [[False, False], [True, False], [True, False], [False, False]]
+
+    def test_one_that_is_gone_does_not_take_the_place_of_its_twin(self) -> None:
+        session = self.session(0.4)
+        session.add(self.LEFT), session.add(self.RIGHT)
+        session.step(self.scene(red=self.LEFT, red2=self.RIGHT))
+        seen = session.step(self.scene(red2=self.RIGHT))
+        assert [each.lost for each in seen.objects.values()] == [True, False]
+        assert set(np.unique(seen.ids)) == {0, 2}
 
 
 class TestWording:
