@@ -148,23 +148,25 @@ class Session:
             kept: the groups before this frame, in the order of ``_groups``.
             objects, patches: all objects of this frame, by number; they are changed.
         """
-        threshold = self._tracker.config.mask_threshold
+        frame_hw, threshold = frame.shape[:2], self._tracker.config.mask_threshold
         for group, (numbers, before) in enumerate(kept):
-            for place in (k for k, number in enumerate(numbers) if objects[number].lost):
-                one = before.select([place])
-                near, _ = self._tracker.step(frame, replace(one, size_wh=WIDER * one.size_wh))
-                found, patch = self._found(self._tracker.step(frame, near)[1], 0)
+            places = [place for place, number in enumerate(numbers) if objects[number].lost]
+            if not places:
+                continue
+            lost = before.select(places)
+            near, _ = self._tracker.step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
+            _, result = self._tracker.step(frame, near)
+            for index, place in enumerate(places):
+                found, patch = self._found(result, index)
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}
-                ids = labels_from_patches(others, frame.shape[:2], threshold)
+                taken = labels_from_patches(others, frame_hw, threshold)[patch.rows, patch.columns]
                 mask = patch.soft > threshold
-                on_others = mask & (ids[patch.rows, patch.columns] > 0)
-                if found.lost or on_others.sum() > LARGEST_OVERLAP * mask.sum():
-                    continue
-                objects[numbers[place]], patches[numbers[place]] = found, patch
-                state = self._groups[group][1]
-                boxes = state.boxes_frame_xyxy()
-                boxes[place] = found.box_frame_xyxy
-                self._groups[group] = numbers, state.moved_to(boxes.tolist())
+                if not found.lost and (mask & (taken > 0)).sum() <= LARGEST_OVERLAP * mask.sum():
+                    objects[numbers[place]], patches[numbers[place]] = found, patch
+                    _, state = self._groups[group]
+                    boxes = state.boxes_frame_xyxy()
+                    boxes[place] = found.box_frame_xyxy
+                    self._groups[group] = numbers, state.moved_to(boxes.tolist())
 
     def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
         """Return the groups without the objects that get a new box."""

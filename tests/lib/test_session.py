@@ -200,6 +200,16 @@ class TestLostObjects:
             assert boxes(seen)[1] == pytest.approx([150, 90, 170, 110], abs=1)
         assert lost == [[False, False], [True, False], [True, False], [False, False]]
 
+    def test_two_that_jump_are_both_found(self) -> None:
+        session, below = self.session(0.4), (30, 90, 20, 20)
+        session.add(self.LEFT), session.add(below)
+        session.step(self.scene(red=self.LEFT, green=below))
+        seen = session.step(self.scene(red=self.RIGHT, green=(92, 90, 20, 20)))
+        assert [each.lost for each in seen.objects.values()] == [False, False]
+        assert boxes(seen) == pytest.approx(
+            np.array([[92, 50, 112, 70], [92, 90, 112, 110]]), abs=1
+        )
+
     def test_one_that_is_gone_does_not_take_the_place_of_its_twin(self) -> None:
         session = self.session(0.4)
         session.add(self.LEFT), session.add(self.RIGHT)
