@@ -25,9 +25,9 @@ FEATURES = ("score", "expected_iou", "rim", "colour")
 LARGEST_LOGIT = 10.0
 """Larger logits of the class score tell nothing more."""
 COLOUR_BINS = 16
-"""Of the axis a, and of b, in a histogram of colours."""
-LOOKED_AT = 128
-"""Pixels along a side of a mask's window that give its colours; of larger windows every n-th."""
+"""Along each axis, a and b, of a histogram of colours."""
+LARGEST_SIDE = 128
+"""Of larger windows, only every n-th row and column gives colours."""
 Floats = NDArray[np.float64]
 
 
@@ -54,9 +54,7 @@ def mask_features(
     return np.column_stack([logits, about_masks, colour])
 
 
-def mask_colours(
-    frame: NDArray[np.uint8], patches: Sequence[Patch], threshold: float
-) -> NDArray[np.float64]:
+def mask_colours(frame: NDArray[np.uint8], patches: Sequence[Patch], threshold: float) -> Floats:
     """Return the histograms of the colours under N masks, (N, 256), each with sum 1.
 
     A colour is a and b of CIELAB. Lightness is left out: it changes with light and shadow. The
@@ -64,12 +62,12 @@ def mask_colours(
 
     Args:
         frame: (H, W, 3) RGB uint8.
-        patches: the object's probabilities.
+        patches: the probabilities of N objects.
         threshold: a pixel above it belongs to the mask.
     """
     histograms = np.zeros((len(patches), COLOUR_BINS**2))
     for histogram, (soft, rows, columns) in zip(histograms, patches, strict=True):
-        every = slice(None, None, 1 + max(soft.shape) // LOOKED_AT)
+        every = slice(None, None, 1 + max(soft.shape) // LARGEST_SIDE)
         pixels = frame[rows, columns][every, every][soft[every, every] > threshold]
         if len(pixels):
             lab = cv2.cvtColor(pixels[None], cv2.COLOR_RGB2LAB)[0].astype(int)

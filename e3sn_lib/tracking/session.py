@@ -158,15 +158,18 @@ class Session:
             _, result = self._tracker.step(frame, near)
             for index, place in enumerate(places):
                 found, patch = self._found(result, index)
+                if found.lost:
+                    continue
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}
                 taken = labels_from_patches(others, frame_hw, threshold)[patch.rows, patch.columns]
                 mask = patch.soft > threshold
-                if not found.lost and (mask & (taken > 0)).sum() <= LARGEST_OVERLAP * mask.sum():
-                    objects[numbers[place]], patches[numbers[place]] = found, patch
-                    _, state = self._groups[group]
-                    boxes = state.boxes_frame_xyxy()
-                    boxes[place] = found.box_frame_xyxy
-                    self._groups[group] = numbers, state.moved_to(boxes.tolist())
+                if (mask & (taken > 0)).sum() > LARGEST_OVERLAP * mask.sum():
+                    continue
+                objects[numbers[place]], patches[numbers[place]] = found, patch
+                _, state = self._groups[group]
+                boxes = state.boxes_frame_xyxy()
+                boxes[place] = found.box_frame_xyxy
+                self._groups[group] = numbers, state.moved_to(boxes.tolist())
 
     def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
         """Return the groups without the objects that get a new box."""
