@@ -403,7 +403,8 @@ class Trainer:
             "pairs_before": self.state.pairs_before,
             "processes": self.processes,
             "seconds": round(self.state.seconds, 1),
-            "peak_memory_mb": round(peak_memory_bytes() / 2**20),
+            # of all processes that it took: this one may have done the last steps only
+            "peak_memory_mb": round(max(row["peak_memory_mb"] for row in self.state.rows)),
             "replaced_files": self.state.replaced,
             "redrawn_pairs": self.state.redrawn,
             "skipped_steps": self.state.skipped,

@@ -571,7 +571,11 @@ def test_killed_before_its_model_is_written_a_run_is_finished_by_the_next(
         with pytest.raises(InterruptionError):
             trainer().run()
     assert (tmp_path / "run" / "summary.json").is_file()
+    monkeypatch.setattr(loop, "peak_memory_bytes", lambda: 1)  # the second process needs little
     load_model(trainer().run())
+    peaks = pd.read_csv(tmp_path / "run" / "log.csv")["peak_memory_mb"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["peak_memory_mb"] == round(peaks.max()) > 1
 
 
 @pytest.mark.usefixtures("quick")
