@@ -79,10 +79,8 @@ KINDS = {
     ),
     "mask_folder": Kind(
         "still images with masks",
-        "any images with masks, such as ECSSD "
-        "(https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html) or DUTS-TR "
-        "(http://saliencydetection.net/duts)",
-        "research data, terms of the respective set",
+        "its own site (docs/data.md names those of the profiles' sets)",
+        "terms of each set, see docs/data.md",
         image_and_mask_folder,
         mask_folder_tracks,
     ),

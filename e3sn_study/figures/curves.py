@@ -23,7 +23,7 @@ from e3sn_study.figures.style import (
     name_rows,
     styled,
 )
-from e3sn_study.records import VARIANTS, Records
+from e3sn_study.records import STAGES, VARIANTS, Records
 
 FEW = 12
 """A curve of fewer points is not smoothed, and each point is marked."""
@@ -90,7 +90,7 @@ def throughput(log: pd.DataFrame) -> Figure:
     columns = {
         "pairs per second": log["pairs_per_second"],
         "share of time waiting for data": log["data_share"],
-        "peak memory, GB": log["peak_memory_mb"] / 1024,
+        "peak memory, GB": log["peak_memory_mb"] / 1000,
     }
     for axes, (title, values) in zip(grid, columns.items(), strict=True):
         _draw_log(axes, log, values, BLUE)
@@ -124,7 +124,7 @@ def stage_times(records: Records) -> Figure:
             look = {"color": colour, "alpha": 1 - 0.25 * place, "edgecolor": "white"}
             axes.barh(row, time, left=begun, height=0.62, **look)
             look = {"color": "white", "rotation": 90 if time < 0.08 * longest else 0}
-            middle, name = begun + time / 2, str(stage).replace("_", " ")
+            middle, name = begun + time / 2, STAGES.get(str(stage), str(stage))
             axes.text(middle, row, name, ha="center", va="center", fontsize=8, **look)
             begun += time
         axes.text(begun, row, f"  {begun:.0f} ms", va="center", color=INK, fontweight="bold")
@@ -140,8 +140,8 @@ def sampling_cost(records: Records) -> Figure:
     """Memory and time of a training step against samples per image; hollow points are estimated."""
     cost = records.recorded("sampling_cost")
     figure, (left, right) = axes_grid(1, 2, (11.0, 3.5))
-    memory, seconds = cost["peak_memory_mb"] / 1024, cost["seconds_per_step"]
-    estimated = memory.fillna(cost["estimated_memory_mb"] / 1024)
+    memory, seconds = cost["peak_memory_mb"] / 1000, cost["seconds_per_step"]
+    estimated = memory.fillna(cost["estimated_memory_mb"] / 1000)
     x = cost["samples_per_image"]
     for axes, measured, y, unit in (
         (left, memory, estimated, "GB"),

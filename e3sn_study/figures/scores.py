@@ -212,7 +212,8 @@ def reliability(records: Records) -> Figure:
         axes.plot(rows["predicted_j"], rows["j"], ".", **look)
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
         tenths = rows.groupby((10 * rows["predicted_j"]).astype(int))[["predicted_j", "j"]].mean()
-        axes.plot(tenths["predicted_j"], tenths["j"], "o-", color=ORANGE, label="mean of a tenth")
+        label = "mean in each tenth of predicted J"
+        axes.plot(tenths["predicted_j"], tenths["j"], "o-", color=ORANGE, label=label)
         axes.set(title=name, xlabel="predicted J", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     grid[0].set_ylabel("J")
     grid[0].legend(loc="upper left")

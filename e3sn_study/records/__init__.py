@@ -31,6 +31,7 @@ STATISTICS = SUMMARY_COLUMNS
 MEANS = ("J-Mean", "F-Mean")
 VARIANTS = {"siammask": "SiamMask", "e3sn-s": "E3SN only S", "e3sn": "E3SN"}
 """Variants by the paper's names, in the order of its tables."""
+STAGES = {"base": "first stage", "sharp": "second stage", "end_to_end": "end to end"}
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
 NO_SCORES = ("attributes", "baselines_not_run", "_speed")
 """How the names of files beside those of scores end."""
@@ -97,6 +98,21 @@ class Records:
         table = table.assign(place=table["variant"].map(places))
         return table.sort_values(["settings", "place", "seed"]).reset_index(drop=True)
 
+    def history(self, run: str) -> pd.DataFrame:
+        """Return the log of a run after the logs of the runs that it goes on from.
+
+        The column pairs counts the pairs of all. The stages of each have names of their own.
+        """
+        of_run = self._all_runs["run"] == run
+        log, runs = self.recorded(f"runs/{run}_log"), self._all_runs
+        for own in runs[of_run & (runs["pairs_before"] > 0)].to_dict("records"):
+            first = own["pairs_before"]
+            log = log.assign(pairs=log["pairs"] + first, stage=log["stage"] + f" from {first:,}")
+            same = (runs["variant"] == own["variant"]) & (runs["pairs"] == first)
+            for before in runs.loc[same, "run"][-1:]:
+                log = pd.concat([self.history(before), log], ignore_index=True)
+        return log
+
     @property
     def left_out(self) -> list[str]:
         """The runs that a later one of the same seed and settings replaces."""
@@ -111,13 +127,16 @@ class Records:
         """Return the rows of `runs` that have these names."""
         return self.runs[self.runs["run"].isin(list(runs))]
 
-    def main_runs(self, variant: str, settings: str = "") -> list[str]:
+    def main_runs(self, variant: str, settings: str = "", legs: bool = True) -> list[str]:
         """Return the names of a variant's runs, one per seed, by default those of no change.
 
-        Of runs that go on from each other it is the last, which has seen most pairs.
+        Of runs that go on from each other it is the last, which has seen most pairs; without
+        ``legs`` it is the first.
         """
         of_variant = self.runs["variant"] == variant
         found = self.runs[of_variant & (self.runs["settings"] == settings)]
+        if not legs:
+            found = found[found["pairs_before"] == 0]
         return list(found.loc[found["pairs"] == found["pairs"].max(), "run"])
 
     def comparable_settings(self, *variants: str) -> str:

@@ -22,8 +22,8 @@ from e3sn_study.figures.style import save_figure
 from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
-from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown
-from e3sn_study.tables.deviations import chosen, deviations, set_label
+from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown, trained_on
+from e3sn_study.tables.deviations import chosen, deviations, held_out_text, set_label
 from e3sn_study.tables.tables import TABLES, short_table1
 
 ABOUT_NO_SCORES = ("checks", "deviations")
@@ -81,7 +81,7 @@ def draw_figures(report: Path) -> None:
 
 def _main_log(records: Records) -> pd.DataFrame:
     name = next(iter(records.main_runs("e3sn")), "RUN")
-    return records.recorded(f"runs/{name}_log")
+    return records.history(name)
 
 
 FIGURES: dict[str, Callable[[Records], Figure]] = {
@@ -114,13 +114,12 @@ def readme_table(readme: Path, report: Path) -> str:
     records = Records(report / "results")
     table, main = short_table1(records), records.rows(records.main_runs("e3sn"))
     saw = len(main) and not records.synthetic
-    sets = [f"{each['name']} ({each['tracks']:,})" for each in main["data"].iloc[0]] if saw else []
     content = MARKDOWN.get_template("readme.md.j2").render(
         title=table.attrs["title"],
         table=to_markdown(table),
         notes=table.attrs["notes"],
         pairs=main["pairs"].max() if saw else 0,
-        sets=", ".join(sets),
+        sets=trained_on(main),
         speed=_speed(records),
         page=Path(os.path.relpath(report / "index.html", readme.parent)).as_posix(),
     )
@@ -209,10 +208,11 @@ def _context(
         "slider": records.slider,
         "networks": networks.to_dict("records"),
         "set_label": set_label,
+        "held_out": held_out_text,
         "percent": percent,
         "kinds": KINDS,
         "benchmarks": BENCHMARKS,
-        "opened": sorted({(each["name"], each["tracks"]) for of in runs["data"] for each in of}),
+        "opened": trained_on(records.rows(records.main_runs("e3sn"))),
         "missing": sorted({without_folders(each) for of in runs["absent"] for each in of}),
         "notebooks": _notebooks(report, records),
         "versions": packages.iloc[-1] if len(packages) else {},

@@ -45,6 +45,7 @@ def tiles(table1: pd.DataFrame, extent: str, claims: pd.DataFrame) -> list[tuple
         within = f"{interval.strip('()')}, " if interval else ""
         against = f"{within}{extent or 'DAVIS-2016 val'}; the paper: {paper[name]}"
         found.append((f"{name[0]} mean of E3SN", value, against))
+    speed = f"by PyTorch; the paper: {paper['FPS']}, {PAPER_GPU}"
     pairs, share = ours["Pairs"], "SiamMask: 12 million"
     if pairs != NOT_RUN:
         share = f"{100 * int(pairs.split()[0].replace(',', '')) / PAPER_PAIRS:.2g} % of 12 million"
@@ -53,7 +54,7 @@ def tiles(table1: pd.DataFrame, extent: str, claims: pd.DataFrame) -> list[tuple
     return [
         *found,
         ("training pairs", pairs, share),
-        ("object-frames per second", ours["FPS"], f"the paper: {paper['FPS']}, {PAPER_GPU}"),
+        ("object-frames per second", ours["FPS"], speed),
         ("claims", str(len(claims)), verdicts),
     ]
 

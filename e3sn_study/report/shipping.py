@@ -16,9 +16,9 @@ from e3sn_lib.training.state import FINAL
 from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
-from e3sn_study.tables.cells import NONE, number, percent, score, to_markdown
+from e3sn_study.tables.cells import number, percent, score, to_markdown
 from e3sn_study.tables.costs import runs
-from e3sn_study.tables.deviations import set_label
+from e3sn_study.tables.deviations import held_out_text, set_label
 from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
 
 WORST = 3
@@ -100,7 +100,7 @@ def _sets(profile: Profile, absent: list[str]) -> pd.DataFrame:
         {
             "Training set": set_label(each),
             "Share of pairs": percent(each.weight / total) if each in seen else "absent",
-            "Held out for choices": ", ".join(each.hold_out) or NONE,
+            "Held out for choices": held_out_text(each),
             "Terms": KINDS[each.kind].terms,
         }
         for each in train

@@ -126,6 +126,12 @@ def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) 
     return f"{number(group[column].mean(), decimals=decimals)}{deviation} {unit}".rstrip()
 
 
+def trained_on(group: pd.DataFrame) -> str:
+    """Return the training sets of a group's first run, each with its number of objects."""
+    found = (f"{each['name']} ({each['tracks']:,})" for sets in group["data"][:1] for each in sets)
+    return ", ".join(found)
+
+
 def duration(seconds: float) -> str:
     """Return a training time as hours, such as ``0.50 h``, or a short one as seconds."""
     if seconds < SHORT:

@@ -73,14 +73,15 @@ def _verdict(reproduced: bool, partly: bool) -> str:
 
 
 def _stages(records: Records, claim: Claim) -> Finding:
-    benchmark, names = claim["benchmark"], records.main_runs("e3sn")
+    benchmark, names = claim["benchmark"], records.main_runs("e3sn", legs=False)
     model, still = records.measure(benchmark, names), records.measure(benchmark, method=STILL)
     stages = records.stages(names)
     if not model or not still or not stages:
         return Finding("one stage", _not_run(records, benchmark))
     gains = [model.minus(still, name) for name in MEANS]
     learned = [gain.low > 0 for gain in gains]
-    text = f"{_count(stages, 'stage')}; against a still mask {_both(gains)}"
+    pairs = records.rows(names)["pairs"].max()
+    text = f"{_count(stages, 'stage')}, {pairs:,} pairs; against a still mask {_both(gains)}"
     verdict = _verdict(stages == 1 and all(learned), stages == 1 and any(learned))
     return Finding("one stage", text, verdict)
 
@@ -121,7 +122,10 @@ def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, g
     if not any(passed):
         return "not reproduced"
     if not all(passed):
-        return f"partly (only {'J' if passed[0] else 'F'})" if rule == "gain" else "partly"
+        if rule != "gain":
+            return "partly"
+        name, gain = ("J", gains[0]) if passed[0] else ("F", gains[1])
+        return f"partly (only {name}{', its interval includes 0' if gain.low <= 0 else ''})"
     if rule == "gain" and min(gain.low for gain in gains) <= 0:
         return "partly (an interval includes 0)"
     if gap > _threshold("alike"):
@@ -138,12 +142,15 @@ def _budget(records: Records, claim: Claim) -> Finding:
     if shares is None:
         return Finding(paper, NOT_RUN)
     equal, first_stage = map(percent, shares)
-    text = f"{equal} for equally many pairs in all, {first_stage} for as many in the first stage"
+    text = (
+        f"{equal} of SiamMask's time with the same number of pairs in all; {first_stage} if only "
+        "its first stage has as many"
+    )
     saved = [share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares]
     verdict = _verdict(all(saved), round(min(shares), 2) < 1)
-    if any(saved) and not all(saved):
-        verdict = "partly (by one count of pairs)"
-    return Finding(paper, f"{text} alone", verdict)
+    if verdict == "partly":
+        verdict = f"partly (it saves {percent(1 - min(shares))} by one count of pairs)"
+    return Finding(paper, text, verdict)
 
 
 def _memory(records: Records, claim: Claim) -> Finding:

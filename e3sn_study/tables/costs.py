@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from e3sn_study.evaluation.choices import best_choice, mean_choices
-from e3sn_study.records import MEANS, VARIANTS, Records
+from e3sn_study.records import MEANS, STAGES, VARIANTS, Records
 from e3sn_study.records.schema import SCHEMAS, SETTINGS
 from e3sn_study.tables.cells import (
     NONE,
@@ -69,8 +69,8 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
     """Return the training time of one network as a share of another's; None if it was not run.
 
     Returns:
-        The share if both see equally many pairs in all, and the share if the first stage of `old`
-        alone sees as many as `new`, so that its further stages come on top.
+        The share if both see the same number of pairs in all, and the share if the first stage of
+        `old` alone sees as many as `new`, so that its further stages come on top.
     """
     training, per_pair = _costs(records, "training"), training_seconds(records)
     if not {new, old} <= {*per_pair.index}:
@@ -99,7 +99,8 @@ def variant_costs(records: Records) -> pd.DataFrame:
         own = training[training["variant"] == variant]
         is_other = variant != "siammask"
         for row in own.to_dict("records"):
-            part = f"training a pair, {row['stage']}, backbone {row['backbone']}"
+            stage = STAGES.get(row["stage"], row["stage"])
+            part = f"training a pair, {stage}, backbone {row['backbone']}"
             add(label, part, f"{percent(row['share'])} of its pairs", row["seconds"], NONE)
         if len(own):
             shares = training_shares(records, variant, "siammask") if is_other else None
@@ -224,13 +225,13 @@ def choices(records: Records) -> pd.DataFrame:
             cells |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
             rows.append(cells | {"Best": "yes" if index == means["J&F"].idxmax() else NONE})
         sequences = ", ".join(scores["sequence"].unique())
-        notes.append(note("held_out", run=run, sequences=sequences))
+        notes.append(note("held_out", sequences=sequences))
         if used := tracks.get(run):
             same = means[(means[[*SETTINGS]] == [used[name] for name in SETTINGS]).all(axis=1)]
             here = number(100 * same["J&F"].iloc[0]) if len(same) else NOT_RUN
             named = ", ".join(f"{label.lower()} {used[name]:g}" for name, label in labels.items())
-            notes.append(note("chosen", settings=named, score=here))
-    return titled(rows, records, "choices", *notes)
+            notes.append(note("chosen", run=run, settings=named, score=here))
+    return titled(rows, records, "choices", *dict.fromkeys(notes))
 
 
 def held_out(records: Records) -> pd.DataFrame:
@@ -254,7 +255,8 @@ def runs(records: Records) -> pd.DataFrame:
     """Where every number comes from: one row per training run."""
     rows = []
     for run in records.runs.to_dict("records"):
-        first = ["train.init_weights=MODEL"] if run["pairs_before"] else []
+        own = [f"train.pairs={run['own_pairs']}", "train.init_weights=MODEL"]
+        first = own if run["pairs_before"] else []
         changes = "".join(f" --set {each}" for each in [*first, *run["settings"].split()])
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
         share = number(100 * run["pairs"] / PAPER_PAIRS, decimals=3)

@@ -15,7 +15,7 @@ from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
 from e3sn_study.records import reference
-from e3sn_study.tables.cells import PAPER_PAIRS, percent
+from e3sn_study.tables.cells import NONE, PAPER_PAIRS, percent
 
 COLUMNS = {"item": "Item", "paper": "The paper says", "ours": "We did", "why": "Why"}
 COLUMNS["effect"] = "Likely effect"
@@ -57,6 +57,12 @@ def set_label(config: TrainSetConfig) -> str:
     """Return the name of a training set: ``COCO (coco_mini)``."""
     title = KINDS[config.kind].title.format(year=config.year, split=config.split)
     return f"{title} ({Path(config.path[0]).name})"
+
+
+def held_out_text(config: TrainSetConfig) -> str:
+    """Return which sequences, or which share of the images, a training set holds out."""
+    share = f"{percent(config.hold_out_share)} of the images" if config.hold_out_share else NONE
+    return ", ".join(config.hold_out) or share
 
 
 def _words(profile: Profile) -> dict[str, Any]:

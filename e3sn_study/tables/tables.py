@@ -39,6 +39,7 @@ from e3sn_study.tables.cells import (
     score,
     spread,
     titled,
+    trained_on,
 )
 from e3sn_study.tables.claims import claims
 
@@ -246,7 +247,11 @@ def _benchmark(
         rows += _exported(records)
     for method, values in remaining.items():
         rows.append(values | {"Method": method, "Numbers from": RECOMPUTED})
-    machines = ", ".join(sorted({*records.rows(timed)["machine"]}))
+    pairs = records.rows(timed).groupby("machine")["pairs"].unique()
+    machines = " and ".join(
+        f"{machine} ({', '.join(f'{each:,}' for each in sorted(found))} pairs)"
+        for machine, found in pairs.items()
+    )
     fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
     general = [note("averages"), note("tuned"), note("pairs"), fps]
     general += [note("frozen")] if frozen else []
@@ -270,7 +275,7 @@ def _exported(records: Records) -> list[Cells]:
 def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
     """Return a variant's runs with the profile's own settings, and those compared with SiamMask.
 
-    Each group has seen equally many pairs. Without a run there is one group, which is empty.
+    Each group has seen the same number of pairs. Without a run there is one group, which is empty.
     """
     of_variant = records.runs[records.runs["variant"] == variant]
     groups = []
@@ -327,6 +332,8 @@ def _comparison(
         method = f"{labels[new]} - {labels[each]}"
         rows.append({"Method": method, "Numbers from": ours(records)} | mine)
     notes = [note("averages"), note("gains")]
+    if sets := trained_on(groups[new]):
+        notes.append(note("trained_on", sets=sets))
     notes += [note("budget", settings=settings)] if settings else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups.values()) else []
     notes += [note("hours")] if with_costs else []

@@ -261,7 +261,7 @@ class TestFacts:
         table = threshold_sweep(Records(tmp_path))
         assert table["Threshold"].tolist() == ["0.40", "0.50"]
         assert table["J E3SN"].tolist() == ["60.0 (60.0 to 60.0)", "50.0 (50.0 to 50.0)"]
-        assert table.attrs["notes"][0].startswith("All numbers elsewhere are at 0.40. ")
+        assert table.attrs["notes"][0].startswith("Scores of other tables on val are at 0.40. ")
         path = tmp_path / "davis2016" / f"{run}.csv"
         pd.read_csv(path).assign(mask_threshold=0.45).to_csv(
             path, index=False
