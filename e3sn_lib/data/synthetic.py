@@ -115,23 +115,27 @@ def synthesise(
         raise InputError(f"{root} holds other files; give a new folder for the procedural set")
     try:
         with temporary_path(root) as work:
-            _draw(work, root, seed, plan_clips(seed, train_clips, val_clips), frames)
+            _draw(work, seed, plan_clips(seed, train_clips, val_clips), frames)
+            _put_in_place(work, root)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write the procedural set to {root}: {reason}") from error
 
 
-def _draw(work: Path, root: Path, seed: int, clips: list[Clip], frames: tuple[int, int]) -> None:
-    """Draw all clips in a folder of its own, then put it in place."""
+def _draw(root: Path, seed: int, clips: list[Clip], frames: tuple[int, int]) -> None:
     for number, clip in enumerate(clips):
         rng = np.random.default_rng([seed, VERSION, number])
         count = int(rng.integers(frames[0], frames[1] + 1))
+        pictures = root / "JPEGImages" / "480p" / clip.name
+        masks = root / "Annotations" / "480p" / clip.name
+        pictures.mkdir(parents=True)
         for i, (image, ids) in enumerate(draw_clip(clip, rng, count)):
-            _write_frame(work, clip.name, i, image, ids)
-    _write_lists(work, clips)
+            encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+            (pictures / f"{i:05d}.jpg").write_bytes(encoded.tobytes())
+            write_mask(masks / f"{i:05d}.png", ids)
+    _write_lists(root, clips)
     about = {"note": "drawn by a program, no real video", "version": VERSION, "seed": seed}
-    write_json(work / MARKER, about | {"frames": frames, "clips": [vars(c) for c in clips]})
-    _put_in_place(work, root)
+    write_json(root / MARKER, about | {"frames": frames, "clips": [vars(c) for c in clips]})
 
 
 def plan_clips(seed: int, train_clips: int, val_clips: int) -> list[Clip]:
@@ -322,8 +326,7 @@ def _post(rng: Generator, time: Floats, target_x: Floats) -> list[Floats]:
     post = np.dstack([_blend((50, 42, 34), colour, np.clip(light, 0, 1)) * alpha, 255 * alpha])
     path = met - np.sign(met - first) * speed * (time - time[middle]) - WIDTH / 2
     moves = [np.array([[1, 0, x], [0, 1, 0]], np.float32) for x in path]
-    layers = [cv2.warpAffine(post, move, (WIDTH, HEIGHT)) for move in moves]
-    return [layer.astype(np.float32) for layer in layers]
+    return [cv2.warpAffine(post, move, (WIDTH, HEIGHT)).astype(np.float32) for move in moves]
 
 
 def _over(image: Floats, layer: Floats) -> Floats:
@@ -334,16 +337,6 @@ def _over(image: Floats, layer: Floats) -> Floats:
 def _smeared(image: Any, pixels: float) -> Any:
     """Blur an image sideways over so many pixels."""
     return cv2.blur(image, (2 * int(abs(pixels) / 2) + 1, 1))
-
-
-def _write_frame(
-    root: Path, name: str, number: int, image: NDArray[np.uint8], ids: NDArray[np.uint8]
-) -> None:
-    frame = root / "JPEGImages" / "480p" / name / f"{number:05d}.jpg"
-    frame.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-    frame.write_bytes(encoded.tobytes())
-    write_mask(root / "Annotations" / "480p" / name / f"{number:05d}.png", ids)
 
 
 def _write_lists(root: Path, clips: list[Clip]) -> None:
