@@ -50,31 +50,24 @@ def _sources(annotations: Path, data: Path) -> Iterator[Path | str]:
 
 
 def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
+    """Yield snippet, track id, and file names and boxes of its frames."""
     for snippet, _ in _snippets(annotations):
-        tracks = _snippet_tracks(annotations / snippet, data / snippet, findings)
-        for track_id, frames in sorted(tracks.items()):
-            yield snippet.as_posix(), track_id, frames
-
-
-def _snippet_tracks(
-    snippet: Path, data: Path, findings: Findings
-) -> dict[str, list[tuple[str, Box]]]:
-    """Return the frames of each track id: file names and boxes."""
-    images = files_by_stem(data)
-    frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
-    for stem, path in files_by_stem(snippet, (".xml",)).items():
-        if stem not in images:
-            findings.leave_out("frame not on disk", missing=f"{snippet.name}/{stem}.JPEG")
-            continue
-        boxes = _boxes(path)
-        if not boxes:
-            findings.leave_out("frame without object")
-        for track_id, box in boxes:
-            if box[0] < box[2] and box[1] < box[3] and all(map(isfinite, box)):
-                frames[track_id].append((images[stem].name, box))
-            else:
-                findings.leave_out("box without area")
-    return frames
+        images = files_by_stem(data / snippet)
+        frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
+        for stem, path in files_by_stem(annotations / snippet, (".xml",)).items():
+            if stem not in images:
+                findings.leave_out("frame not on disk", missing=f"{path.parent.name}/{stem}.JPEG")
+                continue
+            boxes = _boxes(path)
+            if not boxes:
+                findings.leave_out("frame without object")
+            for track_id, box in boxes:
+                if box[0] < box[2] and box[1] < box[3] and all(map(isfinite, box)):
+                    frames[track_id].append((images[stem].name, box))
+                else:
+                    findings.leave_out("box without area")
+        for track_id, shown in sorted(frames.items()):
+            yield snippet.as_posix(), track_id, shown
 
 
 def _track(data: Path, record: Any) -> Track:

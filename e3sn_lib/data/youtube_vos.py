@@ -3,7 +3,6 @@
 Frames are in ``JPEGImages/VIDEO``, masks in ``Annotations/VIDEO``.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,15 +24,10 @@ def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) 
         InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder.
     """
     folder = root / split
+    videos = [sorted((folder / kind).glob("*")) for kind in ("JPEGImages", "Annotations")]
+    sources = [folder / "meta.json", *videos[0], *videos[1]]
     parse, unpack = partial(_parse, folder), partial(_track, folder, min_area)
-    return indexed_tracks(f"youtube_vos-{split}", (folder,), _sources(folder), parse, unpack)
-
-
-def _sources(folder: Path) -> Iterator[Path]:
-    yield folder / "meta.json"
-    for kind in ("JPEGImages", "Annotations"):
-        videos = sorted(os.listdir(folder / kind)) if (folder / kind).is_dir() else []
-        yield from (folder / kind / video for video in videos)
+    return indexed_tracks(f"youtube_vos-{split}", (folder,), sources, parse, unpack)
 
 
 def _parse(folder: Path, findings: Findings) -> Iterator[Any]:
@@ -48,9 +42,7 @@ def _parse(folder: Path, findings: Findings) -> Iterator[Any]:
         raise InputError(f"{meta} is no YouTube-VOS meta.json: {reason}") from error
 
 
-def _objects(
-    folder: Path, video: str, objects: dict[str, Any], findings: Findings
-) -> Iterator[tuple[str, int, list[tuple[str, str]]]]:
+def _objects(folder: Path, video: str, objects: Any, findings: Findings) -> Iterator[Any]:
     """Yield video, id, and file names of frame and mask for each object of one video."""
     images = files_by_stem(folder / "JPEGImages" / video)
     masks = files_by_stem(folder / "Annotations" / video, (".png",))
