@@ -44,8 +44,7 @@ class CocoMask:
         with warnings.catch_warnings():  # pycocotools hands numpy an array in its older way
             warnings.simplefilter("ignore", DeprecationWarning)
             runs = {"size": [self.height, self.width], "counts": self.counts}
-            mask: NDArray[np.uint8] = run_lengths.decode(runs)
-        return mask.astype(bool)
+            return run_lengths.decode(runs).astype(bool)
 
 
 def coco_tracks(
@@ -72,12 +71,13 @@ def coco_tracks(
     return indexed_tracks("coco", key, sources, partial(_parse, *key), partial(_track, images))
 
 
+@dataclass(eq=False)
 class _LeftOutError(Exception):
-    """An annotation is left out: why, what is wrong if it is a fault, and which file is missing."""
+    """An annotation is left out; see `Findings.leave_out`."""
 
-    def __init__(self, reason: str, fault: str | None = None, missing: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.fault, self.missing = reason, fault, missing
+    reason: str
+    fault: str | None = None
+    missing: str = ""
 
 
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
@@ -201,8 +201,7 @@ def _counts(segmentation: Any, image: _Image) -> bytes:
     if not polygons:
         raise _LeftOutError("polygon of less than three points")
     runs = run_lengths.frPyObjects(polygons, image.height, image.width)
-    counts: bytes = run_lengths.merge(runs)["counts"]
-    return counts
+    return run_lengths.merge(runs)["counts"]
 
 
 def _polygon(values: Any, image: _Image) -> list[float]:

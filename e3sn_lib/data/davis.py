@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
+from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
 from e3sn_lib.files import files_by_stem, read_mask, read_text
 from e3sn_lib.profiles.loading import parse_yaml
@@ -103,7 +103,10 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
         shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
         if empty := len(video) - len(shown):
             left_out["frame without object"] += empty
-        for object_id in [0] if video.merge_ids else _ids(video.mask_paths[0]):
+        ids = [0]
+        if not video.merge_ids:
+            ids = [each for each in np.unique(video.mask(0)).tolist() if 0 < each < VOID]
+        for object_id in ids:
             frames = tuple(
                 TrackFrame(image, PngMask(mask, object_id), min_area=min_area)
                 for image, mask in shown
@@ -178,10 +181,6 @@ def _check_ids(path: Path, year: int) -> None:
 
 def _remedy(year: int) -> str:
     return f"get DAVIS-{year} from {DAVIS_SITE.format(year=year)}"
-
-
-def _ids(path: Path) -> list[int]:
-    return [int(value) for value in np.unique(read_mask(path)) if 0 < value < 255]
 
 
 def _is_empty(path: Path) -> bool:
