@@ -89,35 +89,20 @@ def random_square(image: Image, size: int, rng: Generator) -> Image:
     return Crop.square(centre, side, size).image(image, 0)
 
 
-def beside(
-    box_crop_xyxy: Box,
-    other_frame_xyxy: Box,
-    config: AugmentConfig,
-    size: int,
-    rng: Generator,
-    flip: bool,
-) -> Crop:
-    """Return a crop that places another object near the target.
+def beside(box_crop_xyxy: Box, other_crop_xyxy: Box, crop: Crop, rng: Generator) -> Crop:
+    """Move a crop with another object in its middle, so that this object is near the target.
 
     The nearest place hides half of the target; the farthest leaves a gap of a third of their sizes.
-
-    Args:
-        box_crop_xyxy: the target in the search crop.
-        other_frame_xyxy: the other object in its own frame; it is scaled as a target is.
-        config: its ``search_scale`` and ``search_zoom``.
-        size: of the search crop in pixels.
     """
-    scale, zoom = config.search_scale, config.search_zoom
-    crop = random_crop(other_frame_xyxy, size, 0.0, scale, rng, zoom=zoom, flip=flip)
-    other_crop_xyxy = crop.box_to_crop(other_frame_xyxy)
     sizes = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (box_crop_xyxy, other_crop_xyxy)]
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.33)
     direction = np.array([np.cos(angle), np.sin(angle)])
     # how far apart along the direction their boxes touch
     touching = np.sum(sizes, axis=0) / 2 / np.maximum(np.abs(direction), 1e-9)
     x1, y1, x2, y2 = box_crop_xyxy
-    move = ((x1 + x2) / 2, (y1 + y2) / 2) + distance * touching.min() * direction - size / 2
-    return Crop(np.hstack([crop.matrix[:, :2], (crop.matrix[:, 2] + move)[:, None]]), size)
+    place = ((x1 + x2) / 2, (y1 + y2) / 2) + distance * touching.min() * direction
+    move = place - crop.size / 2
+    return Crop(np.hstack([crop.matrix[:, :2], (crop.matrix[:, 2] + move)[:, None]]), crop.size)
 
 
 def replace_background(image: Image, mask: NDArray[np.bool_], background: Image) -> Image:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data import augment
+from e3sn_lib.data.augment import Image
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image
@@ -49,9 +50,9 @@ pasted behind the target."""
 class Pair:
     """One training example. n is 25 for a search crop of S = 255 pixels."""
 
-    template: NDArray[np.uint8]
+    template: Image
     """(127, 127, 3) RGB."""
-    search: NDArray[np.uint8]
+    search: Image
     """(S, S, 3) RGB."""
     mask: NDArray[np.int8]
     """(S, S): +1 object, -1 elsewhere."""
@@ -132,7 +133,7 @@ def collate(pairs: list[Pair]) -> Batch:
 class _View:
     """One object in a frame or in a crop; boxes are in pixels of this image."""
 
-    image: NDArray[np.uint8]
+    image: Image
     mask: NDArray[np.bool_] | None
     box_xyxy: Box
     alike_xyxy: tuple[Box, ...]
@@ -228,15 +229,14 @@ class PairDataset(Dataset[Pair]):
             search = replace(search, mask=None)
         search = self._with_other_surroundings(search, still, place, rng)
 
-        images = [
-            augment.change_colour(each, self.augment, rng) for each in (template, search.image)
-        ]
+        template = augment.change_colour(template, self.augment, rng)
+        image = augment.change_colour(search.image, self.augment, rng)
         if grey:
-            images = [augment.to_grey(image) for image in images]
+            template, image = augment.to_grey(template), augment.to_grey(image)
         if rng.random() < self.augment.blur:
-            images[1] = augment.motion_blur(images[1], rng)
-        search = replace(search, image=images[1])
-        return self._targets(images[0], search, negative, alike, track.name, rng)
+            image = augment.motion_blur(image, rng)
+        search = replace(search, image=image)
+        return self._targets(template, search, negative, alike, track.name, rng)
 
     def _with_other_surroundings(
         self, search: _View, still: bool, place: Place, rng: Generator
@@ -255,13 +255,7 @@ class PairDataset(Dataset[Pair]):
         return search
 
     def _targets(
-        self,
-        template: NDArray[np.uint8],
-        search: _View,
-        negative: bool,
-        alike: bool,
-        source: str,
-        rng: Generator,
+        self, template: Image, search: _View, negative: bool, alike: bool, name: str, rng: Generator
     ) -> Pair:
         """Return a pair of these crops with its targets."""
         size, config = self.stage.search_size, self.profile.sampler
@@ -286,7 +280,7 @@ class PairDataset(Dataset[Pair]):
             cells=samples.cells,
             sample_labels=samples.labels,
             box_crop_xyxy=np.array(search.box_xyxy, np.float32),
-            source=source,
+            source=name,
             negative=negative,
         )
 
@@ -318,15 +312,10 @@ class PairDataset(Dataset[Pair]):
         self, shown: _View, rng: Generator, flip: bool, degrees: float
     ) -> _View | None:
         """Cut a random search crop; None if nothing of a rotated mask is in it."""
+        size, shift = self.stage.search_size, self.search_shift
+        scale, zoom = self.augment.search_scale, self.augment.search_zoom
         crop = augment.random_crop(
-            shown.box_xyxy,
-            self.stage.search_size,
-            self.search_shift,
-            self.augment.search_scale,
-            rng,
-            zoom=self.augment.search_zoom,
-            degrees=degrees,
-            flip=flip,
+            shown.box_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip
         )
         mask = crop.mask(shown.mask) if shown.mask is not None else None
         box: Box | None = crop.box_to_crop(shown.box_xyxy)
@@ -349,7 +338,9 @@ class PairDataset(Dataset[Pair]):
             return search
         flip, in_front = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
         size = self.stage.search_size
-        crop = augment.beside(search.box_xyxy, shown.box_xyxy, self.augment, size, rng, flip)
+        scale, zoom = self.augment.search_scale, self.augment.search_zoom
+        crop = augment.random_crop(shown.box_xyxy, size, 0.0, scale, rng, zoom=zoom, flip=flip)
+        crop = augment.beside(search.box_xyxy, crop.box_to_crop(shown.box_xyxy), crop, rng)
         pasted = crop.mask(shown.mask)
         covered = np.count_nonzero(pasted & search.mask)
         if not in_front or covered > COVERED * search.mask.sum():
@@ -366,6 +357,6 @@ def _draw_frame(track: Track, rng: Generator) -> TrackFrame:
     return track.frames[int(rng.integers(len(track.frames)))]
 
 
-def _cut(crop: Crop, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _cut(crop: Crop, image: Image) -> Image:
     """Crop an image. Outside of it is its mean colour, of every 8th pixel."""
     return crop.image(image, tuple(image[::8, ::8].reshape(-1, 3).mean(axis=0).tolist()))
