@@ -97,8 +97,7 @@ def open_held_out_stills(data: DataConfig) -> TrackSet:
 
 def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
     """Return `davis_attributes` of a benchmark; raises InputError as that or `open_evaluation`."""
-    folder, _ = _benchmark(data, name)
-    return davis_attributes(folder)
+    return davis_attributes(_benchmark(data, name)[0])
 
 
 def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
@@ -218,17 +217,14 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Pat
         raise InputError(
             f"the data folder {root} does not exist; give another with --data DIR or E3SN_DATA"
         )
-    lacking = {folder: _lacking(folder, config) for folder in folders}
+    lacking = {}
+    for folder in folders:
+        wanted = [folder, *KINDS[config.kind].needs(folder, config)]
+        lacking[folder] = next((path for path in wanted if not path.exists()), None)
     whole = [folder for folder in folders if not lacking[folder]]
     begun = [folder for folder in folders if folder.is_dir()]
     best = (whole or begun or folders)[0]
     return best, lacking[best]
-
-
-def _lacking(folder: Path, config: SetConfig) -> Path | None:
-    """Return the first thing without which a folder does not hold a set; None if it holds it."""
-    wanted = [folder, *KINDS[config.kind].needs(folder, config)]
-    return next((path for path in wanted if not path.exists()), None)
 
 
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
