@@ -238,10 +238,8 @@ added to all but the last digit; the highest bit of the last is the sign."""
 
 
 def _decompressed(text: bytes) -> list[int]:
-    """Return the run lengths of COCO's compressed text (``rleToString`` of pycocotools).
-
-    From the fourth number on it is the difference to the one two before.
-    """
+    """Return the run lengths of COCO's compressed text (``rleToString`` of pycocotools); from the
+    fourth number on it has the differences to the ones two before."""
     numbers = _NUMBER.findall(text)
     if b"".join(numbers) != text:
         raise _LeftOutError("with damaged run lengths", "of no known form")

@@ -1,7 +1,5 @@
-"""DAVIS 2016 and 2017 in the official layout.
-
-Frames are in ``JPEGImages/480p/SEQ``, masks in ``Annotations/480p/SEQ``, lists in ``ImageSets``.
-"""
+"""DAVIS 2016 and 2017 in the official layout: frames in ``JPEGImages/480p/SEQ``, masks in
+``Annotations/480p/SEQ``, lists in ``ImageSets``."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,10 +19,8 @@ _EMPTY_MASK_BYTES = 1500
 
 
 def davis_list(root: Path, year: int, split: str) -> Path:
-    """Return the file that lists a split, or where it belongs if there is none.
-
-    It is ``ImageSets/YEAR/SPLIT.txt``, for 2016 also ``ImageSets/480p/SPLIT.txt``.
-    """
+    """Return the file that lists a split, ``ImageSets/YEAR/SPLIT.txt`` (for 2016 also
+    ``ImageSets/480p/SPLIT.txt``), or where it belongs if there is none."""
     folders = [str(year), "480p"] if year == 2016 else [str(year)]
     paths = [root / "ImageSets" / folder / f"{split}.txt" for folder in folders]
     return next((path for path in paths if path.is_file()), paths[0])
@@ -140,13 +136,11 @@ def davis_attributes(root: Path) -> dict[str, list[str]]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the sequences that a text file lists, each once.
+    """Return the sequences that a text file lists, each once; raises InputError if it cannot be
+    read, or lists none.
 
     A line is a name, or a pair of paths: ``/JPEGImages/480p/SEQ/00000.jpg
     /Annotations/480p/SEQ/00000.png``.
-
-    Raises:
-        InputError: the file cannot be read, or lists none.
     """
     lines = read_text(path, "the list of sequences").splitlines()
     entries = [line.split()[0] for line in lines if line.strip()]
@@ -165,10 +159,8 @@ def _check_names(names: list[str], known: list[str], where: Path | str) -> None:
 
 
 def _check_ids(path: Path, year: int) -> None:
-    """Refuse masks of the other year, which have the same names.
-
-    Those of 2016 show one object of value 255 (in a set of one's own: 1), those of 2017 ids.
-    """
+    """Refuse masks of the other year, which have the same names: those of 2016 show one object of
+    value 255 (in a set of one's own: 1), those of 2017 ids."""
     values = set(np.unique(read_mask(path)).tolist())
     if year == 2017 and values <= {0, 255} and 255 in values:
         what = "is a DAVIS-2016 mask (values 0 and 255) where object ids of DAVIS-2017 are needed"

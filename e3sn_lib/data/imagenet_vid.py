@@ -1,7 +1,5 @@
-"""ImageNet-VID in the official layout: boxes as XML, no masks.
-
-Boxes are in ``Annotations/VID/SPLIT``, frames in ``Data/VID/SPLIT``.
-"""
+"""ImageNet-VID in the official layout: frames in ``Data/VID/SPLIT``, boxes as XML in
+``Annotations/VID/SPLIT``, no masks."""
 
 import os
 import xml.etree.ElementTree as ElementTree
@@ -77,10 +75,8 @@ def _track(data: Path, record: Any) -> Track:
 
 
 def _boxes(path: Path) -> list[tuple[str, Box]]:
-    """Return track ids and boxes of one file. Both corners of its boxes are pixels of the object.
-
-    This is the rule of the official development kit.
-    """
+    """Return track ids and boxes of one file; both corners of a box are pixels of the object, as in
+    the official development kit."""
     try:
         boxes = []
         for thing in ElementTree.fromstring(read_bytes(path, "annotations")).iterfind("object"):

@@ -328,10 +328,8 @@ class PairDataset(Dataset[Pair]):
         return _View(_cut(crop, shown.image), mask, box, alike)
 
     def _with_distractor(self, search: _View, place: Place, rng: Generator) -> _View:
-        """Paste a second object beside the target or partly in front of it.
-
-        Pixels of the target that it covers leave the target's mask.
-        """
+        """Paste a second object beside the target or partly in front of it; pixels of the target
+        that it covers leave the target's mask."""
         other = self._draw_alike(place, rng) if rng.random() < ALIKE else self._draw_place(rng)
         shown = self._read(_draw_frame(self._track(other), rng))
         if other == place or shown is None or shown.mask is None or search.mask is None:

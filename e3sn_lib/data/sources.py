@@ -36,12 +36,8 @@ class TrainSets:
 
 
 def open_train_sets(data: DataConfig) -> TrainSets:
-    """Open every training set that is there.
-
-    Raises:
-        InputError: no data root, no set at all, or a set that is there but cannot be opened or has
-            no usable object.
-    """
+    """Open every training set that is there; raises InputError if there is no data root, no set at
+    all, or a set that cannot be opened or has no usable object."""
     sets = TrainSets()
     for config in data.train:
         folder, lacking = _locate(data, config)
@@ -56,11 +52,8 @@ def open_train_sets(data: DataConfig) -> TrainSets:
 
 
 def open_evaluation(data: DataConfig, name: str) -> list[Video]:
-    """Return the videos of a benchmark of ``data.evaluation``.
-
-    Raises:
-        InputError: no data root, no benchmark of that name, or its data are absent or damaged.
-    """
+    """Return the videos of a benchmark of ``data.evaluation``; raises InputError if there is no
+    data root, no benchmark of that name, or its data are absent or damaged."""
     folder, config = _benchmark(data, name)
     return davis_sequences(folder, config.year, config.split, config.sequences)
 
@@ -82,11 +75,8 @@ def open_held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
 
 
 def open_held_out_stills(data: DataConfig) -> TrackSet:
-    """Return the objects of the images that are kept out of training (``hold_out_share``).
-
-    Raises:
-        InputError: no set keeps any, or its data are absent or damaged.
-    """
+    """Return the objects of the images that are kept out of training (``hold_out_share``); raises
+    InputError if no set keeps any, or its data are absent or damaged."""
     for config in data.train:
         if config.hold_out_share:
             folder = _present(data, config)

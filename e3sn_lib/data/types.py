@@ -70,11 +70,8 @@ class TrackFrame:
     """A mask of fewer pixels reads as empty. To know the area before would take minutes a set."""
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one.
-
-        Raises:
-            InputError: one of them cannot be read, or they differ in size.
-        """
+        """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one; raises
+        InputError if one of them cannot be read, or they differ in size."""
         image, mask = read_image(self.image), self.mask.read() if self.mask else None
         if mask is not None and mask.shape != image.shape[:2]:
             height, width = image.shape[:2]
@@ -140,13 +137,8 @@ class Video:
         return (ids > 0).astype(np.uint8) if self.merge_ids else ids
 
     def object_ids(self) -> list[int]:
-        """Return ids 1..K; K is the highest id of the first mask that is not void (255).
-
-        This is the rule of the official DAVIS evaluator.
-
-        Raises:
-            InputError: the first mask is empty.
-        """
+        """Return ids 1..K; K is the highest id of the first mask that is not void (255), as in the
+        official DAVIS evaluator. Raises InputError if the first mask is empty."""
         first = self.mask(0)
         highest = int(first[first < VOID].max(initial=0))
         if highest == 0:

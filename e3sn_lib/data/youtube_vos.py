@@ -1,7 +1,5 @@
-"""YouTube-VOS in the official layout: ``meta.json``, and frames and palette masks of each video.
-
-Frames are in ``JPEGImages/VIDEO``, masks in ``Annotations/VIDEO``.
-"""
+"""YouTube-VOS in the official layout: ``meta.json``, frames in ``JPEGImages/VIDEO``, palette masks
+in ``Annotations/VIDEO``."""
 
 from collections.abc import Iterator
 from functools import partial
