@@ -113,9 +113,14 @@ def _parse(
     for annotation in objects:
         name = f"annotation {annotation.get('id')}"
         try:
-            image = _image(annotation, entries, on_disk)
+            key = annotation["image_id"]
+            if annotation.get("iscrowd"):
+                raise _LeftOutError("crowd")
+            if key not in entries:
+                raise _LeftOutError("image not on disk", missing=f"image {key}")
+            image = _image(entries[key], on_disk)
             box, category = _box(annotation, image), int(_number(annotation["category_id"]))
-            same = alike[annotation["image_id"], category]
+            same = alike[key, category]
             same.append((annotation["id"], box))
             if _is_held_out(image.name, hold_out) != held_out:
                 raise _LeftOutError("not held out" if held_out else "held out")
@@ -139,18 +144,9 @@ def _is_held_out(file_name: str, share: float) -> bool:
     return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
-def _image(
-    annotation: dict[str, Any],
-    entries: dict[Any, Any],
-    on_disk: Callable[[PurePosixPath], frozenset[str]],
-) -> _Image:
-    """Return an annotation's image if it can be used."""
-    key = annotation["image_id"]
-    if annotation.get("iscrowd"):
-        raise _LeftOutError("crowd")
-    if key not in entries:
-        raise _LeftOutError("image not on disk", missing=f"image {key}")
-    name, height, width = (entries[key].get(each) for each in ("file_name", "height", "width"))
+def _image(entry: Any, on_disk: Callable[[PurePosixPath], frozenset[str]]) -> _Image:
+    """Return an image of the file's list if it can be used."""
+    name, height, width = (entry.get(each) for each in ("file_name", "height", "width"))
     path = PurePosixPath(str(name))
     if path.is_absolute() or ".." in path.parts:
         raise _LeftOutError("of an image outside the folder of images", f"in {name}")

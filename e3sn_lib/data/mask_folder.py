@@ -32,10 +32,8 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
         stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)
     }
     if not images.keys() & masks.keys():
-        raise InputError(
-            f"{root}: none of {len(images)} images has a mask of the same name among "
-            f"{len(found)} masks"
-        )
+        which = f"{root}: none of {len(images)} images"
+        raise InputError(f"{which} has a mask of the same name among {len(found)} masks")
     left_out = Counter(["image without mask"] * len(images.keys() - masks.keys()))
     left_out.update(["mask without image"] * len(masks.keys() - images.keys()))
     tracks = [

@@ -67,10 +67,8 @@ def open_held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
         if each.hold_out and KINDS[each.kind].has_videos
     ]
     if not found:
-        raise InputError(
-            "this profile holds out no training sequences; "
-            "name some in hold_out of a set of data.train"
-        )
+        advice = "name some in hold_out of a set of data.train"
+        raise InputError(f"this profile holds out no training sequences; {advice}")
     return found
 
 
@@ -226,9 +224,8 @@ def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
         raise InputError(f"{label}: hold_out_share works for coco sets only")
     tracks = kind.tracks(folder, config)
     if not tracks.tracks:
-        raise InputError(
-            f"{label} in {folder} has no usable object: {tracks.reasons() or 'it is empty'}"
-        )
+        reasons = tracks.reasons() or "it is empty"
+        raise InputError(f"{label} in {folder} has no usable object: {reasons}")
     return tracks
 
 
