@@ -41,9 +41,10 @@ def _synthetic(folder: Path, config: TrainSetConfig) -> TrackSet:
     return replace(_davis(folder, config), name=f"synthetic-v{VERSION}-{config.split}")
 
 
-def _coco(folder: Path, config: TrainSetConfig) -> TrackSet:
+def coco_set(folder: Path, config: TrainSetConfig, held_out: bool = False) -> TrackSet:
+    """Open the objects of the images to train on, or of those that are held out."""
     images, annotations = folder / config.images, folder / config.annotations
-    return coco_tracks(images, annotations, config.min_area, config.hold_out_share)
+    return coco_tracks(images, annotations, config.min_area, config.hold_out_share, held_out)
 
 
 KINDS = {
@@ -61,7 +62,7 @@ KINDS = {
         "for a subset see docs/data.md)",
         "annotations CC BY 4.0, images under their Flickr licences",
         lambda folder, config: [folder / config.annotations, folder / config.images],
-        _coco,
+        coco_set,
     ),
     "youtube_vos": Kind(
         "YouTube-VOS",

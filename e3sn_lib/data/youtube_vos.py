@@ -22,8 +22,9 @@ def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) 
         InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder.
     """
     folder = root / split
-    videos = [sorted((folder / kind).glob("*")) for kind in ("JPEGImages", "Annotations")]
-    sources = [folder / "meta.json", *videos[0], *videos[1]]
+    sources = [folder / "meta.json"]
+    for kind in ("JPEGImages", "Annotations"):
+        sources += sorted((folder / kind).glob("*"))
     parse, unpack = partial(_parse, folder), partial(_track, folder, min_area)
     return indexed_tracks(f"youtube_vos-{split}", (folder,), sources, parse, unpack)
 
