@@ -52,11 +52,8 @@ class Backbone(nn.Module):
     """ResNet-50 or ResNet-18 to conv4; parameter names are torchvision's.
 
     It differs from torchvision: the stem and the first 3x3 of layer2 have no padding, the shortcuts
-    of layer2 and layer3 are 3x3, and layer3 has stride 1 and dilation 2. With ``block_layout="v1"``
-    the first 3x3 of layer2 and layer3 are dilated too, for weights trained in that layout.
-
-    Args:
-        block_layout: ``v1.5`` (torchvision's weights) or ``v1``.
+    of layer2 and layer3 are 3x3, and layer3 has stride 1 and dilation 2. The `block_layout` of
+    torchvision's weights is ``v1.5``. In ``v1`` the first 3x3 of layer2 and layer3 are dilated too.
     """
 
     def __init__(self, name: str = "resnet50", block_layout: str = "v1.5") -> None:

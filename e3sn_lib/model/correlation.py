@@ -18,10 +18,7 @@ def head(channels: int, out_channels: int) -> nn.Sequential:
 
 class DepthwiseCorrelation(nn.Module):
     """Eq. 1: each channel of the template is a filter for the same channel of the search features.
-
-    Args:
-        scale: ``mean`` divides by the filter's area, ``sum`` does not.
-    """
+    The filters are divided by their area if `scale` is ``mean``, and not if it is ``sum``."""
 
     def __init__(self, channels: int, scale: str = "sum") -> None:
         super().__init__()
@@ -36,11 +33,8 @@ class DepthwiseCorrelation(nn.Module):
         return kernel / area if self.scale == "mean" else kernel
 
     def forward(self, kernel: Tensor, search: Tensor) -> Tensor:
-        """Correlate filters (B, C, k, k) with search features (B, C, s, s).
-
-        Returns:
-            (B, C, s-k-1, s-k-1).
-        """
+        """Correlate filters (B, C, k, k) with search features (B, C, s, s); return a map
+        (B, C, s-k-1, s-k-1)."""
         features = self.conv_search(search)
         b, c, height, width = features.shape
         flat = features.reshape(1, b * c, height, width)
@@ -48,9 +42,6 @@ class DepthwiseCorrelation(nn.Module):
         return correlated.reshape(b, c, *correlated.shape[2:])
 
     def at_windows(self, kernel: Tensor, windows: Tensor) -> Tensor:
-        """Correlate filters (N, C, k, k) with one window each, (N, C, k+2, k+2).
-
-        Returns:
-            (N, C): the map of `forward` has one position here.
-        """
+        """Correlate filters (N, C, k, k) with one window each, (N, C, k+2, k+2); return (N, C), as
+        the map of `forward` has one position here."""
         return (self.conv_search(windows) * kernel).sum(dim=(2, 3))

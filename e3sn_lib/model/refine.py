@@ -10,10 +10,7 @@ WINDOWS = {"p0": (61, 2), "p1": (31, 4), "p2": (15, 8)}
 class Refinement(nn.Module):
     """From the fused correlation of a candidate window to its mask of 127 x 127 pixels.
 
-    On the way, features of the search crop are added (skip connections).
-
-    Args:
-        skips: channels of p0, p1, p2.
+    On the way, features of the search crop are added; `skips` are their channels in p0, p1, p2.
     """
 
     def __init__(self, channels: int, skips: tuple[int, int, int]) -> None:
@@ -28,13 +25,8 @@ class Refinement(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, correlation: Tensor, p0: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
-        """Return the mask logits of N windows, (N, 127, 127).
-
-        Args:
-            correlation: (N, C).
-            p0, p1, p2: features of the search crop in each window, with ResNet-50
-                (N, 64, 61, 61), (N, 256, 31, 31) and (N, 512, 15, 15).
-        """
+        """Return the mask logits (N, 127, 127) of N windows from their correlation (N, C) and their
+        features; with ResNet-50 (N, 64, 61, 61), (N, 256, 31, 31) and (N, 512, 15, 15)."""
         # the deconvolution of a 1x1 input is a matrix product
         deconv = self.deconv.weight.to(correlation.dtype)
         start = (correlation @ deconv.flatten(1)).reshape(-1, *deconv.shape[1:])

@@ -14,7 +14,8 @@ from e3sn_lib.model.windows import Cells
 
 
 class TorchBackend:
-    """A network in torch. It works on a copy with batch-norm folded and weights cast once.
+    """A network in torch, as a `Backend`. It works on a copy with batch-norm folded and weights
+    cast once.
 
     Args:
         model: a network; it is put into evaluation mode. The copy does not see later changes.
@@ -23,10 +24,7 @@ class TorchBackend:
     """
 
     def __init__(
-        self,
-        model: E3SN,
-        precision: str = "fp32",
-        device: torch.device | str | None = None,
+        self, model: E3SN, precision: str = "fp32", device: torch.device | str | None = None
     ) -> None:
         given = torch.device(device) if device is not None else next(model.parameters()).device
         self.device, self.dtype = given, precision_of(precision, given)
@@ -46,14 +44,12 @@ class TorchBackend:
 
     @torch.inference_mode()
     def encode_template(self, crops: NDArray[np.uint8]) -> Template:
-        """See `Backend`."""
         return self.network.encode_template(self._images(crops))
 
     @torch.inference_mode()
     def search(
         self, crops: NDArray[np.uint8], template: Template
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], Search]:
-        """See `Backend`."""
         search = self.network.encode_search(self._images(crops))
         cls, loc = self.network.locate(template, search)
         return cls.cpu().numpy(), loc.cpu().numpy(), search
@@ -62,7 +58,6 @@ class TorchBackend:
     def segment(
         self, template: Template, features: Search, cells: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """See `Backend`."""
         rows, columns = torch.from_numpy(cells.T.copy()).to(self.device)
         chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)
         return self.network.segment(template, features, chosen).cpu().numpy()

@@ -104,7 +104,6 @@ def save_model(
     """Write a model with the settings it was trained with; the same model gives the same bytes.
 
     Args:
-        model, profile: the network, on any device, and its settings.
         half: store weights in half precision, except vectors such as batch-norm statistics.
 
     Raises:
@@ -172,13 +171,8 @@ def pairs_seen(path: Path) -> int:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return what a model's file says of it.
-
-    There is ``profile`` as JSON, perhaps ``run``, ``commit``, and ``pairs`` as `pairs_seen` counts.
-
-    Raises:
-        InputError: no such file, or not a model of this project.
-    """
+    """Return what a model's file says of it: ``profile`` as JSON, perhaps ``run``, ``commit``, and
+    ``pairs`` as `pairs_seen` counts. Raises InputError if there is no model of this project."""
     with _readable(path), safe_open(path, "pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
     if metadata.get("format") != "e3sn":

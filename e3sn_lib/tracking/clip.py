@@ -108,14 +108,8 @@ class ClipWriter:
 
 
 def write_clip(path: Path, frames: Iterable[Image], fps: float = float(FRAME_RATE)) -> None:
-    """Write frames as an MP4 of H.264.
-
-    Args:
-        frames: (H, W, 3) RGB uint8, of one size.
-
-    Raises:
-        InputError: there is no frame.
-    """
+    """Write frames, (H, W, 3) RGB uint8 of one size, as an MP4 of H.264; raises InputError if there
+    is none."""
     frames, step = iter(frames), 1 / Fraction(fps).limit_denominator(1001)
     first = next(frames, None)
     if first is None:

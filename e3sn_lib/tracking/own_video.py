@@ -142,11 +142,8 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield what another thread takes from `items` while the caller works on earlier ones.
 
-    Errors come after the items before them. The items are closed with this generator.
-
-    Args:
-        items: such as frames of a video.
-        depth: how many are taken ahead, which bounds the memory.
+    `depth` items are taken ahead, which bounds the memory. Errors come after the items before them.
+    The items are closed with this generator.
     """
     found, thread = iter(items), ThreadPoolExecutor(1, "prefetch")
     try:
@@ -167,11 +164,8 @@ def _followed(
     boxes: Placed,
     way_back: range,
 ) -> Iterator[tuple[Frame, Seen] | None]:
-    """Follow objects back from their first boxes, then forward.
-
-    Yields:
-        None for each step of the way back; then each frame with its objects of both ways.
-    """
+    """Follow objects back from their first boxes, then forward: yield None for each step of the
+    way back, then each frame with its objects of both ways."""
     session, begins, earlier = new_session(), first_frames(boxes), {}
     for number, image in source.backwards(way_back):
         for each, box in boxes.get(number, {}).items():

@@ -56,11 +56,8 @@ class Sample(NamedTuple):
 def calibration_samples(
     profile: Profile, sources: Sequence[tuple[TrackSet, TrainSetConfig]]
 ) -> list[Sample]:
-    """Draw crops of training images as tracking sees them.
-
-    Raises:
-        InputError: there are no training sets, or an image of theirs cannot be read.
-    """
+    """Draw crops of training images as tracking sees them; raises InputError if there are no
+    training sets, or if an image of theirs cannot be read."""
     if not sources:
         raise InputError("int8 is calibrated on training images; give --data or --calibration")
     settings = replace(profile, augment=AUGMENT, seed=0)

@@ -140,14 +140,9 @@ class Session:
         objects: dict[int, Found],
         patches: dict[int, Patch],
     ) -> None:
-        """Search lost objects in wider crops; what is found replaces what was there.
-
-        From where an object seems to be, one more step is taken. Its mask decides.
-
-        Args:
-            kept: the groups before this frame, in the order of ``_groups``.
-            objects, patches: all objects of this frame, by number; they are changed.
-        """
+        """Search lost objects in wider crops, from their groups before this frame. What is found
+        replaces what was there. From where an object seems to be, one more step is taken: its mask
+        decides."""
         frame_hw, threshold = frame.shape[:2], self._tracker.config.mask_threshold
         for group, (numbers, before) in enumerate(kept):
             places = [place for place, number in enumerate(numbers) if objects[number].lost]

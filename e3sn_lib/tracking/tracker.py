@@ -176,11 +176,8 @@ class Tracker:
             raise InputError("the video has no frames")
 
     def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes) -> Targets:
-        """Return the state of the objects in the first frame; arguments are as in `run`.
-
-        Raises:
-            InputError: there is no box, or one cannot be followed.
-        """
+        """Return the state of the objects in the first frame; arguments are as in `run`. Raises
+        InputError if there is no box, or if one cannot be followed."""
         if len(boxes_frame_xywh) == 0:
             raise InputError("no box is given, so there is nothing to follow")
         for number, box in enumerate(boxes_frame_xywh, start=1):
@@ -319,11 +316,7 @@ def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targe
 
 
 def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number: int) -> None:
-    """Raise InputError for a box that cannot be followed.
-
-    Args:
-        box_frame_xywh: what the user gave: four numbers, with an area, inside the frame.
-    """
+    """Raise InputError for a box that is not four numbers, with an area, inside the frame."""
     height, width = frame_hw
     box = f"box {number} ({','.join(f'{value:g}' for value in box_frame_xywh)})"
     if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():

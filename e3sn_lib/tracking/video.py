@@ -96,14 +96,8 @@ class VideoSource:
     """Kept from frame to frame: for HDR, it takes seconds to begin."""
 
     def frames(self, chosen: range = EVERY_FRAME) -> Iterator[Frame]:
-        """Yield frames in order, one in memory at a time.
-
-        Args:
-            chosen: their numbers; the range may end behind the video.
-
-        Raises:
-            InputError: an image cannot be read, or a frame is not as large as the first.
-        """
+        """Yield the chosen frames in order, one in memory at a time; `chosen` may end behind the
+        video. Raises InputError if an image cannot be read, or a frame has another size."""
         found = self._from_folder(chosen) if self.names else self._from_file(chosen)
         for frame in islice(found, len(chosen)):
             if _size(frame.image) != self.size:
@@ -233,11 +227,8 @@ def _as_counted(name: str) -> str:
 
 
 def open_file(path: Path) -> av.container.InputContainer:
-    """Open a video file. A playlist may name other local files, but no URL.
-
-    Raises:
-        InputError: FFmpeg cannot read it, or it has no pictures.
-    """
+    """Open a video file; raises InputError if FFmpeg cannot read it, or if it has no pictures. A
+    playlist may name other local files, but no URL."""
     try:
         options = {"protocol_whitelist": "file"}
         container = av.open(str(path), container_options=options, **_ODD_TAGS)
