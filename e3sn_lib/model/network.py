@@ -40,11 +40,10 @@ class Template(NamedTuple):
     loc: Tensor
     levels: tuple[Tensor, ...]
 
-    def select(self, objects: Sequence[int]) -> Self:
+    def select(self, objects: list[int]) -> Self:
         """Return the filters of some of the objects."""
-        index = list(objects)
-        levels = tuple(level[index] for level in self.levels)
-        return type(self)(self.cls[index], self.loc[index], levels)
+        levels = tuple(level[objects] for level in self.levels)
+        return type(self)(self.cls[objects], self.loc[objects], levels)
 
 
 class Search(NamedTuple):

@@ -111,5 +111,4 @@ def predict_j(features: Floats, table: dict[str, Any] | None = None) -> Floats:
 @functools.cache
 def shipped_table() -> dict[str, Any]:
     """Read the fit that comes with the package: its numbers, their origin, and ``lost_below``."""
-    table: dict[str, Any] = json.loads(TABLE.read_text())
-    return table
+    return json.loads(TABLE.read_text())

@@ -43,10 +43,10 @@ class Seen(NamedTuple):
 
     def joined(self, other: Self) -> Self:
         """Return these objects and, below them, those that only `other` has."""
-        new = {number: other.objects[number] for number in other.objects.keys() - self.objects}
+        new = other.objects.keys() - self.objects
         below = np.where(np.isin(other.ids, list(new)), other.ids, 0)
         ids = np.where(self.ids > 0, self.ids, below)
-        return type(self)(ids, dict(sorted((self.objects | new).items())))
+        return type(self)(ids, dict(sorted((other.objects | self.objects).items())))
 
 
 class Session:
@@ -109,19 +109,17 @@ class Session:
             InputError: a given box cannot be followed.
         """
         kept = self._kept()
-        groups = [numbers for numbers, _ in kept]
-        steps = [self._tracker.step(frame, state) for _, state in kept]
+        steps = [(numbers, *self._tracker.step(frame, state)) for numbers, state in kept]
         if self._given:
             state = self._tracker.start(frame, list(self._given.values()))
-            groups.append(tuple(self._given))
-            steps.append(self._tracker.step(frame, state, move=False))
+            steps.append((tuple(self._given), *self._tracker.step(frame, state, move=False)))
             self._given = {}
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
-        for numbers, (_, result) in zip(groups, steps, strict=True):
+        for numbers, _, result in steps:
             for place, number in enumerate(numbers):
                 objects[number], patches[number] = self._found(result, place)
-        self._groups = [(each, state) for each, (state, _) in zip(groups, steps, strict=True)]
+        self._groups = [(numbers, state) for numbers, state, _ in steps]
         self._search_lost(frame, kept, objects, patches)
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
