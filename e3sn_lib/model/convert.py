@@ -52,10 +52,8 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
     Raises:
         InputError: keys are missing, surplus or misshapen; or there is no refinement.
     """
-    found = {
-        str(key).removeprefix("module."): value
-        for key, value in state.get("state_dict", state).items()
-    }
+    state = state.get("state_dict", state)
+    found = {str(key).removeprefix("module."): value for key, value in state.items()}
     for key, value in found.items():
         if not isinstance(value, Tensor):
             kind = type(value).__name__

@@ -86,9 +86,8 @@ def peak_memory_bytes() -> int:
 
 def machine() -> dict[str, Any]:
     """Describe this machine in JSON's types; ``machine`` is what computes, ``memory`` is bytes."""
-    cpu, gpu = _cpuinfo("model name") or platform.processor() or "unknown", None
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_name()
+    cpu = _cpuinfo("model name") or platform.processor() or "unknown"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "machine": gpu or cpu,
         "cpu": cpu,

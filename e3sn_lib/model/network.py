@@ -97,16 +97,12 @@ class MaskCorrelation(nn.Module):
     def __init__(self, config: ModelConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.names = tuple(config.levels)
-        self.adjust = nn.ModuleDict(
-            {
-                str(n): conv_bn(channels[n - 1], config.channels, 1, relu=False)
-                for n in self.names
-                if n != 4
-            }
-        )
-        self.levels = nn.ModuleDict(
-            {str(n): DepthwiseCorrelation(config.channels, config.level_scale) for n in self.names}
-        )
+        self.adjust, self.levels = nn.ModuleDict(), nn.ModuleDict()
+        for n in self.names:
+            if n != 4:
+                self.adjust[str(n)] = conv_bn(channels[n - 1], config.channels, 1, relu=False)
+        for n in self.names:
+            self.levels[str(n)] = DepthwiseCorrelation(config.channels, config.level_scale)
         self.fusion = LevelFusion(len(self.names), config.fusion)
 
     def kernels(self, features: Features, neck: Tensor) -> tuple[Tensor, ...]:

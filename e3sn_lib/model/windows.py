@@ -39,9 +39,8 @@ def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: 
 
     `image`, `top` and `left`, (N,) int64, are the map, first row and first column of each.
     """
-    rows, columns = (
-        start[:, None] + torch.arange(size, device=maps.device) for start in (top, left)
-    )
+    inside = torch.arange(size, device=maps.device)
+    rows, columns = top[:, None] + inside, left[:, None] + inside
     places = image[:, None, None], rows[:, :, None], columns[:, None]
     return maps.permute(0, 2, 3, 1)[places].permute(0, 3, 1, 2)
 

@@ -129,9 +129,8 @@ def export_model(
         InputError: the folder holds files of something else.
     """
     if out.is_dir() and any(out.iterdir()) and not (out / backends.MANIFEST).is_file():
-        raise InputError(
-            f"{out} holds other files; give a new folder, or that of an earlier export"
-        )
+        advice = "give a new folder, or that of an earlier export"
+        raise InputError(f"{out} holds other files; {advice}")
     out.mkdir(parents=True, exist_ok=True)
     with temporary_path(out / "export") as work:
         work.mkdir()

@@ -38,11 +38,9 @@ def open_outputs(kinds: Sequence[str], out: Path, source: VideoSource) -> Iterat
         raise InputError(f"cannot save '{unknown[0]}'; choose from {', '.join(FILES)}")
     clips = [kind for kind in kinds if Path(FILES[kind]).suffix in (".mp4", ".mov")]
     if clips and max(source.size) > LARGEST_SIDE:
-        size = "x".join(map(str, source.size))
-        raise InputError(
-            f"frames are {size}, but a clip has up to {LARGEST_SIDE} pixels; "
-            f"leave out {' and '.join(clips)}, as in --save masks,table"
-        )
+        size, advice = "x".join(map(str, source.size)), f"leave out {' and '.join(clips)}"
+        problem = f"frames are {size}, but a clip has up to {LARGEST_SIDE} pixels"
+        raise InputError(f"{problem}; {advice}, as in --save masks,table")
     make: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
         "masks": lambda path: nullcontext(partial(_write_mask, path)),
         "cutout-png": lambda path: nullcontext(partial(_write_cut_out, path)),

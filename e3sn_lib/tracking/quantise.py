@@ -1,7 +1,7 @@
 """Make int8 graphs: static quantisation, calibrated on crops of training images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,14 +96,12 @@ def quantise(
     )
 
 
+@dataclass
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Inputs for the calibrator, computed when it asks for them."""
+    """Inputs for the calibrator, computed when it asks for them; it sets the range first."""
 
-    def __init__(
-        self, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]
-    ) -> None:
-        self.samples, self.inputs = samples, inputs
-        self.remaining = iter(samples)
+    samples: Sequence[Sample]
+    inputs: Callable[[Sample], Mapping[str, Any]]
 
     def __len__(self) -> int:
         return len(self.samples)
