@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from pydantic.dataclasses import dataclass
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_json
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 FORMAT = 1
 """Version of the export folder; other versions are refused."""
@@ -242,7 +239,7 @@ def _processor_times() -> NDArray[np.int64]:
         return np.array(file.readline().split()[1:8], np.int64)
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: Path, threads: int) -> Any:
     import onnxruntime  # not needed for a network in torch, nor for --help
 
     options = onnxruntime.SessionOptions()

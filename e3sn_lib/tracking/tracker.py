@@ -29,16 +29,10 @@ from e3sn_lib.geometry import (
     decode_boxes,
     paste_patch,
 )
+from e3sn_lib.tracking import confidence
 from e3sn_lib.tracking.backends import Backend
-from e3sn_lib.tracking.confidence import (
-    COLOUR_BINS,
-    Floats,
-    mask_colours,
-    mask_features,
-    predict_j,
-    same_colours,
-)
 
+Floats = NDArray[np.float64]
 Boxes = Sequence[Sequence[float]]
 SEARCH_SIZE = 255
 SMALLEST_SIZE = 10.0
@@ -108,7 +102,7 @@ class FrameResult:
     @property
     def predicted_j(self) -> Floats:
         """(N,) predicted region similarity J of each mask, 0 to 1."""
-        return predict_j(self.features)
+        return confidence.predict_j(self.features)
 
     @property
     def soft_masks(self) -> NDArray[np.float32]:
@@ -186,8 +180,9 @@ class Tracker:
         fill = cv2.mean(frame)[:3]
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
-        template, colours = self.backend.encode_template(np.stack(crops)), COLOUR_BINS**2
-        return Targets(template, centre, size, fill, np.zeros((len(boxes), colours)))
+        template = self.backend.encode_template(np.stack(crops))
+        unknown = np.zeros((len(boxes), confidence.COLOUR_BINS**2))
+        return Targets(template, centre, size, fill, unknown)
 
     def step(
         self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
@@ -213,10 +208,11 @@ class Tracker:
         patches = tuple(paste_patch(*window, frame_hw) for window in windows)
         threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()
         ids = labels_from_patches(dict(enumerate(patches, 1)), frame_hw, threshold)
-        colours = mask_colours(frame, patches, threshold)
+        colours = confidence.mask_colours(frame, patches, threshold)
         first = np.where(targets.colours.any(axis=1, keepdims=True), targets.colours, colours)
         targets = replace(targets, colours=first)
-        known = mask_features(scores, soft, threshold, same_colours(colours, first))
+        same = confidence.same_colours(colours, first)
+        known = confidence.mask_features(scores, soft, threshold, same)
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
     def _crops(self, centre_frame_xy: Floats, size_wh: Floats, pixels: int) -> list[ContextCrop]:
