@@ -78,11 +78,8 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
 
 
 def convert_file(checkpoint: Path, out: Path) -> None:
-    """Convert a checkpoint of SiamMask or PySOT to a model for `load_model` and the tracker.
-
-    Raises:
-        InputError: the file is missing, holds more than tensors, or does not fit.
-    """
+    """Convert a checkpoint of SiamMask or PySOT to a model for `load_model` and the tracker; raises
+    InputError if the file is missing, holds more than tensors, or does not fit."""
     if not checkpoint.is_file():
         raise InputError(f"there is no file {checkpoint}")
     try:

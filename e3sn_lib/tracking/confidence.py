@@ -93,14 +93,12 @@ def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, flo
 
 
 def predict_j(features: Floats, table: dict[str, Any] | None = None) -> Floats:
-    """Return the predicted J (N,), 0 to 1.
+    """Return the predicted J (N,), 0 to 1, from `mask_features` (N, 4).
+
+    The table has the numbers of a fit; None means those that come with the package.
 
     A class score below one half says that the object is not there, which training sequences hardly
     ever show. There the prediction falls to 0 with the score.
-
-    Args:
-        features: (N, 4) of `mask_features`.
-        table: numbers of a fit; None: those that come with the package.
     """
     table = table or shipped_table()
     scores = 1 / (1 + np.exp(-features[:, 0]))

@@ -44,13 +44,10 @@ def prompt_from_text(text: str) -> Prompt:
 
 
 def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
-    """Return a box for each object in a mask of the first frame; its ids are the objects' numbers.
+    """Return a box for each object in a mask of the first frame, a palette or grey PNG.
 
-    A mask of only 0 and 255, as in DAVIS-2016, shows object 1; beside other ids 255 is no object.
-
-    Args:
-        path: a palette or grey PNG.
-        size_wh: of the video's frames.
+    Its ids are the objects' numbers. A mask of only 0 and 255, as in DAVIS-2016, shows object 1;
+    beside other ids 255 is no object.
 
     Raises:
         InputError: it cannot be read, has another size or soft edges, or shows no object.
@@ -72,15 +69,8 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
 
 
 def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Placed:
-    """Return the boxes by number of frame and of object.
-
-    Args:
-        prompts: at least one.
-        frames: numbers of the frames that are tracked.
-
-    Raises:
-        InputError: a box cannot be used, or its frame or object is none of those tracked.
-    """
+    """Return the boxes by number of frame and of object. Raises InputError if there is no box, if
+    one cannot be used, or if its frame or object is none of those that are tracked."""
     if not prompts:
         raise InputError("no box is given, so there is nothing to follow")
     boxes: Placed = {}

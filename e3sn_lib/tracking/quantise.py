@@ -71,13 +71,10 @@ def calibration_samples(
 def quantise(
     path: Path, samples: Sequence[Sample], inputs: Callable[[Sample], Mapping[str, Any]]
 ) -> None:
-    """Replace a float graph by its int8 version.
+    """Replace a float graph by its int8 version; its name decides which layers stay in float.
 
-    Weights are scaled per channel, activations per tensor by their extremes over the samples.
-
-    Args:
-        path: of the graph; its name decides which layers stay in float.
-        samples: a multiple of `PART`.
+    Weights are scaled per channel, activations per tensor by their extremes over the samples, of
+    which there is a multiple of `PART`.
     """
     model = onnx.load(path)
     add_pre_process_metadata(model)  # else the quantiser warns

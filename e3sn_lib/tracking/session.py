@@ -76,15 +76,8 @@ class Session:
         return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
-        """Add an object by its box in the next frame; return its number.
-
-        Args:
-            box_frame_xywh: x, y, width and height in pixels.
-            number: of the object, 1 to 254; None: one more than the highest so far.
-
-        Raises:
-            InputError: the number is taken or out of range.
-        """
+        """Add an object by its box in the next frame, in pixels; return its number, 1 to 254. None
+        means one more than the highest so far. Raises InputError if it is taken or out of range."""
         number = number or max(self.numbers, default=0) + 1
         if number in self.numbers:
             raise InputError(f"there is an object {number} already")
@@ -100,14 +93,8 @@ class Session:
         self._given[number] = box_frame_xywh
 
     def step(self, frame: NDArray[np.uint8]) -> Seen:
-        """Find and segment the objects in the next frame.
-
-        Args:
-            frame: (H, W, 3) RGB; all frames have one size.
-
-        Raises:
-            InputError: a given box cannot be followed.
-        """
+        """Find and segment the objects in the next frame, (H, W, 3) RGB; all frames have one size.
+        Raises InputError if a given box cannot be followed."""
         kept = self._kept()
         steps = [(numbers, *self._tracker.step(frame, state)) for numbers, state in kept]
         if self._given:

@@ -176,12 +176,9 @@ class VideoSource:
 def open_video(path: str | Path) -> VideoSource:
     """Return what is known of a video before its frames are read.
 
-    Args:
-        path: a video file, or a folder of images, which are ordered by the numbers in their names.
-
-    Raises:
-        InputError: nothing there, no frame in it, its first frame cannot be read, or two images
-            are of one frame.
+    It is a file, or a folder of images, which are ordered by the numbers in their names. Raises
+    InputError if nothing is there, if there is no frame or the first one cannot be read, or if two
+    images are of one frame.
     """
     path = Path(path)
     if path.is_dir():
@@ -338,13 +335,8 @@ def object_colour(number: int) -> tuple[int, int, int]:
 
 
 def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
-    """Return a frame with its objects tinted and outlined.
-
-    Args:
-        frame: (H, W, 3) RGB.
-        ids: (H, W) object ids; 0 is background.
-        opacity: of the tint, 0 to 1.
-    """
+    """Return a frame, (H, W, 3) RGB, with its objects tinted and outlined. They are given by their
+    ids, (H, W), where 0 is background. The opacity of the tint is 0 to 1."""
     shown = frame.copy()
     left, top, columns, rows = cv2.boundingRect(ids)  # of the objects; the rest stays as it is
     place = slice(top, top + rows), slice(left, left + columns)
