@@ -78,7 +78,8 @@ class Session:
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
         """Add an object by its box in the next frame, in pixels; return its number, 1 to 254. None
         means one more than the highest so far. Raises InputError if it is taken or out of range."""
-        number = number or max(self.numbers, default=0) + 1
+        if number is None:
+            number = max(self.numbers, default=0) + 1
         if number in self.numbers:
             raise InputError(f"there is an object {number} already")
         check_number(number)

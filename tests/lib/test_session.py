@@ -99,6 +99,8 @@ class TestSession:
             session.add(TWO, 254)
         with pytest.raises(InputError, match="object 255 is out of range: masks hold 1 to 254"):
             session.add(TWO)
+        with pytest.raises(InputError, match="object 0 is out of range: masks hold 1 to 254"):
+            session.add(TWO, 0)
 
     def test_a_box_outside_is_named_by_its_object(self) -> None:
         session = Session(Tracker(Planted()))
