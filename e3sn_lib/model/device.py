@@ -72,10 +72,8 @@ def bf16_is_faster() -> bool:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest memory so far of this process, on the GPU if it used one.
-
-    On Linux getrusage may report the peak of a parent process. ``/proc`` does not.
-    """
+    """Return the largest memory so far of this process, on the GPU if it used one. On Linux
+    getrusage may report the peak of a parent process. ``/proc`` does not."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return int(torch.cuda.max_memory_allocated())
     if match := re.search(r"VmHWM:\s+(\d+) kB", _read("/proc/self/status")):

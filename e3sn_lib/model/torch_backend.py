@@ -14,8 +14,7 @@ from e3sn_lib.model.windows import Cells
 
 
 class TorchBackend:
-    """A network in torch, as a `Backend`. It works on a copy with batch-norm folded and weights
-    cast once.
+    """A network in torch, as a `Backend`: a copy with batch-norm folded and weights cast once.
 
     Args:
         model: a network; it is put into evaluation mode. The copy does not see later changes.

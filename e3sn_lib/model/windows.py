@@ -35,10 +35,8 @@ def cut_windows(maps: Tensor, cells: Cells, margin: int, stride: int, size: int)
 
 
 def index_windows(maps: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Cut windows within maps by one indexing operation: fast on a GPU, slow on a CPU.
-
-    `image`, `top` and `left`, (N,) int64, are the map, first row and first column of each.
-    """
+    """Cut windows within maps by one indexing operation: fast on a GPU, slow on a CPU. `image`,
+    `top` and `left`, (N,) int64, are the map, first row and first column of each."""
     inside = torch.arange(size, device=maps.device)
     rows, columns = top[:, None] + inside, left[:, None] + inside
     places = image[:, None, None], rows[:, :, None], columns[:, None]

@@ -41,17 +41,12 @@ class Backend(Protocol):
         """Return a digest of all that masks depend on."""
 
     def encode_template(self, crops: NDArray[np.uint8]) -> Any:
-        """Return what is kept of N objects, from their RGB crops (N, 127, 127, 3).
-
-        Its method ``select`` takes a list of places and returns some of the objects.
-        """
+        """Return what is kept of N objects, from their RGB crops (N, 127, 127, 3). Its method
+        ``select`` takes a list of places and returns some of the objects."""
 
     def search(self, crops: NDArray[np.uint8], template: Any) -> tuple[Floats, Floats, Any]:
-        """Look for N objects in their RGB crops (N, 255, 255, 3).
-
-        Returns:
-            Class logits (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); and
-            features for `segment`.
+        """Look for N objects in their RGB crops (N, 255, 255, 3). Return class logits
+        (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); features for `segment`.
         """
 
     def segment(self, template: Any, features: Any, cells: NDArray[np.int64]) -> Floats:
@@ -207,10 +202,8 @@ def thread_count(wanted: int | None = None) -> int:
 
 
 def idle_threads() -> int:
-    """Return how many of this process's processors nobody uses now, 1 to 4.
-
-    One thread too many costs more than one too few. More than 4 help a single crop little.
-    """
+    """Return how many of this process's processors nobody uses now, 1 to 4. One thread too many
+    costs more than one too few. More than 4 help a single crop little."""
     processors = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else processors
     return max(min(usable, round(processors * (1 - _busy_share())), 4), 1)

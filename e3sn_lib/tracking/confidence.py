@@ -55,15 +55,11 @@ def mask_features(
 
 
 def mask_colours(frame: NDArray[np.uint8], patches: Sequence[Patch], threshold: float) -> Floats:
-    """Return the histograms of the colours under N masks, (N, 256), each with sum 1.
+    """Return the histograms of a frame's colours, (H, W, 3) RGB uint8, under N masks, (N, 256).
 
-    A colour is a and b of CIELAB. Lightness is left out: it changes with light and shadow. The
-    histogram of an empty mask is 0.
-
-    Args:
-        frame: (H, W, 3) RGB uint8.
-        patches: the probabilities of N objects.
-        threshold: a pixel above it belongs to the mask.
+    A mask is where the probabilities in a patch exceed the threshold. Each histogram has the sum 1;
+    that of an empty mask is 0. A colour is a and b of CIELAB. Lightness is left out: it changes
+    with light and shadow.
     """
     histograms = np.zeros((len(patches), COLOUR_BINS**2))
     for histogram, (soft, rows, columns) in zip(histograms, patches, strict=True):

@@ -23,7 +23,6 @@ class Prompt(NamedTuple):
     """A box around an object."""
 
     box_frame_xywh: Sequence[float]
-    """In pixels of the frame."""
     frame: int | None = None
     """Number of the frame; None: the first that is tracked."""
     number: int | None = None

@@ -24,7 +24,6 @@ class Found(NamedTuple):
     """One object in one frame."""
 
     box_frame_xyxy: NDArray[np.float64]
-    """(4,)."""
     score: float
     """Classification score, 0 to 1; 1 where the box was given."""
     predicted_j: float

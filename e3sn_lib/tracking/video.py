@@ -108,9 +108,7 @@ class VideoSource:
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
         """Yield number and image of the chosen frames, the last one first; errors as in `frames`.
-
-        A file is decoded in short runs, so that few frames are in memory.
-        """
+        A file is decoded in short runs, so that few frames are in memory."""
         if self.names:
             for number in reversed(chosen):
                 yield number, next(self.frames(range(number, number + 1))).image
@@ -301,10 +299,8 @@ def _woven(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Return how to get a frame upright, as phones store it beside each frame.
-
-    To be asked once: PyAV's `side_data` keeps its frame in memory until Python collects cycles.
-    """
+    """Return how to get a frame upright, as phones store it beside each frame. To be asked once:
+    PyAV's `side_data` keeps its frame in memory until Python collects cycles."""
     notes: Any = frame.side_data
     if SideData.DISPLAYMATRIX not in notes:
         return False, False, False
