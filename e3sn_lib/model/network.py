@@ -101,7 +101,7 @@ class MaskCorrelation(nn.Module):
         for n in self.names:
             if n != 4:
                 self.adjust[str(n)] = conv_bn(channels[n - 1], config.channels, 1, relu=False)
-        for n in self.names:
+        for n in self.names:  # not in the loop above, which draws its random weights first
             self.levels[str(n)] = DepthwiseCorrelation(config.channels, config.level_scale)
         self.fusion = LevelFusion(len(self.names), config.fusion)
 

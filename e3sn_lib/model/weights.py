@@ -103,8 +103,8 @@ def save_model(
 ) -> None:
     """Write a model with the settings it was trained with; the same model gives the same bytes.
 
-    With `half`, weights but not vectors, such as batch-norm statistics, are in half precision.
-    Raises InputError if a weight is not finite as it is to be stored.
+    With `half`, weights are in half precision, except vectors such as batch-norm statistics. Raises
+    InputError if a weight is not finite, as it is or in half precision.
     """
     state = {
         key: (value.half() if half and value.dim() > 1 else value).contiguous().cpu()

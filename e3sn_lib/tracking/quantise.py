@@ -95,7 +95,7 @@ def quantise(
 
 @dataclass
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Inputs for the calibrator, computed when it asks for them; it sets the range first."""
+    """Inputs for the calibrator, computed when it asks for them. It sets a range before."""
 
     samples: Sequence[Sample]
     inputs: Callable[[Sample], Mapping[str, Any]]

@@ -76,7 +76,8 @@ class Session:
 
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
         """Add an object by its box in the next frame, in pixels; return its number, 1 to 254. None
-        means one more than the highest so far. Raises InputError if it is taken or out of range."""
+        means one more than the highest so far. Raises InputError if the number is taken or out of
+        range."""
         if number is None:
             number = max(self.numbers, default=0) + 1
         if number in self.numbers:
