@@ -216,6 +216,8 @@ def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]])
     if source.damaged:
         notes.append("parts of the file are damaged; frames are left out or look wrong")
     for number, frames in sorted(lost.items()):
-        where = f"{len(frames)} frames, the first is {frames[0]}"
+        where = f"frame {frames[0]}"
+        if len(frames) > 1:
+            where = f"{len(frames)} frames, the first is {frames[0]}"
         notes.append(f"object {number} is probably lost in {where}")
     return notes

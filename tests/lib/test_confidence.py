@@ -207,6 +207,19 @@ class TestLost:
         assert [row["lost"] for row in rows] == ["0", "1", "1", "0"]
         assert [int(row["mask_area"]) > 0 for row in rows] == [True, False, False, True]
 
+    def test_an_object_that_is_lost_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "v").mkdir()
+        for number in range(2):
+            write_mask(tmp_path / "v" / f"{number}.png", np.zeros((64, 96), np.uint8))
+        values = iter(np.array([[0.9], [0.2], [0.1]]))
+        predicted = property(lambda result: next(values))
+        monkeypatch.setattr("e3sn_lib.tracking.tracker.FrameResult.predicted_j", predicted)
+        tracker, out = Tracker(Planted(side=64)), tmp_path / "out"
+        tracked = track_video(tracker, tmp_path / "v", [(20, 16, 20, 20)], out, lost_below=0.35)
+        assert tracked.notes[0] == "object 1 is probably lost in frame 1"
+
     def test_a_disc_that_leaves_for_two_frames(
         self, shared_path: Callable[[str], Path], tmp_path: Path
     ) -> None:
