@@ -18,7 +18,9 @@ def head(channels: int, out_channels: int) -> nn.Sequential:
 
 class DepthwiseCorrelation(nn.Module):
     """Eq. 1: each channel of the template is a filter for the same channel of the search features.
-    The filters are divided by their area if `scale` is ``mean``, and not if it is ``sum``."""
+
+    With the `scale` ``mean`` the filters are divided by their area, with ``sum`` they are not.
+    """
 
     def __init__(self, channels: int, scale: str = "sum") -> None:
         super().__init__()
@@ -33,8 +35,11 @@ class DepthwiseCorrelation(nn.Module):
         return kernel / area if self.scale == "mean" else kernel
 
     def forward(self, kernel: Tensor, search: Tensor) -> Tensor:
-        """Correlate filters (B, C, k, k) with search features (B, C, s, s); return a map
-        (B, C, s-k-1, s-k-1)."""
+        """Correlate filters (B, C, k, k) with search features (B, C, s, s).
+
+        Returns:
+            (B, C, s-k-1, s-k-1).
+        """
         features = self.conv_search(search)
         b, c, height, width = features.shape
         flat = features.reshape(1, b * c, height, width)

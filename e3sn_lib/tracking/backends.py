@@ -45,8 +45,11 @@ class Backend(Protocol):
         ``select`` takes a list of places and returns some of the objects."""
 
     def search(self, crops: NDArray[np.uint8], template: Any) -> tuple[Floats, Floats, Any]:
-        """Look for N objects in their RGB crops (N, 255, 255, 3). Return class logits
-        (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); features for `segment`.
+        """Look for N objects in their RGB crops (N, 255, 255, 3).
+
+        Returns:
+            Class logits (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); and
+            features for `segment`.
         """
 
     def segment(self, template: Any, features: Any, cells: NDArray[np.int64]) -> Floats:

@@ -15,7 +15,7 @@ from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, labels_from
 MOST_OBJECTS = 254
 """Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
 WIDER = 2
-"""A lost object is also searched in a crop this many times as wide (ours)."""
+"""The tracker also looks for a lost object in a crop this many times as wide (ours)."""
 LARGEST_OVERLAP = 0.5
 """A mask of which more lies on other objects does not show the lost one."""
 
@@ -51,9 +51,9 @@ class Seen(NamedTuple):
 class Session:
     """Objects that are followed through one video, with their state.
 
-    The tracker keeps nothing between frames, so several sessions can share one. A lost object is
-    also searched in a wider part of the frame. It is found if its mask there has a predicted J of
-    `lost_below` or more.
+    The tracker keeps nothing between frames, so several sessions can share one. They also
+    look for a lost object in a wider part of the frame. It is found if its mask there has a
+    predicted J of `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
@@ -75,9 +75,15 @@ class Session:
         return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
     def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
-        """Add an object by its box in the next frame, in pixels; return its number, 1 to 254. None
-        means one more than the highest so far. Raises InputError if the number is taken or out of
-        range."""
+        """Add an object by its box in the next frame; return its number.
+
+        Args:
+            box_frame_xywh: left, top, width and height in pixels.
+            number: of the object, 1 to 254; None: one more than the highest so far.
+
+        Raises:
+            InputError: the number is taken or out of range.
+        """
         if number is None:
             number = max(self.numbers, default=0) + 1
         if number in self.numbers:
@@ -94,8 +100,11 @@ class Session:
         self._given[number] = box_frame_xywh
 
     def step(self, frame: NDArray[np.uint8]) -> Seen:
-        """Find and segment the objects in the next frame, (H, W, 3) RGB; all frames have one size.
-        Raises InputError if a given box cannot be followed."""
+        """Find and segment the objects in the next frame, (H, W, 3) RGB; all have one size.
+
+        Raises:
+            InputError: a given box cannot be followed.
+        """
         kept = self._kept()
         steps = [(numbers, *self._tracker.step(frame, state)) for numbers, state in kept]
         if self._given:

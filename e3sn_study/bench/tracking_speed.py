@@ -42,7 +42,7 @@ correlation maps, 3x3 shortcuts in full."""
 PUBLIC = "torch fp32, SiamMask's public code"
 EXPORTED = ("torch fp32", "ONNX fp32", "ONNX int8")
 """The same network three times."""
-SEARCHING = "ONNX int8, lost objects searched"
+SEARCHING = "ONNX int8, with a search for lost objects"
 """As ``e3sn track`` does; not the paper's protocol."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
 OBJECTS = (1, 2, 4, 8)
