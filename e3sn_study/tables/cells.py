@@ -17,8 +17,6 @@ PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
 PAPER_PAIRS = 12_000_000
 """Image pairs of SiamMask's first stage, 20 epochs of 600,000. The paper does not give its own."""
-SHORT = 360.0
-"""Seconds of training below which they are not shown as hours."""
 RECOMPUTED = "recomputed from the DAVIS authors' files"
 
 
@@ -116,14 +114,14 @@ def gain_text(new: Measured, old: Measured, statistic: str) -> str:
     return text if len(by_seed) < 2 else f"{text}, by seed {signed(by_seed)}"
 
 
-def spread(group: pd.DataFrame, column: str, unit: str = "", decimals: int = 0) -> str:
+def spread(group: pd.DataFrame, column: str, unit: str = "") -> str:
     """Return the mean over runs, with the standard deviation where they differ."""
     if group.empty:
         return NOT_RUN
-    deviation = ""
+    text = number(group[column].mean(), decimals=0)
     if group[column].nunique() > 1:
-        deviation = f" ± {number(group[column].std(), decimals=decimals)}"
-    return f"{number(group[column].mean(), decimals=decimals)}{deviation} {unit}".rstrip()
+        text += f" ± {number(group[column].std(), decimals=0)}"
+    return f"{text} {unit}".rstrip()
 
 
 def trained_on(group: pd.DataFrame) -> str:
@@ -133,8 +131,8 @@ def trained_on(group: pd.DataFrame) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a training time as hours, such as ``0.50 h``, or a short one as seconds."""
-    if seconds < SHORT:
+    """Return a training time as hours, such as ``0.50 h``; below 0.1 h as seconds."""
+    if seconds < 360:
         return f"{number(seconds, decimals=0)} s"
     return f"{number(seconds / 3600, decimals=2)} h"
 
@@ -166,9 +164,6 @@ def to_markdown(table: pd.DataFrame) -> Markup:
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
     """Return True for each column of numbers, "not run" and dashes; the first is never one."""
-
-    def is_number(cell: str) -> bool:
-        return cell in (NOT_RUN, NONE) or cell.lstrip("+-")[:1].isdigit()
-
-    columns = table.astype(str).to_numpy().T
-    return [place > 0 and all(map(is_number, cells)) for place, cells in enumerate(columns)]
+    cells = table.astype(str)
+    is_number = cells.map(lambda cell: cell in (NOT_RUN, NONE) or cell.lstrip("+-")[:1].isdigit())
+    return [False, *is_number.all()[1:]]
