@@ -26,6 +26,8 @@ from e3sn_study.tables.cells import (
 from e3sn_study.tables.costs import speed_share, training_shares
 
 Claim = dict[str, Any]
+_THRESHOLDS: dict[str, float] = reference("claims")["thresholds"]
+"""Of the rules: points, percent or times."""
 
 
 class Finding(NamedTuple):
@@ -52,8 +54,8 @@ def claims(records: Records) -> pd.DataFrame:
                 "Ours is": claim["computed"],
             }
         )
-    rules, thresholds = content["rules"].items(), content["thresholds"]
-    notes = [f"Rule for {key}: {rule.format(**thresholds)}." for key, rule in rules]
+    rules = content["rules"].items()
+    notes = [f"Rule for {key}: {rule.format(**_THRESHOLDS)}." for key, rule in rules]
     return titled(rows, records, "claims", *notes)
 
 
@@ -117,7 +119,7 @@ def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, g
     if rule == "gain":
         least, passed = 0.0, [gain.mean > 0 for gain in gains]
     else:
-        least = -_threshold("slightly")
+        least = -_THRESHOLDS["slightly"]
         passed = [gain.mean >= least for gain in gains]
     if not any(passed):
         return "not reproduced"
@@ -128,7 +130,7 @@ def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, g
         return f"partly (only {name}{', its interval includes 0' if gain.low <= 0 else ''})"
     if rule == "gain" and min(gain.low for gain in gains) <= 0:
         return "partly (an interval includes 0)"
-    if gap > _threshold("alike"):
+    if gap > _THRESHOLDS["alike"]:
         return "partly (an effect of another size)"
     if len(by_seed) < 2:
         return "partly (one seed)"
@@ -146,7 +148,7 @@ def _budget(records: Records, claim: Claim) -> Finding:
         f"{equal} of SiamMask's time with the same number of pairs in all; {first_stage} if only "
         "its first stage has as many"
     )
-    saved = [share <= 1 - (1 - new / old) * _threshold("saving") / 100 for share in shares]
+    saved = [share <= 1 - (1 - new / old) * _THRESHOLDS["saving"] / 100 for share in shares]
     verdict = _verdict(all(saved), round(min(shares), 2) < 1)
     if verdict == "partly":
         verdict = f"partly (it saves {percent(1 - min(shares))} by one count of pairs)"
@@ -165,7 +167,7 @@ def _memory(records: Records, claim: Claim) -> Finding:
         f"{number(most, decimals=0)} MB with {memory.index[-1]:g} samples to "
         f"{number(few, decimals=0)} MB with {samples}: {percent(few / most)}"
     )
-    verdict = _verdict(few / most <= _threshold("memory") / 100, few < most)
+    verdict = _verdict(few / most <= _THRESHOLDS["memory"] / 100, few < most)
     return Finding("no number", text, verdict)
 
 
@@ -175,8 +177,8 @@ def _speed(records: Records, claim: Claim) -> Finding:
     share = speed_share(records, *claim["of"])
     if share is None:
         return Finding(paper, NOT_RUN)
-    near = share >= new / old - _threshold("speed") / 100
-    part = 1 - share <= _threshold("speed_loss") * (1 - new / old)
+    near = share >= new / old - _THRESHOLDS["speed"] / 100
+    part = 1 - share <= _THRESHOLDS["speed_loss"] * (1 - new / old)
     return Finding(paper, percent(share), _verdict(near, part))
 
 
@@ -187,8 +189,8 @@ def _absolute(records: Records, claim: Claim) -> Finding:
     if model is None:
         return Finding(paper, _not_run(records, benchmark))
     pairs = [(model.value(name), row[name]) for name in MEANS]
-    near = all(ours >= theirs - _threshold("below") for ours, theirs in pairs)
-    part = all(ours >= _threshold("score") / 100 * theirs for ours, theirs in pairs)
+    near = all(ours >= theirs - _THRESHOLDS["below"] for ours, theirs in pairs)
+    part = all(ours >= _THRESHOLDS["score"] / 100 * theirs for ours, theirs in pairs)
     ours = ", ".join(f"{name[0]} {interval_text(model.interval(name))}" for name in MEANS)
     return Finding(paper, f"{ours}; {_count(model.seeds, 'seed')}", _verdict(near, part))
 
@@ -202,11 +204,6 @@ _RULES: dict[str, Callable[[Records, Claim], Finding]] = {
     "speed": _speed,
     "absolute": _absolute,
 }
-
-
-def _threshold(name: str) -> float:
-    """Return a threshold of the rules: points, percent or times."""
-    return float(reference("claims")["thresholds"][name])
 
 
 def _papers(claim: Claim, column: str) -> tuple[float, float]:

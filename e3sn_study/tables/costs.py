@@ -89,30 +89,27 @@ def speed_share(records: Records, new: str, old: str) -> float | None:
 def variant_costs(records: Records) -> pd.DataFrame:
     """Time of training and tracking of the networks that are compared, which took turns."""
     training, tracking = _costs(records, "training"), _costs(records, "tracking")
-    rows = []
-
-    def add(network: str, part: str, counts: str, seconds: float, share: str) -> None:
-        row = {"Network": network, "Part": part, "Counts for": counts}
-        rows.append(row | {"Time": _milliseconds(seconds), "Of SiamMask's": share})
-
+    columns, rows = ["Network", "Part", "Counts for", "Time", "Of SiamMask's"], list[list[str]]()
     for variant, label in VARIANTS.items():
         own = training[training["variant"] == variant]
         is_other = variant != "siammask"
         for row in own.to_dict("records"):
             stage = STAGES.get(row["stage"], row["stage"])
             part = f"training a pair, {stage}, backbone {row['backbone']}"
-            add(label, part, f"{percent(row['share'])} of its pairs", row["seconds"], NONE)
+            counts = f"{percent(row['share'])} of its pairs"
+            rows.append([label, part, counts, _milliseconds(row["seconds"]), NONE])
         if len(own):
             shares = training_shares(records, variant, "siammask") if is_other else None
             equal, on_top = map(percent, shares or (0, 0))
             of = f"{equal}; {on_top} with its second stage on top" if shares else NONE
-            whole = (own["share"] * own["seconds"]).sum()
-            add(label, "training a pair, all phases", NONE, whole, of)
+            whole = _milliseconds((own["share"] * own["seconds"]).sum())
+            rows.append([label, "training a pair, all phases", NONE, whole, of])
         for seconds in tracking.loc[tracking["variant"] == variant, "seconds"]:
             share = speed_share(records, variant, "siammask") if is_other else None
             of = percent(1 / share) if share else NONE
-            add(label, "tracking an object-frame", NONE, seconds, of)
-    return titled(rows, records, "variant_costs", *_batches(training))
+            rows.append([label, "tracking an object-frame", NONE, _milliseconds(seconds), of])
+    table = pd.DataFrame(rows, columns=columns)
+    return titled(table, records, "variant_costs", *_batches(training))
 
 
 def sampling_cost(records: Records) -> pd.DataFrame:

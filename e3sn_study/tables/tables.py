@@ -144,12 +144,7 @@ def attributes(records: Records) -> pd.DataFrame:
 
 
 def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.DataFrame:
-    """Return means over scored sequences by attribute.
-
-    Args:
-        model: its scores.
-        labels: attributes by sequence, with spaces between them.
-        statistic: such as ``J-Mean``.
+    """Return means over scored sequences by attribute; `labels` has spaces between attributes.
 
     Returns:
         By attribute: with, without (NaN if all sequences have it), difference, sequences (which
