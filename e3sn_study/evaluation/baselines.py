@@ -109,24 +109,20 @@ def boxes_of(ids: Ids, numbers: list[int]) -> dict[int, Box]:
     return {number: box for number, box in boxes.items() if box}
 
 
-def largest_first(boxes: Boxes) -> list[tuple[int, Box]]:
-    """Return boxes in the order of painting: later ones, which are smaller, come to the front."""
-    return sorted(boxes.items(), key=lambda item: -math.prod(box_xywh(item[1])[2:]))
-
-
 def fill_boxes(boxes: Boxes, frame_hw: tuple[int, ...]) -> Ids:
     """Return boxes as a mask of ids; where they overlap, the smaller one is in front."""
-    ids = np.zeros(frame_hw, np.uint8)
-    for number, box in largest_first(boxes):
-        ids[_pixels(box, frame_hw)] = number
-    return ids
+    return _painted(boxes, frame_hw, lambda box: _pixels(box, frame_hw))
 
 
 def grabcut_ids(frame: NDArray[np.uint8], boxes: Boxes) -> Ids:
     """Return GrabCut in each box as (H, W) ids; smaller boxes are in front of larger ones."""
-    ids = np.zeros(frame.shape[:2], np.uint8)
-    for number, box in largest_first(boxes):
-        ids[grabcut(frame, box)] = number
+    return _painted(boxes, frame.shape[:2], lambda box: grabcut(frame, box))
+
+
+def _painted(boxes: Boxes, frame_hw: tuple[int, ...], region: Callable[[Box], Any]) -> Ids:
+    ids = np.zeros(frame_hw, np.uint8)
+    for number, box in sorted(boxes.items(), key=lambda item: -math.prod(box_xywh(item[1])[2:])):
+        ids[region(box)] = number
     return ids
 
 
