@@ -38,9 +38,7 @@ def sweep(
 
     Args:
         tracker: with the network and the settings to start from, which win a tie.
-        sequences: to choose on.
         out: keeps finished passes.
-        grid: values by setting.
         thresholds: of the masks; the tracker's own is added.
 
     Returns:

@@ -45,7 +45,6 @@ def crop_quality(
     follow the true one explains a box that drifts.
 
     Args:
-        model: a trained network.
         sources: opened track sets, each measured by itself.
         profile: augmentation, sampling and seed. The pairs are not those of the first steps.
         pairs: of each set.
@@ -114,7 +113,6 @@ def changing_over(
     and another object of its category are in the search crop. The scenes depend on `tracks` alone.
 
     Args:
-        model: a trained network.
         tracks: objects whose frames know the look-alikes in their image (COCO).
         config: settings of inference, for the penalised score.
         scenes: looked at; fewer if there are no more.

@@ -174,7 +174,6 @@ def video_rows(
     The frames are evenly spaced.
 
     Args:
-        rows: one per video.
         columns: pictures in a row, the first frame included.
         truth: also outline the true masks, in white.
         close: show only the part of each frame around the true masks.

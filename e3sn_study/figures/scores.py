@@ -181,8 +181,7 @@ def gains(records: Records, new: str = "e3sn", old: str = "e3sn-s") -> Figure:
 def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """J of every frame of some sequences: it shows where an object is lost.
 
-    Args:
-        frames: by title, the columns object and J of `e3sn_lib.metrics.scoring.score_sequence`.
+    `frames` has, by title, the columns object and J of `frame_scores`.
     """
     figure, grid = axes_grid(1, len(frames), (3.6 * len(frames), 2.5), sharey=True, squeeze=False)
     for axes, (title, table) in zip(grid[0], frames.items(), strict=True):

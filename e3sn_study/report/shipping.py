@@ -84,7 +84,6 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
 
 
 def _record(records: Records, run: str) -> dict[str, Any]:
-    """Return the record of a run."""
     if found := records.rows([run]).to_dict("records"):
         return found[0]
     remedy = "evaluate it first with e3sn reproduce, or name its --report"
