@@ -140,11 +140,10 @@ def level_answers(model: E3SN, video: Video, index: int) -> Answers:
 
 
 def _box(video: Video, index: int) -> Box:
-    box = box_from_mask(video.mask(index) == 1)
-    if box is None:
-        absent = f"object 1 is not in frame {index}"
-        raise InputError(f"sequence {video.name}: {absent}; choose another frame")
-    return box
+    if box := box_from_mask(video.mask(index) == 1):
+        return box
+    absent = f"object 1 is not in frame {index}"
+    raise InputError(f"sequence {video.name}: {absent}; choose another frame")
 
 
 def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:

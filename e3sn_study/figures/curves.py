@@ -33,8 +33,7 @@ FEW = 12
 def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     """The three losses of eq. 3 and the mask IoU against the pairs seen.
 
-    Args:
-        logs: `Run.log` by variant. A dotted line stands between two stages of a run.
+    `logs` has `Run.log` by variant. A dotted line stands between two stages of a run.
     """
     titles = {"cls": "classification loss", "loc": "box loss", "mask": "mask loss"}
     titles["mask_iou"] = "mask IoU"
@@ -143,10 +142,8 @@ def sampling_cost(records: Records) -> Figure:
     memory, seconds = cost["peak_memory_mb"] / 1000, cost["seconds_per_step"]
     estimated = memory.fillna(cost["estimated_memory_mb"] / 1000)
     x = cost["samples_per_image"]
-    for axes, measured, y, unit in (
-        (left, memory, estimated, "GB"),
-        (right, seconds, seconds, "s"),
-    ):
+    panels = (left, memory, estimated, "GB"), (right, seconds, seconds, "s")
+    for axes, measured, y, unit in panels:
         axes.plot(x, y, color=FAINT, zorder=1)
         axes.plot(x, y, "o", color="white", mec=BLUE, mew=1.8, ms=8)
         axes.plot(x, measured, "o", color=BLUE, ms=8)
@@ -171,8 +168,7 @@ def sampling_cost(records: Records) -> Figure:
 def precision_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     """Loss and mask IoU in two precisions, for the same seed and pairs, and how the losses differ.
 
-    Args:
-        logs: `log.csv` of two runs by precision, the reference first.
+    `logs` has ``log.csv`` of two runs by precision, the reference first.
     """
     figure, (loss, iou, difference) = axes_grid(1, 3, (12.0, 3.1))
     for axes, column in ((loss, "loss"), (iou, "mask_iou")):

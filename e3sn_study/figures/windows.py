@@ -91,9 +91,8 @@ def _draw_matrix(axes: Axes, pair: Pair) -> None:
 
 
 def _below(axes: Axes, text: str) -> None:
-    """Write a text below the axes."""
-    look: dict[str, Any] = {"va": "top", "color": INK, "fontsize": 9}
-    axes.text(0, -0.02, textwrap.fill(text, 52), transform=axes.transAxes, **look)
+    wrapped = textwrap.fill(text, 52)
+    axes.text(0, -0.02, wrapped, transform=axes.transAxes, va="top", color=INK, fontsize=9)
 
 
 @styled

@@ -67,9 +67,8 @@ def held_out_text(config: TrainSetConfig) -> str:
 
 def _words(profile: Profile) -> dict[str, Any]:
     """Return what texts and conditions can name: settings by section, and words made of them."""
-    baseline = vars(
-        (profiles_of(profile).get("siammask") or load_profile("paper", "siammask")).loss
-    )
+    siammask = profiles_of(profile).get("siammask") or load_profile("paper", "siammask")
+    baseline = vars(siammask.loss)
     total = sum(each.weight for each in profile.data.train) or 1.0
     sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]
     return vars(profile) | {
