@@ -1,4 +1,1 @@
-"""Figures, drawn from files of record and from frames.
-
-Nothing here opens a window, and nothing knows where a figure is kept.
-"""
+"""Figures, drawn from files of record and from frames. Nothing here opens a window."""

@@ -68,9 +68,7 @@ def ladder(records: Records) -> Figure:
     chosen = records.main_runs("e3sn")
     _scores(records, chosen)
     methods = {
-        STILL_BOX: ([""], STILL_BOX),
-        STILL: ([""], STILL),
-        **{name: ([""], name) for name in OPENCV},
+        **{name: ([""], name) for name in (STILL_BOX, STILL, *OPENCV)},
         "E3SN's box, filled": (chosen, BOX),
         "true box, filled": ([""], TRUE_BOX),
         "true box + GrabCut": ([""], "true box + GrabCut"),

@@ -180,30 +180,14 @@ def threshold_sweep(records: Records) -> pd.DataFrame:
 
 OUTER = (STILL, "NanoTrack box + GrabCut", TRUE_BOX, "true box + GrabCut", f"E3SN: {BOUND}")
 """Rows of `bounds` that stand beside the networks where space is short."""
-TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
-    "claims": claims,
-    "table1": table1,
-    "table2": table2,
-    "table3": table3,
-    "table4": table4,
-    "bounds": bounds,
-    "per_sequence": per_sequence,
-    "crops": crops,
-    "attributes": attributes,
-    "threshold_sweep": threshold_sweep,
-    "variant_costs": costs.variant_costs,
-    "speed": costs.speed,
-    "sampling_cost": costs.sampling_cost,
-    "training_speed": costs.training_speed,
-    "tracking_speed": costs.tracking_speed,
-    "exports": costs.exports,
-    "ablations": costs.ablations,
-    "choices": costs.choices,
-    "held_out": costs.held_out,
-    "checks": costs.checks,
-    "runs": costs.runs,
-}
-"""Every table by its name, in the order of the report."""
+_TABLES = (
+    *(claims, table1, table2, table3, table4, bounds, per_sequence, crops, attributes),
+    *(threshold_sweep, costs.variant_costs, costs.speed, costs.sampling_cost),
+    *(costs.training_speed, costs.tracking_speed, costs.exports, costs.ablations),
+    *(costs.choices, costs.held_out, costs.checks, costs.runs),
+)
+TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {make.__name__: make for make in _TABLES}
+"""Every table by the name of its function, in the order of the report."""
 
 
 def short_table1(records: Records) -> pd.DataFrame:
