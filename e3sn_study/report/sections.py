@@ -87,8 +87,8 @@ def in_words(records: Records) -> Callable[[str], str]:
         return phrase.format(shown) or found[0]
 
     def words(text: str) -> str:
-        for raw, phrase in phrases.items():
-            text = text.replace(raw, phrase)
+        for raw, phrase in phrases.items():  # whole names: one run's may begin with another's
+            text = re.sub(rf"{re.escape(raw)}(?![\w-])", phrase.replace("\\", r"\\"), text)
         text = re.sub(rf"({_SETTING}) (?={_SETTING})", r"\1, ", text)
         return re.sub(_SETTING, setting, text)
 

@@ -317,6 +317,7 @@ def test_names_of_runs_and_settings_are_put_into_words(tmp_path: Path) -> None:
     short = "runs with train.pairs=2000 train.unfreeze_at=1: short"
     assert words(short) == "runs with 2,000 pairs, backbone frozen: short"
     assert words("an.unknown={0.key} J = 5") == "an.unknown={0.key} J = 5"
+    assert words(f"left out: {plain}-12345678") == f"left out: {plain}-12345678"
 
 
 def test_the_page_carries_the_frames_of_the_slider(report: Path, smoke: Profile) -> None:
