@@ -153,8 +153,9 @@ def sampling_cost(records: Records) -> Figure:
                 look = {"textcoords": "offset points", "ha": "center"}
                 axes.annotate(text, (place, value), (0, 9), color=INK if here else QUIET, **look)
         axes.axvline(4, color=ORANGE, linewidth=1.2, linestyle=":")
-        limits = {"xlim": (x.min() / 1.6, x.max() * 1.8), "ylim": (0, y.max() * 1.2)}
-        axes.set(xscale="log", xlabel="samples per image", **limits)
+        top = y.fillna(0).max() * 1.2 or 1.0  # where no step could be measured
+        axes.set(xscale="log", xlabel="samples per image", ylim=(0, top))
+        axes.set_xlim(x.min() / 1.6, x.max() * 1.8)
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.set_minor_locator(NullLocator())
     left.set_title("peak memory of a training step, GB")

@@ -209,6 +209,11 @@ def test_sampling_cost_tells_measured_from_estimated(tmp_path: Path) -> None:
     assert np.isnan(filled.get_ydata()[2])
     assert [text.get_text() for text in memory.texts][:3] == ["1 GB", "2 GB", "20 GB"]
     assert [text.get_text() for text in time.texts] == ["1 s", "2 s"]
+    cost.assign(peak_memory_mb=np.nan, seconds_per_step=np.nan, estimated_memory_mb=0.0).to_csv(
+        tmp_path / "sampling_cost.csv", index=False
+    )
+    memory, time = curves.sampling_cost(Records(tmp_path)).axes  # every process was killed
+    assert (memory.get_ylim(), time.get_ylim()) == ((0, 1), (0, 1))
 
 
 def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: Path) -> None:
