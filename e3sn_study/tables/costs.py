@@ -109,7 +109,7 @@ def variant_costs(records: Records) -> pd.DataFrame:
             of = percent(1 / share) if share else NONE
             rows.append([label, "tracking an object-frame", NONE, _milliseconds(seconds), of])
     table = pd.DataFrame(rows, columns=columns)
-    return titled(table, records, "variant_costs", *_batches(training))
+    return titled(table, records, "variant_costs", *_of_first("batches", training))
 
 
 def sampling_cost(records: Records) -> pd.DataFrame:
@@ -143,7 +143,7 @@ def training_speed(records: Records) -> pd.DataFrame:
         for part in ("forward", "backward", "update", "data"):
             cells[part.capitalize()] = _measured(row[part], "s", 2)
         rows.append(cells)
-    notes = [f"{each} Data are prepared beside the step." for each in _batches(timed)]
+    notes = [f"{each} Data are prepared beside the step." for each in _of_first("batches", timed)]
     return titled(rows, records, "training_speed", *notes)
 
 
@@ -159,8 +159,7 @@ def tracking_speed(records: Records) -> pd.DataFrame:
         row["Frames per second"] = number(one["frames_per_second"])
         row["Rate against the first"] = f"{number(one['ratio'])} times"
         rows.append(row | {"Of the peak": percent(one["share"])})
-    notes = [note("threads", threads=each) for each in timed["threads"][:1]]
-    return titled(rows, records, "tracking_speed", *notes)
+    return titled(rows, records, "tracking_speed", *_of_first("threads", timed))
 
 
 def exports(records: Records) -> pd.DataFrame:
@@ -173,8 +172,7 @@ def exports(records: Records) -> pd.DataFrame:
             gap = 100 * (row[name] - table[name].iloc[0])
             cells |= {name: number(100 * row[name]), f"{name[0]} gain": number(gap, signed=True)}
         rows.append(cells | {"Object-frames per second": number(row["fps"])})
-    notes = [note("threads", threads=each) for each in table["threads"][:1]]
-    return titled(rows, records, "exports", *notes)
+    return titled(rows, records, "exports", *_of_first("threads", table))
 
 
 def ablations(records: Records) -> pd.DataFrame:
@@ -303,5 +301,6 @@ def _measured(value: float, unit: str, decimals: int, absent: str = NOT_RUN) -> 
     return absent if math.isnan(value) else f"{number(value, decimals=decimals)} {unit}"
 
 
-def _batches(table: pd.DataFrame) -> list[str]:
-    return [note("batches", **row) for row in table[:1].to_dict("records")]
+def _of_first(key: str, table: pd.DataFrame) -> list[str]:
+    """Return a note about the first row, none where there is no row."""
+    return [note(key, **row) for row in table[:1].to_dict("records")]
