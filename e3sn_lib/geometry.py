@@ -161,15 +161,12 @@ class Crop:
         x1, y1, x2, y2 = box_frame_xyxy
         return _bounds(self.matrix, (x1, x2, x1, x2), (y1, y1, y2, y2))
 
-    def mask_box(self, mask: NDArray[np.bool_]) -> Box | None:
-        """Return the bounding rectangle of a frame mask (H, W) in crop coordinates.
+    def mask_box(self, mask: NDArray[np.bool_]) -> Box:
+        """Return the bounding rectangle of a frame mask (H, W) with an object in crop coordinates.
 
         It is exact for any rotation and holds the whole object, also what lies beyond the crop.
-        None if the mask is empty.
         """
         rows = np.flatnonzero(mask.any(axis=1))
-        if rows.size == 0:
-            return None
         left = mask[rows].argmax(axis=1)
         right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
         x = np.tile(np.concatenate([left, right]), 2)
