@@ -54,11 +54,6 @@ def _below(value: str) -> str:
     return value
 
 
-def _minus_one_is_none(value: Any) -> Any:
-    """Read -1 as None: older files hold -1 where a setting is not set."""
-    return None if value == -1 and type(value) in (int, float) else value
-
-
 # Kinds of values. "Strict" refuses what pydantic would convert: true for 1, "0.5" for 0.5.
 Count = Annotated[int, Strict(), Field(ge=1, le=10**12)]
 Factor = Annotated[float, Strict(), Field(ge=0, le=1e6)]
@@ -76,7 +71,8 @@ Folders = Annotated[tuple[BelowRoot, ...], BeforeValidator(_listed), Field(min_l
 Levels = Annotated[tuple[Level, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
 Layers = Annotated[tuple[Layer, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_listed), AfterValidator(_none_or_two)]
-_NOT_SET = BeforeValidator(_minus_one_is_none)
+# older files hold -1 where a setting is not set
+_NOT_SET = BeforeValidator(lambda value: None if value == -1 else value)
 
 _CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)  # built at first use
 
