@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,7 +53,7 @@ def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFra
         InputError: too few or too many masks, another size than the truth, an id above K, or no
             frame to evaluate.
     """
-    truth = _open(sequence)
+    truth = _Truth(sequence)
     scores, given = [], 0
     for index, ids in enumerate(masks):
         given = index + 1
@@ -96,17 +95,17 @@ def score_folder(
         annotations, names = annotations.resolve().parent, [annotations.resolve().name]
     if not names:
         raise InputError(f"there are no folders in {annotations}; {LAYOUT}")
-    truths = [_open(_sequence(annotations / name, merge)) for name in names]
+    truths = [_Truth(_sequence(annotations / name, merge)) for name in names]
     folders = [masks / name for name in names]
     if len(names) == 1 and any(masks.glob("*.png")):
         folders = [masks]
     pairs = list(zip(truths, folders, strict=True))
     surplus_masks = sum(truth.check_complete(folder) for truth, folder in pairs)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = [
-            pool.map(truth.score_file, truth.evaluated, repeat(each)) for truth, each in pairs
+        scores = [
+            list(pool.map(truth.score_file, truth.evaluated, repeat(folder)))
+            for truth, folder in pairs
         ]
-        scores = [list(each) for each in running]
     notes = []
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
     if merged and merge is None:
@@ -162,13 +161,11 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
     """Write ``global_results-SET.csv`` and ``per-sequence_results-SET.csv`` as the official
     evaluator does."""
-    import pandas as pd
-
     per_object, overall = summarise(per_frame)
     names = per_object["sequence"] + "_" + per_object["object"].astype(str)
-    means = {"Sequence": names, "J-Mean": per_object["J-Mean"], "F-Mean": per_object["F-Mean"]}
+    means = per_object.assign(Sequence=names)[["Sequence", "J-Mean", "F-Mean"]]
     write_csv(out / f"global_results-{set_name}.csv", overall.to_frame().T)
-    write_csv(out / f"per-sequence_results-{set_name}.csv", pd.DataFrame(means))
+    write_csv(out / f"per-sequence_results-{set_name}.csv", means)
 
 
 class _Score(NamedTuple):
@@ -181,18 +178,28 @@ class _Score(NamedTuple):
     """Ids are merged, but the mask seems to have grey levels, such as probabilities."""
 
 
-@dataclass(frozen=True)
 class _Truth:
-    """A sequence with the objects that the official evaluator scores."""
+    """A sequence with the objects that the official evaluator scores; refused if it has none."""
 
-    sequence: Video
-    objects: range
-    absent: tuple[int, ...]
-    """Ids below K that the first mask lacks."""
-
-    @property
-    def evaluated(self) -> range:
-        return range(1, len(self.sequence) - 1)
+    def __init__(self, sequence: Video) -> None:
+        name, count = sequence.name, len(sequence)
+        if len(sequence.mask_paths) != count:
+            fault = f"{len(sequence.mask_paths)} truth masks for {count} frames"
+            raise InputError(f"sequence {name}: {fault}; scoring needs one per frame")
+        if count <= 2:
+            fault = f"only {count} frames, and the first and the last are not scored"
+            raise InputError(f"sequence {name}: {fault}; leave it out")
+        first = sequence.mask(0)
+        ids = set(np.unique(first).tolist()) - {0, VOID}
+        if not ids:
+            reason = "shows no object; leave the sequence out"
+            if first.any():
+                reason = "has only 0 and 255; score it with merged ids"
+            place = f"the first truth mask {sequence.mask_paths[0]}"
+            raise InputError(f"sequence {name}: {place} {reason}")
+        self.sequence, self.evaluated = sequence, range(1, count - 1)
+        self.objects = range(1, max(ids) + 1)
+        self.absent = sorted(set(self.objects) - ids)  # ids below K that the first mask lacks
 
     def frame(self, index: int) -> str:
         return self.sequence.mask_paths[index].stem
@@ -247,26 +254,6 @@ class _Truth:
             rule = "all above 0 count as the object"
             notes.append(f"{soft} masks have other values than 0 and 255; {rule}")
         return [f"{self.sequence.name}: {note}" for note in notes]
-
-
-def _open(sequence: Video) -> _Truth:
-    """Read the objects from the first truth mask; refuse a video with nothing to score."""
-    name, count = sequence.name, len(sequence)
-    if len(sequence.mask_paths) != count:
-        fault = f"{len(sequence.mask_paths)} truth masks for {count} frames"
-        raise InputError(f"sequence {name}: {fault}; scoring needs one per frame")
-    if count <= 2:
-        fault = f"only {count} frames, and the first and the last are not scored"
-        raise InputError(f"sequence {name}: {fault}; leave it out")
-    first = sequence.mask(0)
-    ids = set(np.unique(first).tolist()) - {0, VOID}
-    if not ids:
-        reason = "shows no object; leave the sequence out"
-        if first.any():
-            reason = "has only 0 and 255; score it with merged ids"
-        raise InputError(f"sequence {name}: the first truth mask {sequence.mask_paths[0]} {reason}")
-    objects = range(1, max(ids) + 1)
-    return _Truth(sequence, objects, tuple(sorted(set(objects) - ids)))
 
 
 def _sequence(folder: Path, merge: bool | None) -> Video:
