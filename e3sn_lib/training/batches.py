@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Batch, PairDataset, Source, collate
 from e3sn_lib.errors import InputError
+from e3sn_lib.model.device import best_device
 from e3sn_lib.training import processes
 from e3sn_lib.training.schedule import StagePlan
 
@@ -27,12 +28,7 @@ class _Batches(Dataset[Batch | InputError]):
 
 
 def step_batches(
-    sources: list[Source],
-    profile: Profile,
-    stage: StagePlan,
-    done: int,
-    pairs_before: int,
-    pin_memory: bool,
+    sources: list[Source], profile: Profile, stage: StagePlan, done: int, pairs_before: int
 ) -> Iterator[list[Batch]]:
     """Yield this process's part of each step's pairs, in ``train.accumulate`` batches.
 
@@ -40,7 +36,6 @@ def step_batches(
         stage: which pairs of the run.
         done: steps of the stage that are left out.
         pairs_before: of earlier legs; the numbers of the pairs go on from there.
-        pin_memory: prepare the batches in memory that a GPU can copy from.
 
     Raises:
         InputError: no usable pair can be drawn.
@@ -60,7 +55,7 @@ def step_batches(
         ),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        pin_memory=pin_memory,
+        pin_memory=best_device().type == "cuda",
         worker_init_fn=_ignore_interrupts,
     )
     prepared = iter(loader)

@@ -37,8 +37,6 @@ from e3sn_lib.training import processes, schedule
 from e3sn_lib.training import state as store
 from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
-from e3sn_lib.training.schedule import StagePlan
-from e3sn_lib.training.state import RunState, Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +80,7 @@ class Trainer:
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
-        self.state = RunState()
+        self.state = store.RunState()
         self._load_first_weights(data_root)
         if self.processes > 1:
             processes.synchronise_batch_norm(self.model, self.device)
@@ -112,7 +110,7 @@ class Trainer:
         load_network(self.model, source)
         self.state.pairs_before = pairs_seen(source)
 
-    def run(self, watch: Watch | None = None) -> Path:
+    def run(self, watch: store.Watch | None = None) -> Path:
         """Train to the end, from the last checkpoint if there is one.
 
         Args:
@@ -135,10 +133,10 @@ class Trainer:
             remedy = "wait for its end, or choose another folder"
             raise InputError(f"{self.run_dir} is in use by another training; {remedy}") from error
 
-    def _run(self, watch: Watch | None) -> Path:
+    def _run(self, watch: store.Watch | None) -> Path:
         # go on from the last checkpoint, if there is one
         self._resume()
-        self.watchers: list[Watch] = [watch] if watch else []
+        self.watchers: list[store.Watch] = [watch] if watch else []
         if processes.is_first():
             if self.profile.train.tensorboard:
                 self.watchers.append(store.tensorboard_writer(self.run_dir))
@@ -174,17 +172,16 @@ class Trainer:
             f"from step {self.state.step}"
         )
 
-    def _run_stage(self, stage: StagePlan, interrupted: Callable[[], bool]) -> None:
+    def _run_stage(self, stage: schedule.StagePlan, interrupted: Callable[[], bool]) -> None:
         config, end = self.profile.train, stage.first_step + stage.steps
         optimiser = self._start_stage(stage)
         measured: list[dict[str, float]] = []  # of the steps since the last row of the log
         row_begun, bad_steps = time.perf_counter(), 0
         backbone_trained: bool | None = None
-        done, pin_memory = self.state.step - stage.first_step, self.device.type == "cuda"
+        done, before = self.state.step - stage.first_step, self.state.pairs_before
         hide = self.steps < 200 or not processes.is_first()
         bar = tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=30, disable=hide)
-        before = self.state.pairs_before
-        for batches in step_batches(self.sources, self.profile, stage, done, before, pin_memory):
+        for batches in step_batches(self.sources, self.profile, stage, done, before):
             step_begun = time.perf_counter()
             step = self.state.step - stage.first_step
             rate = schedule.learning_rate(step, stage.steps, config, stage.config)
@@ -221,7 +218,7 @@ class Trainer:
         bar.close()
         self._save(None)
 
-    def _start_stage(self, stage: StagePlan) -> Optimizer:
+    def _start_stage(self, stage: schedule.StagePlan) -> Optimizer:
         config = self.profile.train
         groups = schedule.parameter_groups(self.model, config, stage.config.train_location)
         optimiser = schedule.build_optimiser(groups, config)
@@ -390,7 +387,7 @@ class Trainer:
         self._compute_in(getattr(torch, content["precision"]))
         self.scaler.load_state_dict(content["scaler"])
         before = {"pairs_before": self.state.pairs_before}  # older checkpoints lack it
-        self.state = RunState(**content["state"] | before)
+        self.state = store.RunState(**content["state"] | before)
 
     def _summary(self) -> dict[str, Any]:
         return {
