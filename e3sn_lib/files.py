@@ -24,7 +24,6 @@ from e3sn_lib.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-
 _BITS = np.arange(256)[:, None, None] >> np.arange(24).reshape(8, 3) & 1
 DAVIS_PALETTE = (_BITS << np.arange(7, -1, -1)[:, None]).sum(axis=1).ravel().tolist()
 """The 256 colours of DAVIS (and PASCAL VOC), RGB. Bits 0, 1, 2 of an id are the highest bits of R,
@@ -38,9 +37,6 @@ LARGEST_JSON = 2**32
 """Bytes; the annotations of LVIS have 1.1 GB."""
 LARGEST_SIZE = 2**26
 """Pixels of the largest image or mask that is read, 8192 x 8192."""
-PAGE_WIDTH = 1600
-"""Pixels of an image that is embedded in a page; its file lies beside the report."""
-
 
 _MACHINE = platform.node()
 _TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d+)\.tmp(\.\w+)?")
@@ -109,7 +105,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def as_webp(
-    source: Path | BinaryIO, largest_width: int = PAGE_WIDTH, quality: int = 86
+    source: Path | BinaryIO, largest_width: int = 1600, quality: int = 86
 ) -> tuple[bytes, tuple[int, int]]:
     """Return an image as WebP for a page, on white and no wider than this; and its size."""
     with Image.open(source) as image:
@@ -122,13 +118,10 @@ def as_webp(
 
 
 def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
-    """Return the names of a folder's files with one of these suffixes, in order.
+    """Return the names of a folder's files with one of these suffixes, in order; an absent folder
+    has none. Raises InputError if the folder is there but cannot be listed.
 
-    An absent folder has none. Names that begin with a dot are no data: macOS puts ``._NAME``
-    beside NAME on foreign disks.
-
-    Raises:
-        InputError: the folder is there but cannot be listed.
+    Names that begin with a dot are no data: macOS puts ``._NAME`` beside NAME on foreign disks.
     """
     if not os.path.isdir(folder):
         return []

@@ -244,15 +244,12 @@ def paste_patch(
     crop: ContextCrop,
     frame_hw: tuple[int, int],
 ) -> Patch:
-    """Bring a window's soft mask back to the frame, bilinearly.
+    """Bring a window's soft mask back to the part of the frame that it covers, bilinearly.
 
     Args:
         soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
         window_crop_xy: the window's top left corner in crop coordinates.
         crop: where the crop was taken from the frame.
-
-    Returns:
-        The part of the frame that the window covers; it may be empty.
     """
     matrix = crop.window_to_frame(window_crop_xy, frame_hw)
     # one pixel beyond the mask, bilinear values are those of the outside

@@ -1,7 +1,4 @@
-"""The three losses of equation 3, as functions of tensors.
-
-Where a loss gets `counts`, its tensors are a part of a batch, and `counts` is of the whole batch.
-"""
+"""The three losses of equation 3, as functions of tensors."""
 
 from typing import NamedTuple
 
@@ -19,7 +16,8 @@ from e3sn_lib.model.windows import Cells, cut_windows
 class Counts(NamedTuple):
     """The denominators of the losses, each a tensor of one number.
 
-    With the counts of a whole batch, the losses of its parts add up to the loss of the batch.
+    A loss that gets the counts of a whole batch may be given a part of it. The losses of the parts
+    then add up to the loss of the batch.
     """
 
     positives: Tensor

@@ -73,11 +73,8 @@ def boundary_accuracy(
 
 
 def boundary_radius(shape: tuple[int, ...], tolerance: float = 0.008) -> float:
-    """Return the `tolerance` of `boundary_accuracy` in pixels, for a frame of height and width.
-
-    Raises:
-        ValueError: a negative tolerance.
-    """
+    """Return the `tolerance` of `boundary_accuracy` in pixels, for a frame of height and width;
+    raises ValueError if it is negative."""
     if not tolerance >= 0:
         raise ValueError(f"the boundary tolerance must be 0 or more, got {tolerance}")
     return float(tolerance if tolerance >= 1 else np.ceil(tolerance * np.linalg.norm(shape)))

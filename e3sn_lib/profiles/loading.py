@@ -71,11 +71,8 @@ def load_profile(
 
 
 def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
-    """Return the profile of plain settings; the inverse of `Profile.to_dict`.
-
-    Raises:
-        InputError: an unknown key, a missing one, or a value that is not allowed.
-    """
+    """Return the profile of plain settings, the inverse of `Profile.to_dict`; raises InputError if
+    a key is unknown or missing, or a value is not allowed."""
     try:
         return PROFILE.validate_python(settings)
     except ValidationError as error:

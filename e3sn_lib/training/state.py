@@ -36,11 +36,8 @@ MEASURED = (
 
 
 def write_checkpoint(run_dir: Path, content: dict[str, Any]) -> None:
-    """Replace a run's checkpoint by tensors and plain values.
-
-    Raises:
-        InputError: it cannot be written. The checkpoint before it is kept.
-    """
+    """Replace a run's checkpoint by tensors and plain values; raises InputError if it cannot be
+    written. The checkpoint before it is then kept."""
     path = run_dir / CHECKPOINT
     try:
         with atomic_path(path) as temporary:
