@@ -223,16 +223,14 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
             no object ids.
     """
     _, image = _opened(path, "mask")
-    bands = image.getbands()
-    if bands not in (("P",), ("L",), ("1",), ("L", "A")):  # DAVIS-2016 has one mask of mode LA
+    if image.mode not in ("P", "L", "1", "LA"):  # DAVIS-2016 has one mask of mode LA
         kind = "a palette or grey image of object ids"
         raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")
     try:
-        # of black and white, "L" makes 0 and 255
-        mask = np.array(image.convert("L") if bands == ("1",) else image)
+        # "L" makes 0 and 255 of black and white, and keeps the grey of LA
+        return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
-    return np.ascontiguousarray(mask[..., 0] if mask.ndim == 3 else mask, dtype=np.uint8)
 
 
 def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
