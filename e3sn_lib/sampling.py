@@ -100,17 +100,14 @@ def negative_pair_targets(
     the anchors with the object in the search crop, half of them lie on this object (ours).
     """
     labels = np.full((5, cells, cells), -1, np.int8)
-    middle = slice(cells // 2 - NEGATIVE_PAIR_REACH, cells // 2 + NEGATIVE_PAIR_REACH + 1)
-    central = np.zeros_like(labels, dtype=bool)
-    central[:, middle, middle] = True
-    on_object = np.empty(0, np.int64)
     if iou is not None:
         on_object = rng.permutation(np.flatnonzero(iou > config.high))
-        on_object = on_object[: config.anchor_positives // 2]
-        central.ravel()[on_object] = False
-    count = config.anchor_positives - len(on_object)
-    chosen = rng.permutation(np.flatnonzero(central))[:count]
-    labels.ravel()[np.concatenate([on_object, chosen])] = 0
+        labels.ravel()[on_object[: config.anchor_positives // 2]] = 0
+    count = config.anchor_positives - np.count_nonzero(labels == 0)
+    middle = slice(cells // 2 - NEGATIVE_PAIR_REACH, cells // 2 + NEGATIVE_PAIR_REACH + 1)
+    central = np.zeros_like(labels, dtype=bool)
+    central[:, middle, middle] = labels[:, middle, middle] != 0
+    labels.ravel()[rng.permutation(np.flatnonzero(central))[:count]] = 0
     return AnchorTargets(labels, np.zeros((4, 5, cells, cells), np.float32))
 
 
