@@ -50,10 +50,8 @@ def classification_loss(logits: Tensor, labels: Tensor, counts: Counts | None = 
     """
     log_probability = logits.log_softmax(dim=1)
     positive, negative = labels == 1, labels == 0
-    if counts:
-        positives, negatives = counts.positives, counts.negatives
-    else:
-        positives, negatives = positive.sum().clamp(min=1), negative.sum().clamp(min=1)
+    positives = counts.positives if counts else positive.sum().clamp(min=1)
+    negatives = counts.negatives if counts else negative.sum().clamp(min=1)
     object_loss = log_probability[:, 1][positive].sum() / positives
     background_loss = log_probability[:, 0][negative].sum() / negatives
     return -0.5 * (object_loss + background_loss)

@@ -53,7 +53,10 @@ def load_profile(
     """
     variants = _read_yaml(PROFILE_DIR / "variants.yaml")
     _check_known([variant], variants, "unknown variant")
-    path = _profile_file(str(name))
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") or not os.path.isfile(path):
+        _check_known([str(name)], available_profiles(), "unknown profile or .yaml file")
+        path = PROFILE_DIR / f"{name}.yaml"
     settings = _read_yaml(path)
     by_variant = settings.pop("variants", {})
     if not isinstance(by_variant, dict) or not isinstance(by_variant.get(variant, {}), dict):
@@ -131,13 +134,6 @@ def _check_known(words: Iterable[Any], known: Collection[str], fault: str) -> No
         if word not in known:
             hint = did_you_mean(word, known)
             raise InputError(f"{fault} {word!r}{hint}; there are {', '.join(known)}")
-
-
-def _profile_file(name: str) -> Path:
-    if name.endswith((".yaml", ".yml")) and os.path.isfile(name):
-        return Path(name)
-    _check_known([name], available_profiles(), "unknown profile or .yaml file")
-    return PROFILE_DIR / f"{name}.yaml"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -111,13 +111,7 @@ class Trainer:
         self.state.pairs_before = pairs_seen(source)
 
     def run(self, watch: store.Watch | None = None) -> Path:
-        """Train to the end, from the last checkpoint if there is one.
-
-        Args:
-            watch: gets the log so far whenever a row is added.
-
-        Returns:
-            Path of the final model.
+        """Train to the end, from the last checkpoint; return the path of the final model.
 
         Raises:
             InputError: too many damaged files, a loss that stays not finite, a checkpoint of other
