@@ -368,8 +368,9 @@ class Trainer:
             store.copy_checkpoint(self.run_dir, self.backup)
 
     def _resume(self) -> None:
-        if self.backup and processes.is_first() and not (self.run_dir / store.CHECKPOINT).is_file():
-            store.copy_checkpoint(self.backup, self.run_dir)
+        with processes.first_alone():  # it copies, and the others find the copy
+            if self.backup and not (self.run_dir / store.CHECKPOINT).is_file():
+                store.copy_checkpoint(self.backup, self.run_dir)
         content = store.read_checkpoint(self.run_dir, self.profile)
         if content is None:
             return

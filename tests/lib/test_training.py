@@ -7,7 +7,8 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -432,6 +433,27 @@ class TestLegs:
         capsys.readouterr()
         trainer(*settings, backup).run()
         assert "from step 4" in capsys.readouterr().out
+
+    @pytest.mark.usefixtures("quick")
+    def test_other_processes_wait_until_the_first_has_copied_the_backup(
+        self, trainer: MakeTrainer, tmp_path: Path, monkeypatch
+    ) -> None:
+        settings = ("train.pairs=4", f"train.backup={tmp_path / 'elsewhere'}")
+        first = trainer(*settings)
+        first.run()
+        shutil.rmtree(tmp_path / "run")
+
+        @contextmanager
+        def first_alone() -> Iterator[None]:
+            shutil.copytree(tmp_path / "elsewhere" / "run", tmp_path / "run")
+            yield
+
+        other = trainer(*settings)
+        with monkeypatch.context() as second_process:
+            second_process.setattr(loop.processes, "is_first", lambda: False)
+            second_process.setattr(loop.processes, "first_alone", first_alone)
+            other._resume()
+        assert other.state.step == first.steps
 
 
 class TestResume:
