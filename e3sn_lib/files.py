@@ -88,9 +88,9 @@ def _delete(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; raises OSError if the disk is full."""
+    """Write a text file in UTF-8, whole or not at all; raises OSError if the disk is full."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +134,13 @@ def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert "no text in UTF-8" in refusal(read_text, path)
     path.write_text("[" * 100_000)
     assert "damaged or no JSON" in refusal(read_json, path)
+
+
+def test_a_text_is_written_in_utf_8_whatever_the_system_prefers(tmp_path: Path) -> None:
+    code = f"import pathlib as p, e3sn_lib.files as f; f.write_text(p.Path({str(tmp_path / 'a')!r}), chr(0xd7))"
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **plain}, check=True)
+    assert read_text(tmp_path / "a") == "×"
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../x.jpg"])
