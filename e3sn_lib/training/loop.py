@@ -4,15 +4,13 @@ A run that was stopped or killed goes on from its last checkpoint and ends with 
 a run that was never stopped, bit for bit on a CPU.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +25,7 @@ from tqdm import tqdm
 from e3sn_lib.config import Profile, StageConfig
 from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
-from e3sn_lib.files import write_csv, write_json, write_text
+from e3sn_lib.files import write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
 from e3sn_lib.model.network import E3SN, build_model
@@ -37,9 +35,6 @@ from e3sn_lib.training import processes, schedule
 from e3sn_lib.training import state as store
 from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LARGEST_BAD_SHARE = 0.01
 """A run stops if a larger share of its pairs met a damaged file and was replaced."""
@@ -142,16 +137,9 @@ class Trainer:
                 if self.state.step < stage.first_step + stage.steps:
                     self._run_stage(stage, interrupted)
 
-        # write the model last: a folder that holds it is a finished run
         path = self.run_dir / store.FINAL
         if processes.is_first():
-            self._write_log()
-            summary = self._summary()
-            write_json(self.run_dir / "summary.json", summary)
-            final = cast(E3SN, self.average.module) if self.average else self.model
-            seen = summary["pairs_before"] + summary["pairs"]
-            notes = {"run": summary["run"], "pairs": str(seen)}
-            save_model(path, final, self.profile, half=True, notes=notes)
+            self._write_results(path)
         return path
 
     def _write_settings(self) -> None:
@@ -339,16 +327,9 @@ class Trainer:
         row["seconds"] = state.seconds
         state.rows.append(row)
         if processes.is_first():
-            log = self._write_log()
+            log = store.write_log(self.run_dir, state)
             for watch in self.watchers:
                 watch(log)
-
-    def _write_log(self) -> pd.DataFrame:
-        import pandas as pd
-
-        log = pd.DataFrame(self.state.rows)
-        write_csv(self.run_dir / "log.csv", log)
-        return log
 
     def _save(self, optimiser: Optimizer | None) -> None:
         if not processes.is_first():
@@ -384,20 +365,27 @@ class Trainer:
         before = {"pairs_before": self.state.pairs_before}  # older checkpoints lack it
         self.state = store.RunState(**content["state"] | before)
 
-    def _summary(self) -> dict[str, Any]:
-        return {
+    def _write_results(self, path: Path) -> None:
+        """Write the model last: a folder that holds it is a finished run."""
+        store.write_log(self.run_dir, self.state)
+        state, pairs = self.state, self.steps * self.profile.train.batch_size
+        summary = {
             "run": self.run_dir.name,
             "variant": self.profile.variant,
             "profile": self.profile.name,
             "seed": self.profile.seed,
             "precision": self.precision,
-            "pairs": self.steps * self.profile.train.batch_size,
-            "pairs_before": self.state.pairs_before,
+            "pairs": pairs,
+            "pairs_before": state.pairs_before,
             "processes": self.processes,
-            "seconds": round(self.state.seconds, 1),
+            "seconds": round(state.seconds, 1),
             # of all processes that it took: this one may have done the last steps only
-            "peak_memory_mb": round(max(row["peak_memory_mb"] for row in self.state.rows)),
-            "replaced_files": self.state.replaced,
-            "redrawn_pairs": self.state.redrawn,
-            "skipped_steps": self.state.skipped,
+            "peak_memory_mb": round(max(row["peak_memory_mb"] for row in state.rows)),
+            "replaced_files": state.replaced,
+            "redrawn_pairs": state.redrawn,
+            "skipped_steps": state.skipped,
         }
+        write_json(self.run_dir / "summary.json", summary)
+        final = cast(E3SN, self.average.module) if self.average else self.model
+        notes = {"run": self.run_dir.name, "pairs": str(state.pairs_before + pairs)}
+        save_model(path, final, self.profile, half=True, notes=notes)

@@ -16,7 +16,7 @@ import torch
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import atomic_path
+from e3sn_lib.files import atomic_path, write_csv
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import profile_from_dict
 
@@ -108,6 +108,15 @@ class RunState:
     """Steps whose loss or gradient was not finite."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Of ``log.csv``."""
+
+
+def write_log(run_dir: Path, state: RunState) -> pd.DataFrame:
+    """Write ``log.csv`` and return the log."""
+    import pandas as pd
+
+    log = pd.DataFrame(state.rows)
+    write_csv(run_dir / "log.csv", log)
+    return log
 
 
 def tensorboard_writer(folder: Path) -> Watch:
