@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
 
@@ -33,7 +34,7 @@ ANCHOR_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 ANCHOR_SCALE = 8
 
 
-def anchor_sizes() -> NDArray[np.float64]:
+def anchor_sizes() -> Floats:
     """Return (5, 2) widths and heights in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
     sizes = []
     for ratio in ANCHOR_RATIOS:  # height / width, cut to integers as in SiamMask
@@ -42,7 +43,7 @@ def anchor_sizes() -> NDArray[np.float64]:
     return np.array(sizes, np.float64)
 
 
-def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
+def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Floats:
     """Return the anchors, (5, cells, cells, 4), on a grid of stride 8 around `centre`.
 
     Training has `centre` 127.5, the middle of a 255 px crop. Tracking has 0, so that anchors are
@@ -56,22 +57,20 @@ def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.floa
     return grid
 
 
-def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> NDArray[np.float64]:
+def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> Floats:
     """Return `anchors_cxcywh` as corners."""
     anchors = anchors_cxcywh(centre, cells)
     middle, half = anchors[..., :2], anchors[..., 2:] / 2
     return np.concatenate([middle - half, middle + half], axis=-1)
 
 
-def encode_boxes(
-    boxes_cxcywh: NDArray[np.float64], anchors: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def encode_boxes(boxes_cxcywh: Floats, anchors: Floats) -> Floats:
     """Return offsets (dx / w, dy / h, log w, log h) of boxes (..., 4) relative to anchors."""
     centre = (boxes_cxcywh[..., :2] - anchors[..., :2]) / anchors[..., 2:]
     return np.concatenate([centre, np.log(boxes_cxcywh[..., 2:] / anchors[..., 2:])], axis=-1)
 
 
-def decode_boxes(offsets: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
+def decode_boxes(offsets: Floats, anchors: Floats) -> Floats:
     """Return boxes (..., 4) as cx, cy, w, h from their offsets; the inverse of `encode_boxes`."""
     centre = offsets[..., :2] * anchors[..., 2:] + anchors[..., :2]
     return np.concatenate([centre, np.exp(offsets[..., 2:]) * anchors[..., 2:]], axis=-1)
@@ -93,7 +92,7 @@ CONTEXT = 0.5
 Point = tuple[float, float]
 
 
-def context_side(size_wh: ArrayLike) -> NDArray[np.float64]:
+def context_side(size_wh: ArrayLike) -> Floats:
     """Return the side in frame pixels (...) of the square that becomes the template of an object of
     this size (..., 2): the object with half its size as context (SiamFC)."""
     size_wh = np.asarray(size_wh)
@@ -105,7 +104,7 @@ def context_side(size_wh: ArrayLike) -> NDArray[np.float64]:
 class Crop:
     """An affine map from frame to crop coordinates, and the crop's size in pixels."""
 
-    matrix: NDArray[np.float64]
+    matrix: Floats
     """(2, 3), crop = matrix @ (x, y, 1)."""
     size: int
     outside: ClassVar[float] = 0.0
@@ -144,9 +143,7 @@ class Crop:
         """Crop a mask (H, W) bool: interpolate it as the image, then cut it at one half."""
         return self.image(mask.astype(np.uint8) * 255, 0) > 127
 
-    def window_to_frame(
-        self, window_crop_xy: Point, frame_hw: tuple[int, int]
-    ) -> NDArray[np.float64]:
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> Floats:
         """Return the map (2, 3) from pixel indices of a window to those of the frame.
 
         The corner of the window is given in crop coordinates.
@@ -196,9 +193,7 @@ class SiamMaskCrop:
         cut = cv2.warpAffine(frame, shift, (side, side), flags=flags, borderValue=colour)
         return cv2.resize(cut, (self.size, self.size))  # type: ignore[return-value]
 
-    def window_to_frame(
-        self, window_crop_xy: Point, frame_hw: tuple[int, int]
-    ) -> NDArray[np.float64]:
+    def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> Floats:
         """Return the map for the unrounded square, in a frame that is one pixel smaller."""
         side = round(self.side)
         unit = side / self.size
@@ -216,7 +211,7 @@ CROPS: dict[str, Callable[[Point, float, int], ContextCrop]] = {
 """Makers of crops by ``track.crop``: from centre and side in frame pixels, and size in pixels."""
 
 
-def to_pixel_indices(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_pixel_indices(matrix: Floats) -> Floats:
     """Return the same map between pixel indices (centres at index + 0.5), as OpenCV needs it."""
     shifted = matrix.copy()
     shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
@@ -270,7 +265,7 @@ def _whole_pixels(first: float, last: float, limit: int) -> slice:
     return slice(start, max(min(math.ceil(last) + 1, limit), start))
 
 
-def _bounds(matrix: NDArray[np.float64], x: ArrayLike, y: ArrayLike) -> Box:
+def _bounds(matrix: Floats, x: ArrayLike, y: ArrayLike) -> Box:
     """Return the bounding rectangle of mapped points."""
     corners = matrix @ np.stack([x, y, np.ones_like(x, float)])
     (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from e3sn_lib.config import SamplerConfig
-from e3sn_lib.geometry import CELLS, Box, anchors_cxcywh, anchors_xyxy, encode_boxes
+from e3sn_lib.geometry import CELLS, Box, Floats, anchors_cxcywh, anchors_xyxy, encode_boxes
 
 NEGATIVE_PAIR_REACH = 3
 """A negative pair teaches "not here" in the central 7 x 7 cells: the target would be there
@@ -39,9 +39,7 @@ class Samples:
     """(K,) y of eq. 4: +1 positive, -1 negative. 0 fills up to K and teaches nothing."""
 
 
-def anchor_iou(
-    box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5
-) -> NDArray[np.float64]:
+def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> Floats:
     """Return (5, cells, cells), the intersection over union of each anchor with the target."""
     anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
     corner = np.maximum(anchors[..., :2], target[:2])
@@ -52,7 +50,7 @@ def anchor_iou(
 
 
 def anchor_targets(
-    iou: NDArray[np.float64],
+    iou: Floats,
     box_crop_xyxy: Box,
     config: SamplerConfig,
     rng: Generator,
@@ -89,10 +87,7 @@ def anchor_targets(
 
 
 def negative_pair_targets(
-    config: SamplerConfig,
-    rng: Generator,
-    cells: int = CELLS,
-    iou: NDArray[np.float64] | None = None,
+    config: SamplerConfig, rng: Generator, cells: int = CELLS, iou: Floats | None = None
 ) -> AnchorTargets:
     """Choose the targets of a pair whose search crop shows another object than the template.
 

@@ -17,6 +17,10 @@ WARMUP_START = 0.2
 epoch, and the epoch after it has the first rate (SiamMask)."""
 
 
+Groups = list[dict[str, Any]]
+"""Groups of parameters, as torch's optimisers take them."""
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """The steps of one stage within its run."""
@@ -61,9 +65,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
     return float(first * (last / first) ** ((place - warmup) / max(length - 1 - warmup, 1)))
 
 
-def parameter_groups(
-    model: E3SN, config: TrainConfig, train_location: bool
-) -> list[dict[str, Any]]:
+def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> Groups:
     """Return the optimiser's groups of parameters, of which none is empty.
 
     They are ``backbone``, ``location`` (neck and RPN), ``mask``, and ``fusion``, which has no
@@ -82,7 +84,7 @@ def parameter_groups(
     masks = [model.mask.adjust, model.mask.levels, model.refine, model.base_head]
     mask = [parameter for module in masks if module for parameter in module.parameters()]
     fusion = list(model.mask.fusion.parameters())
-    groups: list[dict[str, Any]] = [
+    groups: Groups = [
         {"name": "mask", "params": mask, "scale": config.mask_lr},
         {"name": "fusion", "params": fusion, "scale": config.mask_lr, "weight_decay": 0.0},
     ]
@@ -95,7 +97,7 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def build_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimiser(groups: Groups, config: TrainConfig) -> torch.optim.Optimizer:
     """Return SGD or AdamW for groups of `parameter_groups`."""
     rate, decay = config.lr[0], config.weight_decay
     if config.optimiser == "sgd":
@@ -103,9 +105,7 @@ def build_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.
     return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
 
 
-def set_trainable(
-    model: E3SN, groups: list[dict[str, Any]], config: TrainConfig, train_backbone: bool
-) -> None:
+def set_trainable(model: E3SN, groups: Groups, config: TrainConfig, train_backbone: bool) -> None:
     """Freeze the parts of the network that are not trained now, with their batch-norm statistics.
 
     Args:
