@@ -370,10 +370,8 @@ class Profile:
             if stage.mask == "base" and not self.model.base_head:
                 raise ValueError(f"stages.{name}.mask is 'base'; this needs model.base_head=true")
             if unknown := sorted(set(stage.sets) - kinds):
-                hint = did_you_mean(unknown[0], kinds)
-                raise ValueError(
-                    f"stages.{name}.sets names {unknown[0]!r}{hint}; data.train has no such set"
-                )
+                fault = f"stages.{name}.sets names {unknown[0]!r}{did_you_mean(unknown[0], kinds)}"
+                raise ValueError(f"{fault}; data.train has no such set")
         total = sum(stage.share for stage in self.stages.values())
         if abs(total - 1) > 1e-6:
             keys = ", ".join(f"stages.{name}.share" for name in self.stages)

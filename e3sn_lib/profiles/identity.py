@@ -58,10 +58,8 @@ def content_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
-        reason = f"cannot read {path} ({error.strerror})"
-        raise InputError(
-            f"train.init_weights: {reason}; give the file of a trained model"
-        ) from error
+        fault = f"train.init_weights: cannot read {path} ({error.strerror})"
+        raise InputError(f"{fault}; give the file of a trained model") from error
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:

@@ -193,10 +193,8 @@ class Trainer:
             if (self.state.step % config.checkpoint_every == 0 or stop) and not last:
                 self._save(optimiser)
             if stop and not last:
-                raise KeyboardInterrupt(
-                    f"stopped after step {self.state.step} of {self.steps}; "
-                    "the same command goes on from there"
-                )
+                reached = f"stopped after step {self.state.step} of {self.steps}"
+                raise KeyboardInterrupt(f"{reached}; the same command goes on from there")
         bar.close()
         self._save(None)
 

@@ -81,13 +81,11 @@ def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings = content["profile"]
     except Exception as error:  # bytes that have changed may raise anything
-        raise InputError(
-            f"{path} is damaged or no checkpoint of this project; delete it to train from the start"
-        ) from error
+        fault = f"{path} is damaged or no checkpoint of this project"
+        raise InputError(f"{fault}; delete it to train from the start") from error
     if training_settings(profile_from_dict(settings)) != training_settings(profile):
-        raise InputError(
-            f"{path} belongs to a run with other settings; choose another run folder or delete it"
-        )
+        fault = f"{path} belongs to a run with other settings"
+        raise InputError(f"{fault}; choose another run folder or delete it")
     torch.set_rng_state(content["torch_rng"])
     return content
 
@@ -124,9 +122,8 @@ def tensorboard_writer(folder: Path) -> Watch:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError(
-            "train.tensorboard needs TensorBoard; pip install tensorboard, or leave it off"
-        ) from error
+        remedy = "pip install tensorboard, or leave it off"
+        raise InputError(f"train.tensorboard needs TensorBoard; {remedy}") from error
     writer = SummaryWriter(folder / "tensorboard")
 
     def write(log: pd.DataFrame) -> None:
