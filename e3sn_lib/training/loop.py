@@ -264,10 +264,9 @@ class Trainer:
             # processes exchange their gradients once, with the last part
             wait = number < len(batches) and isinstance(self.network, DistributedDataParallel)
             with cast(DistributedDataParallel, self.network).no_sync() if wait else nullcontext():
+                here = batch.to(self.device)
                 with autocast(self.dtype, self.device):
-                    loss, parts = compute_losses(
-                        self.network, batch.to(self.device), self.profile, stage, counts
-                    )
+                    loss, parts = compute_losses(self.network, here, self.profile, stage, counts)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()

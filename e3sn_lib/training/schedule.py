@@ -85,15 +85,13 @@ def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> 
     mask = [parameter for module in masks if module for parameter in module.parameters()]
     fusion = list(model.mask.fusion.parameters())
     groups: Groups = [
+        {"name": "backbone", "params": backbone, "scale": config.backbone_lr},
+        {"name": "location", "params": location, "scale": 1.0},
         {"name": "mask", "params": mask, "scale": config.mask_lr},
         {"name": "fusion", "params": fusion, "scale": config.mask_lr, "weight_decay": 0.0},
     ]
-    if train_location:
-        groups = [
-            {"name": "backbone", "params": backbone, "scale": config.backbone_lr},
-            {"name": "location", "params": location, "scale": 1.0},
-            *groups,
-        ]
+    if not train_location:
+        del groups[:2]
     return [group for group in groups if group["params"]]
 
 
@@ -130,9 +128,8 @@ def set_trainable(model: E3SN, groups: Groups, config: TrainConfig, train_backbo
         trained += [model.neck, model.rpn]
     if config.weights == "none" and "backbone" in names:
         trained.append(model.backbone)
-    for module in trained:
-        if module is not None:
-            module.train()
+    for module in filter(None, trained):
+        module.train()
 
 
 def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
