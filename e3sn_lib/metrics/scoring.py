@@ -97,7 +97,7 @@ def score_folder(
         raise InputError(f"there are no folders in {annotations}; {LAYOUT}")
     truths = [_Truth(_sequence(annotations / name, merge)) for name in names]
     folders = [masks / name for name in names]
-    if len(names) == 1 and any(masks.glob("*.png")):
+    if len(names) == 1 and not folders[0].is_dir() and any(masks.glob("*.png")):
         folders = [masks]
     pairs = list(zip(truths, folders, strict=True))
     surplus_masks = sum(truth.check_complete(folder) for truth, folder in pairs)

@@ -189,6 +189,12 @@ def test_first_and_last_masks_need_not_be_there(truth: Path, tmp_path: Path) -> 
     assert len(score_folder(tmp_path / "out", truth, ["walk"])) == 8
 
 
+def test_a_picture_beside_the_folder_of_masks_is_no_mask(truth: Path, tmp_path: Path) -> None:
+    save(tmp_path / "out/walk", clip({1: (5, 5), 2: (50, 40)}))
+    (tmp_path / "out/overview.png").touch()
+    assert (score_folder(tmp_path / "out", truth)["J"] == 1).all()
+
+
 def test_bad_predictions_are_named(truth: Path, tmp_path: Path) -> None:
     def error(names: tuple[str, ...] = ()) -> str:
         with pytest.raises(InputError) as raised:
