@@ -132,7 +132,8 @@ def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Seri
 def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """Return the statistics of each object over its frames, and their mean over all objects.
 
-    Every object counts the same, however many frames its video has.
+    Every object counts the same, however many frames its video has. Raises InputError if there are
+    no rows.
 
     Args:
         per_frame: rows of `score_sequence` or `score_folder`, of one or more sequences.
@@ -140,9 +141,6 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     Returns:
         Per object: sequence, object, J-Mean, J-Recall, J-Decay, F-Mean, F-Recall, F-Decay, frames.
         Of all: J&F-Mean and those six.
-
-    Raises:
-        InputError: there are no rows.
     """
     import pandas as pd
 

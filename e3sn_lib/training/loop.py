@@ -137,10 +137,9 @@ class Trainer:
                 if self.state.step < stage.first_step + stage.steps:
                     self._run_stage(stage, interrupted)
 
-        path = self.run_dir / store.FINAL
         if processes.is_first():
-            self._write_results(path)
-        return path
+            self._write_results()
+        return self.run_dir / store.FINAL
 
     def _write_settings(self) -> None:
         config = self.profile.train
@@ -362,7 +361,7 @@ class Trainer:
         before = {"pairs_before": self.state.pairs_before}  # older checkpoints lack it
         self.state = store.RunState(**content["state"] | before)
 
-    def _write_results(self, path: Path) -> None:
+    def _write_results(self) -> None:
         """Write the model last: a folder that holds it is a finished run."""
         store.write_log(self.run_dir, self.state)
         state, pairs = self.state, self.steps * self.profile.train.batch_size
@@ -385,4 +384,4 @@ class Trainer:
         write_json(self.run_dir / "summary.json", summary)
         final = cast(E3SN, self.average.module) if self.average else self.model
         notes = {"run": self.run_dir.name, "pairs": str(state.pairs_before + pairs)}
-        save_model(path, final, self.profile, half=True, notes=notes)
+        save_model(self.run_dir / store.FINAL, final, self.profile, half=True, notes=notes)
