@@ -159,7 +159,7 @@ class Crop:
         return _bounds(self.matrix, (x1, x2, x1, x2), (y1, y1, y2, y2))
 
     def mask_box(self, mask: NDArray[np.bool_]) -> Box:
-        """Return the bounding rectangle of a frame mask (H, W) with an object in crop coordinates.
+        """Return the bounding rectangle, in crop coordinates, of the object in a frame mask (H, W).
 
         It is exact for any rotation and holds the whole object, also what lies beyond the crop.
         """
