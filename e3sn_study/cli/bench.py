@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e3sn_study.checkout import SHIPPED, open_tracker
 from e3sn_study.cli.options import add_changes, add_data, add_profile, at_least, load_settings
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=["train", "track", "precision", "exports", "confidence", "held-out"])
+    add("what", choices=[*MEASUREMENTS])
     add_profile(command)
     add_data(command)
     add_changes(command)
@@ -30,7 +31,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     text = (
         "track, exports, held-out: a trained model, or the folder of a run (default: the shipped)"
     )
-    add("--model", type=Path, help=text)
+    add("--model", type=Path, default=SHIPPED, help=text)
     add("--export", type=Path, help="track, exports: its int8 export (default: the shipped)")
     text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
     add("--public", type=Path, metavar="DIR", help=text)
@@ -42,15 +43,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def bench(options: argparse.Namespace) -> int:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
-    kinds = {
-        "train": _train,
-        "track": _track,
-        "exports": _exports,
-        "precision": _precision,
-        "confidence": _confidence,
-        "held-out": _held_out,
-    }
-    kinds[options.what](options)
+    MEASUREMENTS[options.what](options)
     return 0
 
 
@@ -124,9 +117,7 @@ def _precision(options: argparse.Namespace) -> None:
 def _track(options: argparse.Namespace) -> None:
     from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import OBJECTS, PUBLIC, SIZES, STAND_IN, bench_tracking
-    from e3sn_study.checkout import SHIPPED
-
-    model, threads = options.model or SHIPPED, thread_count(options.threads)
+    model, threads = options.model, thread_count(options.threads)
     table = bench_tracking(model, options.export, options.public, threads, options.steps or 5)
     shown = table.drop(columns=["contender", "threads", "machine"])
     short = {STAND_IN: "stand-in", PUBLIC: "public code"}
@@ -146,16 +137,13 @@ def _track(options: argparse.Namespace) -> None:
 
 
 def _exports(options: argparse.Namespace) -> None:
-    """Score a model and its exported graphs on DAVIS-2016 val."""
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import EXPORTED, SEARCHING, bench_exports
-    from e3sn_study.checkout import SHIPPED
 
     sequences = open_evaluation(load_settings(options).data, "davis2016")
     print(f"{len(sequences)} sequences by {'; '.join([*EXPORTED, SEARCHING])}: some minutes each")
-    model, threads = options.model or SHIPPED, thread_count(options.threads)
-    table = bench_exports(model, options.export, sequences, threads)
+    table = bench_exports(options.model, options.export, sequences, thread_count(options.threads))
     print(table.to_string(index=False, float_format="{:.4f}".format))
     _keep(options, "exports", table)
 
@@ -166,7 +154,6 @@ def _confidence(options: argparse.Namespace) -> None:
 
     from e3sn_lib.data.davis import davis_sequences
     from e3sn_lib.files import write_json
-    from e3sn_study.checkout import open_tracker
     from e3sn_study.evaluation.confidence import fit_and_test
     from e3sn_study.records.store import write_record
 
@@ -185,16 +172,25 @@ def _held_out(options: argparse.Namespace) -> None:
     """Score a model on held-out data; the report keeps a row for each model."""
     import pandas as pd
 
-    from e3sn_study.checkout import SHIPPED
     from e3sn_study.evaluation.held_out import score_held_out
     from e3sn_study.records import Records
 
     before = pd.DataFrame(columns=["model"])
     if options.report:
         before = Records(options.report / "results").table("held_out")
-    row = score_held_out(options.model or SHIPPED, load_settings(options).data)
+    row = score_held_out(options.model, load_settings(options).data)
     print(pd.Series(row).to_string())
     others = before[before["model"] != row["model"]].drop(columns="made", errors="ignore")
     table = pd.concat([others, pd.DataFrame([row])]).sort_values("pairs")
     table = table.astype({"pairs": int, "scenes": int})
     _keep(options, "held_out", table)
+
+
+MEASUREMENTS = {
+    "train": _train,
+    "track": _track,
+    "precision": _precision,
+    "exports": _exports,
+    "confidence": _confidence,
+    "held-out": _held_out,
+}

@@ -178,12 +178,8 @@ def add_ship(command: argparse.ArgumentParser) -> None:
     add, text = command.add_argument, "folder of a finished run"
     add("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help=text)
     add("--report", default="", help="folder of its results (default: reports/PROFILE)")
-    add(
-        "--out",
-        type=Path,
-        default=Path("models"),
-        help="folder for model and card (default: models)",
-    )
+    text = "folder for model and card (default: models)"
+    add("--out", type=Path, default=Path("models"), help=text)
 
 
 def ship(options: argparse.Namespace) -> int:
