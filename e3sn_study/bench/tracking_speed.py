@@ -7,7 +7,8 @@ import sys
 import time
 import timeit
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -203,17 +204,14 @@ class PublicSiamMask:
 def _timed(backend: Backend, marks: list[float]) -> Any:
     """Return a backend that notes when its calls begin and end."""
 
-    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
-            marks.append(time.perf_counter())
-            result = call(*arguments)
-            marks.append(time.perf_counter())
-            return result
+    @contextmanager
+    def noted() -> Iterator[None]:
+        marks.append(time.perf_counter())
+        yield
+        marks.append(time.perf_counter())
 
-        return timed
-
-    calls = {name: noting(getattr(backend, name)) for name in ("search", "segment")}
-    return SimpleNamespace(encode_template=backend.encode_template, **calls)
+    search, segment = noted()(backend.search), noted()(backend.segment)  # as decorators
+    return SimpleNamespace(encode_template=backend.encode_template, search=search, segment=segment)
 
 
 def _medians(

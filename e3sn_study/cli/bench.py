@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e3sn_lib.files import write_csv, write_json
 from e3sn_study.checkout import SHIPPED, open_tracker
 from e3sn_study.cli.options import add_changes, add_data, add_profile, at_least, load_settings
 
@@ -49,7 +50,6 @@ def bench(options: argparse.Namespace) -> int:
 
 def _keep(options: argparse.Namespace, name: str, table: pd.DataFrame) -> None:
     """Write a table to ``--out`` and to the records of ``--report``, where they are given."""
-    from e3sn_lib.files import write_csv
     from e3sn_study.records.store import write_record
 
     if options.out:
@@ -82,7 +82,6 @@ def _precision(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from e3sn_lib.data.sources import open_train_sets
-    from e3sn_lib.files import write_csv
     from e3sn_study.bench.dry_run import dry_run
     from e3sn_study.bench.training_speed import (
         precision_difference,
@@ -153,7 +152,6 @@ def _confidence(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from e3sn_lib.data.davis import davis_sequences
-    from e3sn_lib.files import write_json
     from e3sn_study.evaluation.confidence import fit_and_test
     from e3sn_study.records.store import write_record
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.checkout import open_tracker
 from e3sn_study.cli.options import add_data, add_profile
@@ -84,7 +85,6 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     import pandas as pd
 
     from e3sn_lib.data.sources import open_evaluation
-    from e3sn_lib.files import write_csv
     from e3sn_lib.model.weights import load_profile_of
     from e3sn_lib.training.state import FINAL
     from e3sn_study.evaluation.benchmark import frame_scores, write_masks

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT
 from e3sn_study.cli.options import add_data, add_profile, add_study, load_settings, open_study
@@ -27,7 +28,6 @@ def add_reproduce(command: argparse.ArgumentParser) -> None:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
-    from e3sn_lib.files import write_csv
     from e3sn_study.bench.variant_costs import network_sizes
     from e3sn_study.notebooks import run_all, to_html
     from e3sn_study.tables.deviations import profiles_of

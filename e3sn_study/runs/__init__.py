@@ -1,9 +1,6 @@
 """Runs by configuration: trained once, found again by name, kept on record beside the report.
 
-A run is named by its settings and by the data sets that are there, with their numbers of objects.
-The name leaves out the code and the content of the data. The content is on record in the run's
-folder instead (``data.json``): other files of the same names and numbers are another run, see
-`run_folder`.
+What a name depends on is told in `run_name` and `run_folder`.
 """
 
 import os
@@ -152,13 +149,11 @@ class Study:
         if profile.endswith((".yaml", ".yml")):
             profile = str(from_checkout(profile))
         overrides = tuple(as_list(overrides))
-        own = load_profile(profile, overrides=overrides).data.root
+        own = load_profile(profile, overrides=overrides, seed=seed).data.root
         root = data or os.environ.get("E3SN_DATA", "") or own
         data = str(from_checkout(Path(root).expanduser())) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")
-        study = cls(profile, data, from_checkout(runs), report, seed, overrides)
-        study.load()
-        return study
+        return cls(profile, data, from_checkout(runs), report, seed, overrides)
 
     def load(
         self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None
@@ -256,22 +251,22 @@ class Study:
         if known := self._on_record(variant, overrides, seed):
             return known
         run = self.run(variant, overrides, seed)
-        sets, files = self._open(run.profile)
         if not resume and any((run.folder / name).is_file() for name in (CHECKPOINT, FINAL)):
             remedy = "go on with it (--resume auto), or delete it"
             raise InputError(f"{run.folder} holds such a run already; {remedy}")
         if not run.is_finished():
+            sets, _ = self._open(run.profile)
             for absent, _ in sets.absent:
                 print(f"left out: {without_folders(absent)}")
             if run.name != (plain := run_name(run.profile, sets)):
                 print(f"{plain} was trained on other files; this is another run, {run.name}")
             root = Path(run.profile.data.root)
             trainer = Trainer(run.profile, sets.opened, run.folder, data_root=root)
-            self._bind(run, files)
+            self._bind(run)
             trainer.run(watch=watch)
-        self._bind(run, files)
+        self._bind(run)
         if processes.is_first():
-            self._keep(run, sets)
+            self._keep(run)
         return run
 
     def main(self, watch: Watch | None = None) -> Run:
@@ -289,7 +284,7 @@ class Study:
         source = from_checkout(config.main) if config.main else SHIPPED
         if source.is_dir():
             run = self._finished(source)
-            self._keep(run, self._open(run.profile)[0])
+            self._keep(run)
             return run
         folder = self.runs / Path(read_metadata(source).get("run", "")).name  # never outside
         self._unpack(folder)
@@ -354,9 +349,9 @@ class Study:
         data than today's, or if its benchmark has other files. With ``study.recorded`` none is
         moved.
         """
-        outdated = list[str]()
         if self.load().study.recorded:
-            return outdated
+            return []
+        outdated = []
         for path in sorted((self.results / "runs").glob("*.json")):
             name = ""
             with suppress(InputError):  # the record is damaged, or a setting no longer exists
@@ -364,18 +359,17 @@ class Study:
                 name = self.run(record.variant, record.overrides, record.seed).name
             if name != path.stem:
                 outdated.append(path.stem)
-                self._set_aside(f"*/{escape(path.stem)}[._]*")
+                self._set_aside(self.results.glob(f"*/{escape(path.stem)}[._]*"))
         for config in self.load().data.evaluation:
             with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
                 files = digest(self.sequences(config.name))
                 for path in sorted((self.results / config.name).glob("*.csv")):
                     if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
-                        self._set_aside(f"{escape(config.name)}/{escape(path.name)}")
+                        self._set_aside([path])
         return outdated
 
-    def _set_aside(self, pattern: str) -> None:
-        """Move the files of record whose names fit a pattern."""
-        for path in list(self.results.glob(pattern)):
+    def _set_aside(self, paths: Iterable[Path]) -> None:
+        for path in list(paths):
             target = self.results / "earlier" / path.relative_to(self.results)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
@@ -388,14 +382,14 @@ class Study:
             self._opened[key] = sets, files_of(profile, sets)
         return self._opened[key]
 
-    def _bind(self, run: Run, files: Files) -> None:
+    def _bind(self, run: Run) -> None:
         """Write of which data a run is, unless that is on record."""
         if processes.is_first() and not (run.folder / DATA).is_file():
-            write_json(run.folder / DATA, {"files": files})
+            write_json(run.folder / DATA, {"files": self._open(run.profile)[1]})
 
-    def _keep(self, run: Run, sets: TrainSets) -> None:
+    def _keep(self, run: Run) -> None:
         """Write a run's files of record beside the report."""
-        config = run.profile.train
+        config, (sets, _) = run.profile.train, self._open(run.profile)
         environment = Record.read(run.folder / "env.json").model_dump()
         environment["command"] = without_folders(environment.get("command", ""))
         record = run.summary() | {

@@ -101,10 +101,10 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
         return SCORES_OF_RECORD.read(kept)
     sequences = study.sequences(benchmark)
     trackers, lacking = opencv_trackers(Path(study.data))
-    reason = "is random without a seed, but synthetic results must repeat to the last"
+    reason = "is random without a seed, but synthetic results must repeat to the last digit"
     for name in UNREPEATABLE & {*trackers} if study.is_synthetic else ():
         del trackers[name]
-        lacking[name] = f"{reason} digit"
+        lacking[name] = reason
     scores = evaluate_baselines(sequences, trackers, study.runs / f"{benchmark}-baselines")
     table = _labelled(scores, benchmark, sequences)
     write_record(kept, table)
