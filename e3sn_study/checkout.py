@@ -20,10 +20,7 @@ SHIPPED = ROOT / "models" / "e3sn.safetensors"
 
 
 def from_checkout(path: str | Path) -> Path:
-    """Return a path relative to the working directory.
-
-    In ``notebooks/``, where a notebook starts, it is relative to the repository.
-    """
+    """Return a path; in ``notebooks/``, where notebooks start, it begins at the repository."""
     return (ROOT if Path.cwd() == NOTEBOOKS else Path()) / path
 
 

@@ -1,7 +1,4 @@
-"""What a notebook puts on the page: figures, tables, clips that play without a network.
-
-A person can draw boxes on a picture.
-"""
+"""What a notebook puts on the page: figures, tables, clips, a picture to draw boxes on."""
 
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO

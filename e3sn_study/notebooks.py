@@ -39,11 +39,8 @@ class NotebookRun:
 
 
 def as_list(parameter: Iterable[Any] | str) -> list[Any]:
-    """Return a parameter that is a list; papermill's ``-p`` passes it as text.
-
-    Raises:
-        InputError: the text is no list.
-    """
+    """Return a parameter that is a list, which papermill's ``-p`` passes as text; raises InputError
+    if the text is no list."""
     try:
         values = yaml.safe_load(parameter) if isinstance(parameter, str) else list(parameter)
     except yaml.YAMLError:
@@ -91,8 +88,7 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     # The kernel "python3" of this Python goes before those that the user has registered.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
-    source, out = source.resolve(), out.resolve()
-    reason = ""
+    source, out, reason = source.resolve(), out.resolve(), ""
     with atomic_path(out) as running:
         try:
             papermill.execute_notebook(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from e3sn_lib.training.schedule import (
     set_trainable,
 )
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K")
 T = TypeVar("T")
 RATE = 1e-8
 """Learning rate of single steps. Everything is computed, but the network hardly changes."""
@@ -66,10 +66,9 @@ def phases(profile: Profile) -> list[Phase]:
         border = stage.steps
         if stage.config.train_location and profile.train.train_layers:
             # the first step at which the loop's progress, step / steps, reaches the share
-            share = math.ceil(round(profile.train.unfreeze_at * stage.steps, 6))
-            border = min(max(share, 0), stage.steps)
-        frozen = Phase(stage, False, 0, border)
-        found += [frozen, Phase(stage, True, border, stage.steps - border)]
+            border = math.ceil(round(profile.train.unfreeze_at * stage.steps, 6))
+        found.append(Phase(stage, False, 0, border))
+        found.append(Phase(stage, True, border, stage.steps - border))
     return [phase for phase in found if phase.steps]
 
 

@@ -148,7 +148,6 @@ def _exports(options: argparse.Namespace) -> None:
 
 
 def _confidence(options: argparse.Namespace) -> None:
-    """Fit on DAVIS-2016 train, test on its val."""
     import pandas as pd
 
     from e3sn_lib.data.davis import davis_sequences

@@ -141,11 +141,7 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
 
 
 def _drawn(source: VideoSource, first: int) -> list[Prompt]:
-    """Let the user draw boxes in a window.
-
-    Raises:
-        InputError: there is no screen, or no box was drawn.
-    """
+    """Let the user draw boxes in a window."""
     import cv2
 
     from e3sn_lib.tracking.prompts import Prompt

@@ -95,11 +95,8 @@ class Measured:
         return bootstrap_interval(self.by_seed_and_sequence(statistic), self.weights)
 
     def minus(self, other: Self, statistic: str) -> Interval:
-        """Return the difference, paired by sequence, with its interval over sequences and seeds.
-
-        Raises:
-            InputError: the other was scored on other sequences.
-        """
+        """Return the difference, paired by sequence, with its interval over sequences and seeds;
+        raises InputError if the other was scored on other sequences."""
         a, b = self.by_seed_and_sequence(statistic), other.by_seed_and_sequence(statistic)
         if odd := sorted({*a.columns} ^ {*b.columns}):
             runs = f"two runs were scored on different sequences ({odd[0]}, ...)"

@@ -28,11 +28,8 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the record in a file.
-
-        Raises:
-            InputError: the file is absent or damaged, or lacks an entry.
-        """
+        """Return the record in a file; raises InputError if the file is absent or damaged, or
+        lacks an entry."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:

@@ -40,10 +40,7 @@ def box_methods(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns that a CSV file of record must have, with spaces between them.
-
-    Further columns are allowed.
-    """
+    """The columns that a CSV file of record must have, with spaces between; more are allowed."""
 
     texts: str
     numbers: str

@@ -84,10 +84,8 @@ class Run:
     def is_finished(self) -> bool:
         """Return whether the network and its files of record are there.
 
-        A file of record that is lost, as by a kill at the end, is made anew from the checkpoint.
-
-        Raises:
-            InputError: one is lost, and so is the checkpoint.
+        A file of record that is lost, as by a kill at the end, is made anew from the checkpoint;
+        raises InputError if that is lost too.
         """
         if not self.model.is_file():
             return False
@@ -318,10 +316,7 @@ class Study:
         write_text(folder / "log.csv", log)
 
     def compared(self, variant: str) -> list[Run]:
-        """Train the runs of a variant that are compared with others, one per seed.
-
-        Their settings are ``study.comparison`` of the profile.
-        """
+        """Train a variant's runs with the settings of ``study.comparison``, one per seed."""
         return self._by_seed(variant, self.load().study.comparison)
 
     def on_top(self) -> list[Run]:
