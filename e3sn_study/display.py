@@ -65,11 +65,8 @@ def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:
 
 
 def show_clip(frames: Iterable[Image], path: Path, fps: float = 12.0, width: int = 640) -> Video:
-    """Write frames as a short MP4 and show it, inside the notebook itself.
-
-    Raises:
-        InputError: there are no frames.
-    """
+    """Write frames as a short MP4 and show it, inside the notebook itself; raises InputError if
+    there are none."""
     path, shown = path.with_suffix(".mp4"), [_narrowed(frame, width) for frame in frames]
     write_clip(path, shown, fps)
     while path.stat().st_size > LARGEST_CLIP and shown[0].shape[1] >= 160:

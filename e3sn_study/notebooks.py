@@ -214,10 +214,9 @@ def _stopped_in(executed: Any, failed: bool) -> str:
     ``sys.exit``, and it marks cells as completed that a dead kernel never reached.
     """
     cells = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
-    states = [cell.metadata.papermill for cell in cells]
-    reached = [cell for cell, state in zip(cells, states, strict=True) if state.get("start_time")]
+    reached = [cell for cell in cells if cell.metadata.papermill.get("start_time")]
+    completed = all(cell.metadata.papermill.get("status") == "completed" for cell in cells)
     failed = failed or bool(executed.metadata.papermill.get("exception"))
-    completed = all(state.get("status") == "completed" for state in states)
     if len(reached) == len(cells) and completed and not failed:
         return ""
     if not reached:

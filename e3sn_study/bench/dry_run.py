@@ -42,11 +42,8 @@ class DryRun(NamedTuple):
 
 
 def dry_run(profile: Profile, runs: Path) -> DryRun:
-    """Check data, weights and memory of a run in the folder `runs`, and measure its steps.
-
-    Raises:
-        InputError: the settings cannot be trained.
-    """
+    """Check data, weights and memory of a run in the folder `runs`, and measure its steps; raises
+    InputError if the settings cannot be trained."""
     sets, opened, problems = check_data(profile.data)
     torch.manual_seed(profile.seed)
     model = build_model(profile.model)
@@ -69,11 +66,8 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
 
 
 def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
-    """Count and open the training sets.
-
-    Returns:
-        The table of all sets, those that could be opened, and a line for each that could not.
-    """
+    """Return a table of the training sets, those that could be opened, and a line for each that
+    could not."""
     try:
         table = verify(dataclasses.replace(data, evaluation=()))
     except InputError as error:

@@ -116,6 +116,7 @@ def _precision(options: argparse.Namespace) -> None:
 def _track(options: argparse.Namespace) -> None:
     from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import OBJECTS, PUBLIC, SIZES, STAND_IN, bench_tracking
+
     model, threads = options.model, thread_count(options.threads)
     table = bench_tracking(model, options.export, options.public, threads, options.steps or 5)
     shown = table.drop(columns=["contender", "threads", "machine"])

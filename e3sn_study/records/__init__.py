@@ -1,9 +1,8 @@
 """The files of record of a study, read once and checked."""
 
-import functools
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +300,7 @@ class Records:
         return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
 
 
-@functools.cache
+@cache
 def reference(name: str) -> Any:
     """Return the content of a YAML file of ``reference/``."""
     return yaml.safe_load((REFERENCE / f"{name}.yaml").read_text())
