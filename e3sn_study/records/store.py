@@ -93,7 +93,7 @@ def once(
             table = schema.read(path)
         except InputError as error:
             print(f"made anew: {error}")
-    if table is None or "made" not in table or table["made"].iloc[0].partition("/")[0] != made_of:
+    if table is None or "made" not in table or str(table["made"][0]).partition("/")[0] != made_of:
         write_record(path, compute(), made_of)
         table = schema.read(path)
     if copy:
