@@ -169,10 +169,10 @@ class Records:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""
         stages = [0]
         for run, pairs in self.rows(runs)[["run", "own_pairs"]].to_numpy():
-            name = f"runs/{run}_log"
-            log = self.table(name)
+            log = self.table(f"runs/{run}_log")
             if len(log) and log["pairs"].iloc[-1] != pairs:
-                raise SCHEMAS["runs"].misfit(self.folder / name, "does not end with the run")
+                path = self.folder / "runs" / f"{run}_log.csv"
+                raise SCHEMAS["runs"].misfit(path, "does not end with the run")
             stages.append(log["stage"].nunique())
         return max(stages)
 

@@ -233,6 +233,14 @@ def test_a_file_of_another_run_is_refused(results: Path) -> None:
         path.write_text(content)
 
 
+def test_a_log_that_ends_before_the_run_is_named(tmp_path: Path) -> None:
+    run = add_run(tmp_path)
+    path = tmp_path / "runs" / f"{run}_log.csv"
+    pd.read_csv(path).assign(pairs=5).to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))} does not end with the run; "):
+        Records(tmp_path).stages([run])
+
+
 def test_a_damaged_manifest_is_named(results: Path) -> None:
     path = results / "manifest.json"
     path.write_text(json.dumps({"notebooks": [{"name": "01", "status": "passed", "seconds": 3.0}]}))
