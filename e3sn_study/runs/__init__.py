@@ -356,11 +356,12 @@ class Study:
                 outdated.append(path.stem)
                 self._set_aside(self.results.glob(f"*/{escape(path.stem)}[._]*"))
         for config in self.load().data.evaluation:
-            with suppress(InputError, ValueError):  # an absent benchmark, a damaged table
+            with suppress(InputError):  # the benchmark is absent
                 files = digest(self.sequences(config.name))
                 for path in sorted((self.results / config.name).glob("*.csv")):
-                    if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
-                        self._set_aside([path])
+                    with suppress(ValueError):  # the table is damaged
+                        if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
+                            self._set_aside([path])
         return outdated
 
     def _set_aside(self, paths: Iterable[Path]) -> None:
