@@ -30,7 +30,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, help=text)
     text = (
-        "track, exports, held-out: a trained model, or the folder of a run (default: the shipped)"
+        "track, exports, held-out: a trained model (default: the shipped); held-out also takes the "
+        "folder of a run"
     )
     add("--model", type=Path, default=SHIPPED, help=text)
     add("--export", type=Path, help="track, exports: its int8 export (default: the shipped)")
