@@ -49,7 +49,7 @@ def measure_sampling_cost(
     """
     limit = LARGEST_SHARE * free_memory_mb()
     rows: list[dict[str, float]] = []
-    for count in sorted(counts):
+    for count in sorted({*counts}):
         estimate = _estimate(rows, count * batch_size)
         measured = _in_own_process(profile, count, batch_size, steps) if estimate <= limit else None
         sizes = {"samples_per_image": count, "samples": count * batch_size}

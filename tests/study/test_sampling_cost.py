@@ -41,6 +41,13 @@ def test_what_would_not_fit_is_estimated_on_the_line(
     assert pd.isna(cost.loc[625, "seconds_per_step"])
 
 
+def test_a_count_that_is_given_twice_is_run_once(
+    tiny_profile: Callable[..., Profile], linear: list[int]
+) -> None:
+    cost = measure_sampling_cost(tiny_profile(), (4, 4, 16))
+    assert linear == cost["samples_per_image"].tolist() == [4, 16]
+
+
 def test_more_windows_take_more_memory_in_processes_of_their_own(
     tiny_profile: Callable[..., Profile],
 ) -> None:
