@@ -70,7 +70,14 @@ def variant_costs(
         Seconds are per training pair, of the fastest step, because other programs disturb it
         least; or per object and frame of tracking, the median.
     """
-    rows = [*_training(profiles, sources, steps), *_tracking(trackers, frames, box_frame_xywh)]
+    rows = _training(profiles, sources, steps)
+    first, *remaining = frames
+    entries = {
+        variant: partial(next, _tracking(tracker, first, remaining, box_frame_xywh))
+        for variant, tracker in trackers.items()
+    }
+    times = take_turns(entries, len(remaining) - 1)
+    rows += [(name, "tracking", "", "", 1.0, float(np.median(t))) for name, t in times.items()]
     batch = next(iter(profiles.values())).train.batch_size
     columns = ["variant", "part", "stage", "backbone", "share", "seconds"]
     table = pd.DataFrame(rows, columns=columns)
@@ -101,20 +108,6 @@ def _seconds_per_pair(stepper: Stepper, backbone: bool, batch: Batch) -> float:
 
 
 def _tracking(
-    trackers: Mapping[str, Tracker],
-    frames: Iterable[NDArray[np.uint8]],
-    box_frame_xywh: Sequence[float],
-) -> list[tuple[Any, ...]]:
-    first, *remaining = frames
-    entries = {
-        variant: partial(next, _tracking_seconds(tracker, first, remaining, box_frame_xywh))
-        for variant, tracker in trackers.items()
-    }
-    times = take_turns(entries, len(remaining) - 1)
-    return [(name, "tracking", "", "", 1.0, float(np.median(t))) for name, t in times.items()]
-
-
-def _tracking_seconds(
     tracker: Tracker,
     first: NDArray[np.uint8],
     remaining: list[NDArray[np.uint8]],
