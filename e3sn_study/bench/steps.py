@@ -20,13 +20,7 @@ from e3sn_lib.model.device import autocast, best_device, precision_of
 from e3sn_lib.model.network import E3SN, build_model, mask_cells
 from e3sn_lib.model.weights import load_backbone
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.training.schedule import (
-    StagePlan,
-    build_optimiser,
-    parameter_groups,
-    plan,
-    set_trainable,
-)
+from e3sn_lib.training import schedule
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -51,7 +45,7 @@ def take_turns(entries: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, lis
 class Phase:
     """Steps of one stage that cost the same: the backbone is frozen, or its layers are trained."""
 
-    stage: StagePlan
+    stage: schedule.StagePlan
     backbone: bool
     """Whether the layers of ``train.train_layers`` are trained."""
     first_step: int
@@ -62,7 +56,7 @@ class Phase:
 def phases(profile: Profile) -> list[Phase]:
     """Return the phases of a run, in order."""
     found = []
-    for stage in plan(profile):
+    for stage in schedule.plan(profile):
         border = stage.steps
         if stage.config.train_location and profile.train.train_layers:
             # the first step at which the loop's progress, step / steps, reaches the share
@@ -96,8 +90,8 @@ class Stepper:
         self.device = best_device()
         self.dtype = precision_of(profile.train.precision, self.device)
         self.model = (model or build_model(profile.model)).to(self.device)
-        groups = parameter_groups(self.model, profile.train, self.stage.train_location)
-        self.optimiser = build_optimiser(groups, profile.train)
+        groups = schedule.parameter_groups(self.model, profile.train, self.stage.train_location)
+        self.optimiser = schedule.build_optimiser(groups, profile.train)
         for group in self.optimiser.param_groups:
             group["lr"] = RATE
         self.train_backbone(False)
@@ -105,7 +99,7 @@ class Stepper:
     def train_backbone(self, trained: bool) -> None:
         """Train the layers of ``train.train_layers`` in the next steps, or freeze them."""
         groups = self.optimiser.param_groups
-        set_trainable(self.model, groups, self.profile.train, train_backbone=trained)
+        schedule.set_trainable(self.model, groups, self.profile.train, train_backbone=trained)
 
     def step(self, batch: Batch) -> StepTime:
         """Compute losses and gradients, clip and update, as the training loop does."""

@@ -83,26 +83,22 @@ def _precision(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from e3sn_lib.data.sources import open_train_sets
+    from e3sn_study.bench import training_speed
     from e3sn_study.bench.dry_run import dry_run
-    from e3sn_study.bench.training_speed import (
-        precision_difference,
-        precision_profiles,
-        train_precisions,
-    )
     from e3sn_study.figures.curves import precision_curves
     from e3sn_study.figures.style import save_figure
 
     profile, out, steps = load_settings(options), options.out or Path("precision"), options.steps
-    profiles = precision_profiles(profile, steps or 300, options.batch)
+    profiles = training_speed.precision_profiles(profile, steps or 300, options.batch)
     sources = open_train_sets(profile.data).opened
     hours = sum(dry_run(each, out).phases["hours"].sum() for each in profiles.values())
     runs = f"two runs of {steps or 300} steps of {options.batch} pairs"
     print(f"{runs}: about {60 * hours:.2g} minutes")
-    logs = train_precisions(profiles, sources, out)
+    logs = training_speed.train_precisions(profiles, sources, out)
     figure = precision_curves(logs)
     save_figure(out / "precision.png", figure)
     for column in ("loss", "mask_iou"):
-        mean, error = precision_difference(logs["fp32"], logs["bf16"], column)
+        mean, error = training_speed.precision_difference(logs["fp32"], logs["bf16"], column)
         print(
             f"{column}: bf16 differs from fp32 by {mean:+.2%} ± {error:.2%} "
             "(second half, two standard errors)"

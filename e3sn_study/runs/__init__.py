@@ -30,17 +30,7 @@ from e3sn_lib.training.loop import Trainer
 from e3sn_lib.training.state import CHECKPOINT, FINAL, Watch
 from e3sn_study.checkout import SHIPPED, from_checkout
 from e3sn_study.notebooks import as_list
-from e3sn_study.records import Records, without_folders
-from e3sn_study.records.entries import (
-    DATA,
-    Files,
-    Record,
-    RunRecord,
-    Summary,
-    files_of,
-    run_folder,
-    settings_text,
-)
+from e3sn_study.records import Records, entries, without_folders
 from e3sn_study.records.schema import SCHEMAS
 from e3sn_study.records.store import digest
 
@@ -79,7 +69,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Return what the training says of itself at its end."""
-        return Summary.read(self.folder / "summary.json").model_dump()
+        return entries.Summary.read(self.folder / "summary.json").model_dump()
 
     def is_finished(self) -> bool:
         """Return whether the network and its files of record are there.
@@ -90,7 +80,7 @@ class Run:
         if not self.model.is_file():
             return False
         try:
-            Record.read(self.folder / "env.json")
+            entries.Record.read(self.folder / "env.json")
             return self.log()["pairs"].iloc[-1] == self.summary()["pairs"]
         except InputError as error:
             if not (self.folder / CHECKPOINT).is_file():
@@ -117,9 +107,7 @@ class Study:
     report: Path
     seed: int
     overrides: tuple[str, ...]
-    _opened: dict[Any, tuple[TrainSets, Files]] = field(
-        init=False, default_factory=dict, compare=False
-    )
+    _opened: dict[Any, Any] = field(init=False, default_factory=dict, compare=False)
 
     @classmethod
     def open(
@@ -222,7 +210,7 @@ class Study:
         """Return the run of these settings and data, whether it is finished, begun or neither."""
         overrides = tuple(overrides)
         profile = self.load(variant, overrides, seed)
-        folder = run_folder(self.runs, profile, *self._open(profile))
+        folder = entries.run_folder(self.runs, profile, *self._open(profile))
         return Run(folder, profile, overrides)
 
     def train(
@@ -300,7 +288,7 @@ class Study:
         if not profile.study.recorded:
             return None
         records = self.records
-        alike = records.rows(records.main_runs(variant, settings_text(overrides)))
+        alike = records.rows(records.main_runs(variant, entries.settings_text(overrides)))
         for name in alike.loc[alike["seed"] == profile.seed, "run"]:
             self._unpack(self.runs / name)
             return Run(self.runs / name, profile, tuple(overrides))
@@ -309,7 +297,7 @@ class Study:
     def _unpack(self, folder: Path) -> None:
         """Write what is on record of a run into its folder."""
         record = self.results / "runs" / f"{folder.name}.json"
-        content = RunRecord.read(record).model_dump()
+        content = entries.RunRecord.read(record).model_dump()
         write_json(folder / "summary.json", content)
         write_json(folder / "env.json", content.get("environment", {}))
         log = read_text(record.with_name(f"{folder.name}_log.csv"), "table")
@@ -350,7 +338,7 @@ class Study:
         for path in sorted((self.results / "runs").glob("*.json")):
             name = ""
             with suppress(InputError):  # the record is damaged, or a setting no longer exists
-                record = RunRecord.read(path)
+                record = entries.RunRecord.read(path)
                 name = self.run(record.variant, record.overrides, record.seed).name
             if name != path.stem:
                 outdated.append(path.stem)
@@ -370,23 +358,23 @@ class Study:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
 
-    def _open(self, profile: Profile) -> tuple[TrainSets, Files]:
+    def _open(self, profile: Profile) -> tuple[TrainSets, entries.Files]:
         """Return the training sets and what their files are; looked at once for all runs."""
         key = (profile.data.root, profile.data.train, profile.train.weights)
         if key not in self._opened:
             sets = open_train_sets(profile.data)
-            self._opened[key] = sets, files_of(profile, sets)
+            self._opened[key] = sets, entries.files_of(profile, sets)
         return self._opened[key]
 
     def _bind(self, run: Run) -> None:
         """Write of which data a run is, unless that is on record."""
-        if processes.is_first() and not (run.folder / DATA).is_file():
-            write_json(run.folder / DATA, {"files": self._open(run.profile)[1]})
+        if processes.is_first() and not (run.folder / entries.DATA).is_file():
+            write_json(run.folder / entries.DATA, {"files": self._open(run.profile)[1]})
 
     def _keep(self, run: Run) -> None:
         """Write a run's files of record beside the report."""
         config, (sets, _) = run.profile.train, self._open(run.profile)
-        environment = Record.read(run.folder / "env.json").model_dump()
+        environment = entries.Record.read(run.folder / "env.json").model_dump()
         environment["command"] = without_folders(environment.get("command", ""))
         record = run.summary() | {
             "title": run.profile.title,
