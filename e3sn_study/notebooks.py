@@ -121,10 +121,8 @@ def run_all(
     """Run notebooks in order until one fails, and print how each ended.
 
     The folder `report` gets the executed copies in ``notebooks/`` and the list of the runs in
-    ``results/manifest.json``. Every notebook gets all `parameters`.
-
-    Raises:
-        InputError: one is no notebook.
+    ``results/manifest.json``. Every notebook gets all `parameters`. Raises InputError if one is no
+    notebook.
     """
     # Absolute folders belong to the machine, not to the record.
     plain = _plain(parameters)
@@ -145,15 +143,11 @@ def run_all(
 
 
 def record(name: str, values: Mapping[str, Any], report: Path | str) -> pd.DataFrame:
-    """Write what a notebook found to ``results/<name>.json`` below `report`.
+    """Write what a notebook found to ``results/<name>.json`` below `report`, and return it as a
+    table to show.
 
-    Numbers that are not finite become null.
-
-    Returns:
-        The values as a table to show. A value within a group has a row of its own.
-
-    Raises:
-        ValueError: a value is neither a number, text, list, dict, array nor path.
+    Numbers that are not finite become null. A value within a group has a row of its own. Raises
+    ValueError if a value is neither a number, text, list, dict, array nor path.
     """
     content = _plain(values)
     write_json(Path(report) / "results" / f"{name}.json", content)
@@ -168,10 +162,8 @@ def to_html(executed: Path, out: Path) -> None:
     """Write an executed notebook as one HTML file that opens without a network.
 
     Images are embedded and scripts are left out. Equations become MathML. Links to other notebooks
-    lead to their pages, and the link to all of them to the report.
-
-    Raises:
-        InputError: the notebook cannot be read.
+    lead to their pages, and the link to all of them to the report. Raises InputError if the
+    notebook cannot be read.
     """
     from latex2mathml.converter import convert
     from nbconvert import HTMLExporter

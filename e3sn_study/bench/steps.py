@@ -126,11 +126,9 @@ class Stepper:
 def initialise_backbone(model: E3SN, profile: Profile) -> str:
     """Load the backbone weights that a run starts with, without a download.
 
-    If they are not on this machine, the weights stay random. The shortcuts then get kernels of
-    which only the centre is not zero, as ImageNet weights have them: a step's cost depends on it.
-
-    Returns:
-        What is missing, in one line, or "".
+    If they are not on this machine, the weights stay random, and what is missing is returned in
+    one line. The shortcuts then get kernels of which only the centre is not zero, as ImageNet
+    weights have them: a step's cost depends on it.
     """
     source, name = profile.train.weights, profile.model.backbone
     try:
@@ -184,10 +182,7 @@ def first_batch(
 ) -> tuple[Batch, float]:
     """Return the first `size` pairs of a stage and the seconds to prepare one of them.
 
-    Without data for the stage: noise and nan.
-
-    Raises:
-        InputError: the data are there but cannot be used.
+    Without data for the stage: noise and nan. Data that cannot be used raise InputError.
     """
     weights = [stage.sets.get(config.kind, config.weight) for _, config in sources]
     if not any(weight > 0 for weight in weights):

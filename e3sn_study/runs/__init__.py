@@ -258,11 +258,8 @@ class Study:
     def main(self, watch: Watch | None = None) -> Run:
         """Return the main run: what ``study.main`` names, or else E3SN, trained.
 
-        With ``study.recorded`` it is, by default, the run of the shipped model.
-
-        Raises:
-            InputError: the folder holds no finished run, or the model's run is not on record; or
-                see `train`.
+        With ``study.recorded`` it is, by default, the run of the shipped model. Raises InputError
+        if the folder holds no finished run, or the model's run is not on record; or see `train`.
         """
         config = self.load().study
         if not config.main and not config.recorded:
@@ -308,10 +305,8 @@ class Study:
         return self._by_seed(variant, self.load().study.comparison)
 
     def on_top(self) -> list[Run]:
-        """Train SiamMask with its second stage on top of the compared pairs, one run per seed.
-
-        Without ``study.on_top`` there are none.
-        """
+        """Train SiamMask with its second stage on top of the compared pairs, one run per seed; none
+        without ``study.on_top``."""
         config = self.load().study
         if not config.on_top:
             return []

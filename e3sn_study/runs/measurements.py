@@ -117,11 +117,8 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
 
 
 def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID) -> pd.DataFrame:
-    """Score settings of inference on the held-out training sequences, see `choices.sweep`.
-
-    Nothing is changed by it: the best settings are printed, to be given to ``--set`` or written
-    into the profile.
-    """
+    """Score settings of inference on the held-out training sequences, see `choices.sweep`; print
+    the best, to be given to ``--set`` or written into the profile."""
     scores = sweep(run.tracker(), study.held_out(), run.folder / "choices", grid)
     write_record(study.results / "choices" / f"{run.name}.csv", scores)
     print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
