@@ -1,1 +1,1 @@
-"""What training costs: its speed against a plain loop, its memory, and what a run will take."""
+"""What training and tracking cost: speed, memory, and what a run will take."""

@@ -1,22 +1,18 @@
 """JSON files of record, and the folder of a run, which is bound to the data it was trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from e3sn_lib.config import Profile
+from e3sn_lib.data.sources import TrainSets
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.identity import run_name
 from e3sn_study.records.schema import SETTINGS
 from e3sn_study.records.store import digest
-
-if TYPE_CHECKING:
-    from e3sn_lib.data.sources import TrainSets
 
 
 class Record(BaseModel):
