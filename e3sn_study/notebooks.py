@@ -124,10 +124,7 @@ def run_all(
     ``results/manifest.json``. Every notebook gets all `parameters`. Raises InputError if one is no
     notebook.
     """
-    # Absolute folders belong to the machine, not to the record.
-    plain = _plain(parameters)
-    kept = {key: value for key, value in plain.items() if not Path(str(value)).is_absolute()}
-    manifest = {"environment": environment(), "parameters": kept}
+    manifest = {"environment": environment(), "parameters": _plain(parameters)}
     runs = [NotebookRun(source.stem, "not run", 0.0) for source in sources]
     width = max(len(run.name) for run in runs)
     print(f"{'notebook':<{width}}  status   seconds")

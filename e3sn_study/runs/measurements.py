@@ -42,15 +42,14 @@ def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.
     sequences = study.sequences(benchmark)
     full, plain = _evaluations(run, benchmark, sequences)
     folder = full if extras or (full / "scores.csv").is_file() else plain
-    made_of = folder.name
 
     @functools.cache
     def compute() -> list[pd.DataFrame]:
         tables = evaluate_tracker(run.tracker(), sequences, folder, extras=extras)
         return [_labelled(table, benchmark, sequences, run) for table in tables]
 
-    once(folder / "speed.csv", SPEED, made_of, lambda: compute()[1], speed)
-    return once(folder / "scores.csv", SCORES_OF_RECORD, made_of, lambda: compute()[0], scores)
+    once(folder / "speed.csv", SPEED, folder.name, lambda: compute()[1], speed)
+    return once(folder / "scores.csv", SCORES_OF_RECORD, folder.name, lambda: compute()[0], scores)
 
 
 def _labelled(
