@@ -45,7 +45,7 @@ def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.
 
     @functools.cache
     def compute() -> list[pd.DataFrame]:
-        tables = evaluate_tracker(run.tracker(), sequences, folder, extras=extras)
+        tables = evaluate_tracker(run.tracker(), sequences, folder, extras=folder == full)
         return [_labelled(table, benchmark, sequences, run) for table in tables]
 
     once(folder / "speed.csv", SPEED, folder.name, lambda: compute()[1], speed)

@@ -254,6 +254,17 @@ def test_a_damaged_evaluation_is_made_anew(
     assert evaluated == [True] * 5
 
 
+def test_a_damaged_evaluation_with_extras_is_made_anew_with_them(
+    study: Study, evaluated: list[bool]
+) -> None:
+    run = Run(study.runs / "run", study.load(), ())
+    evaluate(study, run, "davis2016")
+    (kept,) = run.folder.rglob("scores.csv")
+    kept.write_text("")
+    evaluate(study, run, "davis2016", extras=False)
+    assert evaluated == [True, True]
+
+
 def test_cost_is_measured_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     counts_run = []
 
