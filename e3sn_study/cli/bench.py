@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn bench``."""
     add = command.add_argument
-    add("what", choices=[*MEASUREMENTS])
+    text = (
+        "train, track: time of a step; precision: losses in fp32 and bf16; exports: J, F and speed "
+        "by torch and by graphs; confidence: fit of the predicted J; held-out: scores of a model"
+    )
+    add("what", choices=[*MEASUREMENTS], help=text)
     add_profile(command)
     add_data(command)
     add_changes(command)

@@ -35,10 +35,12 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     text = "PNG masks to score: DIR/SEQUENCE/FRAME.png"
     given.add_argument("--masks", type=Path, help=text)
     add_backend(command)
-    add("--benchmark", default="davis2016")
+    text = "benchmark of the profile to score a model on (default: davis2016)"
+    add("--benchmark", default="davis2016", help=text)
     add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
     add("--sequences", type=Path, help="text file: names to score, one a line, or a DAVIS list")
-    add("--name", default="val", help="name of the set in the names of the output files")
+    text = "name of the set in the names of the output files (default: val)"
+    add("--name", default="val", help=text)
     add("--out", type=Path, help="folder for the tables")
 
 
@@ -68,15 +70,15 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
     if not options.annotations:
         raise InputError("--masks needs --annotations, the folder with the true masks")
+    out = options.out or Path("scores")
+    if out.resolve().is_relative_to(options.masks.resolve()):
+        raise InputError(f"--out {out} lies inside the masks folder; choose another")
     names = read_list(options.sequences) if options.sequences else []
     started = time.perf_counter()
     scores = score_folder(options.masks, options.annotations, names)
     seconds = time.perf_counter() - started
     for note in scores.attrs["notes"]:
         print(f"note: {note}")
-    out = options.out or Path("scores")
-    if out.resolve().is_relative_to(options.masks.resolve()):
-        raise InputError(f"--out {out} lies inside the masks folder; choose another")
     return scores, out, seconds
 
 
@@ -90,6 +92,8 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     from e3sn_study.evaluation.benchmark import frame_scores, write_masks
     from e3sn_study.records.schema import MODEL
 
+    if options.annotations or options.sequences:
+        raise InputError("--annotations and --sequences belong to --masks; see --benchmark, --data")
     path = options.run_folder / FINAL if options.run_folder else options.model
     precision = "auto" if path.is_dir() else "fp32"  # exported graphs have their own
     tracker = open_tracker(path, options.backend, precision, options.threads)
@@ -196,9 +200,10 @@ def ship(options: argparse.Namespace) -> int:
 
 def add_convert(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn convert``."""
-    command.add_argument("layout", choices=["siammask"])
-    command.add_argument("checkpoint", type=Path)
-    command.add_argument("out", type=Path)
+    add = command.add_argument
+    add("layout", choices=["siammask"], help="whose weights they are")
+    add("checkpoint", type=Path, help="published weights of SiamMask or PySOT (.pth)")
+    add("out", type=Path, help="the model to write (.safetensors)")
 
 
 def convert(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ DATA_HELP = "folder of the data sets (default: E3SN_DATA, or the profile's own)"
 def add_profile(command: argparse.ArgumentParser, default: str = "smoke") -> None:
     """Add ``--profile``; an empty default leaves the choice to the command."""
     choices = f"{', '.join(available_profiles())}, or a YAML file"
+    choices += f" (default: {default or 'that of the model'})"
     command.add_argument("--profile", default=default, help=choices)
 
 
@@ -31,7 +32,7 @@ def add_data(command: argparse.ArgumentParser, text: str = DATA_HELP) -> None:
 
 def add_changes(command: argparse.ArgumentParser) -> None:
     """Add ``--seed`` and ``--set``."""
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     text = "change a setting, e.g. train.pairs=1000; repeatable"
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 

@@ -155,8 +155,8 @@ def add_train(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn train``."""
     add_study(command)
     add = command.add_argument
-    add("--variant", default="e3sn", help=", ".join(available_variants()))
-    resume = "auto: continue the run if it exists; never: refuse"
+    add("--variant", default="e3sn", help=f"{', '.join(available_variants())} (default: e3sn)")
+    resume = "auto, the default: continue the run if it exists; never: refuse"
     add("--resume", choices=["auto", "never"], default="auto", help=resume)
     add("--dry-run", action="store_true", help="check all, time a step, print the plan; no more")
 

@@ -641,6 +641,7 @@ class TestEvaluate:
             ("--masks absent --annotations absent --name ../x", "is no name for a file"),
             ("--masks absent --annotations absent", "there is no folder of masks at absent"),
             ("--model absent.safetensors", "there is no file absent.safetensors"),
+            ("--model a --annotations b", "--annotations and --sequences belong to --masks"),
             (
                 "--masks . --annotations . --sequences absent.txt",
                 "cannot read the list of sequences absent.txt",
