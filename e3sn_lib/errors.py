@@ -1,4 +1,4 @@
-"""What ends a command early: input that cannot be used, Ctrl-C and SIGTERM."""
+"""What ends a command early: input that cannot be used, Ctrl-C and other requests to end."""
 
 import difflib
 import signal
@@ -8,18 +8,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+def printable(text: str) -> str:
+    """Return a text as a single line: what does not print, as a line break, becomes an escape."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class InputError(Exception):
     """Something the user gave cannot be used.
 
     The message is a single line: what is wrong, where (file, frame or key), and what to do.
-    Characters that do not print, such as a line break in a file's name, are written as escapes.
     The command line prints it without a traceback and exits with status 2.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
-        )
+        super().__init__(printable(message))
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
@@ -28,9 +30,17 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def end_signals() -> list[signal.Signals]:
+    """Return the signals that ask a process to end, without those it was started to ignore."""
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):  # the terminal is closed; `nohup` ignores it
+        asked.append(signal.SIGHUP)
+    return [each for each in asked if signal.getsignal(each) != signal.SIG_IGN]
+
+
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C or SIGTERM came within the block.
+    """Yield a function that tells whether one of `end_signals` came within the block.
 
     The first one does nothing else; a second Ctrl-C interrupts at once. Outside the main thread,
     where Python knows no signals, nothing is deferred.
@@ -43,8 +53,7 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
         noted.add(number)
 
     in_main = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGINT, signal.SIGTERM) if in_main else ()
-    before = {number: signal.signal(number, note) for number in signals}
+    before = {number: signal.signal(number, note) for number in end_signals() if in_main}
     try:
         yield lambda: bool(noted)
     finally:

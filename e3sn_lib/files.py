@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import platform
@@ -38,8 +39,11 @@ LARGEST_JSON = 2**32
 LARGEST_SIZE = 2**26
 """Pixels of the largest image or mask that is read, 8192 x 8192."""
 
+SHORT_STEM = 30
+"""Characters; a name may be as long as the file system allows, a temporary one adds to it."""
 _MACHINE = platform.node()
-_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d+)\.tmp(\.\w+)?")
+_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d+)(-\d+)?\.tmp(\.\w+)?")
+_numbers = itertools.count()
 _cleared: set[Path] = set()
 """Folders in which this process has looked for what others left."""
 
@@ -56,7 +60,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
         for each in path.parent.iterdir():
             if (found := _TEMPORARY.fullmatch(each.name)) and not _is_running(int(found[1])):
                 _delete(each)
-    temporary = path.with_name(f".{path.stem}.{_MACHINE}-{os.getpid()}.tmp{path.suffix}")
+    unique = f"{_MACHINE}-{os.getpid()}-{next(_numbers)}"
+    temporary = path.with_name(f".{path.stem[:SHORT_STEM]}.{unique}.tmp{path.suffix}")
     try:
         yield temporary
     finally:

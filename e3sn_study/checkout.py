@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,8 @@ def open_tracker(
     """Return a tracker on a model file, or on an exported folder, which needs no torch.
 
     Args:
-        weights: a file or a folder; None: the shipped model.
+        weights: a file or a folder; None: what the variable E3SN_WEIGHTS names, else the shipped
+            model.
         backend: ``torch`` for a file, ``onnx`` for an exported folder. ``auto``: what `weights` is.
             Of the shipped model it takes the export, or torch where a GPU is.
         precision: of torch, see `precision_of`; with other values than ``auto``, ``auto`` is torch.
@@ -42,9 +44,11 @@ def open_tracker(
     Raises:
         InputError: there is no such model, or the backend cannot use it.
     """
-    from e3sn_lib.tracking.backends import has_shipped, load_export, thread_count
+    from e3sn_lib.tracking.backends import VARIABLE, has_shipped, load_export, thread_count
     from e3sn_lib.tracking.tracker import Tracker
 
+    if weights is None and (named := os.environ.get(VARIABLE)):
+        weights = Path(named)
     exported = weights.is_dir() if weights else has_shipped()
     if backend == "auto":
         # is there a GPU for torch? asked without the seconds that importing torch takes

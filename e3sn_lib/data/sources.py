@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 SAMPLE = 200
 """Largest number of frames of each set that `prepare` opens."""
 
+ROW: dict[str, Any] = {"use": "", "name": "", "kind": "", "path": "", "state": "absent"}
+ROW |= {"tracks": 0, "images": 0, "with_masks": 0, "left_out": "", "remedy": ""}
+"""The columns of `verify`, and a set that is not there."""
+
 SetConfig: TypeAlias = TrainSetConfig | EvalSetConfig
 
 
@@ -106,20 +110,17 @@ def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     configs: list[SetConfig] = [*data.train, *data.evaluation]
-    return pd.DataFrame([_row(data, config, prepare) for config in configs])
+    rows = [_row(data, config, prepare) for config in configs]
+    return pd.DataFrame(rows, columns=[*ROW])
 
 
 def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
     folder, lacking = _locate(data, config, make)
-    row = {
+    row = ROW | {
         "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
         "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
         "kind": config.kind,
         "path": str(folder),
-        "state": "absent",
-        "tracks": 0,
-        "images": 0,
-        "with_masks": 0,
         "left_out": f"no {lacking}",
         "remedy": _remedy(config, folder),
     }
@@ -135,10 +136,14 @@ def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
             masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
     except InputError as error:
         return row | {"state": "partial", "left_out": str(error)}
-    problem = _unusable(tracks.tracks) if make else ""
+    opened, problems = _opened(tracks.tracks) if make else (1, [])
+    problem = ""
+    if problems:
+        counts = f"{len(problems)} of {opened} frames that were opened cannot be used"
+        problem = f"{counts}, the first: {problems[0]}"
     return row | {
         "state": "partial" if tracks.missing or tracks.faults or problem else "present",
-        "tracks": objects,
+        "tracks": objects if len(problems) < opened else 0,
         "images": len({frame.image for track in tracks.tracks for frame in track.frames}),
         "with_masks": masks,
         "left_out": "; ".join(filter(None, [tracks.reasons(), problem])),
@@ -156,18 +161,18 @@ def _open_frames(folder: Path, config: EvalSetConfig) -> tuple[TrackSet, int]:
     return TrackSet(config.name, tracks), sum(len(video.object_ids()) for video in videos)
 
 
-def _unusable(tracks: Sequence[Track]) -> str:
-    """Open a frame of up to `SAMPLE` tracks, evenly spread; say how many fail and why the first."""
+def _opened(tracks: Sequence[Track]) -> tuple[int, list[str]]:
+    """Open a frame of up to `SAMPLE` tracks, evenly spread; return how many, and what is wrong."""
     spread = np.linspace(0, len(tracks) - 1, min(SAMPLE, len(tracks))).astype(int)
     problems = []
     for number in spread:
         frames = tracks[number].frames
+        frame = frames[len(frames) // 2]
         try:
-            frames[len(frames) // 2].read()
+            frame.read()
         except InputError as error:
             problems.append(str(error))
-    counts = f"{len(problems)} of {len(spread)} frames that were opened cannot be used"
-    return f"{counts}, the first: {problems[0]}" if problems else ""
+    return len(spread), problems
 
 
 def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:

@@ -158,7 +158,10 @@ def load_profile_of(path: Path) -> Profile:
         settings = json.loads(read_metadata(path)["profile"])
     except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: its settings are missing or no JSON") from error
-    return profile_from_dict(settings)
+    try:
+        return profile_from_dict(settings)
+    except InputError as error:
+        raise InputError(f"{path} has other settings than this version knows: {error}") from error
 
 
 def pairs_seen(path: Path) -> int:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from e3sn_lib.config import TrackConfig
@@ -28,6 +28,8 @@ PACKAGED = Path(__file__).parent / "shipped"
 """The export that comes with the package."""
 VARIABLE = "E3SN_WEIGHTS"
 """Environment variable that names another export folder."""
+LARGEST_MAP = 255
+"""Rows and columns: feature maps are not larger than search crops."""
 ADVICE = "make one with e3sn export MODEL FOLDER"
 Floats = NDArray[np.float32]
 Arrays = dict[str, Floats]
@@ -67,11 +69,11 @@ class _Filters(list[Arrays]):
 class Window:
     """Where the windows of cells lie in feature maps."""
 
-    size: int
+    size: Annotated[int, Field(ge=1, le=LARGEST_MAP)]
     """Rows and columns of a window."""
-    step: int
+    step: Annotated[int, Field(ge=1, le=LARGEST_MAP)]
     """By how many rows or columns windows of neighbouring cells lie apart."""
-    first: int
+    first: Annotated[int, Field(ge=-LARGEST_MAP, le=LARGEST_MAP)]
     """Where the first window begins; below 0 it begins outside the maps."""
 
 
@@ -186,8 +188,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{problem}; export the model again")
     try:
         manifest = Manifest(**content)
-    except ValueError as error:
-        raise InputError(f"{path} is not valid: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise InputError(f"{path} is not valid: {'; '.join(problems)}") from error
     copy = "copy the whole folder, or export the model again"
     for name in {*GRAPHS, *manifest.files}:
         file = folder / name

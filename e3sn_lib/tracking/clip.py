@@ -37,7 +37,8 @@ class ClipWriter:
         self._begin: Fraction | None = None
         self._sound: Iterator[float] = iter(())
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(path), "w", container_options={"movflags": "faststart"})
+        options, place = {"movflags": "faststart"}, str(path.absolute())  # see `open_file`
+        self._container = av.open(place, "w", container_options=options)
         self._stream = self._new_stream(path.suffix == ".mov")
 
     def write(self, image: Image, seconds: Fraction, duration: Fraction) -> None:

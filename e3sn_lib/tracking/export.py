@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import temporary_path, write_json, write_text
+from e3sn_lib.files import read_json, temporary_path, write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
@@ -128,11 +128,12 @@ def export_model(
     Raises:
         InputError: the folder holds files of something else.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / backends.MANIFEST).is_file():
-        advice = "give a new folder, or that of an earlier export"
-        raise InputError(f"{out} holds other files; {advice}")
-    out.mkdir(parents=True, exist_ok=True)
-    with temporary_path(out / "export") as work:
+    with temporary_path(out / "export") as work:  # it deletes what a killed export left there
+        manifest = out / backends.MANIFEST
+        is_export = manifest.is_file() and "format" in read_json(manifest)
+        if any(out.iterdir()) and not is_export:
+            advice = "give a new folder, or that of an earlier export"
+            raise InputError(f"{out} holds other files; {advice}")
         work.mkdir()
         graphs = graphs_of(fold_batchnorm(model).cpu())
         for graph, module in graphs.items():
@@ -143,12 +144,11 @@ def export_model(
         names = (*GRAPHS, WEIGHTS)
         digests = {each: hashlib.sha256((work / each).read_bytes()).hexdigest() for each in names}
         differences = _differences(graphs, work, samples[0] if samples else _noise())
-        (out / backends.MANIFEST).unlink(missing_ok=True)  # a mixture of two exports is no export
-        for each in names:
+        for each in names:  # a mixture of two exports is refused, as the digests do not fit
             (work / each).replace(out / each)
     readme = Path(__file__).with_name("export_readme.md")
     write_text(out / "README.md", readme.read_text(encoding="utf-8"))
-    manifest = {
+    content = {
         "format": backends.FORMAT,
         "precision": "int8" if samples else "fp32",
         "model": {"variant": profile.variant, **(origin or {})},
@@ -160,7 +160,7 @@ def export_model(
         "files": digests,
         "accuracy": dict(accuracy or {}),
     }
-    write_json(out / backends.MANIFEST, manifest)
+    write_json(manifest, content)
     return differences
 
 

@@ -1,6 +1,8 @@
 """From boxes in anyone's video to masks, a clip and a table on the disk."""
 
+import errno
 import os
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -8,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +18,7 @@ import cv2
 import numpy as np
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import temporary_path
+from e3sn_lib.files import atomic_path, temporary_path
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.outputs import open_outputs
 from e3sn_lib.tracking.prompts import Placed, Prompt, first_frames, placed
@@ -67,7 +70,8 @@ def track_video(
     Args:
         video: a file, or a folder of frames.
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
-        out: a folder, made if there is none; files of the same names are replaced.
+        out: a folder, made if there is none; files of the same names are replaced, but not by a
+            part of the frames: what is ready when `stopped` ends it early gets a folder beside.
         prompts: further boxes, in other frames or with given ids.
         save: what to write, keys of `FILES`.
         first, last: numbers of the first and last frame; None: the last of the video.
@@ -82,12 +86,15 @@ def track_video(
         InputError: the video cannot be read, or a box cannot be used; nothing is written.
         OSError: the disk is full; nothing is kept.
     """
-    source, out = open_video(video), Path(out)
+    source, out, save = open_video(video), Path(out), tuple(save)
     source.stopped = stopped
     check_out(out, save, [source.path])
     if first < 0 or stride < 1:
         raise InputError(f"first is {first} and stride {stride}; give at least 0 and 1")
-    frames = range(first, sys.maxsize if last is None else last + 1, stride)
+    if 0 < source.announced <= first:
+        last_there = source.announced - 1
+        raise InputError(f"tracking begins in frame {first}, but the last frame is {last_there}")
+    frames = range(first, sys.maxsize if last is None else min(last + 1, sys.maxsize), stride)
     boxes = placed([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
     begins = first_frames(boxes)
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
@@ -102,7 +109,7 @@ def track_video(
             open_outputs(save, work, source) as outputs,
             closing(prefetch(_followed(new_session, source, frames, boxes, way_back))) as steps,
         ):
-            for count, step in enumerate(steps, start=1):
+            for taken, step in enumerate(steps, start=1):
                 if step:
                     frame, seen = step
                     seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
@@ -112,11 +119,15 @@ def track_video(
                         if each.lost:
                             lost.setdefault(number, []).append(frame.number)
                     done += 1
-                watch(count, expected and expected + len(way_back))
+                watch(taken, expected and expected + len(way_back))
                 if stopped():
                     break
         ended = stopped()
-        files, notes = _move(work, out) if done else ([], [])
+        kept = [name for name in FILES.values() if (work / name).exists() and (out / name).exists()]
+        target = _free(out, "stopped") if ended and kept else out
+        files, notes = _move(work, target) if done else ([], [])
+    if target != out:
+        notes.append(f"the earlier results in {out} are as they were")
     notes += _notes(source, 0 if ended else expected - done, lost)
     if lost and "table" in save:
         notes.append("see predicted_j in tracks.csv")
@@ -125,9 +136,13 @@ def track_video(
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
     """Raise InputError if `out` is a file, or if an output would replace an input."""
+    names = [FILES[kind] for kind in save if kind in FILES]
+    for path in (out, *(out / name for name in names)):
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to a place that is not there; give another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
-    for name in (FILES[kind] for kind in save if kind in FILES):
+    for name in names:
         path = (out / name).resolve()
         if path.exists() and path.is_dir() != (not path.suffix):
             raise InputError(f"{out / name} is in the way; move it, or give another --out")
@@ -193,13 +208,38 @@ def _followed(
         raise InputError(f"{source.path} ends before frame {max(boxes)}, which has a box")
 
 
+def _free(out: Path, why: str) -> Path:
+    """Return a folder beside `out` that is not there yet: ``OUT-WHY``, ``OUT-WHY-2``, ..."""
+    path = first = out.with_name(f"{out.name}-{why}")
+    for number in count(2):
+        if not path.exists():
+            break
+        path = first.with_name(f"{first.name}-{number}")
+    return path
+
+
 def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
-    """Move results to their folder; return where they are, and a line about what else is there."""
+    """Move results to their folder; return where they are, and a line about what else is there.
+
+    Raises:
+        InputError: the folder cannot take one of them; they are kept beside it.
+    """
     files = [out / name for name in FILES.values() if (work / name).exists()]
     moved = {out / path.relative_to(work): path for path in work.rglob("*") if path.is_file()}
-    for place, path in moved.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+    try:
+        for place, path in moved.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.replace(place)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with atomic_path(place) as copy:  # the place is a link to another disk
+                    shutil.copyfile(path, copy)
+    except OSError as error:
+        kept = work.rename(_free(work.parent / out.name, "results"))
+        fault = f"{error.filename2 or error.filename or out} is in the way ({error.strerror})"
+        raise InputError(f"{fault}; the results that are not yet in {out} are in {kept}") from error
     there = {path for name in FILES.values() for path in (out / name, *(out / name).glob("*"))}
     others = sorted(path for path in there - moved.keys() if path.is_file())
     if not others:
@@ -209,7 +249,7 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
 
 def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]]) -> list[str]:
     """Return lines about frames that could not be read, and about objects that are lost."""
-    notes = []
+    notes = [f"left out: {each}" for each in source.left_out]
     if missing > 1:  # some files are wrong by one
         announced = f"the file announces {source.announced} frames"
         notes.append(f"{announced}; {missing} of the chosen ones could not be read")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from e3sn_lib.data.types import MANY_IDS, VOID
 from e3sn_lib.errors import InputError
@@ -57,8 +58,11 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
         raise InputError(f"mask {path} is {found}, but the frames are {width}x{height}")
     numbers = {int(number) for number in np.unique(ids)} - {0}
     if len(numbers) > MANY_IDS and max(numbers) > VOID // 2:
-        what = f"has {len(numbers)} values up to {max(numbers)}: soft edges, or a JPEG's noise"
-        raise InputError(f"mask {path} {what}; save a PNG of black and white, or of object ids")
+        with Image.open(path) as image:
+            is_palette = image.mode == "P"
+        if not is_palette:
+            what = f"has {len(numbers)} values up to {max(numbers)}: soft edges, or a JPEG's noise"
+            raise InputError(f"mask {path} {what}; save a PNG of black and white, or of object ids")
     if numbers == {VOID}:
         ids, numbers = ids // VOID, {1}
     boxes = {number: box_from_mask(ids == number) for number in sorted(numbers - {VOID})}

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import Patch
-from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, labels_from_patches
+from e3sn_lib.tracking.tracker import (
+    MOST_OBJECTS,
+    FrameResult,
+    Targets,
+    Tracker,
+    labels_from_patches,
+)
 
-MOST_OBJECTS = 254
-"""Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
 WIDER = 2
 """The tracker also looks for a lost object in a crop this many times as wide (ours)."""
 LARGEST_OVERLAP = 0.5
@@ -58,11 +62,16 @@ class Session:
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
         keep_lost: show the masks of lost objects too; else they are empty.
+
+    Raises:
+        InputError: `lost_below` is out of range.
     """
 
     def __init__(
         self, tracker: Tracker, *, lost_below: float = 0.0, keep_lost: bool = False
     ) -> None:
+        if not 0 <= lost_below <= 1:
+            raise InputError(f"lost_below is {lost_below}; give a predicted J, 0 to 1")
         self._tracker = tracker
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._given: dict[int, Sequence[float]] = {}
@@ -175,7 +184,7 @@ class Session:
 
 def check_number(number: int) -> None:
     """Raise InputError for an object's number that a mask cannot hold."""
-    if not 1 <= number <= MOST_OBJECTS:
+    if type(number) is not int or not 1 <= number <= MOST_OBJECTS:
         raise InputError(f"object {number} is out of range: masks hold 1 to {MOST_OBJECTS}")
 
 

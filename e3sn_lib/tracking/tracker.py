@@ -35,6 +35,8 @@ from e3sn_lib.tracking.backends import Backend
 Floats = NDArray[np.float64]
 Boxes = Sequence[Sequence[float]]
 SEARCH_SIZE = 255
+MOST_OBJECTS = 254
+"""Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
 SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
 ROUNDING = 1e-6
@@ -57,6 +59,8 @@ class Targets:
     """(N, 2) in frame pixels."""
     fill: tuple[float, ...]
     """Mean colour of the first frame, which pads crops of the whole video (SiamMask)."""
+    frame_hw: tuple[int, int]
+    """Height and width of all frames."""
     colours: Floats
     """(N, 256) `mask_colours` of each object's first mask; 0 before it is known."""
 
@@ -159,11 +163,9 @@ class Tracker:
         """
         targets: Targets | None = None
         for index, frame in enumerate(frames):
-            size = f"{frame.shape[1]}x{frame.shape[0]}"
+            check_frame(frame, targets.frame_hw if targets else None, f"frame {index}")
             if targets is None:
-                first_size, targets = size, self.start(frame, boxes_frame_xywh)
-            if size != first_size:
-                raise InputError(f"frame {index} is {size}, the first one {first_size}")
+                targets = self.start(frame, boxes_frame_xywh)
             targets, result = self.step(frame, targets, move=index > 0)
             yield result
         if targets is None:
@@ -172,8 +174,12 @@ class Tracker:
     def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes) -> Targets:
         """Return the state of the objects in the first frame; arguments are as in `run`. Raises
         InputError if there is no box, or if one cannot be followed."""
+        check_frame(frame)
         if len(boxes_frame_xywh) == 0:
             raise InputError("no box is given, so there is nothing to follow")
+        if len(boxes_frame_xywh) > MOST_OBJECTS:
+            count = f"there are {len(boxes_frame_xywh)} boxes"
+            raise InputError(f"{count}, but a mask holds {MOST_OBJECTS} objects; give fewer")
         for number, box in enumerate(boxes_frame_xywh, start=1):
             check_box(box, frame.shape[:2], number)
         boxes = np.array(boxes_frame_xywh, np.float64)
@@ -182,7 +188,7 @@ class Tracker:
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
         template = self.backend.encode_template(np.stack(crops))
         unknown = np.zeros((len(boxes), confidence.COLOUR_BINS**2))
-        return Targets(template, centre, size, fill, unknown)
+        return Targets(template, centre, size, fill, frame.shape[:2], unknown)
 
     def step(
         self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
@@ -193,8 +199,12 @@ class Tracker:
             frame: (H, W, 3) RGB uint8.
             targets: state after the previous frame.
             move: False segments at the known position, for a frame whose boxes are given.
+
+        Raises:
+            InputError: the frame is of another kind or size.
         """
-        frame_hw = frame.shape[:2]
+        check_frame(frame, targets.frame_hw)
+        frame_hw = targets.frame_hw
         crops = self._crops(targets.centre_frame_xy, targets.size_wh, SEARCH_SIZE)
         images = np.stack([crop.image(frame, targets.fill) for crop in crops])
         cls, loc, features = self.backend.search(images, targets.template)
@@ -311,13 +321,29 @@ def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targe
     return replace(targets, centre_frame_xy=centre, size_wh=size)
 
 
+def check_frame(
+    frame: NDArray[np.uint8], frame_hw: tuple[int, int] | None = None, name: str = "a frame"
+) -> None:
+    """Raise InputError for a frame that is not (H, W, 3) uint8, or not of the size of the first."""
+    shape, kind = np.shape(frame), getattr(frame, "dtype", type(frame).__name__)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        raise InputError(f"{name} is {kind} of shape {shape}; give RGB, uint8 of (H, W, 3)")
+    if frame_hw and shape[:2] != frame_hw:
+        sizes = "{1}x{0}, the first one {3}x{2}".format(*shape[:2], *frame_hw)
+        raise InputError(f"{name} is {sizes}; all must have one size")
+
+
 def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number: int) -> None:
     """Raise InputError for a box that is not four numbers, with an area, inside the frame."""
     height, width = frame_hw
-    box = f"box {number} ({','.join(f'{value:g}' for value in box_frame_xywh)})"
-    if len(box_frame_xywh) != 4 or not np.isfinite(box_frame_xywh).all():
+    try:
+        values = np.array(box_frame_xywh, np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    box = f"box {number} ({','.join(f'{value:g}' for value in values.flat)})"
+    if values.shape != (4,) or not np.isfinite(values).all():
         raise InputError(f"{box} is not four numbers x,y,width,height")
-    x, y, w, h = box_frame_xywh
+    x, y, w, h = values.tolist()
     if w < 1 or h < 1:
         raise InputError(f"{box} has no area; give x,y,width,height in pixels of the frame")
     if min(x, y, width - x - w, height - y - h) < -ROUNDING:

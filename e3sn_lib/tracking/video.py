@@ -86,6 +86,8 @@ class VideoSource:
     start: Fraction = Fraction(0)
     """Seconds of the first frame on the clock that a file's pictures and sound share."""
     has_sound: bool = False
+    left_out: tuple[str, ...] = ()
+    """What of the video cannot be used, in words."""
     turn: tuple[bool, bool, bool] = (False, False, False)
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
@@ -184,7 +186,12 @@ def open_video(path: str | Path) -> VideoSource:
         if not names:
             raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
         size = _size(read_image(path / names[0]))
-        return VideoSource(path, size, tuple(names), announced=len(names))
+        source = VideoSource(path, size, tuple(names), announced=len(names))
+        there = {each.name for each in path.iterdir() if each.is_file() and each.name[0] != "."}
+        if others := sorted(there.difference(names)):
+            count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
+            source.left_out = (f"{count} in {path}, such as {others[0]}",)
+        return source
     if not path.is_file():
         raise InputError(f"there is no video or folder of frames at {path}")
     with open_file(path) as container:
@@ -195,7 +202,10 @@ def open_video(path: str | Path) -> VideoSource:
         if stream.duration:  # an edit list hides some of the frames that the header counts
             shown = math.ceil(stream.duration * source.time_base * source.rate)
             source.announced = min(source.announced, shown)
-        source.has_sound = bool(container.streams.audio)
+        sounds = container.streams.audio
+        source.has_sound = bool(sounds) and sounds[0].codec_context is not None
+        if sounds and not source.has_sound:
+            source.left_out = ("the sound, which FFmpeg cannot decode",)
         aspect = _exact(stream.sample_aspect_ratio)
     frame = next(_pictures(source), None)
     if frame is None:
@@ -226,7 +236,8 @@ def open_file(path: Path) -> av.container.InputContainer:
     playlist may name other local files, but no URL."""
     try:
         options = {"protocol_whitelist": "file"}
-        container = av.open(str(path), container_options=options, **_ODD_TAGS)
+        # absolute, as FFmpeg takes what is before a colon for a protocol
+        container = av.open(str(path.absolute()), container_options=options, **_ODD_TAGS)
     except av.PermissionError as error:
         raise InputError(f"cannot read video {path}: {error.strerror}") from error
     except av.FFmpegError as error:
@@ -301,7 +312,11 @@ def _woven(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """Return how to get a frame upright, as phones store it beside each frame. To be asked once:
     PyAV's `side_data` keeps its frame in memory until Python collects cycles."""
-    notes: Any = frame.side_data
+    try:
+        notes: Any = frame.side_data
+    except ValueError:  # one of the notes is of a kind that PyAV does not know
+        quarters = round(frame.rotation / 90) % 4
+        return quarters % 2 == 1, quarters in (2, 3), quarters in (1, 2)
     if SideData.DISPLAYMATRIX not in notes:
         return False, False, False
     stored = bytes(notes[SideData.DISPLAYMATRIX])

@@ -1,13 +1,15 @@
 """The command line. Wrong input ends in one line and status 2; nothing is left half-written."""
 
 import argparse
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from e3sn_lib import __version__
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, end_signals, printable
 from e3sn_study.cli import bench, models, study, track
 
 Run = Callable[[argparse.Namespace], int]
@@ -27,9 +29,11 @@ COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status; a request to end (SIGTERM) acts like Ctrl-C."""
+    """Run one command and return the exit status; `end_signals` act like Ctrl-C."""
     words = track.one_word_boxes(sys.argv[1:] if arguments is None else arguments)
-    before, command = signal.signal(signal.SIGTERM, signal.default_int_handler), "e3sn"
+    command, interrupt = "e3sn", signal.default_int_handler
+    before = {number: signal.signal(number, interrupt) for number in end_signals()}
+    _make_printable()
     try:
         options = _parser().parse_args(words)
         command = f"e3sn {options.command}"
@@ -46,11 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = "for OpenCV on Debian or Ubuntu: apt install libgl1 libglib2.0-0"
         status, text = 2, f"{command}: {error}; install this library of the system ({remedy})"
     except KeyboardInterrupt as stop:
-        status, text = 130, f"\n{command}: {str(stop) or 'interrupted'}"
+        print(file=sys.stderr)  # the terminal shows ^C where the cursor is
+        status, text = 130, f"{command}: {str(stop) or 'interrupted'}"
     finally:
-        signal.signal(signal.SIGTERM, before)
-    print(text, file=sys.stderr)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    print(printable(text), file=sys.stderr)
     return status
+
+
+def _make_printable() -> None:
+    """Let any text be printed, whatever the encoding, and also where an output is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 it stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,4 +86,4 @@ class _Parser(argparse.ArgumentParser):
     """Argparse's parser, but wrong usage is answered in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{printable(f'{self.prog}: {message}; see {self.prog} --help')}\n")

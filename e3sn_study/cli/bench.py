@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from e3sn_lib.files import write_csv, write_json
 from e3sn_study.checkout import SHIPPED, open_tracker
-from e3sn_study.cli.options import add_changes, add_data, add_profile, at_least, load_settings
+from e3sn_study.cli.options import (
+    a_path,
+    add_changes,
+    add_data,
+    add_profile,
+    at_least,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,19 +39,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "train, track: a CSV file; precision: folder for runs and figure (default: precision); "
         "confidence: a JSON file for the fit"
     )
-    add("--out", type=Path, help=text)
+    add("--out", type=a_path, help=text)
     text = (
         "track, exports, held-out: a trained model (default: the shipped); held-out also takes the "
         "folder of a run"
     )
-    add("--model", type=Path, default=SHIPPED, help=text)
-    add("--export", type=Path, help="track, exports: its int8 export (default: the shipped)")
+    add("--model", type=a_path, default=SHIPPED, help=text)
+    add("--export", type=a_path, help="track, exports: its int8 export (default: the shipped)")
     text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
-    add("--public", type=Path, metavar="DIR", help=text)
+    add("--public", type=a_path, metavar="DIR", help=text)
     text = "track, exports: number of threads (default: idle cores, at most 4)"
     add("--threads", type=at_least(1), help=text)
-    add("--report", type=Path, help="folder of a report that gets the results, e.g. reports/cpu")
-    add("--weights", type=Path, help="confidence: a model or an export (default: the shipped)")
+    add("--report", type=a_path, help="folder of a report that gets the results, e.g. reports/cpu")
+    add("--weights", type=a_path, help="confidence: a model or an export (default: the shipped)")
 
 
 def bench(options: argparse.Namespace) -> int:

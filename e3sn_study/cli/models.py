@@ -13,7 +13,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.checkout import open_tracker
-from e3sn_study.cli.options import add_data, add_profile
+from e3sn_study.cli.options import a_path, add_data, add_profile
 from e3sn_study.cli.track import add_backend
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     add_data(command)
     add, given = command.add_argument, command.add_mutually_exclusive_group(required=True)
     text = "folder of a finished run"
-    given.add_argument("--run", dest="run_folder", type=Path, metavar="RUN", help=text)
+    given.add_argument("--run", dest="run_folder", type=a_path, metavar="RUN", help=text)
     text = "a trained model (model.safetensors), or an exported folder"
-    given.add_argument("--model", type=Path, help=text)
+    given.add_argument("--model", type=a_path, help=text)
     text = "PNG masks to score: DIR/SEQUENCE/FRAME.png"
-    given.add_argument("--masks", type=Path, help=text)
+    given.add_argument("--masks", type=a_path, help=text)
     add_backend(command)
     text = "benchmark of the profile to score a model on (default: davis2016)"
     add("--benchmark", default="davis2016", help=text)
-    add("--annotations", type=Path, help="true masks: DIR/SEQUENCE/FRAME.png")
-    add("--sequences", type=Path, help="text file: names to score, one a line, or a DAVIS list")
+    add("--annotations", type=a_path, help="true masks: DIR/SEQUENCE/FRAME.png")
+    add("--sequences", type=a_path, help="text file: names to score, one a line, or a DAVIS list")
     text = "name of the set in the names of the output files (default: val)"
     add("--name", default="val", help=text)
-    add("--out", type=Path, help="folder for the tables")
+    add("--out", type=a_path, help="folder for the tables")
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -52,6 +52,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if Path(options.name).name != options.name:
         raise InputError(f"--name '{options.name}' is no name for a file")
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out {options.out} is a file; give a folder for the tables")
     scores, out, seconds = _given_masks(options) if options.masks else _model_masks(options)
     write_official_csvs(out, scores, options.name)
     per_object, overall = summarise(scores)
@@ -116,14 +118,14 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 def add_export(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn export``."""
     add = command.add_argument
-    add("model", type=Path, help="a trained model (model.safetensors)")
-    add("out", type=Path, help="folder for the graphs")
+    add("model", type=a_path, help="a trained model (model.safetensors)")
+    add("out", type=a_path, help="folder for the graphs")
     add("--precision", choices=["fp32", "int8"], default="fp32", help="int8 is 3 times as fast")
     add_data(command, "folder of the model's training sets, to calibrate int8 on")
     folders = "or folders with images/ and masks/ of the same names, for int8"
-    add("--calibration", type=Path, nargs="+", default=[], metavar="FOLDER", help=folders)
+    add("--calibration", type=a_path, nargs="+", default=[], metavar="FOLDER", help=folders)
     scores = "scores to note in export.json: a global_results CSV of e3sn evaluate"
-    add("--accuracy", type=Path, metavar="CSV", help=scores)
+    add("--accuracy", type=a_path, metavar="CSV", help=scores)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -180,10 +182,10 @@ def _read_scores(path: Path) -> dict[str, float]:
 def add_ship(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn ship``."""
     add, text = command.add_argument, "folder of a finished run"
-    add("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help=text)
+    add("--run", dest="run_folder", type=a_path, required=True, metavar="RUN", help=text)
     add("--report", default="", help="folder of its results (default: reports/PROFILE)")
     text = "folder for model and card (default: models)"
-    add("--out", type=Path, default=Path("models"), help=text)
+    add("--out", type=a_path, default=Path("models"), help=text)
 
 
 def ship(options: argparse.Namespace) -> int:
@@ -202,8 +204,8 @@ def add_convert(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn convert``."""
     add = command.add_argument
     add("layout", choices=["siammask"], help="whose weights they are")
-    add("checkpoint", type=Path, help="published weights of SiamMask or PySOT (.pth)")
-    add("out", type=Path, help="the model to write (.safetensors)")
+    add("checkpoint", type=a_path, help="published weights of SiamMask or PySOT (.pth)")
+    add("out", type=a_path, help="the model to write (.safetensors)")
 
 
 def convert(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.config import Profile
@@ -57,6 +58,13 @@ def open_study(given: argparse.Namespace) -> Study:
     from e3sn_study.runs import Study
 
     return Study.open(given.profile, given.data, given.runs, given.report, given.seed, given.set)
+
+
+def a_path(text: str) -> Path:
+    """Read a path; refuse an empty one, as a variable that is not set gives it."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def at_least(least: int) -> Callable[[str], int]:

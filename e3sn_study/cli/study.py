@@ -10,7 +10,14 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT
-from e3sn_study.cli.options import add_data, add_profile, add_study, load_settings, open_study
+from e3sn_study.cli.options import (
+    a_path,
+    add_data,
+    add_profile,
+    add_study,
+    load_settings,
+    open_study,
+)
 
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
@@ -85,7 +92,7 @@ def _notebooks(only: str) -> list[Path]:
 def add_report(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn report``."""
     add_profile(command)
-    command.add_argument("--report", type=Path, help="its folder (default: reports/PROFILE)")
+    command.add_argument("--report", type=a_path, help="its folder (default: reports/PROFILE)")
 
 
 def report(options: argparse.Namespace) -> int:

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterable
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.config import PRECISIONS
-from e3sn_lib.errors import InputError, deferred_interrupts
+from e3sn_lib.errors import InputError, deferred_interrupts, printable
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_study.checkout import open_tracker
-from e3sn_study.cli.options import at_least
+from e3sn_study.cli.options import a_path, at_least
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -39,9 +38,9 @@ BOX_HELP = (
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn track``."""
     add = command.add_argument
-    add("video", type=Path, help="video file or folder of frames")
+    add("video", type=a_path, help="video file or folder of frames")
     add("--box", type=_prompt, action="append", default=[], metavar="X,Y,W,H", help=BOX_HELP)
-    add("--mask", type=Path, help="PNG of object ids in the first frame; each gets a box")
+    add("--mask", type=a_path, help="PNG of object ids in the first frame; each gets a box")
     add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
     add("--backward", action="store_true", help="also follow objects back from their first box")
     add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="begin here")
@@ -51,8 +50,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
-    add("--out", type=Path, required=True, help="folder for the results")
-    add("--weights", type=Path, help="a trained model or an exported folder (default: the shipped)")
+    add("--out", type=a_path, required=True, help="folder for the results")
+    add(
+        "--weights",
+        type=a_path,
+        help="a trained model or an exported folder (default: the shipped)",
+    )
     add_backend(command)
     native = "number type of torch; auto: the fastest that is native here"
     add("--precision", choices=PRECISIONS, default="auto", help=native)
@@ -101,12 +104,11 @@ def track(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     counts = {"frame": tracked.frames, "object": tracked.objects}
     counted = [f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items()]
-    done = f"{', '.join(counted)}, {seconds:.1f} s"
-    _say(f"{done}: {', '.join(map(str, tracked.files)) or 'nothing is written'}")
-    for note in tracked.notes:
-        _say(note)
+    results = ", ".join(map(str, tracked.files)) or "nothing is written"
+    for line in (f"{', '.join(counted)}, {seconds:.1f} s: {results}", *tracked.notes):
+        print(printable(line))
     if tracked.stopped:
-        raise KeyboardInterrupt(f"stopped after {tracked.frames} frames, which are complete")
+        raise KeyboardInterrupt(f"stopped after {counted[0]}; what is there is complete")
     return 0
 
 
@@ -180,11 +182,6 @@ def _progress() -> tqdm:
     line = "{n_fmt} of {total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     times = {"mininterval": SECONDS_PER_LINE, "delay": SECONDS_PER_LINE, "miniters": 1}
     return tqdm(file=_Lines(), unit=" frames", bar_format=line, **times)
-
-
-def _say(text: str) -> None:
-    """Print a line; names of files in it need not be text in any encoding."""
-    print(text.encode(errors="surrogateescape").decode(errors="backslashreplace"))
 
 
 def _prompt(text: str) -> Prompt:

@@ -74,12 +74,13 @@ class Run:
     def is_finished(self) -> bool:
         """Return whether the network and its files of record are there.
 
-        A file of record that is lost, as by a kill at the end, is made anew from the checkpoint;
-        raises InputError if that is lost too.
+        What is damaged, or lost by a kill at the end, is made anew from the checkpoint; raises
+        InputError if that is lost too.
         """
         if not self.model.is_file():
             return False
         try:
+            load_profile_of(self.model)
             entries.Record.read(self.folder / "env.json")
             return self.log()["pairs"].iloc[-1] == self.summary()["pairs"]
         except InputError as error:

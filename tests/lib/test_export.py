@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -245,9 +246,11 @@ class TestRefused:
         [
             ({"format": 2}, r"has format 2, but this version reads 1; export the model again"),
             ({"format": None}, "has format None"),
-            ({"files": 3}, "is not valid: .* files "),
+            ({"files": 3}, "is not valid: files: "),
             ({"track": {"penalty_k": -1}}, r"export\.json is not valid"),
             ({"track": {"unknown": 1}}, r"export\.json is not valid"),
+            ({"windows": {"p0": {"size": 61, "step": -8, "first": 0}}}, r"windows\.p0\.step"),
+            ({"windows": {"p0": {"size": 61, "step": 2, "first": 999}}}, r"windows\.p0\.first"),
         ],
     )
     def test_a_manifest_of_another_kind(
@@ -348,8 +351,21 @@ class TestCommand:
         assert (status, said.count("\n")) == (2, 1)
         assert f"{tmp_path} holds other files" in said
         assert (tmp_path / "README.md").read_text() == "mine"
+        (tmp_path / "export.json").write_text('{"mine": 1}')
+        assert f"{tmp_path} holds other files" in self.export(capsys, tiny_model_file, tmp_path)[1]
         for _ in range(2):  # an earlier export may be
             assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0
+
+    def test_what_a_killed_export_left_is_no_obstacle(
+        self, capsys: pytest.CaptureFixture[str], tiny_model_file: Path, tmp_path: Path
+    ) -> None:
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        left = tmp_path / "out" / f".export.{platform.node()}-{ended.pid}-0.tmp"
+        left.mkdir(parents=True)
+        (left / "search.onnx").write_text("half")
+        assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0
+        assert not left.exists()
 
     @pytest.mark.parametrize(
         ("arguments", "words"),

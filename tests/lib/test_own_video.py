@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -295,6 +297,90 @@ class TestEnds:
         other = out / "masks" / "00004.png"
         assert tracked.notes == (f"older files are still there: 9, such as {other}",)
         assert len(table(out / "tracks.csv")) == 4
+
+    def test_a_part_of_the_frames_does_not_replace_what_is_complete(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        track_video(planted, video, [BOX], out)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        for name in ("out-stopped", "out-stopped-2"):
+            done: list[int] = []
+            tracked = track_video(
+                planted,
+                video,
+                [BOX],
+                out,
+                watch=lambda number, _, done=done: done.append(number),  # type: ignore[misc]
+                stopped=lambda done=done: len(done) == 5,  # type: ignore[misc]
+            )
+            assert tracked.stopped
+            assert len(table(tmp_path / name / "tracks.csv")) == tracked.frames == 5
+            assert tracked.notes == (f"the earlier results in {out} are as they were",)
+        assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def test_what_cannot_be_put_in_place_is_kept(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        blocked = tmp_path / "out" / "masks" / "00003.png"
+        blocked.mkdir(parents=True)
+        with pytest.raises(InputError, match=r"00003\.png is in the way .* are in (.*)$") as caught:
+            track_video(planted, video, [BOX], tmp_path / "out")
+        kept = Path(str(caught.value).rsplit(" are in ", 1)[1])
+        found = {path.name for each in (tmp_path / "out", kept) for path in each.rglob("*.*")}
+        assert found == {*(f"{n:05d}.png" for n in range(12)), "tracks.csv", "overlay.mp4"}
+        assert blocked.is_dir()
+
+    def test_videos_side_by_side_do_not_disturb_each_other(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        def track(number: int) -> tuple[Path, ...]:
+            out = tmp_path / str(number) / "out"  # the same name, below a folder that is new
+            return track_video(planted, video, [BOX], out, save=["masks", "table"]).files
+
+        with ThreadPoolExecutor(4) as pool:
+            for files in pool.map(track, range(4)):
+                assert [path.name for path in files] == ["masks", "tracks.csv"]
+                assert len(list(files[0].iterdir())) == 12
+
+    @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
+    def test_masks_on_another_disk(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        with TemporaryDirectory(dir="/dev/shm") as other:
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "masks").symlink_to(other)
+            track_video(planted, video, [BOX], tmp_path / "out")
+            assert len(masks(tmp_path / "out")) == len(list(Path(other).iterdir())) == 12
+
+    def test_a_link_to_nothing_is_refused(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "out").symlink_to(tmp_path / "nothing")
+        with pytest.raises(InputError, match="out is a link to a place that is not there"):
+            track_video(planted, video, [BOX], tmp_path / "out")
+
+    def test_what_is_left_out_is_said(self, planted: Tracker, tmp_path: Path) -> None:
+        frames = tmp_path / "frames"
+        frames.mkdir()
+        for number in range(3):
+            cv2.imwrite(str(frames / f"{number}.png"), bar(number))
+        (frames / "3.heic").write_bytes(b"of a phone")
+        (frames / ".hidden").write_text("of no interest")
+        tracked = track_video(planted, frames, [BOX], tmp_path / "out")
+        assert tracked.notes == (f"left out: 1 file of other kinds in {frames}, such as 3.heic",)
+
+    def test_a_colon_is_no_protocol(
+        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        video.rename("10:00:00.mp4")
+        for _ in range(2):
+            tracked = track_video(planted, "10:00:00.mp4", [BOX], Path("10:30"))
+            assert tracked.frames == 12
+
+    def test_kinds_may_come_one_by_one(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        saved = (kind for kind in ("masks", "table"))
+        tracked = track_video(planted, video, [BOX], tmp_path / "out", save=saved)  # type: ignore[arg-type]
+        assert len(tracked.files) == 2
 
     def test_frames_that_cannot_be_read_are_said(self, planted: Tracker, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)

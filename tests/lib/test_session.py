@@ -99,8 +99,21 @@ class TestSession:
             session.add(TWO, 254)
         with pytest.raises(InputError, match="object 255 is out of range: masks hold 1 to 254"):
             session.add(TWO)
-        with pytest.raises(InputError, match="object 0 is out of range: masks hold 1 to 254"):
-            session.add(TWO, 0)
+        for number in (0, 1.5, True):
+            with pytest.raises(InputError, match=f"object {number} is out of range: masks hold 1"):
+                session.add(TWO, number)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("lost_below", [-0.1, 5.0, float("nan")])
+    def test_a_threshold_that_is_no_j(self, lost_below: float) -> None:
+        with pytest.raises(InputError, match="give a predicted J, 0 to 1"):
+            Session(Tracker(Planted()), lost_below=lost_below)
+
+    def test_a_frame_of_another_size(self) -> None:
+        session = Session(Tracker(Planted()))
+        session.add(ONE)
+        session.step(np.zeros((240, 320, 3), np.uint8))
+        with pytest.raises(InputError, match="a frame is 320x239, the first one 320x240"):
+            session.step(np.zeros((239, 320, 3), np.uint8))
 
     def test_a_box_outside_is_named_by_its_object(self) -> None:
         session = Session(Tracker(Planted()))
@@ -267,6 +280,12 @@ class TestMask:
             cv2.imwrite(str(tmp_path / name), mask)
             with pytest.raises(InputError, match=r"values up to 2\d\d: soft edges, or a JPEG"):
                 prompts_from_mask(tmp_path / name, (96, 64))
+
+    def test_many_objects_of_a_palette_are_no_soft_edges(self, tmp_path: Path) -> None:
+        ids = np.zeros((64, 96), np.uint8)
+        ids[2:62:3, 2:90:4] = np.arange(101, 101 + 20 * 22).reshape(20, 22) % 50 + 150
+        write_mask(tmp_path / "m.png", ids)
+        assert len(prompts_from_mask(tmp_path / "m.png", (96, 64))) == 50
 
     def test_masks_that_cannot_be(self, tmp_path: Path) -> None:
         write_mask(tmp_path / "m.png", np.zeros((64, 96), np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -280,8 +281,34 @@ class TestUse:
         with pytest.raises(InputError, match="the video has no frames"):
             next(Tracker(Planted()).run([], [BOX]))
 
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            blank().astype(np.float32),
+            blank().astype(np.int64),
+            blank()[..., 0],
+            np.dstack([blank(), blank()[..., :1]]),
+            None,
+        ],
+    )
+    def test_a_frame_of_another_kind_is_refused(self, frame: Any) -> None:
+        tracker = Tracker(Planted())
+        with pytest.raises(InputError, match=r"^frame 0 is .*; give RGB, uint8 of \(H, W, 3\)$"):
+            next(tracker.run([frame], [BOX]))
+        with pytest.raises(InputError, match="give RGB, uint8"):
+            tracker.step(frame, tracker.start(blank(), [BOX]))
+
+    @pytest.mark.parametrize("box", [None, "here", [1, 2, None, 4], [[1, 2], [3, 4]], 5])
+    def test_a_box_of_another_kind_is_refused(self, box: Any) -> None:
+        with pytest.raises(InputError, match="is not four numbers x,y,width,height"):
+            next(Tracker(Planted()).run([blank()], [box]))
+
+    def test_more_objects_than_a_mask_holds(self) -> None:
+        with pytest.raises(InputError, match="255 boxes, but a mask holds 254"):
+            next(Tracker(Planted()).run([blank()], [BOX] * 255))
+
     def test_a_frame_of_another_size_is_named(self) -> None:
         run = Tracker(Planted()).run([blank(), blank(), blank()[:-1]], [BOX])
         next(run), next(run)
-        with pytest.raises(InputError, match=r"^frame 2 is 320x239, the first one 320x240$"):
+        with pytest.raises(InputError, match=r"^frame 2 is 320x239, the first one 320x240; all"):
             next(run)

@@ -15,6 +15,7 @@ import pytest
 from made_videos import bar, bars_seen, still, write_video
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.tracking import video as reading
 from e3sn_lib.tracking.video import (
     FRAME_RATE,
     object_colour,
@@ -275,6 +276,30 @@ class TestChoice:
         backwards = list(source.backwards(chosen))
         assert [number for number, _ in backwards] == list(reversed(chosen))
         assert all(np.array_equal(image, forward[number]) for number, image in backwards)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+def test_a_frame_with_notes_that_are_unknown_is_turned_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, degrees: int
+) -> None:
+    """PyAV refuses all notes of a frame if it does not know the kind of one, such as EXIF."""
+    corner = still(0, 0, 0)
+    corner[:20, :30] = 255
+    path = tmp_path / "v.mp4"
+    write_video(path, [corner], turn=lambda stream: stream.set_display_rotation(degrees))
+    upright = next(read_frames(path))
+
+    class Unknown:
+        def __init__(self, frame: av.VideoFrame) -> None:
+            self.rotation = frame.rotation
+
+        @property
+        def side_data(self) -> None:
+            raise ValueError("31 is not a valid Type")
+
+    known = reading._turn
+    monkeypatch.setattr(reading, "_turn", lambda frame: known(Unknown(frame)))  # type: ignore[arg-type]
+    assert np.array_equal(next(read_frames(path)), upright)
 
 
 class TestOverlay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -280,7 +281,7 @@ class TestTrack:
                 f"--box {BOX} --stride 0",
                 "argument --stride: '0' is not a whole number of at least 1",
             ),
-            (f"--box {BOX} --from 9", "frame 9 has a box, but the last frame is 4"),
+            (f"--box {BOX} --from 9", "begins in frame 9, but the last frame is 4"),
             (f"--box 7:{BOX}", "frame 7 has a box, but the last frame is 4"),
             (f"--box 2:3={BOX}", "cannot correct object 3: no box before frame 2"),
             (f"--box {BOX} --save gif", "cannot save 'gif'; choose from masks"),
@@ -338,7 +339,7 @@ class TestTrack:
         (tmp_path / "out").write_text("mine")
         assert "--out out is a file" in refused(*tracking, "--box", BOX)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_interrupted_it_keeps_the_frames_that_are_done(
         self,
         run: Run,
@@ -360,7 +361,9 @@ class TestTrack:
         ended = run(*tracking, "--box", BOX)
         count = len(list((tmp_path / "out" / "masks").iterdir()))
         assert (ended.status, count in (1, 2, 3)) == (130, True)
-        assert ended.err == f"\ne3sn track: stopped after {count} frames, which are complete\n"
+        assert (
+            ended.err == f"\ne3sn track: stopped after {count} frames; what is there is complete\n"
+        )
         assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == count
         assert leftovers(tmp_path) == []
 
@@ -472,6 +475,47 @@ class TestStart:
         )
         heavy = {"torch", "pandas", "matplotlib", "papermill", "onnxruntime", "cv2"}
         assert heavy.isdisjoint(ended.stderr.split())
+
+    @pytest.mark.parametrize(
+        ("redirect", "settings"),
+        [("", {"PYTHONIOENCODING": "ascii"}), ("2>&-", {}), (">&- 2>&-", {})],
+    )
+    def test_whatever_becomes_of_what_it_says(
+        self, tracking: list[str], tmp_path: Path, redirect: str, settings: dict[str, str]
+    ) -> None:
+        """A name that the output's encoding lacks, or an output that is closed, loses nothing."""
+        words = [*map(str, tracking), "--box", BOX, "--out", "öut ☃"]
+        command = shlex.join([sys.executable, "-m", "e3sn_study", *words])
+        ended = subprocess.run(
+            f"{command} {redirect}",
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | settings,
+            check=False,
+        )
+        assert ended.returncode == 0
+        assert len(list((tmp_path / "öut ☃").iterdir())) == 3
+
+    def test_a_line_break_in_what_was_typed(self, run: Run) -> None:
+        ended = run("track", "v.mp4", "a\nb", "--out", "o")
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+
+    @pytest.mark.parametrize("words", [["", "--out", "o"], ["v.mp4", "--out", ""]])
+    def test_an_empty_path_is_refused(
+        self, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["track", *words, "--box", BOX])
+        assert ended.value.code == 2
+        assert "the path is empty" in capsys.readouterr().err
+
+    def test_the_variable_is_not_ignored(
+        self, refused, frames: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("E3SN_WEIGHTS", "nowhere")
+        for precision in ("auto", "fp32"):
+            words = ("--box", BOX, "--out", "o", "--precision", precision)
+            assert "nowhere" in refused("track", frames, *words)
 
     def test_a_library_that_the_system_lacks(self, tmp_path: Path) -> None:
         """As on servers and in small containers, where OpenCV cannot be imported."""
@@ -643,7 +687,7 @@ class TestEvaluate:
             ("--model absent.safetensors", "there is no file absent.safetensors"),
             ("--model a --annotations b", "--annotations and --sequences belong to --masks"),
             (
-                "--masks . --annotations . --sequences absent.txt",
+                "--masks . --annotations . --sequences absent.txt --out ../o",
                 "cannot read the list of sequences absent.txt",
             ),
         ],
@@ -676,6 +720,22 @@ class TestData:
         ended = run("data --data", data_root.parent / "nothing yet")
         assert "absent: train set synthetic, no " in ended.out
         assert "; it is made on the spot at first use, in " in ended.out
+
+    def test_a_profile_without_sets(self, run: Run, data_root: Path, tmp_path: Path) -> None:
+        (tmp_path / "empty.yaml").write_text("title: none")
+        assert "0 of 0 sets" in run("data --profile empty.yaml --data", data_root).out
+
+    def test_a_set_of_which_no_frame_can_be_used(self, run: Run, tmp_path: Path) -> None:
+        for folder in ("images", "masks"):
+            (tmp_path / "own" / folder).mkdir(parents=True)
+        for name in ("a", "b"):
+            cv2.imwrite(str(tmp_path / "own" / "images" / f"{name}.png"), np.zeros((40, 40, 3)))
+            cv2.imwrite(str(tmp_path / "own" / "masks" / f"{name}.png"), np.ones((30, 40)))
+        sets = "{kind: mask_folder, path: own, mask_kind: ids, min_area: 1}"
+        (tmp_path / "own.yaml").write_text(f"data:\n  train: [{sets}]\ntrain: {{weights: none}}")
+        ended = run("data prepare --profile own.yaml --data", tmp_path)
+        assert "2 of 2 frames that were opened cannot be used" in ended.out
+        assert ended.status == 1
 
     def test_what_is_missing_is_named_with_its_origin(self, run: Run, data_root: Path) -> None:
         ended = run("data verify --profile long --data", data_root)

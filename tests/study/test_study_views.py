@@ -474,6 +474,9 @@ def test_a_run_that_was_killed_at_its_very_end_is_finished(
         assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
         assert run.summary() | {"peak_memory_mb": 0} == summary | {"peak_memory_mb": 0}
         pd.testing.assert_frame_equal(run.log(), log)
+    run.model.write_bytes(run.model.read_bytes()[:2000])
+    assert own.train().is_finished()
+    assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
     without_pairs = json.dumps(summary | {"pairs": None})
     for name, damaged in (("summary.json", without_pairs), ("log.csv", "stage\n")):
         (run.folder / name).write_text(damaged)
