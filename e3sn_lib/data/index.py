@@ -46,15 +46,18 @@ class Findings:
             self.missing.append(missing)
 
 
-@dataclass(frozen=True, eq=False)
 class PackedTracks(Sequence[Track]):
-    """Tracks that are made when they are asked for."""
+    """Tracks that are made when they are asked for.
 
-    packed: NDArray[np.uint8]
-    """(bytes,) the JSON of one track after the other."""
-    offsets: NDArray[np.int64]
-    """(T + 1,) where each begins, and the end."""
-    unpack: Unpack
+    Args:
+        packed: (bytes,) the JSON of one track after the other.
+        offsets: (T + 1,) where each begins, and the end.
+    """
+
+    def __init__(
+        self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Unpack
+    ) -> None:
+        self.packed, self.offsets, self.unpack = packed, offsets, unpack
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -11,12 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_results import VAL, add_costs, add_run, add_scores, add_speed
 
+from e3sn_lib.data.index import PackedTracks
+from e3sn_lib.data.types import Track
 from e3sn_lib.errors import InputError
 from e3sn_study.records import Records
 from e3sn_study.records.schema import Schema
@@ -68,6 +71,16 @@ class TestDigest:
         first = digest(clip)
         os.utime(clip.files[2], ns=(5, 5))
         assert digest(clip) != first
+
+    def test_packed_tracks_count_by_their_tracks(self) -> None:
+        texts = [json.dumps(each).encode() for each in ("one", "two")]
+        packed, offsets = np.frombuffer(b"".join(texts), np.uint8), np.array([0, 5, 10])
+        tracks = PackedTracks(packed, offsets, lambda name: Track(name, ()))
+        assert digest(tracks) == digest((Track("one", ()), Track("two", ())))
+
+    def test_what_has_another_text_tomorrow_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="no lasting text"):
+            digest("a part", lambda: 0)
 
 
 class TestSchema:
