@@ -43,12 +43,14 @@ class TorchBackend:
 
     @torch.inference_mode()
     def encode_template(self, crops: NDArray[np.uint8]) -> Template:
+        """See `Backend`."""
         return self.network.encode_template(self._images(crops))
 
     @torch.inference_mode()
     def search(
         self, crops: NDArray[np.uint8], template: Template
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], Search]:
+        """See `Backend`."""
         search = self.network.encode_search(self._images(crops))
         cls, loc = self.network.locate(template, search)
         return cls.cpu().numpy(), loc.cpu().numpy(), search
@@ -57,6 +59,7 @@ class TorchBackend:
     def segment(
         self, template: Template, features: Search, cells: NDArray[np.int64]
     ) -> NDArray[np.float32]:
+        """See `Backend`."""
         rows, columns = torch.from_numpy(cells.T.copy()).to(self.device)
         chosen = Cells(torch.arange(len(cells), device=self.device), rows, columns)
         return self.network.segment(template, features, chosen).cpu().numpy()

@@ -118,15 +118,18 @@ class OnnxBackend:
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     def encode_template(self, crops: NDArray[np.uint8]) -> _Filters:
+        """See `Backend`."""
         return _Filters(self._run(TEMPLATE, [{"crop": crop[None]} for crop in crops]))
 
     def search(self, crops: NDArray[np.uint8], template: _Filters) -> tuple[Floats, Floats, Any]:
+        """See `Backend`."""
         pairs = zip(crops, template, strict=True)
         found = self._run(SEARCH, [{"crop": crop[None], **filters} for crop, filters in pairs])
         cls, loc = (np.concatenate([each[name] for each in found]) for name in ("cls", "loc"))
         return cls, loc, found
 
     def segment(self, template: _Filters, features: Any, cells: NDArray[np.int64]) -> Floats:
+        """See `Backend`."""
         windows, given = self.manifest.windows.items(), []
         for filters, maps, (row, column) in zip(template, features, cells.tolist(), strict=True):
             cut = {name: cut_window(maps[name], row, column, window) for name, window in windows}

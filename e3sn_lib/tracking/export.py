@@ -58,6 +58,7 @@ class TemplateGraph(_Graph):
     """A template crop (1, 127, 127, 3) to the filters of classes, of boxes, of each mask level."""
 
     def forward(self, crop: Tensor) -> tuple[Tensor, ...]:
+        """Return the filters."""
         template = self.network.encode_template(crop.permute(0, 3, 1, 2))
         return template.cls, template.loc, *template.levels
 
@@ -66,6 +67,7 @@ class SearchGraph(_Graph):
     """A search crop (1, 255, 255, 3) and two filters to class logits, box offsets and features."""
 
     def forward(self, crop: Tensor, cls_filter: Tensor, loc_filter: Tensor) -> tuple[Tensor, ...]:
+        """Return class logits, box offsets, p0, p1, p2 and neck."""
         search = self.network.encode_search(crop.permute(0, 3, 1, 2))
         cls, loc = self.network.locate(Template(cls_filter, loc_filter, ()), search)
         return cls, loc, *search.features[:3], search.neck
@@ -75,6 +77,7 @@ class MaskGraph(_Graph):
     """A filter of each level and the windows of one cell to mask logits (1, 127, 127)."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+        """Return the mask logits."""
         *filters, p0, p1, p2, neck = inputs
         windows = {2: centre_of(p1, 15), 3: centre_of(p2, 7), 4: neck}
         correlation = self.network.mask
