@@ -214,7 +214,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         how = "cut short (no end-of-image marker)" if cut else f"damaged ({_one_line(error)})"
         raise _damaged("image", path, how) from error
     if pixels is None:
-        raise _damaged("image", path, "cut short or damaged")
+        raise _damaged("image", path, "cut short, damaged or of an unusual kind of pixels")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 

@@ -131,7 +131,7 @@ class Study:
             overrides: ``key=value`` settings for every run.
 
         Raises:
-            InputError: there is no such profile or setting.
+            InputError: there is no such profile or setting, or a folder cannot be one.
         """
         if profile.endswith((".yaml", ".yml")):
             profile = str(from_checkout(profile))
@@ -140,7 +140,14 @@ class Study:
         root = data or os.environ.get("E3SN_DATA", "") or own
         data = str(from_checkout(Path(root).expanduser())) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")
-        return cls(profile, data, from_checkout(runs), report, seed, overrides)
+        runs = from_checkout(runs)
+        for folder in (runs, report):  # asked now, not after hours of training
+            nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+            if not nearest.is_dir():
+                raise InputError(
+                    f"{nearest} is a file, so {folder} cannot be a folder; give another"
+                )
+        return cls(profile, data, runs, report, seed, overrides)
 
     def load(
         self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None

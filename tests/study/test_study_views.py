@@ -86,6 +86,15 @@ def test_the_environment_can_name_the_data(monkeypatch: pytest.MonkeyPatch) -> N
     assert Study.open("cpu", "given").data == "given"
 
 
+@pytest.mark.parametrize("name", ["runs", "report"])
+def test_a_file_where_a_folder_is_needed_is_found_before_any_training(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(InputError, match="a file is a file, so .* cannot be a folder"):
+        Study.open("smoke", **{name: tmp_path / "a file" / "below"})  # type: ignore[arg-type]
+
+
 def test_pairs_are_those_that_a_run_trains_on(study: Study) -> None:
     first, second = study.pairs(3), study.pairs(2, "e3sn-s")
     assert [pair.source for pair in first[:2]] == [pair.source for pair in second]
