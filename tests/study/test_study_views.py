@@ -91,7 +91,7 @@ def test_a_file_where_a_folder_is_needed_is_found_before_any_training(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "a file").write_text("")
-    with pytest.raises(InputError, match="a file is a file, so .* cannot be a folder"):
+    with pytest.raises(InputError, match=r"a file is a file, so .* cannot be a folder"):
         Study.open("smoke", **{name: tmp_path / "a file" / "below"})  # type: ignore[arg-type]
 
 
