@@ -210,6 +210,7 @@ def _followed(
 
 def _free(out: Path, why: str) -> Path:
     """Return a folder beside `out` that is not there yet: ``OUT-WHY``, ``OUT-WHY-2``, ..."""
+    out = out if out.name not in ("", "..") else Path(os.path.abspath(out))
     path = first = out.with_name(f"{out.name}-{why}")
     for number in count(2):
         if not path.exists():
@@ -237,7 +238,7 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
                 with atomic_path(place) as copy:  # the place is a link to another disk
                     shutil.copyfile(path, copy)
     except OSError as error:
-        kept = work.rename(_free(work.parent / out.name, "results"))
+        kept = work.rename(_free(work.parent / out.absolute().name, "results"))
         fault = f"{error.filename2 or error.filename or out} is in the way ({error.strerror})"
         raise InputError(f"{fault}; the results that are not yet in {out} are in {kept}") from error
     there = {path for name in FILES.values() for path in (out / name, *(out / name).glob("*"))}

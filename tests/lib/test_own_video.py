@@ -319,6 +319,25 @@ class TestEnds:
             assert tracked.notes == (f"the earlier results in {out} are as they were",)
         assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
+    @pytest.mark.parametrize("out", [".", "..", "../here"])
+    def test_stopped_in_the_working_folder(
+        self,
+        planted: Tracker,
+        video: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        out: str,
+    ) -> None:
+        (tmp_path / "here" / "below").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "here" / "below" if out == ".." else tmp_path / "here")
+        track_video(planted, video, [BOX], Path(out), save=["table"])
+        asked = count()
+        stopped = track_video(
+            planted, video, [BOX], Path(out), save=["table"], stopped=lambda: next(asked) > 20
+        )
+        assert 0 < len(table(tmp_path / "here-stopped" / "tracks.csv")) == stopped.frames < 12
+        assert len(table(tmp_path / "here" / "tracks.csv")) == 12
+
     def test_what_cannot_be_put_in_place_is_kept(
         self, planted: Tracker, video: Path, tmp_path: Path
     ) -> None:
