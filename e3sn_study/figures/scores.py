@@ -225,8 +225,10 @@ def seen_pairs(records: Records) -> Figure:
     both = 50 * (table["J-Mean"] + table["F-Mean"])
     grid[0].plot(table["pairs"], both, "o-", color=BLUE)
     grid[0].set(title="J&F on held-out sequences")
-    for column, colour in (("raw_over", ORANGE), ("penalised_over", GREEN)):
-        label = column.removesuffix("_over") + " score"
+    for column, label, colour in (
+        ("raw_over", "by the score alone", ORANGE),
+        ("penalised_over", "with penalty and window", GREEN),
+    ):
         grid[1].plot(table["pairs"], 100 * table[column], "o-", color=colour, label=label)
     grid[1].set(title="look-alike taken, % of scenes", ylim=(0, None))
     grid[1].legend()
