@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -441,17 +442,27 @@ def test_the_readme_tells_the_speed_with_one_object(report: Path) -> None:
     assert "frames a second" not in readme_table(report / "README.md", report)
 
 
-def test_executed_notebooks_have_the_verdicts_of_the_page() -> None:
+def test_executed_notebooks_have_the_tables_of_the_page() -> None:
+    """A notebook that ran before the last training has other numbers, and has to run again."""
+
+    def cells(html: str, tag: str) -> tuple[str, ...]:
+        found = re.findall(rf"<{tag}[ >].*?</{tag}>", html, re.DOTALL)
+        return tuple(unescape(re.sub("<.*?>", "", cell)).strip() for cell in found)
+
     report = ROOT / "reports" / "cpu"
-    claims = pd.read_csv(report / "tables" / "claims.csv").set_index("Claim")["Verdict"]
-    found = []
+    rows: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for path in (report / "tables").glob("*.csv"):  # tables 1 and 2 have the same columns
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows.setdefault(tuple(table), set()).update(table.itertuples(index=False, name=None))
+    shown = []
     for page in sorted((report / "notebooks").glob("*.html")):
-        for row in re.findall(r"<tr>(.*?)</tr>", page.read_text(), re.DOTALL):
-            cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
-            if cells and cells[0] in claims:
-                found.append(cells[0])
-                assert claims[cells[0]] in cells, page.name
-    assert {*found} == {*claims.index}
+        for table in re.findall(r"<table.*?</table>", page.read_text(), re.DOTALL):
+            if (columns := cells(table, "th")) in rows:
+                found = {cells(row, "td") for row in re.findall("<tr>.*?</tr>", table, re.DOTALL)}
+                assert found - {()} <= rows[columns], page.name
+                shown.append(columns[0])
+    assert len(shown) > 15
+    assert shown.count("Claim") == 3
 
 
 @pytest.mark.parametrize("content", ["# Title\n", f"{MARKS[1]}\n{MARKS[0]}\n", f"{MARKS[0]}\n"])
