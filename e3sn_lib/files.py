@@ -233,9 +233,26 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")
     try:
         # "L" makes 0 and 255 of black and white, and keeps the grey of LA
-        return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
+        ids = np.array(image.convert("L") if image.mode in ("1", "LA") else image)
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
+    return _with_black_as_0(ids, image, path) if image.mode == "P" else ids
+
+
+def _with_black_as_0(ids: NDArray[np.uint8], image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """Return ids of a palette in which the background is 0, whatever order its colours have."""
+    colours = np.reshape(image.getpalette() or [], (-1, 3)).tolist()
+    if not colours or colours[0] == [0, 0, 0]:
+        return ids
+    used = {number: colours[number] for number in np.unique(ids).tolist() if number < len(colours)}
+    if [0, 0, 0] not in used.values():
+        return ids
+    if any(colour not in ([0, 0, 0], [255, 255, 255]) for colour in used.values()):
+        raise InputError(
+            f"mask {path}: black is not colour 0 of its palette; save object ids as grey"
+        )
+    white = [number for number, colour in used.items() if colour == [255, 255, 255]]
+    return np.where(np.isin(ids, white), 255, 0).astype(np.uint8)
 
 
 def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:

@@ -55,12 +55,13 @@ def open_tracker(
         has_gpu = shutil.which("nvidia-smi") and importlib.util.find_spec("torch")
         best = exported if weights else exported and precision == "auto" and not has_gpu
         backend = "onnx" if best else "torch"
-    if backend == "onnx" and precision != "auto":
-        raise InputError(f"--precision {precision} is for torch; exported graphs have their own")
     if backend == "onnx":
         if weights and not exported:
             remedy = f"make one: e3sn export {weights} OUT"
             raise InputError(f"{weights} is no exported folder; {remedy}")
+        if precision != "auto":
+            fault = f"--precision {precision} is for torch"
+            raise InputError(f"{fault}; exported graphs have their own")
         return Tracker(load_export(weights, threads))
     if weights and exported:
         raise InputError(f"{weights} is an exported folder, which torch cannot use; give the model")

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from e3sn_lib.config import TrainSetConfig
-from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import files_by_stem, read_mask
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
-    """Return the folders that `config` names or, if not both exist, ``images`` and ``masks``."""
+    """Return the folders that `config` names, which are below its first path. Below the others, and
+    if not both exist, they are ``images`` and ``masks``."""
     named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
-    return next((two for two in (named, plain) if two[0].is_dir() and two[1].is_dir()), named)
+    is_first = root.name == Path(config.path[0]).name
+    return named if is_first or all(each.is_dir() for each in named) else plain
 
 
 def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
@@ -46,8 +48,9 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 
 
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, PngMask]]:
-    """Return name and mask of each object in one mask file."""
+    """Return name and mask of each object in one mask file; 255 is void beside other ids."""
     if kind == "ids":
         ids = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
+        ids = ids if ids == [VOID] else [value for value in ids if value < VOID]
         return [(f"{stem}/{value}", PngMask(mask, value)) for value in ids]
     return [(stem, PngMask(mask, kind=kind))]

@@ -185,7 +185,8 @@ class PairDataset(Dataset[Pair]):
             if pair is not None:
                 return replace(pair, problems=tuple(problems), redrawn=attempt - len(problems))
         names = ", ".join(tracks.name for tracks, _ in self.sources)
-        reason = f"the last reason: {problems[-1]}" if problems else "objects absent or too small"
+        small = "objects absent or smaller than min_area; see e3sn data prepare"
+        reason = f"the last reason: {problems[-1]}" if problems else small
         raise InputError(f"no usable training pair in {ATTEMPTS} draws from {names}; {reason}")
 
     def _draw(self, rng: Generator) -> Pair | None:

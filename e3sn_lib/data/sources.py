@@ -136,17 +136,20 @@ def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
             masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
     except InputError as error:
         return row | {"state": "partial", "left_out": str(error)}
-    opened, problems = _opened(tracks.tracks) if make else (1, [])
-    problem = ""
+    is_train = isinstance(config, TrainSetConfig)
+    opened, problems, empty = _opened(tracks.tracks, is_train) if make else (1, [], [])
+    of = f"of {opened} frames that were opened"
+    problem, small = "", ""
     if problems:
-        counts = f"{len(problems)} of {opened} frames that were opened cannot be used"
-        problem = f"{counts}, the first: {problems[0]}"
+        problem = f"{len(problems)} {of} cannot be used, the first: {problems[0]}"
+    if empty:
+        small = f"{len(empty)} {of} show less of their object than min_area, the first: {empty[0]}"
     return row | {
         "state": "partial" if tracks.missing or tracks.faults or problem else "present",
-        "tracks": objects if len(problems) < opened else 0,
+        "tracks": objects if len(problems) + len(empty) < opened else 0,
         "images": len({frame.image for track in tracks.tracks for frame in track.frames}),
         "with_masks": masks,
-        "left_out": "; ".join(filter(None, [tracks.reasons(), problem])),
+        "left_out": "; ".join(filter(None, [tracks.reasons(), problem, small])),
     }
 
 
@@ -161,18 +164,22 @@ def _open_frames(folder: Path, config: EvalSetConfig) -> tuple[TrackSet, int]:
     return TrackSet(config.name, tracks), sum(len(video.object_ids()) for video in videos)
 
 
-def _opened(tracks: Sequence[Track]) -> tuple[int, list[str]]:
-    """Open a frame of up to `SAMPLE` tracks, evenly spread; return how many, and what is wrong."""
+def _opened(tracks: Sequence[Track], is_train: bool) -> tuple[int, list[str], list[str]]:
+    """Open a frame of up to `SAMPLE` tracks, evenly spread; return how many, what is wrong, and,
+    of training sets, the images whose mask reads as empty."""
     spread = np.linspace(0, len(tracks) - 1, min(SAMPLE, len(tracks))).astype(int)
-    problems = []
+    problems, empty = [], []
     for number in spread:
         frames = tracks[number].frames
         frame = frames[len(frames) // 2]
         try:
-            frame.read()
+            _, mask = frame.read()
         except InputError as error:
             problems.append(str(error))
-    return len(spread), problems
+            continue
+        if is_train and mask is not None and not mask.any():
+            empty.append(str(frame.image))
+    return len(spread), problems, empty
 
 
 def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:

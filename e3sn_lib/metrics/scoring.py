@@ -195,6 +195,11 @@ class _Truth:
                 reason = "has only 0 and 255; score it with merged ids"
             place = f"the first truth mask {sequence.mask_paths[0]}"
             raise InputError(f"sequence {name}: {place} {reason}")
+        if len(ids) > MANY_IDS and not sequence.merge_ids:
+            fault = f"the first truth mask {sequence.mask_paths[0]} has {len(ids)} values"
+            raise InputError(
+                f"sequence {name}: {fault}, grey levels, not object ids; cut them at 127"
+            )
         self.sequence, self.evaluated = sequence, range(1, count - 1)
         self.objects = range(1, max(ids) + 1)
         self.absent = sorted(set(self.objects) - ids)  # ids below K that the first mask lacks
@@ -204,6 +209,9 @@ class _Truth:
 
     def score(self, index: int, ids: NDArray[Any], source: str) -> _Score:
         """Score the mask `ids` of a frame; `source` names it in errors."""
+        if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "bui" or ids.ndim != 2:
+            kind = f"{getattr(ids, 'dtype', type(ids).__name__)} of shape {np.shape(ids)}"
+            raise InputError(f"{source} is {kind}; give whole numbers, (H, W)")
         truth = self.sequence.mask(index)
         if ids.shape != truth.shape:
             other = f"its truth {self.sequence.mask_paths[index]} is {_size(truth)}"

@@ -1,6 +1,8 @@
 """Follow objects that come and go: add one in any frame, correct one in a later frame."""
 
+import operator
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple, Self
 
@@ -15,6 +17,8 @@ from e3sn_lib.tracking.tracker import (
     FrameResult,
     Targets,
     Tracker,
+    check_box,
+    check_frame,
     labels_from_patches,
 )
 
@@ -95,10 +99,10 @@ class Session:
         """
         if number is None:
             number = max(self.numbers, default=0) + 1
+        number = check_number(number)
         if number in self.numbers:
             raise InputError(f"there is an object {number} already")
-        check_number(number)
-        self._given[number] = box_frame_xywh
+        self._given[number] = copy(box_frame_xywh)
         return number
 
     def correct(self, number: int, box_frame_xywh: Sequence[float]) -> None:
@@ -106,7 +110,7 @@ class Session:
         Raises InputError if there is no object of this number."""
         if number not in self.numbers:
             raise InputError(f"there is no object {number} that could be corrected")
-        self._given[number] = box_frame_xywh
+        self._given[check_number(number)] = copy(box_frame_xywh)
 
     def step(self, frame: NDArray[np.uint8]) -> Seen:
         """Find and segment the objects in the next frame, (H, W, 3) RGB; all have one size.
@@ -116,6 +120,9 @@ class Session:
         """
         kept = self._kept()
         steps = [(numbers, *self._tracker.step(frame, state)) for numbers, state in kept]
+        check_frame(frame)
+        for number, box in self._given.items():
+            check_box(box, frame.shape[:2], number)
         if self._given:
             state = self._tracker.start(frame, list(self._given.values()))
             steps.append((tuple(self._given), *self._tracker.step(frame, state, move=False)))
@@ -182,10 +189,15 @@ class Session:
         return groups
 
 
-def check_number(number: int) -> None:
-    """Raise InputError for an object's number that a mask cannot hold."""
-    if type(number) is not int or not 1 <= number <= MOST_OBJECTS:
+def check_number(number: int) -> int:
+    """Return an object's number as int; raise InputError for one that a mask cannot hold."""
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = 0
+    if not 1 <= whole <= MOST_OBJECTS:
         raise InputError(f"object {number} is out of range: masks hold 1 to {MOST_OBJECTS}")
+    return whole
 
 
 def cleaned(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:

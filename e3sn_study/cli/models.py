@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -73,8 +74,7 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     if not options.annotations:
         raise InputError("--masks needs --annotations, the folder with the true masks")
     out = options.out or Path("scores")
-    if out.resolve().is_relative_to(options.masks.resolve()):
-        raise InputError(f"--out {out} lies inside the masks folder; choose another")
+    _check_beside(out, options.masks, options.annotations)
     names = read_list(options.sequences) if options.sequences else []
     started = time.perf_counter()
     scores = score_folder(options.masks, options.annotations, names)
@@ -104,6 +104,7 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     data = replace(profile.data, root=options.data or profile.data.root)
     sequences = open_evaluation(data, options.benchmark)
     out = options.out or Path("evaluation") / options.benchmark
+    _check_beside(out, sequences[0].mask_paths[0].parent.parent)
     timed = []
     for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
         timed.append(timing)
@@ -113,6 +114,13 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     started = time.perf_counter()
     scores = pd.concat([frame_scores(out / MODEL, each) for each in sequences], ignore_index=True)
     return scores, out, time.perf_counter() - started
+
+
+def _check_beside(out: Path, *folders: Path) -> None:
+    """Raise InputError for an output that would be taken for a sequence next time."""
+    for folder in folders:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"--out {out} lies inside {folder}, which has masks; choose another")
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
@@ -176,6 +184,8 @@ def _read_scores(path: Path) -> dict[str, float]:
     except (OSError, ValueError) as error:
         what = "no table of scores as e3sn evaluate writes it"
         raise InputError(f"{path} is {what}: {error}") from error
+    if not all(map(math.isfinite, row.values())):
+        raise InputError(f"{path} has a score that is not finite; make it again with e3sn evaluate")
     return {str(name): value for name, value in row.items()}
 
 

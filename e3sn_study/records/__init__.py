@@ -67,13 +67,13 @@ class Records:
 
     def tables(self, folder: str) -> dict[str, pd.DataFrame]:
         """Return the tables ``FOLDER/RUN.csv`` by run."""
-        paths = sorted((self.folder / folder).glob("*.csv"))
+        paths = sorted((self.folder / folder).glob("[!.]*.csv"))
         return {path.stem: self.table(f"{folder}/{path.stem}") for path in paths}
 
     @cached_property
     def _all_runs(self) -> pd.DataFrame:
         rows = []
-        for path in sorted((self.folder / "runs").glob("*.json")):
+        for path in sorted((self.folder / "runs").glob("[!.]*.json")):
             record = RunRecord.read(path)
             if record.run != path.stem:
                 raise record.misfit(path, f"it is of {record.run}")
@@ -184,7 +184,7 @@ class Records:
         """
         key = f"{benchmark} in percent"
         if key not in self._tables:
-            names = sorted(path.stem for path in (self.folder / benchmark).glob("*.csv"))
+            names = sorted(path.stem for path in (self.folder / benchmark).glob("[!.]*.csv"))
             scored = [name for name in names if not name.endswith(NO_SCORES)]
             tables = [self._scores(benchmark, name) for name in scored]
             empty = pd.DataFrame(columns=SCORES_OF_RECORD.columns)

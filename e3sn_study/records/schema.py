@@ -87,7 +87,9 @@ class Schema:
             raise self.misfit(path, "has a row twice")
         for name in [*self.numbers.split(), *gaps]:
             values = pd.to_numeric(table[name], errors="coerce")
+            low, high = _LIMITS.get(name, (-np.inf, np.inf))
             wrong = ~np.isfinite(values) & ~(table[name].isna() & (name in gaps))
+            wrong |= (values < low) | (values > high)
             if wrong.any():
                 raise self.misfit(path, f"has no valid {name} in row {wrong.argmax() + 1}")
             table[name] = values
@@ -102,6 +104,16 @@ class Schema:
         return InputError(f"{path} {problem}; delete it and make it again with {self.by}")
 
 
+_SHARES = "J-Mean J-Recall F-Mean F-Recall j predicted_j mask_iou box_iou raw_over penalised_over"
+_COUNTS = "frames objects sequences threads width height batch cases"
+_LIMITS = {
+    **dict.fromkeys(_SHARES.split(), (0.0, 1.0)),
+    **dict.fromkeys(("J-Decay", "F-Decay"), (-1.0, 1.0)),
+    **dict.fromkeys(_COUNTS.split(), (1.0, np.inf)),
+    **dict.fromkeys(("seconds_reading", "seconds_tracking", "seconds"), (0.0, np.inf)),
+    **dict.fromkeys(("step_ms", "frames_per_second", "fps", "ratio"), (1e-9, np.inf)),
+}
+"""What the numbers of a column lie between, whatever the table."""
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
 _SETTINGS, _SCORES = " ".join(SETTINGS), " ".join(SUMMARY_COLUMNS)

@@ -10,7 +10,7 @@ import pandas as pd
 from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_text
+from e3sn_lib.files import temporary_path, write_text
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.training.state import FINAL
 from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
@@ -48,9 +48,15 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     path = out / f"{profile.variant}.safetensors"
     notes = {"run": run.name, "pairs": str(record["pairs"])}
     notes |= {"commit": str(record.get("commit", "unknown"))}
-    save_model(path, model, shipped, half=True, notes=notes)
     card = path.with_suffix(".md")
-    write_text(card, model_card(records, run.name, shipped, path))
+    with temporary_path(out) as work:  # both are made before one of them is replaced
+        work.mkdir()
+        made = work / path.name
+        save_model(made, model, shipped, half=True, notes=notes)
+        text = model_card(records, run.name, shipped, made)
+        out.mkdir(parents=True, exist_ok=True)
+        made.replace(path)
+    write_text(card, text)
     return path, card
 
 

@@ -453,7 +453,7 @@ class TestWithoutMasks:
         # 3 of 5 frames are good, as template and as search: 1 / 0.36 - 1 = 1.8 draws in vain for each pair
         assert 5 <= sum(pair.redrawn for pair in pairs) <= 45
         assert collate(pairs).redrawn == sum(pair.redrawn for pair in pairs)
-        with pytest.raises(InputError, match="objects absent or too small"):
+        with pytest.raises(InputError, match="objects absent or smaller than min_area"):
             dataset(tiny_profile(), TrackSet("made", (Track("video", (empty, speck)),)))[0]
 
 

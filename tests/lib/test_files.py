@@ -115,6 +115,21 @@ def test_damaged_bytes_give_an_image_or_one_line(
         assert "\n" not in reason
 
 
+def test_a_palette_may_have_black_anywhere(tmp_path: Path) -> None:
+    """Programs that reduce a mask to two colours order them as they like."""
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:15, 5:25] = 255
+    for colours in (([0, 0, 0], [255, 255, 255]), ([255, 255, 255], [0, 0, 0])):
+        indices = (mask > 0) == (colours[1][0] == 255)
+        image = Image.fromarray(indices.astype(np.uint8), "P")
+        image.putpalette([*colours[0], *colours[1]])
+        image.save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png") > 0, mask > 0)
+    image.putpalette([255, 0, 0, 0, 0, 0])
+    image.save(tmp_path / "m.png")
+    assert "black is not colour 0 of its palette" in refusal(read_mask, tmp_path / "m.png")
+
+
 def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     for name in ("b.png", "._b.png", ".c.jpg", "a.JPG", "notes.txt"):
         (tmp_path / name).touch()

@@ -474,6 +474,25 @@ def test_mask_folder_of_instance_ids_has_a_track_for_each(tmp_path: Path) -> Non
     assert tracks.left_out.total() == 0
 
 
+def test_mask_folder_of_ids_takes_255_for_void_beside_other_ids(tmp_path: Path) -> None:
+    for stem, values in (("a", (1, 255)), ("b", (255, 255))):
+        write_image(tmp_path / "images" / f"{stem}.png")
+        ids = rectangle(8, 8, 28, 28, values[0]) + rectangle(40, 8, 50, 28, values[1])
+        write_mask(tmp_path / "masks" / f"{stem}.png", ids)
+    config = TrainSetConfig("mask_folder", ("set",), mask_kind="ids", min_area=0)
+    tracks = mask_folder_tracks(tmp_path, config).tracks
+    assert [track.name for track in tracks] == ["a/1", "b/255"]
+
+
+def test_mask_folder_with_a_misspelt_folder_takes_no_other(tmp_path: Path) -> None:
+    root = make_mask_folder(tmp_path / "mine")
+    config = TrainSetConfig("mask_folder", ("mine",), masks="msaks")
+    with pytest.raises(InputError, match="none of 4 images has a mask"):
+        mask_folder_tracks(root, config)
+    copied = TrainSetConfig("mask_folder", ("elsewhere", "mine"), masks="msaks")
+    assert len(mask_folder_tracks(root, copied).tracks) == 3
+
+
 def test_mask_folder_halves_the_border_of_a_trimap(tmp_path: Path) -> None:
     """A border of six columns on either side of a band: three go to it."""
     trimap = np.full((48, 64), 2, np.uint8)
@@ -578,6 +597,16 @@ def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path
     assert "2 of 4 frames that were opened cannot be used, the first: image" in table["left_out"][0]
     assert "mask of" in table["left_out"][3]
     assert "1 of 3 frames" in table["left_out"][6]
+
+
+def test_prepare_counts_objects_that_are_too_small(tmp_path: Path) -> None:
+    make_mask_folder(tmp_path / "mine")
+    counted = "show less of their object than min_area, the first: "
+    for min_area, tracks in ((1, 3), (500, 3), (9000, 0)):
+        config = TrainSetConfig("mask_folder", ("mine",), min_area=min_area)
+        table = verify(DataConfig(root=str(tmp_path), train=(config,)), prepare=True)
+        assert table["tracks"].tolist() == [tracks]
+        assert (counted in table["left_out"][0]) == (min_area > 1)
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,22 @@ def test_bad_streams_are_named(truth: Path) -> None:
             score_sequence(stream, walk)
 
 
+@pytest.mark.parametrize("spoil", [lambda mask: mask * 0.9, lambda mask: mask.tolist(), len])
+def test_a_mask_that_holds_no_ids_is_refused(truth: Path, spoil: Callable[[Ids], object]) -> None:
+    """Of probabilities, all above 0 would count as the object."""
+    masks = [spoil(mask) for mask in clip({1: (5, 5), 2: (50, 40)})]
+    for merge in (False, True):
+        with pytest.raises(InputError, match=r"frame 00001 is .*; give whole numbers"):
+            score_sequence(masks, sequence(truth / "walk", merge))  # type: ignore[arg-type]
+
+
+def test_a_truth_of_grey_levels_is_no_set_of_objects(tmp_path: Path) -> None:
+    grey = np.add.outer(np.arange(90), np.arange(120)).astype(np.uint8)
+    walk = sequence(save(tmp_path / "walk", [grey] * 6, grey=True))
+    with pytest.raises(InputError, match=r"has 20\d values, grey levels, not object ids"):
+        score_sequence([grey] * 6, walk)
+
+
 def test_a_truth_that_leaves_nothing_to_score_is_an_error(tmp_path: Path) -> None:
     two = sequence(save(tmp_path / "two", clip({1: (5, 5)}, frames=2)))
     with pytest.raises(InputError, match="sequence two: only 2 frames"):

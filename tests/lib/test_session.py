@@ -99,7 +99,7 @@ class TestSession:
             session.add(TWO, 254)
         with pytest.raises(InputError, match="object 255 is out of range: masks hold 1 to 254"):
             session.add(TWO)
-        for number in (0, 1.5, True):
+        for number in (0, 1.5, "1"):
             with pytest.raises(InputError, match=f"object {number} is out of range: masks hold 1"):
                 session.add(TWO, number)  # type: ignore[arg-type]
 
@@ -114,6 +114,15 @@ class TestSession:
         session.step(np.zeros((240, 320, 3), np.uint8))
         with pytest.raises(InputError, match="a frame is 320x239, the first one 320x240"):
             session.step(np.zeros((239, 320, 3), np.uint8))
+
+    def test_numbers_of_numpy_and_boxes_that_change_later(self) -> None:
+        session, box = Session(Tracker(Planted())), [*ONE]
+        assert type(session.add(box, np.int64(7))) is int  # type: ignore[arg-type]
+        box[0] = -50
+        assert session.step(np.zeros((240, 320, 3), np.uint8)).objects.keys() == {7}
+        session.correct(7, (-50, 0, 30, 30))
+        with pytest.raises(InputError, match=r"^box 7 \(-50,0,30,30\) reaches outside"):
+            session.step(np.zeros((240, 320, 3), np.uint8))
 
     def test_a_box_outside_is_named_by_its_object(self) -> None:
         session = Session(Tracker(Planted()))

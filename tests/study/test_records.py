@@ -236,6 +236,26 @@ def test_a_damaged_file_of_record_is_named_and_never_gives_other_numbers(
     assert "\n" not in refused
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("siammask-seed0-*.csv", "J-Mean", 79.7),
+        ("siammask-seed0-*.csv", "F-Recall", -0.1),
+        ("siammask-seed0-*.csv", "frames", 0),
+        ("siammask-seed0-*_speed.csv", "seconds_tracking", -1.0),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(
+    results: Path, name: str, column: str, value: float
+) -> None:
+    path = min(results.rglob(f"davis2016/*{name}"), key=lambda path: len(path.name))
+    table = pd.read_csv(path).astype({column: float})
+    table.loc[1, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"{path.name} has no valid {column} in row 2"):
+        tables(results)
+
+
 def test_a_file_of_another_run_is_refused(results: Path) -> None:
     e3sn, siammask = (Records(results).main_runs(variant)[0] for variant in ("e3sn", "siammask"))
     for name in (f"davis2016/{e3sn}.csv", f"davis2016/{e3sn}_speed.csv", f"runs/{e3sn}.json"):

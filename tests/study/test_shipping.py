@@ -94,6 +94,21 @@ def test_shipping_again_gives_the_same_bytes(finished: tuple[Path, Path], tmp_pa
     assert again == before
 
 
+def test_a_card_that_cannot_be_made_leaves_the_earlier_model(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> str:
+        raise InputError("a table is damaged")
+
+    path, card = ship(*finished, tmp_path / "models")
+    path.write_bytes(b"the earlier model")
+    monkeypatch.setattr("e3sn_study.report.shipping.model_card", fails)
+    with pytest.raises(InputError, match="a table is damaged"):
+        ship(*finished, tmp_path / "models")
+    assert path.read_bytes() == b"the earlier model"
+    assert sorted((tmp_path / "models").iterdir()) == sorted([path, card])
+
+
 def test_weights_beyond_half_precision_do_not_ship(
     tiny_model: E3SN,
     tiny_profile: Callable[..., Profile],

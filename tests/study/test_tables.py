@@ -233,13 +233,9 @@ def test_every_title_of_synthetic_results_says_synthetic(tmp_path: Path) -> None
 
 def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None:
     for seed in range(2):
-        add_scores(tmp_path, add_run(tmp_path, "siammask", seed, memory=3000), RAMP)
-        add_scores(
-            tmp_path,
-            add_run(tmp_path, "e3sn-s", seed, memory=1234),
-            {k: v - 0.01 for k, v in RAMP.items()},
-            0.5,
-        )
+        higher = {name: value + 0.01 for name, value in RAMP.items()}
+        add_scores(tmp_path, add_run(tmp_path, "siammask", seed, memory=3000), higher)
+        add_scores(tmp_path, add_run(tmp_path, "e3sn-s", seed, memory=1234), RAMP, 0.5)
     assert row(table3(Records(tmp_path)), "SiamMask")["Training time"] == "not run"
     add_costs(tmp_path, {"siammask": (0.3, 0.1), "e3sn-s": (0.02,)}, {})
     table = table3(Records(tmp_path))
