@@ -1,6 +1,7 @@
 """What ends a command early: input that cannot be used, Ctrl-C and other requests to end."""
 
 import difflib
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,8 @@ from types import FrameType
 
 def printable(text: str) -> str:
     """Return a text as a single line: what does not print, as a line break, becomes an escape."""
+    # bytes of names that are in no encoding, which Python keeps as the characters U+DC80 to U+DCFF
+    text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

@@ -194,7 +194,8 @@ class TestTrack:
         ended = run("evaluate", "--masks", "out/masks", "--annotations", truth, "--out", "scores")
         assert (ended.status, ended.err) == (0, "")
         shutil.copytree(tmp_path / "out" / "masks", tmp_path / "all" / "truth")
-        folders = ("--masks", "all", "--annotations", tmp_path)
+        shutil.copytree(truth, tmp_path / "truths" / "truth")
+        folders = ("--masks", "all", "--annotations", "truths")
         again = run("evaluate", *folders, "--sequences", "names.txt", "--out", "2")
         assert again.out.splitlines()[:-1] == ended.out.splitlines()[:-1]
 
