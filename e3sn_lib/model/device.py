@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from e3sn_lib.errors import InputError
+
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -26,10 +28,13 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     """Return the number type of ``fp32``, ``bf16``, ``fp16`` or ``auto``.
 
     ``auto`` is bfloat16 where the hardware multiplies it natively, and on a CPU only if it is also
-    faster there (see `bf16_is_faster`). Else it is float16 on a GPU, and float32 on a CPU.
+    faster there (see `bf16_is_faster`). Else it is float16 on a GPU, and float32 on a CPU. Raises
+    InputError for another name.
     """
-    if name != "auto":
+    if name in _TYPES:
         return _TYPES[name]
+    if name != "auto":
+        raise InputError(f"there is no precision {name!r}; choose from auto, {', '.join(_TYPES)}")
     if device.type == "cuda":
         return torch.bfloat16 if has_native_bf16("cuda") else torch.float16
     faster = device.type == "cpu" and has_native_bf16("cpu") and bf16_is_faster()

@@ -308,6 +308,8 @@ class TestLosses:
 
 def test_precision_is_what_is_asked_for() -> None:
     cpu = torch.device("cpu")
+    with pytest.raises(InputError, match="no precision 'int4'; choose from auto, fp32"):
+        precision_of("int4", cpu)
     assert precision_of("fp32", cpu) == torch.float32
     assert precision_of("bf16", cpu) == torch.bfloat16
     assert precision_of("auto", torch.device("meta")) == torch.float32
