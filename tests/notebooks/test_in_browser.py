@@ -47,11 +47,16 @@ def address(notebook: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # the answer to "Select Kernel", which a busy JupyterLab asks, and which covers the page
+    settings = notebook.parent.with_name("settings")
+    tracker = settings / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text('{"autoStartDefaultKernel": true}')
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"),
             *("--IdentityProvider.token=", f"--ServerApp.root_dir={notebook.parent}"),
-            "--ServerApp.disable_check_xsrf=True",
+            *("--ServerApp.disable_check_xsrf=True", f"--LabApp.user_settings_dir={settings}"),
         ],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -66,7 +71,7 @@ def address(notebook: Path) -> Iterator[str]:
                 break
             except OSError:
                 assert server.poll() is None, "JupyterLab has ended"
-        # a kernel that runs already: a busy JupyterLab asks for one, and the question covers the page
+        # a kernel that runs already, so that the page need not wait for one
         session = {"path": notebook.name, "name": "", "type": "notebook"}
         body = json.dumps(session | {"kernel": {"name": "python3"}}).encode()
         urllib.request.urlopen(f"{url}/api/sessions", body).close()
@@ -89,10 +94,12 @@ def page() -> Iterator[Any]:
         dialog = page.locator(".jp-Dialog")
 
         def accept() -> None:
-            print("JupyterLab asks:", dialog.first.inner_text())
-            dialog.first.locator(".jp-mod-accept").click()
+            while dialog.count():  # one may follow another
+                print("JupyterLab asks:", dialog.first.inner_text())
+                dialog.first.locator(".jp-mod-accept").click()
+                page.wait_for_timeout(500)
 
-        page.add_locator_handler(dialog, accept)
+        page.add_locator_handler(dialog, accept, no_wait_after=True)
         yield page
         browser.close()
 
