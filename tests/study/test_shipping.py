@@ -22,10 +22,12 @@ from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.model.weights import load_model, save_model
+from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata, save_model
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study import cli
-from e3sn_study.report.shipping import ship
+from e3sn_study.checkout import REPORTS, SHIPPED
+from e3sn_study.records import Records
+from e3sn_study.report.shipping import model_card, ship
 
 
 @pytest.fixture
@@ -146,6 +148,12 @@ def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: 
         assert words in text, words
     assert str(tmp_path) not in text
     assert not re.search(r"\bnan\b|None|\n\n\n", text)
+
+
+def test_the_card_of_the_shipped_model_is_that_of_the_records() -> None:
+    run, records = read_metadata(SHIPPED)["run"], Records(REPORTS / "cpu" / "results")
+    made = model_card(records, run, load_profile_of(SHIPPED), SHIPPED)
+    assert SHIPPED.with_suffix(".md").read_text() == made
 
 
 def test_the_card_names_where_the_model_fails(finished: tuple[Path, Path], tmp_path: Path) -> None:
