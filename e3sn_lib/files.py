@@ -241,9 +241,10 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 def _with_black_as_0(ids: NDArray[np.uint8], image: Image.Image, path: Path) -> NDArray[np.uint8]:
     """Return ids of a palette in which the background is 0, whatever order its colours have."""
-    colours = np.reshape(image.getpalette() or [], (-1, 3)).tolist()
-    if not colours or colours[0] == [0, 0, 0]:
+    palette = image.getpalette() or []
+    if not any(palette[:3]):
         return ids
+    colours = np.reshape(palette, (-1, 3)).tolist()
     used = {number: colours[number] for number in np.unique(ids).tolist() if number < len(colours)}
     if [0, 0, 0] not in used.values():
         return ids

@@ -70,8 +70,8 @@ def track_video(
     Args:
         video: a file, or a folder of frames.
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
-        out: a folder, made if there is none; files of the same names are replaced, but not by a
-            part of the frames: what is ready when `stopped` ends it early gets a folder beside.
+        out: a folder, made if there is none; files of the same names are replaced. If
+            `stopped` ends it early, they are not: the frames that are done go to a folder beside.
         prompts: further boxes, in other frames or with given ids.
         save: what to write, keys of `FILES`.
         first, last: numbers of the first and last frame; None: the last of the video.
@@ -135,7 +135,8 @@ def track_video(
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Raise InputError if `out` is a file, or if an output would replace an input."""
+    """Raise InputError if `out` is a file or a link to nothing, or if an output would replace an
+    input."""
     names = [FILES[kind] for kind in save if kind in FILES]
     for path in (out, *(out / name for name in names)):
         if path.is_symlink() and not path.exists():

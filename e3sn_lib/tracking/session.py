@@ -59,9 +59,9 @@ class Seen(NamedTuple):
 class Session:
     """Objects that are followed through one video, with their state.
 
-    The tracker keeps nothing between frames, so several sessions can share one. They also
-    look for a lost object in a wider part of the frame. It is found if its mask there has a
-    predicted J of `lost_below` or more.
+    The tracker keeps nothing between frames, so several sessions can share one. A session also
+    looks for a lost object in a wider part of the frame. The object is found if its mask there has
+    a predicted J of `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
