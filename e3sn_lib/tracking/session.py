@@ -17,7 +17,6 @@ from e3sn_lib.tracking.tracker import (
     FrameResult,
     Targets,
     Tracker,
-    check_box,
     check_frame,
     labels_from_patches,
 )
@@ -118,13 +117,11 @@ class Session:
         Raises:
             InputError: a given box cannot be followed.
         """
+        check_frame(frame)  # also where there is no object yet
         kept = self._kept()
         steps = [(numbers, *self._tracker.step(frame, state)) for numbers, state in kept]
-        check_frame(frame)
-        for number, box in self._given.items():
-            check_box(box, frame.shape[:2], number)
         if self._given:
-            state = self._tracker.start(frame, list(self._given.values()))
+            state = self._tracker.start(frame, list(self._given.values()), tuple(self._given))
             steps.append((tuple(self._given), *self._tracker.step(frame, state, move=False)))
             self._given = {}
         objects: dict[int, Found] = {}

@@ -171,16 +171,22 @@ class Tracker:
         if targets is None:
             raise InputError("the video has no frames")
 
-    def start(self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes) -> Targets:
-        """Return the state of the objects in the first frame; arguments are as in `run`. Raises
-        InputError if there is no box, or if one cannot be followed."""
+    def start(
+        self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes, numbers: Sequence[int] = ()
+    ) -> Targets:
+        """Return the state of the objects in the first frame; frame and boxes are as in `run`.
+
+        Errors name a box by its object's number; without `numbers` they are 1, 2, ... Raises
+        InputError if there is no box, or if one cannot be followed.
+        """
         check_frame(frame)
         if len(boxes_frame_xywh) == 0:
             raise InputError("no box is given, so there is nothing to follow")
         if len(boxes_frame_xywh) > MOST_OBJECTS:
             count = f"there are {len(boxes_frame_xywh)} boxes"
             raise InputError(f"{count}, but a mask holds {MOST_OBJECTS} objects; give fewer")
-        for number, box in enumerate(boxes_frame_xywh, start=1):
+        numbers = numbers or range(1, len(boxes_frame_xywh) + 1)
+        for number, box in zip(numbers, boxes_frame_xywh, strict=True):
             check_box(box, frame.shape[:2], number)
         boxes = np.array(boxes_frame_xywh, np.float64)
         fill = cv2.mean(frame)[:3]
