@@ -221,21 +221,24 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """Return a mask as (H, W) uint8.
 
-    It holds palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255).
+    It holds palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255), which
+    may be stored as colours of three equal numbers (three masks of DUTS-TR).
 
     Raises:
         InputError: the file cannot be read, is no image, too large or damaged, or its colours are
             no object ids.
     """
     _, image = _opened(path, "mask")
-    if image.mode not in ("P", "L", "1", "LA"):  # DAVIS-2016 has one mask of mode LA
-        kind = "a palette or grey image of object ids"
-        raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")
     try:
-        # "L" makes 0 and 255 of black and white, and keeps the grey of LA
+        # "L" makes 0 and 255 of black and white, and keeps the grey of LA (one mask of DAVIS-2016)
         ids = np.array(image.convert("L") if image.mode in ("1", "LA") else image)
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
+    if image.mode == "RGB" and (ids == ids[..., :1]).all():
+        return ids[..., 0]
+    if image.mode not in ("P", "L", "1", "LA"):
+        kind = "a palette or grey image of object ids"
+        raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")
     return _with_black_as_0(ids, image, path) if image.mode == "P" else ids
 
 

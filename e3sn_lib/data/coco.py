@@ -102,10 +102,13 @@ def _parse(
     content = read_json(annotations)
     try:
         entries = {each["id"]: each for each in content["images"]}
+        twice = len(content["images"]) - len(entries)
         objects = [dict(each) for each in content["annotations"]]
     except _BROKEN as error:
         reason = f"{type(error).__name__} {error}"
         raise InputError(f"{annotations} is no COCO instances file: {reason}") from error
+    if twice:  # an annotation would not say which of them it means
+        raise InputError(f"{annotations}: {twice} images have the id of another; give each its own")
     on_disk = cache(lambda below: frozenset(file_names(images / below)))
     # id and box of all objects, also small ones, by image and category
     alike: dict[tuple[Any, int], list[tuple[Any, Box]]] = defaultdict(list)
@@ -126,7 +129,8 @@ def _parse(
                 raise _LeftOutError("not held out" if held_out else "held out")
             if _number(annotation["area"]) < min_area:
                 raise _LeftOutError(f"smaller than {min_area:g} px")
-            counts = _counts(annotation.get("segmentation"), image).decode("ascii")
+            counts = _counts(annotation.get("segmentation"), image)
+            _check_alike(box, counts, image)
         except _LeftOutError as error:
             fault = None if error.fault is None else f"{name} {error.fault}".rstrip()
             findings.leave_out(error.reason, fault, error.missing)
@@ -134,7 +138,8 @@ def _parse(
             findings.leave_out("damaged annotation", f"{name}, {type(error).__name__} {error}")
         else:
             findings.categories.append(category)
-            records.append(((image.name, annotation["id"], *image[1:], counts, box), same))
+            record = (image.name, annotation["id"], *image[1:], counts.decode("ascii"), box)
+            records.append((record, same))
     for record, same in records:
         yield *record, [box for each, box in same if each != record[1]]
 
@@ -185,6 +190,21 @@ def _box(annotation: dict[str, Any], image: _Image) -> Box:
         raise _LeftOutError("box without area")
     _check_near(x, y, x + width, y + height, image)
     return x, y, x + width, y + height
+
+
+def _check_alike(box: Box, counts: bytes, image: _Image) -> None:
+    """Refuse a box that shares less than half of what it and the mask's own box cover.
+
+    Both are first made larger by one pixel at each side: very small objects differ by rounding.
+    """
+    size = [image.height, image.width]
+    x, y, width, height = run_lengths.toBbox({"size": size, "counts": counts})
+    corners = np.array([box, (x, y, x + width, y + height)]) + (-1, -1, 1, 1)
+    sides = np.maximum(corners[:, 2:].min(0) - corners[:, :2].max(0), 0)
+    shared, areas = sides.prod(), (corners[:, 2:] - corners[:, :2]).prod(1)
+    if 2 * shared < areas.sum() - shared:
+        place = ", ".join(f"{value:g}" for value in (x, y, width, height))
+        raise _LeftOutError("whose box is not that of its mask", f"whose mask has the box {place}")
 
 
 def _counts(segmentation: Any, image: _Image) -> bytes:

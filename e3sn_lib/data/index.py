@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Track, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 3
+VERSION = 4
 """Rises whenever a reader keeps other values; older indices are then made anew."""
 NAMED = 5
 """Missing files that are named; the rest is counted."""

@@ -28,7 +28,8 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     Raises:
         InputError: not one image has a mask, or a mask of ids cannot be read.
     """
-    images, found = (files_by_stem(folder) for folder in image_and_mask_folder(root, config))
+    folders = image_and_mask_folder(root, config)
+    images, found = map(files_by_stem, folders)
     suffix = config.mask_suffix
     masks = {
         stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)
@@ -38,6 +39,8 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
         raise InputError(f"{which} has a mask of the same name among {len(found)} masks")
     left_out = Counter(["image without mask"] * len(images.keys() - masks.keys()))
     left_out.update(["mask without image"] * len(masks.keys() - images.keys()))
+    below = sum(path.is_dir() for folder in folders for path in folder.iterdir())
+    left_out.update(["folder inside one of the two"] * below)
     tracks = [
         Track(name, (TrackFrame(image, source, min_area=config.min_area),))
         for stem, image in images.items()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from e3sn_lib.config import Profile
+from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.sources import TrainSets
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.identity import run_name
@@ -49,8 +49,8 @@ class Summary(Record):
     run: str
     variant: str
     seed: int
-    pairs: int = Field(gt=0)
-    pairs_before: int = Field(0, ge=0)
+    pairs: int = Field(gt=0, le=10**11)  # the legs together are a valid ``train.pairs``
+    pairs_before: int = Field(0, ge=0, le=10**11)
     """Pairs seen by the model that the run began with."""
     seconds: float = Field(ge=0)
     peak_memory_mb: float = Field(ge=0)
@@ -105,6 +105,7 @@ class RunRecord(Summary):
             self.frozen = float(changed.get("train.unfreeze_at", 0)) >= 1
         if self.track and not {*SETTINGS} <= {*self.track}:
             raise ValueError("track lacks a setting of inference")
+        TrackConfig(**self.track)
         return self
 
 

@@ -40,6 +40,8 @@ BROKEN = [
     ({"bbox": ["1", 2, 3, 4]}, f"damaged annotation {ANNOTATION}, ValueError '1' is no"),
     ({"bbox": [float("inf"), 2, 3, 4]}, f"damaged annotation {ANNOTATION}, ValueError 'inf' is no"),
     ({"bbox": ...}, f"damaged annotation {ANNOTATION}, KeyError 'bbox')"),
+    ({"bbox": [30, 20, 20, 20]},
+     f"whose box is not that of its mask {ANNOTATION} whose mask has the box 10, 10, 20, 10)"),
     ({"area": ...}, f"damaged annotation {ANNOTATION}, KeyError 'area')"),
     ({"area": "many"}, f"damaged annotation {ANNOTATION}, ValueError 'many' is no"),
     ({"file_name": "../2.jpg"}, f"of an image outside the folder of images {ANNOTATION} in ../2.jpg)"),

@@ -115,7 +115,7 @@ def test_damaged_bytes_give_an_image_or_one_line(
         assert "\n" not in reason
 
 
-def test_a_palette_may_have_black_anywhere(tmp_path: Path) -> None:
+def test_a_mask_may_have_black_anywhere_in_its_palette_or_be_grey_in_three_colours(tmp_path: Path) -> None:
     """Programs that reduce a mask to two colours order them as they like."""
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:25] = 255
@@ -125,6 +125,8 @@ def test_a_palette_may_have_black_anywhere(tmp_path: Path) -> None:
         image.putpalette([*colours[0], *colours[1]])
         image.save(tmp_path / "m.png")
         assert np.array_equal(read_mask(tmp_path / "m.png") > 0, mask > 0)
+    Image.fromarray(mask, "L").convert("RGB").save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png"), mask)
     image.putpalette([255, 0, 0, 0, 0, 0])
     image.save(tmp_path / "m.png")
     assert "black is not colour 0 of its palette" in refusal(read_mask, tmp_path / "m.png")

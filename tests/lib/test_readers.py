@@ -294,6 +294,9 @@ def test_coco_says_what_is_wrong(tmp_path: Path) -> None:
     annotations.write_text('{"pictures": []}')
     with pytest.raises(InputError, match="no COCO instances file"):
         coco_tracks(images, annotations)
+    annotations.write_text('{"images": [{"id": 1}, {"id": 1}], "annotations": []}')
+    with pytest.raises(InputError, match="1 images have the id of another"):
+        coco_tracks(images, annotations)
 
 
 def test_coco_mini_masks_have_their_areas_and_boxes(shared_path: SharedPath) -> None:
@@ -449,6 +452,7 @@ def make_mask_folder(root: Path) -> Path:
 
 def test_mask_folder_thresholds_and_counts(tmp_path: Path) -> None:
     write_image(make_mask_folder(tmp_path) / "images" / "._a.jpg")
+    write_image(tmp_path / "images" / "more" / "e.jpg")
     config = TrainSetConfig("mask_folder", ("set",), min_area=0)
     tracks = mask_folder_tracks(tmp_path, config)
     masks = {track.name: read_mask_of(track.frames[0]) for track in tracks.tracks}
@@ -456,7 +460,11 @@ def test_mask_folder_thresholds_and_counts(tmp_path: Path) -> None:
     for name in ("a", "c"):
         assert np.array_equal(masks[name], rectangle(8, 8, 28, 28) > 0)
     assert masks["b"][8:28, 8:28].all()
-    assert tracks.left_out == {"image without mask": 1, "mask without image": 1}
+    assert tracks.left_out == {
+        "image without mask": 1,
+        "mask without image": 1,
+        "folder inside one of the two": 1,
+    }
     with pytest.raises(InputError, match="none of 0 images"):
         mask_folder_tracks(tmp_path / "elsewhere", config)
 

@@ -22,7 +22,7 @@ from e3sn_lib.data.index import PackedTracks
 from e3sn_lib.data.types import Track
 from e3sn_lib.errors import InputError
 from e3sn_study.records import Records
-from e3sn_study.records.schema import Schema
+from e3sn_study.records.schema import SETTINGS, Schema
 from e3sn_study.records.store import digest, once, write_record
 from e3sn_study.tables.claims import claims
 from e3sn_study.tables.tables import TABLES, threshold_sweep
@@ -254,6 +254,18 @@ def test_a_number_that_cannot_be_is_named(
     table.to_csv(path, index=False)
     with pytest.raises(InputError, match=rf"{path.name} has no valid {column} in row 2"):
         tables(results)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "threshold", "named"), [(10**12, 0.5, "pairs"), (800, "x", "mask_threshold")]
+)
+def test_a_record_of_a_run_has_settings_that_can_be(
+    tmp_path: Path, pairs: int, threshold: object, named: str
+) -> None:
+    track = dict.fromkeys(SETTINGS, 0.1) | {"mask_threshold": threshold}
+    run = add_run(tmp_path, pairs=pairs, track=track)
+    with pytest.raises(InputError, match=rf"{run}.json is no record of a run \({named}: "):
+        _ = Records(tmp_path).runs
 
 
 def test_a_file_of_another_run_is_refused(results: Path) -> None:
