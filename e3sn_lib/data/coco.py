@@ -199,7 +199,7 @@ def _check_alike(box: Box, counts: bytes, image: _Image) -> None:
     """
     size = [image.height, image.width]
     x, y, width, height = run_lengths.toBbox({"size": size, "counts": counts})
-    corners = np.array([box, (x, y, x + width, y + height)]) + (-1, -1, 1, 1)
+    corners = np.add([box, (x, y, x + width, y + height)], [-1, -1, 1, 1])
     sides = np.maximum(corners[:, 2:].min(0) - corners[:, :2].max(0), 0)
     shared, areas = sides.prod(), (corners[:, 2:] - corners[:, :2]).prod(1)
     if 2 * shared < areas.sum() - shared:

@@ -115,7 +115,7 @@ def test_damaged_bytes_give_an_image_or_one_line(
         assert "\n" not in reason
 
 
-def test_a_mask_may_have_black_anywhere_in_its_palette_or_be_grey_in_three_colours(tmp_path: Path) -> None:
+def test_a_mask_may_have_black_anywhere_or_be_grey_in_three_colours(tmp_path: Path) -> None:
     """Programs that reduce a mask to two colours order them as they like."""
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:25] = 255
