@@ -223,13 +223,13 @@ def seen_pairs(records: Records) -> Figure:
     table = records.recorded("held_out")
     figure, grid = axes_grid(1, 2, (9.0, 3.2))
     both = 50 * (table["J-Mean"] + table["F-Mean"])
-    grid[0].plot(table["pairs"], both, "o-", color=BLUE)
+    grid[0].plot(table["pairs"], both, "o", color=BLUE)
     grid[0].set(title="J&F on held-out sequences")
     for column, label, colour in (
         ("raw_over", "by the score alone", ORANGE),
         ("penalised_over", "with penalty and window", GREEN),
     ):
-        grid[1].plot(table["pairs"], 100 * table[column], "o-", color=colour, label=label)
+        grid[1].plot(table["pairs"], 100 * table[column], "o", color=colour, label=label)
     grid[1].set(title="look-alike taken, % of scenes", ylim=(0, None))
     grid[1].legend()
     for axes in grid:
