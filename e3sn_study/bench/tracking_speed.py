@@ -7,7 +7,7 @@ import sys
 import time
 import timeit
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,9 @@ def bench_tracking(
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
     with TemporaryDirectory() as folder:
-        stand_in = TorchBackend(PlainE3SN(load_profile("paper", "siammask").model))
+        plain = PlainE3SN(load_profile("paper", "siammask").model)
+        torch.nn.init.zeros_(plain.rpn.loc_head.get_parameter("3.weight"))  # possible boxes
+        stand_in = TorchBackend(plain)
         stand_in.network = stand_in.model  # batch-norm is not folded
         contenders = {STAND_IN: stand_in} | _exported(model, int8, threads, Path(folder))
         contenders["torch bf16"] = TorchBackend(contenders["torch fp32"].model, "bf16")
@@ -237,11 +239,46 @@ def _medians(
     }
 
 
-def _peaks(side: int = 1536) -> dict[str, float]:
-    """Return operations per second of a large matrix product in each precision."""
-    peaks = {}
-    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)):
-        multiply = torch._int_mm if name == "int8" else torch.mm
-        call = partial(multiply, *2 * [torch.ones(side, side, dtype=kind)])
-        peaks[name] = 2 * side**3 / min(timeit.repeat(call, number=1, repeat=6))
-    return peaks
+def _peaks(side: int = 1536, channels: int = 256, rows: int = 64) -> dict[str, float]:
+    """Return operations per second in each precision of a large matrix product or 3x3 convolution,
+    of the fastest: which one that is depends on the processor."""
+    product, convolution = 2 * side**3, 2 * 9 * channels**2 * (rows - 2) ** 2
+    calls: dict[str, list[tuple[int, Callable[[], Any]]]] = {}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        square = torch.ones(side, side, dtype=kind)
+        maps, filters = (
+            torch.ones(*shape, dtype=kind).to(memory_format=torch.channels_last)
+            for shape in ((1, channels, rows, rows), (channels, channels, 3, 3))
+        )
+        calls[name] = [
+            (product, partial(torch.mm, square, square)),
+            (convolution, partial(torch.conv2d, maps, filters)),
+        ]
+    square = torch.ones(side, side, dtype=torch.int8)
+    by_torch = partial(torch._int_mm, square, square)
+    calls["int8"] = [(product, by_torch), (product, _int8_product(side))]
+    return {
+        name: max(work / min(timeit.repeat(call, number=1, repeat=10)) for work, call in each)
+        for name, each in calls.items()
+    }
+
+
+def _int8_product(side: int) -> Callable[[], Any]:
+    """Return a matrix product in int8 by ONNX Runtime."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, [side, side])],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [side, side])],
+        [numpy_helper.from_array(np.ones((side, side), np.int8), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return partial(session.run, None, {"a": np.ones((side, side), np.uint8)})
