@@ -102,13 +102,14 @@ def _parse(
     content = read_json(annotations)
     try:
         entries = {each["id"]: each for each in content["images"]}
-        twice = len(content["images"]) - len(entries)
+        images_listed = len(content["images"])
         objects = [dict(each) for each in content["annotations"]]
     except _BROKEN as error:
         reason = f"{type(error).__name__} {error}"
         raise InputError(f"{annotations} is no COCO instances file: {reason}") from error
-    if twice:  # an annotation would not say which of them it means
-        raise InputError(f"{annotations}: {twice} images have the id of another; give each its own")
+    if len(entries) < images_listed:  # an annotation would not say which image it means
+        ids = f"{images_listed} images have {len(entries)} ids"
+        raise InputError(f"{annotations}: {ids}; give each image its own")
     on_disk = cache(lambda below: frozenset(file_names(images / below)))
     # id and box of all objects, also small ones, by image and category
     alike: dict[tuple[Any, int], list[tuple[Any, Box]]] = defaultdict(list)

@@ -295,7 +295,7 @@ def test_coco_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no COCO instances file"):
         coco_tracks(images, annotations)
     annotations.write_text('{"images": [{"id": 1}, {"id": 1}], "annotations": []}')
-    with pytest.raises(InputError, match="1 images have the id of another"):
+    with pytest.raises(InputError, match="2 images have 1 ids; give each image its own"):
         coco_tracks(images, annotations)
 
 
