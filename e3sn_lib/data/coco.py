@@ -23,7 +23,7 @@ from e3sn_lib.data.index import Findings, indexed_tracks
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import LARGEST_SIZE, file_names, read_json
-from e3sn_lib.geometry import Box
+from e3sn_lib.geometry import Box, box_xywh
 
 LARGEST = 2**53
 """Larger numbers are not exact as floats."""
@@ -102,13 +102,12 @@ def _parse(
     content = read_json(annotations)
     try:
         entries = {each["id"]: each for each in content["images"]}
-        images_listed = len(content["images"])
         objects = [dict(each) for each in content["annotations"]]
     except _BROKEN as error:
         reason = f"{type(error).__name__} {error}"
         raise InputError(f"{annotations} is no COCO instances file: {reason}") from error
-    if len(entries) < images_listed:  # an annotation would not say which image it means
-        ids = f"{images_listed} images have {len(entries)} ids"
+    if len(entries) < len(content["images"]):  # an annotation would not say which image it means
+        ids = f"{len(content['images'])} images have {len(entries)} ids"
         raise InputError(f"{annotations}: {ids}; give each image its own")
     on_disk = cache(lambda below: frozenset(file_names(images / below)))
     # id and box of all objects, also small ones, by image and category
@@ -131,7 +130,7 @@ def _parse(
             if _number(annotation["area"]) < min_area:
                 raise _LeftOutError(f"smaller than {min_area:g} px")
             counts = _counts(annotation.get("segmentation"), image)
-            _check_alike(box, counts, image)
+            _check_box(box, counts, image)
         except _LeftOutError as error:
             fault = None if error.fault is None else f"{name} {error.fault}".rstrip()
             findings.leave_out(error.reason, fault, error.missing)
@@ -193,18 +192,15 @@ def _box(annotation: dict[str, Any], image: _Image) -> Box:
     return x, y, x + width, y + height
 
 
-def _check_alike(box: Box, counts: bytes, image: _Image) -> None:
-    """Refuse a box that shares less than half of what it and the mask's own box cover.
+def _check_box(box: Box, counts: bytes, image: _Image) -> None:
+    """Refuse a box whose intersection over union with its mask's own box is below one half.
 
     Both are first made larger by one pixel at each side: very small objects differ by rounding.
     """
-    size = [image.height, image.width]
-    x, y, width, height = run_lengths.toBbox({"size": size, "counts": counts})
-    corners = np.add([box, (x, y, x + width, y + height)], [-1, -1, 1, 1])
-    sides = np.maximum(corners[:, 2:].min(0) - corners[:, :2].max(0), 0)
-    shared, areas = sides.prod(), (corners[:, 2:] - corners[:, :2]).prod(1)
-    if 2 * shared < areas.sum() - shared:
-        place = ", ".join(f"{value:g}" for value in (x, y, width, height))
+    of_mask = run_lengths.toBbox({"size": [image.height, image.width], "counts": counts})
+    larger = np.add([box_xywh(box), of_mask], [-1, -1, 2, 2])
+    if run_lengths.iou(larger[:1], larger[1:], [False]).item() < 0.5:
+        place = ", ".join(f"{value:g}" for value in of_mask)
         raise _LeftOutError("whose box is not that of its mask", f"whose mask has the box {place}")
 
 

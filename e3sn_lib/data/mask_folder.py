@@ -40,7 +40,7 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     left_out = Counter(["image without mask"] * len(images.keys() - masks.keys()))
     left_out.update(["mask without image"] * len(masks.keys() - images.keys()))
     below = sum(path.is_dir() for folder in folders for path in folder.iterdir())
-    left_out.update(["folder inside one of the two"] * below)
+    left_out.update(["folder inside images or masks"] * below)
     tracks = [
         Track(name, (TrackFrame(image, source, min_area=config.min_area),))
         for stem, image in images.items()

@@ -240,8 +240,8 @@ def _medians(
 
 
 def _peaks(side: int = 1536, channels: int = 256, rows: int = 64) -> dict[str, float]:
-    """Return operations per second in each precision of a large matrix product or 3x3 convolution,
-    of the fastest: which one that is depends on the processor."""
+    """Return operations per second in each precision: those of a large matrix product or of a 3x3
+    convolution. The faster one counts, and which one it is depends on the processor."""
     product, convolution = 2 * side**3, 2 * 9 * channels**2 * (rows - 2) ** 2
     calls: dict[str, list[tuple[int, Callable[[], Any]]]] = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):

@@ -105,7 +105,7 @@ class RunRecord(Summary):
             self.frozen = float(changed.get("train.unfreeze_at", 0)) >= 1
         if self.track and not {*SETTINGS} <= {*self.track}:
             raise ValueError("track lacks a setting of inference")
-        TrackConfig(**self.track)
+        TrackConfig(**self.track)  # refuses values that cannot be
         return self
 
 

@@ -463,7 +463,7 @@ def test_mask_folder_thresholds_and_counts(tmp_path: Path) -> None:
     assert tracks.left_out == {
         "image without mask": 1,
         "mask without image": 1,
-        "folder inside one of the two": 1,
+        "folder inside images or masks": 1,
     }
     with pytest.raises(InputError, match="none of 0 images"):
         mask_folder_tracks(tmp_path / "elsewhere", config)
