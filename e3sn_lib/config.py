@@ -337,7 +337,9 @@ class StudyConfig:
     """True: also compare with a SiamMask whose first stage alone sees as many pairs as the other
     networks. Its second stage comes on top, as in SiamMask's public code."""
     ablation: Texts = ()
-    """Settings of the ablations' runs, one seed each; empty: no ablations are made."""
+    """Settings of the ablations' runs; empty: no ablations are made."""
+    ablation_seeds: Annotated[Count, Field(le=100)] = 1
+    """Number of these runs for each changed setting; each has another seed."""
 
 
 @dataclass(frozen=True, config=_CHECKED)

@@ -176,6 +176,29 @@ def gains(records: Records, new: str = "e3sn", old: str = "e3sn-s") -> Figure:
 
 
 @styled
+def ablations(records: Records, variant: str) -> Figure:
+    """What changed settings of a variant gain on DAVIS-2016, in points, in all and by seed."""
+    found = {}
+    for changes, group, base in records.ablations():
+        new, old = (records.measure("davis2016", runs["run"]) for runs in (group, base))
+        if new and old and group["variant"].iloc[0] == variant:
+            found["\n".join(changes)] = (new, old)
+    if not found:
+        raise InputError(f"no ablation of {variant} has been scored on davis2016; make one first")
+    figure, grid = axes_grid(1, 2, (10.5, 1.1 + 0.5 * len(found)), sharey=True)
+    for axes, statistic in zip(grid, MEANS, strict=True):
+        name_rows(axes, list(found))
+        for row, (new, old) in enumerate(found.values()):
+            gain, by_seed = new.minus(old, statistic), new.minus_by_seed(old, statistic)
+            axes.plot(gain[1:], [row, row], color=INK, linewidth=1.4)
+            axes.plot(gain.mean, row, "o", color=BLUE if gain.mean >= 0 else RED, ms=8)
+            axes.plot(by_seed, [row] * len(by_seed), "|", color=QUIET, ms=12, mew=1.6, zorder=3)
+        axes.axvline(0, color=QUIET, linewidth=1)
+        axes.set(xlabel=f"gain in {statistic[0]} mean, points", ylim=(len(found) - 0.5, -0.5))
+    return figure
+
+
+@styled
 def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """J of every frame of some sequences: it shows where an object is lost.
 

@@ -1,7 +1,7 @@
 """The files of record of a study, read once and checked."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,24 @@ class Records:
             if len(ends) > 1 and ends.iloc[0] == pairs:
                 found.append(run)
         return found
+
+    def ablations(self) -> Iterator[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
+        """Yield the runs of each variant and setting that differs from the profile's.
+
+        With them come their changes, and the runs to compare them with: those of the same variant,
+        seeds, pairs and settings of training that have the fewest other changes. Where there are no
+        such runs, all settings are changes.
+        """
+        trained = self.runs
+        changed = trained[trained["settings"] != ""]
+        for (variant, text), group in changed.groupby(["variant", "settings"], sort=False):
+            settings = str(text).split()
+            budget = {each for each in settings if each.startswith("train.")}
+            alike = trained[(trained["variant"] == variant) & trained["pairs"].isin(group["pairs"])]
+            fewer = alike[[budget <= {*each.split()} < {*settings} for each in alike["settings"]]]
+            least = min(fewer["settings"], key=lambda each: len(each.split()), default="")
+            base = fewer[(fewer["settings"] == least) & fewer["seed"].isin(group["seed"])]
+            yield [each for each in settings if each not in least.split()], group, base
 
     def stages(self, runs: Iterable[str]) -> int:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""

@@ -93,6 +93,8 @@ FIGURES: dict[str, Callable[[Records], Figure]] = {
     "per_sequence": scores.per_sequence,
     "thresholds": scores.thresholds,
     "gains": scores.gains,
+    "ablation_sampling": lambda records: scores.ablations(records, "e3sn-s"),
+    "ablation_aggregation": lambda records: scores.ablations(records, "e3sn"),
     "stage_times": curves.stage_times,
     "sampling_cost": curves.sampling_cost,
     "reliability": scores.reliability,

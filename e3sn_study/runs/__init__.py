@@ -310,7 +310,15 @@ class Study:
 
     def compared(self, variant: str) -> list[Run]:
         """Train a variant's runs with the settings of ``study.comparison``, one per seed."""
-        return self._by_seed(variant, self.load().study.comparison)
+        config = self.load().study
+        return self._by_seed(variant, config.comparison, config.seeds)
+
+    def ablated(self, variant: str, changes: Iterable[str]) -> list[Run]:
+        """Train the runs of an ablation, one per seed; none without ``study.ablation``."""
+        config = self.load().study
+        if not config.ablation:
+            return []
+        return self._by_seed(variant, [*config.ablation, *changes], config.ablation_seeds)
 
     def on_top(self) -> list[Run]:
         """Train SiamMask with its second stage on top of the compared pairs, one run per seed; none
@@ -322,11 +330,11 @@ class Study:
         first, batch = next(iter(profile.stages.values())).share, profile.train.batch_size
         pairs = round(profile.train.pairs / first / batch) * batch
         others = [each for each in config.comparison if not each.startswith("train.pairs=")]
-        return self._by_seed("siammask", [*others, f"train.pairs={pairs}"])
+        return self._by_seed("siammask", [*others, f"train.pairs={pairs}"], config.seeds)
 
-    def _by_seed(self, variant: str, overrides: Iterable[str]) -> list[Run]:
-        seeds = range(self.seed, self.seed + self.load().study.seeds)
-        return [self.train(variant, overrides, seed) for seed in seeds]
+    def _by_seed(self, variant: str, overrides: Iterable[str], seeds: int) -> list[Run]:
+        numbers = range(self.seed, self.seed + seeds)
+        return [self.train(variant, overrides, seed) for seed in numbers]
 
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.

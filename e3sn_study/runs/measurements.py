@@ -79,14 +79,12 @@ def _evaluations(run: Run, benchmark: str, sequences: list[Video]) -> list[Path]
     return [run.folder / f"{benchmark}-{digest(*made_of, extras)}" for extras in (True, False)]
 
 
-def ablate(study: Study, variant: str, changes: Iterable[str]) -> Run | None:
-    """Train and score a short run with changed settings; None if the profile asks for none."""
-    base = study.load().study.ablation
-    if not base:
-        return None
-    run = study.train(variant, [*base, *changes])
-    evaluate(study, run, "davis2016", extras=False)
-    return run
+def ablate(study: Study, variant: str, changes: Iterable[str]) -> list[Run]:
+    """Train and score the short runs with changed settings, see `Study.ablated`."""
+    runs = study.ablated(variant, changes)
+    for run in runs:
+        evaluate(study, run, "davis2016", extras=False)
+    return runs
 
 
 def baselines(study: Study, benchmark: str) -> pd.DataFrame:

@@ -177,17 +177,13 @@ def exports(records: Records) -> pd.DataFrame:
 
 def ablations(records: Records) -> pd.DataFrame:
     """Runs with changed settings against runs of the same budget without the change."""
-    trained, rows = records.runs, []
-    changed_runs = trained[trained["settings"] != ""]
-    for (variant, settings), group in changed_runs.groupby(["variant", "settings"], sort=False):
-        base = _unchanged(trained, group)
+    rows = []
+    for changes, group, base in records.ablations():
         kept = base["settings"].iloc[0] if len(base) else ""
+        new, old = (records.measure("davis2016", runs["run"]) for runs in (group, base))
+        variant = group["variant"].iloc[0]
+        row = {"Variant": VARIANTS.get(variant, variant), "Changed": " ".join(changes)}
         before = kept or "the profile's settings" if len(base) else "no run of this budget"
-        same_seeds = base.loc[base["seed"].isin(group["seed"]), "run"]
-        new = records.measure("davis2016", group["run"])
-        old = records.measure("davis2016", same_seeds)
-        row = {"Variant": VARIANTS.get(variant, variant)}
-        row["Changed"] = " ".join(each for each in settings.split() if each not in kept.split())
         row["Compared with"] = before
         for name in MEANS:
             gain = gain_text(new, old, name) if new and old else NOT_RUN if len(base) else NONE
@@ -195,15 +191,6 @@ def ablations(records: Records) -> pd.DataFrame:
         rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(len(group))})
     gains = f"{note('gains')} {note('same_seed')}"
     return titled(rows, records, "ablations", note("averages"), gains)
-
-
-def _unchanged(trained: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Return runs of the same variant and pairs that change fewer of the settings than a group."""
-    variant, settings = group[["variant", "settings"]].iloc[0]
-    alike = trained[(trained["variant"] == variant) & trained["pairs"].isin(group["pairs"])]
-    fewer = alike[[{*text.split()} < {*settings.split()} for text in alike["settings"]]]
-    least = min(fewer["settings"], key=lambda text: len(text.split()), default="")
-    return fewer[fewer["settings"] == least]
 
 
 def choices(records: Records) -> pd.DataFrame:

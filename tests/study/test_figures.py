@@ -283,6 +283,23 @@ def test_gains_are_paired_and_name_their_mean(results: Path) -> None:
     assert "J: +2.0 (+2.0 to +2.0)" in texts(figure)
 
 
+def test_ablations_show_each_change_its_mean_and_its_seeds(tmp_path: Path) -> None:
+    for seed, gain in enumerate((0.02, 0.06)):
+        add_scores(tmp_path, add_run(tmp_path, seed=seed), J, 0.5)
+        run = add_run(tmp_path, seed=seed, overrides=["sampler.high=0.5", "sampler.low=0.2"])
+        add_scores(tmp_path, run, {name: j + gain for name, j in J.items()}, 0.48)
+    figure = scores.ablations(Records(tmp_path), "e3sn")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["sampler.high=0.5\nsampler.low=0.2"]
+    for axes, mean, by_seed in zip(figure.axes, (4, -2), ([2, 6], [-2, -2]), strict=True):
+        interval, dot, seeds, _ = (line.get_xdata() for line in axes.lines)
+        assert list(dot) == pytest.approx([mean])
+        assert list(seeds) == pytest.approx(by_seed)
+        assert interval[0] <= mean <= interval[1]
+    with pytest.raises(InputError, match="no ablation of siammask has been scored"):
+        scores.ablations(Records(tmp_path), "siammask")
+
+
 @pytest.mark.parametrize(
     "draw",
     [scores.ladder, scores.per_sequence, scores.thresholds, scores.gains, scores.trade_off],

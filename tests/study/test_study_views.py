@@ -139,10 +139,11 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
     monkeypatch.setattr(Study, "train", train)
     monkeypatch.setattr(measurements, "evaluate", lambda *_, **__: None)
     settings = "study.comparison=[train.pairs=8]", "study.ablation=[train.pairs=4]"
-    changed = replace(study, seed=5, overrides=(*study.overrides, *settings, "study.seeds=2"))
+    seeds = "study.seeds=2", "study.ablation_seeds=3"
+    changed = replace(study, seed=5, overrides=(*study.overrides, *settings, *seeds))
     assert changed.compared("siammask") == ["run", "run"]
-    assert ablate(changed, "e3sn", ["model.fusion=fixed"]) == "run"
-    assert ablate(Study.open("paper"), "e3sn", ["model.fusion=fixed"]) is None
+    assert ablate(changed, "e3sn", ["model.fusion=fixed"]) == ["run"] * 3
+    assert ablate(Study.open("paper"), "e3sn", ["model.fusion=fixed"]) == []
     assert changed.on_top() == []
     on_top = replace(changed, overrides=(*changed.overrides, "study.on_top=true"))
     assert on_top.on_top() == ["run", "run"]
@@ -151,7 +152,7 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
     assert asked == [
         ("siammask", ("train.pairs=8",), 5),
         ("siammask", ("train.pairs=8",), 6),
-        ("e3sn", ("train.pairs=4", "model.fusion=fixed"), None),
+        *(("e3sn", ("train.pairs=4", "model.fusion=fixed"), seed) for seed in (5, 6, 7)),
         ("siammask", ("train.pairs=10",), 5),
         ("siammask", ("train.pairs=10",), 6),
     ]

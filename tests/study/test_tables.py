@@ -334,7 +334,20 @@ def test_an_ablation_is_compared_at_its_own_budget(tmp_path: Path) -> None:
     short = ["train.pairs=400"]
     add_scores(tmp_path, add_run(tmp_path, pairs=400, overrides=short), 0.5)
     add_scores(tmp_path, add_run(tmp_path, pairs=400, overrides=[*short, "model.levels=[4]"]), 0.45)
+    frozen = [*short, "train.unfreeze_at=1"]
+    add_scores(tmp_path, add_run(tmp_path, pairs=400, overrides=frozen), 0.3)
+    add_scores(tmp_path, add_run(tmp_path, pairs=400, overrides=[*frozen, "loss.x=1"]), 0.31)
+    add_scores(
+        tmp_path, add_run(tmp_path, pairs=400, overrides=[*frozen, "loss.x=1", "loss.y=2"]), 0.33
+    )
     table = ablations(Records(tmp_path)).set_index("Changed")
+    of_frozen = "train.pairs=400 train.unfreeze_at=1"
+    assert table.loc["loss.x=1", "Compared with"] == of_frozen
+    assert table.loc["loss.x=1 loss.y=2", ["Compared with", "J gain"]].tolist() == [
+        of_frozen,
+        "+3.0 (+3.0 to +3.0)",
+    ]
+    assert table.loc[of_frozen, "Compared with"] == "no run of this budget"
     assert table.loc["model.levels=[4]", ["Compared with", "J gain"]].tolist() == [
         "train.pairs=400",
         "-5.0 (-5.0 to -5.0)",
