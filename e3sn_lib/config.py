@@ -8,6 +8,7 @@ its section, *SiamMask* (the public code), *inferred* from one of them, or *ours
 
 import dataclasses
 import json
+import os
 from dataclasses import field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
@@ -165,7 +166,7 @@ class AugmentConfig:
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: Share = 0.0
     """Probability that the object of a still image gets the background of another image in the
-    search crop. Never if its image shows other objects of its category (ours)."""
+    search crop. With `distractor`, never if its image shows others of its category (ours)."""
     distractor: Share = 0.0
     """Probability that a second object is pasted beside the target or partly in front of it. Above
     0, some of the negative anchors lie on such objects, pasted or real (ours)."""
@@ -220,7 +221,7 @@ class EvalSetConfig:
 class DataConfig:
     """Where the data are, and how pairs are drawn from them."""
 
-    root: Text = ""
+    root: Annotated[Text, AfterValidator(os.path.expanduser)] = ""
     """Folder that holds all sets; replaced by ``--data`` or the environment's ``E3SN_DATA``."""
     train: Annotated[tuple[TrainSetConfig, ...], BeforeValidator(_listed)] = ()
     evaluation: Annotated[tuple[EvalSetConfig, ...], BeforeValidator(_listed)] = ()
@@ -296,7 +297,7 @@ class TrainConfig:
     init_weights: Text = ""
     """A model of this project from which the whole network starts; empty: none (ours)."""
     init_sha256: Text = ""
-    """First digits of that file's SHA-256; empty: filled in when training starts."""
+    """The first 12 digits of that file's SHA-256; empty: filled in when training starts."""
     backup: Text = ""
     """A second folder for each checkpoint; a run whose own folder is gone goes on from there."""
     log_every: Count = 20
@@ -371,6 +372,9 @@ class Profile:
         for name, stage in self.stages.items():
             if stage.mask == "base" and not self.model.base_head:
                 raise ValueError(f"stages.{name}.mask is 'base'; this needs model.base_head=true")
+            if stage.train_location and stage.search_size != 255:
+                fault = f"stages.{name}.search_size is {stage.search_size}"
+                raise ValueError(f"{fault}; this needs stages.{name}.train_location=false")
             if unknown := sorted(set(stage.sets) - kinds):
                 fault = f"stages.{name}.sets names {unknown[0]!r}{did_you_mean(unknown[0], kinds)}"
                 raise ValueError(f"{fault}; data.train has no such set")

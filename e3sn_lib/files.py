@@ -148,6 +148,11 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> d
     return found
 
 
+def as_counted(path: Path) -> str:
+    """Return a key that sorts 2.jpg before 10.jpg."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
+
+
 def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> bytes:
     """Return what a regular file holds.
 

@@ -49,11 +49,14 @@ def open_tracker(
 
     if weights is None and (named := os.environ.get(VARIABLE)):
         weights = Path(named)
+    if weights and not weights.exists():
+        raise InputError(f"there is no file {weights}")
     exported = weights.is_dir() if weights else has_shipped()
     if backend == "auto":
         # is there a GPU for torch? asked without the seconds that importing torch takes
         has_gpu = shutil.which("nvidia-smi") and importlib.util.find_spec("torch")
-        best = exported if weights else exported and precision == "auto" and not has_gpu
+        by_torch = SHIPPED.is_file() and (has_gpu or precision != "auto")
+        best = exported if weights else exported and not by_torch
         backend = "onnx" if best else "torch"
     if backend == "onnx":
         if weights and not exported:

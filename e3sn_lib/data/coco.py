@@ -67,7 +67,8 @@ def coco_tracks(
         InputError: the JSON cannot be read or lacks a list.
     """
     key = (images, annotations, min_area, hold_out, held_out)
-    sources: list[Path | str] = [annotations, *(folder for folder, _, _ in os.walk(images))]
+    folders = (folder for folder, _, _ in os.walk(images, followlinks=True))
+    sources: list[Path | str] = [annotations, *folders]
     return indexed_tracks("coco", key, sources, partial(_parse, *key), partial(_track, images))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
-from e3sn_lib.files import files_by_stem, read_mask, read_text
+from e3sn_lib.files import as_counted, files_by_stem, read_mask, read_text
 from e3sn_lib.profiles.loading import parse_yaml
 
 DAVIS_SITE = "https://davischallenge.org/davis{year}/code.html"
@@ -64,9 +64,11 @@ def _video(frame_folder: Path, mask_folder: Path, year: int) -> Video:
         path = mask_folder / f"{lone[0]}.png" if is_frame else frame_folder / f"{lone[0]}.jpg"
         counts = f"{len(frames)} frames, {len(masks)} masks"
         raise InputError(f"sequence {name}: {counts}; {path} is missing, copy it again")
-    mask_paths = tuple(masks.values())
+    frame_paths, mask_paths = (
+        tuple(sorted(each.values(), key=as_counted)) for each in (frames, masks)
+    )
     _check_ids(mask_paths[0], year)
-    return Video(name, tuple(frames.values()), mask_paths, merge_ids=year == 2016)
+    return Video(name, frame_paths, mask_paths, merge_ids=year == 2016)
 
 
 def davis_tracks(
@@ -102,6 +104,8 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
         ids = [0]
         if not video.merge_ids:
             ids = [each for each in np.unique(video.mask(0)).tolist() if 0 < each < VOID]
+        if not ids:
+            left_out["video without object in its first mask"] += 1
         for object_id in ids:
             frames = tuple(
                 TrackFrame(image, PngMask(mask, object_id), min_area=min_area)

@@ -35,7 +35,7 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
 
 def _snippets(annotations: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield every folder below, as a relative path, with its files."""
-    for folder, subfolders, names in os.walk(annotations):
+    for folder, subfolders, names in os.walk(annotations, followlinks=True):
         subfolders.sort()
         yield Path(folder).relative_to(annotations), sorted(names)
 

@@ -76,8 +76,8 @@ def open_held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
 
 
 def open_held_out_stills(data: DataConfig) -> TrackSet:
-    """Return the objects of the images that are kept out of training (``hold_out_share``); raises
-    InputError if no set keeps any, or its data are absent or damaged."""
+    """Return the objects of the images that the first set with ``hold_out_share`` keeps out of
+    training; raises InputError if no set keeps any, or its data are absent or damaged."""
     for config in data.train:
         if config.hold_out_share:
             return coco_set(_present(data, config), config, held_out=True)
@@ -206,7 +206,7 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Pat
         raise InputError(
             "no data folder: give one with --data DIR or in the environment variable E3SN_DATA"
         )
-    root = Path(data.root).expanduser()
+    root = Path(data.root)
     folders = [root / path for path in config.path]
     if config.kind == "synthetic" and make:
         return ensure_synthetic(folders[0]), None

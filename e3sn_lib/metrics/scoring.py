@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.types import MANY_IDS, VOID, Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import file_names, read_mask, write_csv
+from e3sn_lib.files import as_counted, file_names, read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class _Truth:
 
 
 def _sequence(folder: Path, merge: bool | None) -> Video:
-    paths = tuple(folder / name for name in file_names(folder, (".png",)))
+    paths = tuple(sorted(map(folder.joinpath, file_names(folder, (".png",))), key=as_counted))
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; {LAYOUT}")
     if merge is None:

@@ -53,6 +53,9 @@ def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict
         InputError: keys are missing, surplus or misshapen; or there is no refinement.
     """
     state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        raise InputError(f"{what}: state_dict is a {kind}; it must be a dictionary of tensors")
     found = {str(key).removeprefix("module."): value for key, value in state.items()}
     for key, value in found.items():
         if not isinstance(value, Tensor):
@@ -82,6 +85,8 @@ def convert_file(checkpoint: Path, out: Path) -> None:
     InputError if the file is missing, holds more than tensors, or does not fit."""
     if not checkpoint.is_file():
         raise InputError(f"there is no file {checkpoint}")
+    if out.resolve() == checkpoint.resolve():
+        raise InputError(f"{out} is the checkpoint itself; give another file for the model")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # by its own documentation, unpickling may raise anything

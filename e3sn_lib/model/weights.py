@@ -37,7 +37,12 @@ def load_backbone(
         return
     if source == "torchvision":
         published = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"]
-        weights = published.get_state_dict(progress=True, check_hash=True)
+        try:
+            weights = published.get_state_dict(progress=True, check_hash=True)
+        except Exception as error:  # a network, a file in torch's cache: it may raise anything
+            fault = f"cannot get torchvision's weights of {config.backbone} ({error})"
+            remedy = f"delete the file in {torch.hub.get_dir()}/checkpoints, or give a file"
+            raise InputError(f"{fault}; {remedy} as train.weights") from error
     else:
         weights = read_safetensors(backbone_file(source, data_root))
     adapted = adapt_imagenet_weights(weights, backbone)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,6 @@ def _drop_defaults(entry: dict[str, Any], defaults: Any, keys: tuple[str, ...]) 
             del entry[key]
 
 
-@lru_cache
 def content_hash(path: Path) -> str:
     """Return 12 hexadecimal digits of a file's SHA-256; raises InputError if it cannot be read."""
     try:

@@ -42,7 +42,7 @@ def load_profile(
     """Build a profile: defaults, then the variant, then the profile's file, then the overrides.
 
     Args:
-        name: a shipped profile (``smoke``, ``cpu``, ``paper``) or the path of a YAML file.
+        name: a shipped profile, see `available_profiles`, or the path of a YAML file.
         variant: ``e3sn``, ``e3sn-s`` or ``siammask``.
         overrides: ``"train.pairs=1000"``; values are read as YAML.
         seed: of the run, from 0.

@@ -6,6 +6,7 @@ from contextlib import closing
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -18,6 +19,8 @@ from e3sn_lib.tracking.video import BT709, FRAME_RATE, Image, VideoSource, decod
 
 LARGEST_SIDE = 16384
 """Pixels; wider or higher frames do not fit into H.264."""
+SOUND_RATE = 48000
+"""Samples per second."""
 
 
 class ClipWriter:
@@ -98,13 +101,27 @@ class ClipWriter:
         with open_file(self._like.path) as file:
             track = file.streams.audio[0]
             layout = "mono" if track.codec_context.channels == 1 else "stereo"
-            encoder = self._container.add_stream("aac", rate=48000, layout=layout)
+            encoder = self._container.add_stream("aac", rate=SOUND_RATE, layout=layout)
+            kind: tuple[Any, ...] = ()
+            resampler, last = av.AudioResampler("fltp", layout, SOUND_RATE), -1
             for frame in decoded(file.demux(track), self._like):
-                if frame.pts is not None:
-                    frame.pts -= round((begin + self._like.start) / frame.time_base)
-                    if frame.pts >= 0:
-                        self._container.mux(encoder.encode(frame))
-                        yield float(frame.pts * frame.time_base)
+                if frame.pts is None:
+                    continue
+                frame.pts -= round((begin + self._like.start) / frame.time_base)
+                if frame.pts < 0:
+                    continue
+                if frame.pts <= last:  # a broken clock
+                    self._like.damaged = True
+                    continue
+                last, before, seconds = frame.pts, kind, float(frame.pts * frame.time_base)
+                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+                if kind != before:  # as where a broadcast changes from surround to stereo
+                    resampler = av.AudioResampler("fltp", layout, SOUND_RATE)
+                for part in resampler.resample(frame):
+                    part.pts = round(part.pts * part.time_base * SOUND_RATE)
+                    part.time_base = Fraction(1, SOUND_RATE)
+                    self._container.mux(encoder.encode(part))
+                yield seconds
             self._container.mux(encoder.encode(None))
 
 

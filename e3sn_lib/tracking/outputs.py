@@ -30,9 +30,7 @@ Write = Callable[[Frame, Seen], object]
 @contextmanager
 def open_outputs(kinds: Sequence[str], out: Path, source: VideoSource) -> Iterator[list[Write]]:
     """Open outputs of these kinds, keys of `FILES`, in a folder; complete them at the end. Raises
-    InputError for an unknown kind, or for frames that are too large for a clip."""
-    if unknown := sorted(set(kinds) - set(FILES)):
-        raise InputError(f"cannot save '{unknown[0]}'; choose from {', '.join(FILES)}")
+    InputError for frames that are too large for a clip."""
     clips = [kind for kind in kinds if Path(FILES[kind]).suffix in (".mp4", ".mov")]
     if clips and max(source.size) > LARGEST_SIDE:
         size, advice = "x".join(map(str, source.size)), f"leave out {' and '.join(clips)}"

@@ -135,9 +135,11 @@ def track_video(
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Raise InputError if `out` is a file or a link to nothing, or if an output would replace an
-    input."""
-    names = [FILES[kind] for kind in save if kind in FILES]
+    """Raise InputError if a kind of output is unknown, if `out` is a file or a link to nothing, or
+    if an output would replace an input."""
+    if unknown := sorted(set(save) - set(FILES)):
+        raise InputError(f"cannot save '{unknown[0]}'; choose from {', '.join(FILES)}")
+    names = [FILES[kind] for kind in save]
     for path in (out, *(out / name for name in names)):
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path} is a link to a place that is not there; give another --out")
@@ -256,7 +258,7 @@ def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]])
         announced = f"the file announces {source.announced} frames"
         notes.append(f"{announced}; {missing} of the chosen ones could not be read")
     if source.damaged:
-        notes.append("parts of the file are damaged; frames are left out or look wrong")
+        notes.append("parts of the file are damaged; frames or sound are left out or wrong")
     for number, frames in sorted(lost.items()):
         where = f"frame {frames[0]}"
         if len(frames) > 1:

@@ -1,7 +1,6 @@
 """Read videos, frame by frame, from a file or a folder of images; draw objects on frames."""
 
 import math
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import IMAGE_SUFFIXES, files_by_stem, read_image
+from e3sn_lib.files import IMAGE_SUFFIXES, as_counted, files_by_stem, read_image
 
 Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)
@@ -91,7 +90,7 @@ class VideoSource:
     turn: tuple[bool, bool, bool] = (False, False, False)
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
-    """Whether a part was damaged so far. Its frames are left out or look wrong, as in players."""
+    """Whether a part was damaged so far. Its frames or sound are left out or wrong."""
     stopped: Callable[[], bool] = lambda: False
     """Asked at each frame of a file, also at those that are skipped; True ends the video there."""
     _converter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
@@ -182,7 +181,7 @@ def open_video(path: str | Path) -> VideoSource:
     """
     path = Path(path)
     if path.is_dir():
-        names = sorted((each.name for each in files_by_stem(path).values()), key=_as_counted)
+        names = [each.name for each in sorted(files_by_stem(path).values(), key=as_counted)]
         if not names:
             raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
         size = _size(read_image(path / names[0]))
@@ -224,11 +223,6 @@ def read_frames(source: str | Path) -> Iterator[Image]:
     `open_video` and `VideoSource.frames`.
     """
     return (frame.image for frame in open_video(source).frames())
-
-
-def _as_counted(name: str) -> str:
-    """Return a key that sorts 2.jpg before 10.jpg."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), name)
 
 
 def open_file(path: Path) -> av.container.InputContainer:
@@ -296,6 +290,7 @@ def _weaver(stream: av.VideoStream) -> Graph:
     graph.link_nodes(
         graph.add_buffer(template=stream),
         graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("settb", str(stream.time_base)),  # bwdif halves it
         graph.add("buffersink"),
     ).configure()
     return graph

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from e3sn_lib.config import Profile, StageConfig
-from e3sn_lib.data.pairs import Batch, Source
+from e3sn_lib.data.pairs import Batch, PairDataset, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
@@ -72,6 +72,8 @@ class Trainer:
         self.device = best_device()
         self._compute_in(processes.of_first(precision_of(config.precision, self.device)))
         self.stages = schedule.plan(profile)
+        for stage in self.stages:  # is there data for each? asked before hours of training
+            PairDataset(sources, profile, stage.config)
         self.steps = sum(stage.steps for stage in self.stages)
         seed_everything(profile.seed)
         self.model = build_model(profile.model)
@@ -121,6 +123,9 @@ class Trainer:
         except Timeout as error:
             remedy = "wait for its end, or choose another folder"
             raise InputError(f"{self.run_dir} is in use by another training; {remedy}") from error
+        except OSError as error:
+            remedy = "is the disk full? Make room and start again: it goes on from its checkpoint"
+            raise InputError(f"training in {self.run_dir} ended: {error}; {remedy}") from error
 
     def _run(self, watch: store.Watch | None) -> Path:
         # go on from the last checkpoint, if there is one

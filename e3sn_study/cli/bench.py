@@ -163,7 +163,7 @@ def _confidence(options: argparse.Namespace) -> None:
     from e3sn_study.evaluation.confidence import fit_and_test
     from e3sn_study.records.store import write_record
 
-    tracker, root = open_tracker(options.weights), Path(options.data, "DAVIS")
+    tracker, root = open_tracker(options.weights), Path(load_settings(options).data.root, "DAVIS")
     train, val = (davis_sequences(root, 2016, split) for split in ("train", "val"))
     table, numbers, found = fit_and_test(tracker, train, val)
     print(pd.DataFrame(found).round(3).to_string())

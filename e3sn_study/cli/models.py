@@ -37,7 +37,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     given.add_argument("--masks", type=a_path, help=text)
     add_backend(command)
     text = "benchmark of the profile to score a model on (default: davis2016)"
-    add("--benchmark", default="davis2016", help=text)
+    add("--benchmark", help=text)
     add("--annotations", type=a_path, help="true masks: DIR/SEQUENCE/FRAME.png")
     add("--sequences", type=a_path, help="text file: names to score, one a line, or a DAVIS list")
     text = "name of the set in the names of the output files (default: val)"
@@ -73,6 +73,14 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
     if not options.annotations:
         raise InputError("--masks needs --annotations, the folder with the true masks")
+    for name, without in (
+        ("benchmark", None),
+        ("profile", ""),
+        ("backend", "auto"),
+        ("threads", None),
+    ):
+        if getattr(options, name) != without:
+            raise InputError(f"--{name} belongs to --run and --model, not to --masks")
     out = options.out or Path("scores")
     _check_beside(out, options.masks, options.annotations)
     names = read_list(options.sequences) if options.sequences else []
@@ -102,8 +110,9 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     named = options.profile or ("cpu" if path.is_dir() else "")  # an export says nothing of data
     profile = load_profile(named) if named else load_profile_of(path)
     data = replace(profile.data, root=options.data or profile.data.root)
-    sequences = open_evaluation(data, options.benchmark)
-    out = options.out or Path("evaluation") / options.benchmark
+    benchmark = options.benchmark or "davis2016"
+    sequences = open_evaluation(data, benchmark)
+    out = options.out or Path("evaluation") / benchmark
     _check_beside(out, sequences[0].mask_paths[0].parent.parent)
     timed = []
     for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):

@@ -9,7 +9,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import available_variants, load_profile
-from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT
+from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT, from_checkout
 from e3sn_study.cli.options import (
     a_path,
     add_data,
@@ -22,8 +22,9 @@ from e3sn_study.cli.options import (
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
     "indices too, and open some frames of each set; status 1 if a set that is there cannot be "
-    "used, or if none can be trained on. synthesize: make the procedural set in DATA/synthetic. "
-    "Wrong settings or no data folder: status 2"
+    "used, or if none can be trained on. Both: status 1 without the profile's backbone weights. "
+    "synthesize: make the procedural set in DATA/synthetic. Wrong settings or no data folder: "
+    "status 2"
 )
 
 
@@ -97,7 +98,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> int:
     """Make tables, page and most figures of a report from its records, without data or runs."""
-    folder = options.report or REPORTS / Path(options.profile).stem
+    folder = options.report or from_checkout(f"reports/{Path(options.profile).stem}")
     if not (folder / "results").is_dir():
         remedy = f"run the study first: make reproduce PROFILE={options.profile}"
         raise InputError(f"{folder} holds no results; {remedy}")

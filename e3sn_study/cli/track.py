@@ -78,9 +78,9 @@ def track(options: argparse.Namespace) -> int:
 
     cv2.setNumThreads(1)  # a second pool of threads would take turns with the network's
     started = time.perf_counter()
-    prompts = _prompts(options)
     given = [options.video, options.mask, options.weights]
     check_out(options.out, options.save.split(","), [path for path in given if path])
+    prompts = _prompts(options)
     tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
     names = ("first", "last", "stride", "backward", "clean", "keep_lost")
     with deferred_interrupts() as stopped, _progress() as bar:

@@ -169,8 +169,15 @@ def run_folder(runs: Path, profile: Profile, sets: TrainSets, files: Files) -> P
     files is added to the name. A run whose files are not on record counts as one of these.
     """
     folder = runs / run_name(profile, sets)
-    if (folder / DATA).is_file():
-        known = DataRecord.read(folder / DATA).files
-        if any(known.get(name, value) != value for name, value in files.items()):
-            return folder.with_name(f"{folder.name}-{digest(sorted(files.items()))[:8]}")
+    for record in (each / DATA for each in places(folder, profile)):
+        if record.is_file():
+            known = DataRecord.read(record).files
+            if any(known.get(name, value) != value for name, value in files.items()):
+                return folder.with_name(f"{folder.name}-{digest(sorted(files.items()))[:8]}")
     return folder
+
+
+def places(folder: Path, profile: Profile) -> list[Path]:
+    """Return where files of a run are: in its folder, and in that of its backup, if it has one."""
+    backup = profile.train.backup
+    return [folder, *([Path(backup) / folder.name] if backup else [])]

@@ -138,7 +138,7 @@ class Study:
         overrides = tuple(as_list(overrides))
         own = load_profile(profile, overrides=overrides, seed=seed).data.root
         root = data or os.environ.get("E3SN_DATA", "") or own
-        data = str(from_checkout(Path(root).expanduser())) if root else ""
+        data = str(from_checkout(os.path.expanduser(root))) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")
         runs = from_checkout(runs)
         for folder in (runs, report):  # asked now, not after hours of training
@@ -245,9 +245,10 @@ class Study:
         if known := self._on_record(variant, overrides, seed):
             return known
         run = self.run(variant, overrides, seed)
-        if not resume and any((run.folder / name).is_file() for name in (CHECKPOINT, FINAL)):
-            remedy = "go on with it (--resume auto), or delete it"
-            raise InputError(f"{run.folder} holds such a run already; {remedy}")
+        for folder in () if resume else entries.places(run.folder, run.profile):
+            if any((folder / name).is_file() for name in (CHECKPOINT, FINAL)):
+                remedy = "go on with it (--resume auto), or delete it"
+                raise InputError(f"{folder} holds such a run already; {remedy}")
         if not run.is_finished():
             sets, _ = self._open(run.profile)
             for absent, _ in sets.absent:
@@ -379,8 +380,9 @@ class Study:
 
     def _bind(self, run: Run) -> None:
         """Write of which data a run is, unless that is on record."""
-        if processes.is_first() and not (run.folder / entries.DATA).is_file():
-            write_json(run.folder / entries.DATA, {"files": self._open(run.profile)[1]})
+        for folder in entries.places(run.folder, run.profile) if processes.is_first() else ():
+            if not (folder / entries.DATA).is_file():
+                write_json(folder / entries.DATA, {"files": self._open(run.profile)[1]})
 
     def _keep(self, run: Run) -> None:
         """Write a run's files of record beside the report."""

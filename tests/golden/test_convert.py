@@ -244,8 +244,20 @@ CONTENTS = {
         lambda path: torch.save([torch.zeros(1)], path),
         "holds a list; it must be a dictionary of tensors",
     ),
+    "no state": (
+        lambda path: torch.save({"state_dict": None}, path),
+        "state_dict is a NoneType; it must be a dictionary of tensors",
+    ),
     "nothing": (lambda path: None, "there is no file"),
 }
+
+
+def test_a_checkpoint_is_not_replaced_by_its_model(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    path.write_text("downloaded for an hour")
+    with pytest.raises(InputError, match=r"mine\.pth is the checkpoint itself; give another file"):
+        convert_file(path, tmp_path / "below" / ".." / "mine.pth")
+    assert path.read_text() == "downloaded for an hour"
 
 
 @pytest.mark.parametrize("content", CONTENTS)

@@ -38,6 +38,7 @@ def write_video(
     turn: Callable[[av.VideoStream], None] = lambda stream: None,
     aspect: Fraction = Fraction(1),
     tone: str = "",
+    layout: str = "mono",
     options: dict[str, str] | None = None,
 ) -> None:
     """Write H.264, a frame every 0.04 s or at given ticks; `tone` names a codec for 440 Hz."""
@@ -47,7 +48,7 @@ def write_video(
         stream.codec_context.time_base = time_base
         stream.codec_context.sample_aspect_ratio = aspect
         turn(stream)
-        track = container.add_stream(tone, rate=48000, layout="mono") if tone else None
+        track = container.add_stream(tone, rate=48000, layout=layout) if tone else None
         ticks = ticks or [4 * number for number in range(len(frames))]
         for image, tick in zip(frames, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
@@ -55,10 +56,10 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if track:
-            length = int(48000 * (ticks[-1] * time_base + Fraction(1, 25)))
+            length = int(48000 * ((ticks[-1] - ticks[0]) * time_base + Fraction(1, 25)))
             wave = np.sin(2 * np.pi * 440 / 48000 * np.arange(length)) * 16000
             sound = av.AudioFrame.from_ndarray(wave[None].astype(np.int16), "s16", "mono")
-            sound.rate, sound.pts = 48000, 0
+            sound.rate, sound.pts = 48000, int(48000 * ticks[0] * time_base)
             container.mux(track.encode(sound))
             container.mux(track.encode(None))
 

@@ -138,6 +138,22 @@ class TestSound:
         assert seconds == pytest.approx(len(chosen) / 25, abs=0.06)
         assert hertz == pytest.approx(440, abs=2)
 
+    @pytest.mark.parametrize(("layouts", "restarts"), [("mono stereo", False), ("mono mono", True)])
+    def test_sound_that_changes_or_whose_clock_restarts_is_no_fault(
+        self, tmp_path: Path, layouts: str, restarts: bool
+    ) -> None:
+        frames, parts = [bar(number) for number in range(25)], []
+        for number, layout in enumerate(layouts.split()):
+            ticks = range(0 if restarts else 100 * number, 100 * (number + 1), 4)[:25]
+            path = tmp_path / f"{number}.ts"
+            write_video(path, frames, ticks, tone="aac", layout=layout)
+            parts.append(path.read_bytes())
+        (tmp_path / "v.ts").write_bytes(b"".join(parts))  # parts of a broadcast, one by one
+        copied(tmp_path / "v.ts", tmp_path / "clip.mp4", sound=True)
+        seconds, hertz = pitch(tmp_path / "clip.mp4")
+        assert seconds == pytest.approx(1 if restarts else 2, abs=0.15)
+        assert hertz == pytest.approx(440, abs=2)
+
     def test_without_sound_there_is_none(self, tmp_path: Path) -> None:
         for tone, sound in (("", True), ("aac", False)):
             write_video(tmp_path / "v.mp4", [bar(0)] * 3, tone=tone)

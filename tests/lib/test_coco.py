@@ -105,6 +105,15 @@ def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:
     assert coco_tracks(images, annotations).missing == ("train/deep/2.jpg",)
 
 
+def test_an_image_that_comes_later_behind_a_link_is_found(tmp_path: Path) -> None:
+    images, annotations = write_coco(tmp_path, {"file_name": "linked/2.jpg"})
+    (tmp_path / "disk").mkdir()
+    (images / "linked").symlink_to(tmp_path / "disk")
+    assert len(coco_tracks(images, annotations).tracks) == 1
+    write_image(tmp_path / "disk" / "2.jpg")
+    assert len(coco_tracks(images, annotations).tracks) == 2
+
+
 def test_a_share_of_the_images_is_held_out_whole(shared_path: SharedPath) -> None:
     root = shared_path("data/coco_mini")
     files = root / "images", root / "annotations" / "instances_mini.json"

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import pytest
 import yaml
@@ -144,6 +145,19 @@ def test_variants_differ_as_the_paper_says():
     assert len(siammask.stages) == 2
     assert list(siammask.stages.values())[-1].search_size == 143
     assert not list(siammask.stages.values())[-1].train_location
+
+
+def test_locations_are_taught_on_whole_search_crops_only():
+    words = (
+        "stages.end_to_end.search_size is 143; this needs stages.end_to_end.train_location=false"
+    )
+    with pytest.raises(InputError, match=re.escape(words)):
+        load_profile("smoke", overrides=["stages.end_to_end.search_size=143"])
+
+
+def test_a_data_folder_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_profile("smoke", data_root="~/data").data.root == "/home/me/data"
 
 
 def test_profiles_grow():

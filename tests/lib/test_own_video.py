@@ -454,7 +454,9 @@ class TestEnds:
         (tmp_path / "v.ts").write_bytes(content[: len(content) // 2])
         tracked = track_video(planted, tmp_path / "v.ts", [BOX], tmp_path / "out")
         assert tracked.frames < 20
-        assert "parts of the file are damaged; frames are left out or look wrong" in tracked.notes
+        assert (
+            "parts of the file are damaged; frames or sound are left out or wrong" in tracked.notes
+        )
 
     def test_results_in_the_working_directory(
         self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

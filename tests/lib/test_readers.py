@@ -79,6 +79,26 @@ def make_davis(root: Path, year: int, pairs: bool = False) -> Path:
     return root
 
 
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        write_image(tmp_path / "JPEGImages" / "480p" / "own" / f"{number}.jpg")
+        write_grey(
+            tmp_path / "Annotations" / "480p" / "own" / f"{number}.png",
+            rectangle(5, 10, 20, 30, 255),
+        )
+    (video,) = davis_sequences(tmp_path, 2016, "val", ["own"])
+    for paths in (video.frame_paths, video.mask_paths):
+        assert [path.stem for path in paths] == ["1", "2", "10"]
+
+
+def test_a_video_without_object_in_its_first_mask_is_counted(tmp_path: Path) -> None:
+    make_davis(tmp_path, 2017)
+    write_mask(tmp_path / "Annotations/480p/bear/00000.png", np.zeros((48, 64), np.uint8))
+    tracks = davis_tracks(tmp_path, 2017, "train")
+    assert [track.name for track in tracks.tracks] == ["camel/1", "camel/2"]
+    assert tracks.left_out["video without object in its first mask"] == 1
+
+
 def test_sequences_can_be_held_out_of_sets_of_sequences_only(tmp_path: Path) -> None:
     still = TrainSetConfig(kind="mask_folder", path=("still",), hold_out=("a",))
     write_image(tmp_path / "still" / "images" / "a.jpg")
@@ -417,6 +437,15 @@ def test_imagenet_vid_reads_tracks_without_masks(tmp_path: Path, split: str) -> 
     assert all(frame.mask is None for track in tracks.tracks for frame in track.frames)
     assert tracks.left_out == {"frame without object": 1, "frame not on disk": 1}
     assert tracks.missing == ("ILSVRC2015_train_00000000/000003.JPEG",)
+
+
+def test_imagenet_vid_may_lie_behind_links(tmp_path: Path) -> None:
+    make_imagenet_vid(tmp_path / "disk")
+    for part in ("Annotations", "Data"):
+        (tmp_path / part / "VID" / "train").mkdir(parents=True)
+        linked = "VID/train/ILSVRC2015_VID_train_0000"
+        (tmp_path / part / linked).symlink_to(tmp_path / "disk" / part / linked)
+    assert len(imagenet_vid_tracks(tmp_path).tracks) == 2
 
 
 def test_imagenet_vid_leaves_out_boxes_without_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_a_stream_is_scored_in_flat_memory(truth: Path) -> None:
 
     assert (score_sequence(stream(), sequence(truth / "walk"))["J"] == 1).all()
     assert len(seen) == 6
+
+
+def test_the_ends_that_are_not_scored_are_those_of_the_video(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        write_mask(tmp_path / f"truth/walk/{number}.png", clip({1: (5, 5)}, 1)[0])
+    shutil.copytree(tmp_path / "truth", tmp_path / "masks")
+    assert score_folder(tmp_path / "masks", tmp_path / "truth")["frame"].tolist() == ["2"]
 
 
 def test_folder_stream_and_summary_agree(truth: Path, tmp_path: Path) -> None:

@@ -458,6 +458,13 @@ class TestLegs:
         assert other.state.step == first.steps
 
 
+def test_a_stage_without_data_is_refused_before_the_first_one_is_trained(
+    trainer: MakeTrainer,
+) -> None:
+    with pytest.raises(InputError, match="no training data: every set is empty or has weight 0"):
+        trainer("stages.sharp.sets.synthetic=0", variant="siammask")
+
+
 class TestResume:
     TWO_STAGES = ("train.optimiser=sgd", "stages.base.share=0.5", "stages.sharp.share=0.5")
     FROZEN = ("train.optimiser=adamw", "train.unfreeze_at=0.5")

@@ -99,6 +99,25 @@ class TestFiles:
         frames = list(open_video(path).frames())
         assert [(frame.seconds, frame.duration) for frame in frames] == [(0, 2), (2, 2), (4, 2)]
 
+    def test_interlaced_frames_are_found_backwards_without_decoding_all(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        frames = [bar(number) for number in range(200)]
+        write_video(
+            tmp_path / "v.mp4", frames, options={"x264-params": "tff=1:keyint=10:bframes=0"}
+        )
+        source, counted, decoded = open_video(tmp_path / "v.mp4"), [], reading.decoded
+        monkeypatch.setattr(reading, "HELD_BYTES", 0)  # four frames at once
+        monkeypatch.setattr(
+            reading,
+            "decoded",
+            lambda *given: (counted.append(each) or each for each in decoded(*given)),
+        )
+        found = dict(source.backwards(range(180, 200)))
+        assert all(frame.interlaced_frame for frame in counted)
+        assert bars_seen(found.values()) == [number % 9 for number in range(199, 179, -1)]
+        assert len(counted) < 200 + 5 * (4 + reading.REORDERED + 10) + 10
+
     def test_interlaced_frames_are_made_whole(self, shared_path: Callable[[str], Path]) -> None:
         """FFmpeg's own frames have the disc in both fields; half a picture would have a comb."""
         path = shared_path("cases/interlaced_video/interlaced.mp4")

@@ -518,6 +518,21 @@ class TestStart:
             words = ("--box", BOX, "--out", "o", "--precision", precision)
             assert "nowhere" in refused("track", frames, *words)
 
+    def test_a_gpu_is_not_used_without_a_model_for_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after ``pip install .``, which brings the exported model alone."""
+        monkeypatch.setattr(checkout.shutil, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr(checkout, "SHIPPED", tmp_path / "e3sn.safetensors")
+        assert isinstance(checkout.open_tracker().backend, backends.OnnxBackend)
+
+    def test_a_model_that_is_not_there_is_not_taken_for_one_of_torch(
+        self, refused, frames: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        line = refused("track", frames, "--box", BOX, "--out", "o", "--weights", "exportd")
+        assert "there is no file exportd" in line
+
     def test_a_library_that_the_system_lacks(self, tmp_path: Path) -> None:
         """As on servers and in small containers, where OpenCV cannot be imported."""
         missing = "libGL.so.1: cannot open shared object file: No such file or directory"
@@ -687,6 +702,11 @@ class TestEvaluate:
             ("--masks absent --annotations absent", "there is no folder of masks at absent"),
             ("--model absent.safetensors", "there is no file absent.safetensors"),
             ("--model a --annotations b", "--annotations and --sequences belong to --masks"),
+            ("--masks a --annotations b --benchmark davis2017", "--benchmark belongs to --run and"),
+            (
+                "--masks a --annotations b --threads 2",
+                "--threads belongs to --run and --model, not",
+            ),
             (
                 "--masks . --annotations . --sequences absent.txt --out ../o",
                 "cannot read the list of sequences absent.txt",

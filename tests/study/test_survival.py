@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,3 +200,18 @@ def test_processes_that_do_not_divide_the_batch_are_refused(
 def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:
     line = refused([*command(undisturbed.parent, data_root), "--resume", "never"])
     assert "holds such a run already; go on with it (--resume auto), or delete it" in line
+
+
+def test_a_backup_counts_as_its_run(data_root: Path, tmp_path: Path) -> None:
+    backup = f"train.backup={tmp_path / 'backup'}"
+    run = train(tmp_path / "runs", data_root, backup)
+    record = tmp_path / "backup" / run.name / "data.json"
+    assert record.read_bytes() == (run / "data.json").read_bytes()
+    shutil.rmtree(run)
+    words = command(tmp_path / "runs", data_root, backup)
+    assert f"{record.parent} holds such a run already" in refused([*words, "--resume", "never"])
+    files = json.loads(record.read_text())["files"]
+    record.write_text(json.dumps({"files": dict.fromkeys(files, "of other files")}))
+    done = call(words)
+    assert f"{run.name} was trained on other files; this is another run" in done.stdout
+    assert "from step 0" in done.stdout
