@@ -102,8 +102,9 @@ class ClipWriter:
             track = file.streams.audio[0]
             layout = "mono" if track.codec_context.channels == 1 else "stereo"
             encoder = self._container.add_stream("aac", rate=SOUND_RATE, layout=layout)
-            kind: tuple[Any, ...] = ()
-            resampler, last = av.AudioResampler("fltp", layout, SOUND_RATE), -1
+            kind: Any = None
+            resampler: Any = None
+            last = -1
             for frame in decoded(file.demux(track), self._like):
                 if frame.pts is None:
                     continue
