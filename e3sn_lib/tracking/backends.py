@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -215,30 +215,8 @@ def idle_threads() -> int:
     costs more than one too few. More than 4 help a single crop little."""
     processors = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else processors
-    return max(min(usable, round(processors * (1 - _busy_share())), 4), 1)
-
-
-def _busy_share() -> float:
-    """Return the share of the processors' time that is used, 0 to 1.
-
-    Linux tells it for a tenth of a second. Elsewhere it is the load of the last minute, to which
-    the user's last run still adds.
-    """
-    try:
-        before = _processor_times()
-        time.sleep(0.1)
-        spent = _processor_times() - before
-    except OSError:
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-        return load / (os.cpu_count() or 1)
-    idle = spent[3:5].sum()  # idle, and waiting for a disk
-    return 1 - float(idle / spent.sum()) if spent.any() else 0.0
-
-
-def _processor_times() -> NDArray[np.int64]:
-    """Return the seven kinds of time that Linux counts for all processors (man proc_stat)."""
-    with open("/proc/stat") as file:
-        return np.array(file.readline().split()[1:8], np.int64)
+    idle = round(processors * (1 - psutil.cpu_percent(interval=0.1) / 100))
+    return max(min(usable, idle, 4), 1)
 
 
 def _session(path: Path, threads: int) -> Any:

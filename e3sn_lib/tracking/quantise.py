@@ -20,16 +20,8 @@ from e3sn_lib.tracking.backends import MASK, SEARCH, TEMPLATE
 COUNT = 50
 PART = 5
 """Samples that the calibrator sees at once. It keeps every activation: 190 need more than 24 GB."""
-AUGMENT = AugmentConfig(
-    template_shift=0,
-    template_scale=0,
-    search_shift=24,
-    search_scale=0.1,
-    blur=0,
-    grey=0,
-    flip=0,
-    colour=0,
-)
+_OFF = ("template_shift", "template_scale", "blur", "grey", "flip", "colour")
+AUGMENT = AugmentConfig(search_shift=24, search_scale=0.1, **dict.fromkeys(_OFF, 0))
 """Crops as tracking sees them: natural colours, a true template, a search crop from a last box that
 is a little wrong."""
 _HEADS = ("/rpn/cls_head/", "/rpn/loc_head/", "/rpn/cls/Conv", "/rpn/loc/Conv")

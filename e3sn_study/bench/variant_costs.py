@@ -15,7 +15,7 @@ from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.tracking.backends import Backend
-from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.tracker import Targets, Tracker
 from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
 from e3sn_study.records.schema import SCHEMAS
@@ -73,8 +73,10 @@ def variant_costs(
     rows = _training(profiles, sources, steps)
     first, *remaining = frames
     entries = {
-        variant: partial(next, _tracking(tracker, first, remaining, box_frame_xywh))
-        for variant, tracker in trackers.items()
+        variant: partial(
+            _seconds_per_frame, each, each.start(first, [box_frame_xywh]), iter(remaining)
+        )
+        for variant, each in trackers.items()
     }
     times = take_turns(entries, len(remaining) - 1)
     rows += [(name, "tracking", "", "", 1.0, float(np.median(t))) for name, t in times.items()]
@@ -107,15 +109,9 @@ def _seconds_per_pair(stepper: Stepper, backbone: bool, batch: Batch) -> float:
     return sum(stepper.step(batch)) / len(batch.template)
 
 
-def _tracking(
-    tracker: Tracker,
-    first: NDArray[np.uint8],
-    remaining: list[NDArray[np.uint8]],
-    box_frame_xywh: Sequence[float],
-) -> Iterator[float]:
-    """Track one frame after another; yield the seconds of each."""
-    target = tracker.start(first, [box_frame_xywh])
-    for frame in remaining:
-        begun = time.perf_counter()
-        tracker.step(frame, target)  # returns masks on the CPU, so a GPU has finished
-        yield time.perf_counter() - begun
+def _seconds_per_frame(
+    tracker: Tracker, targets: Targets, frames: Iterator[NDArray[np.uint8]]
+) -> float:
+    begun = time.perf_counter()
+    tracker.step(next(frames), targets)  # returns masks on the CPU, so a GPU has finished
+    return time.perf_counter() - begun

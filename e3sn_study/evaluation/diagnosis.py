@@ -118,10 +118,9 @@ def changing_over(
         scenes: looked at; fewer if there are no more.
 
     Returns:
-        One row per scene: track, others (look-alikes in the crop) and, for the anchor with the
-        highest score (``raw``) and with the highest penalised and windowed score (``penalised``),
-        the IoU of its box with the target (``raw_iou``), the largest with an other
-        (``raw_other_iou``) and whether that is the larger one (``raw_over``).
+        One row per scene: track, others (look-alikes in the crop), and whether the box with the
+        highest score (``raw_over``), or with the highest penalised and windowed score
+        (``penalised_over``), overlaps one of them more than the target.
 
     Raises:
         InputError: no track has a look-alike.
@@ -181,12 +180,7 @@ def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
     for score in ("raw", "penalised"):
         best = choose(cls, loc, scene.size_wh, replace(config, score=score)).best[0]
         overlap = box_iou(_box(loc, best, SEARCH_SIZE), scene.boxes_crop_xyxy)[0].tolist()
-        on_target, on_other = overlap[0], max(overlap[1:])
-        row |= {
-            f"{score}_iou": on_target,
-            f"{score}_other_iou": on_other,
-            f"{score}_over": on_other > on_target,
-        }
+        row[f"{score}_over"] = max(overlap[1:]) > overlap[0]
     return row
 
 

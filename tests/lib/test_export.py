@@ -402,31 +402,13 @@ def test_no_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("spent", "expected"),
-    [
-        ([0, 0, 0, 80, 0, 0, 0], 4),  # 8 processors, all idle: more than 4 help little
-        ([20, 0, 20, 30, 10, 0, 0], 4),
-        ([50, 0, 10, 10, 10, 0, 0], 2),
-        ([80, 0, 0, 0, 0, 0, 0], 1),
-        ([0] * 7, 4),  # a system that counts nothing
-    ],
+    ("busy", "expected"),
+    [(0.0, 4), (50.0, 4), (75.0, 2), (100.0, 1)],  # of 8 processors; more than 4 help little
 )
 def test_as_many_threads_as_processors_are_idle(
-    spent: list[int], expected: int, monkeypatch: pytest.MonkeyPatch
+    busy: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = iter([np.full(7, 1000), 1000 + np.array(spent)])
-    monkeypatch.setattr(backends, "_processor_times", lambda: next(counted))
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert backends.idle_threads() == expected
-
-
-def test_without_linux_the_load_says_how_many_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(backends, "_processor_times", absent)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
-    monkeypatch.setattr(os, "getloadavg", lambda: (1.2, 0, 0))
-    assert backends.idle_threads() == 3
