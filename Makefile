@@ -15,9 +15,9 @@ MINUTES = $(shell sed -n 's/^minutes: *//p' "e3sn_lib/profiles/$(PROFILE).yaml" 
 
 help:
 	@echo 'make setup      set up .venv with everything, and a git filter: notebooks are stored without outputs'
-	@echo 'make reproduce [PROFILE=smoke|cpu|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
+	@echo 'make reproduce [PROFILE=smoke|cpu|long|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
 	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html;'
-	@echo '                SET changes settings; `study` in the profile goes first: SET="track.mask_threshold=0.4"'
+	@echo '                SET changes settings; those of the profile's `study` replace them: SET="track.mask_threshold=0.4"'
 	@echo 'make test       lint, types, imports and tests; PYTEST_ARGS=... replaces -m "not slow"'
 	@echo 'make lab        JupyterLab on the notebooks'
 	@echo

@@ -36,8 +36,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     text = "steps to time (train: 4, track: 5) or to train (precision: 300)"
     add("--steps", type=at_least(1), help=text)
     text = (
-        "train, track: a CSV file; precision: folder for runs and figure (default: precision); "
-        "confidence: a JSON file for the fit"
+        "train, track, exports, held-out: a CSV file; precision: folder for runs and figure "
+        "(default: precision); confidence: a JSON file for the fit"
     )
     add("--out", type=a_path, help=text)
     text = (
@@ -51,7 +51,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     text = "track, exports: number of threads (default: idle cores, at most 4)"
     add("--threads", type=at_least(1), help=text)
     add("--report", type=a_path, help="folder of a report that gets the results, e.g. reports/cpu")
-    add("--weights", type=a_path, help="confidence: a model or an export (default: the shipped)")
+    add(
+        "--weights",
+        type=a_path,
+        help="confidence: a model or an export (default: E3SN_WEIGHTS, or the shipped)",
+    )
 
 
 def bench(options: argparse.Namespace) -> int:

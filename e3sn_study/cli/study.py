@@ -22,7 +22,7 @@ from e3sn_study.cli.options import (
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
     "indices too, and open some frames of each set; status 1 if a set that is there cannot be "
-    "used, or if none can be trained on. Both: status 1 without the profile's backbone weights. "
+    "used, or if none can be trained on. Both: status 1 if the backbone weights are missing. "
     "synthesize: make the procedural set in DATA/synthetic. Wrong settings or no data folder: "
     "status 2"
 )

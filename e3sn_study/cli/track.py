@@ -54,7 +54,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         type=a_path,
-        help="a trained model or an exported folder (default: the shipped)",
+        help="a trained model or an exported folder (default: E3SN_WEIGHTS, or the shipped)",
     )
     add_backend(command)
     native = "number type of torch; auto: the fastest that is native here"

@@ -362,7 +362,7 @@ def test_deviations_follow_from_the_settings(name: str) -> None:
     assert ("Optimiser" in table.index) == (profile.train.optimiser != "sgd")
     assert ("Backbone" in table.index) == (profile.model.backbone != "resnet50")
     assert ("Training data" in table.index) == (name != "paper")
-    assert table.loc["Negatives in the mask loss", "We did"].startswith("literally so")
+    assert table.loc["Negatives in the mask loss", "We did"].startswith("as in eq. 4")
     if name != "paper":
         assert f"{profile.train.pairs:,} pairs" in table.loc["Length of training", "We did"]
 
