@@ -176,10 +176,11 @@ def train(options: argparse.Namespace) -> int:
     from e3sn_lib.training import processes
 
     with processes.process_group():
+        changes, options.set = options.set, []  # of this run: it is on record as one with changes
         study = open_study(options)
         with processes.first_alone():
-            study.train_sets()
-        run = study.train(options.variant, resume=options.resume == "auto")
+            study.run(options.variant, changes)
+        run = study.train(options.variant, changes, resume=options.resume == "auto")
         print(f"model: {run.model}")
     return 0
 

@@ -185,6 +185,9 @@ def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
 
 
 def size_slope(rows: pd.DataFrame) -> float:
-    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it."""
+    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it, NaN
+    cannot be told."""
     seen = rows.dropna()
+    if len(seen) < 2:
+        return float("nan")
     return float(np.polyfit(np.log(seen["size"]), np.log(seen["predicted_size"]), 1)[0])

@@ -68,7 +68,7 @@ def _draw_smoothed(axes: Axes, x: pd.Series, y: pd.Series, colour: str, name: st
 def level_weights(log: pd.DataFrame) -> Figure:
     """The weights of eq. 5 while they are learned."""
     figure, axes = axes_grid(1, 1, (7.0, 3.2))
-    levels = [level for level in LEVEL_COLOURS if f"w{level}" in log]
+    levels = [each for each in LEVEL_COLOURS if f"w{each}" in log and log[f"w{each}"].notna().any()]
     equal, room, ends = 1 / max(len(levels), 1), 0.01, {}
     for level in levels:
         values, colour = log[f"w{level}"], LEVEL_COLOURS[level]

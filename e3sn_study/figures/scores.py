@@ -182,7 +182,7 @@ def ablations(records: Records, variant: str) -> Figure:
     for changes, group, base in records.ablations():
         new, old = (records.measure("davis2016", runs["run"]) for runs in (group, base))
         if new and old and group["variant"].iloc[0] == variant:
-            found["\n".join(changes)] = (new, old)
+            found["\n".join([*changes, f"{group['pairs'].max():,} pairs"])] = (new, old)
     if not found:
         raise InputError(f"no ablation of {variant} has been scored on davis2016; make one first")
     figure, grid = axes_grid(1, 2, (10.5, 1.1 + 0.5 * len(found)), sharey=True)

@@ -139,11 +139,14 @@ class Records:
         return list(found.loc[found["pairs"] == found["pairs"].max(), "run"])
 
     def comparable_settings(self, *variants: str) -> str:
-        """Return the settings under which all variants were trained.
+        """Return the settings under which all variants were trained and scored.
 
-        The profile's own come first, then those of the largest budget that change fewest.
+        The profile's own come first, then those of the largest budget that change fewest. Runs that
+        go on from others do not count.
         """
-        groups = {str(name): group for name, group in self.runs.groupby("settings")}
+        scored = {path.stem for path in self.folder.glob("davis*/*.csv")}
+        whole = self.runs[self.runs["run"].isin(scored) & (self.runs["pairs_before"] == 0)]
+        groups = {str(name): group for name, group in whole.groupby("settings")}
         shared = [name for name, group in groups.items() if {*variants} <= {*group["variant"]}]
 
         def order(name: str) -> tuple[bool, int, int]:
@@ -154,7 +157,7 @@ class Records:
     def compared_runs(self, *variants: str) -> dict[str, list[str]]:
         """Return the names of each variant's runs under `comparable_settings`."""
         settings = self.comparable_settings(*variants)
-        return {variant: self.main_runs(variant, settings) for variant in variants}
+        return {variant: self.main_runs(variant, settings, legs=False) for variant in variants}
 
     def with_first_stage(self, variant: str, pairs: float) -> list[str]:
         """Return a variant's runs of several stages whose first stage alone saw so many pairs."""
@@ -205,6 +208,9 @@ class Records:
             names = sorted(path.stem for path in (self.folder / benchmark).glob("[!.]*.csv"))
             scored = [name for name in names if not name.endswith(NO_SCORES)]
             tables = [self._scores(benchmark, name) for name in scored]
+            if len({frozenset(table["sequence"]) for table in tables}) > 1:
+                where = f"the scores in {self.folder / benchmark} are of different sequences"
+                raise InputError(f"{where}; delete those of other data, or score all anew")
             empty = pd.DataFrame(columns=SCORES_OF_RECORD.columns)
             scores = pd.concat(tables or [empty], ignore_index=True)
             scores[list(STATISTICS)] *= 100
@@ -254,7 +260,8 @@ class Records:
     def speed(self, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
         """Return the timing per sequence of some runs.
 
-        The column fps is object-frames per second as the paper counts them, without reading.
+        The column fps is object-frames per second as the paper counts them, without reading. The
+        machine is the one that tracked; older records say that of the training.
         """
         names = {run: f"{benchmark}/{run}_speed" for run in runs}
         tables = [self.table(name, SPEED) for name in names.values()]
@@ -264,7 +271,9 @@ class Records:
         empty = pd.DataFrame(columns=SPEED.columns)
         speed = pd.concat(tables or [empty], ignore_index=True)
         steps = (speed["frames"] - 1) * speed["objects"]
-        return speed.assign(fps=steps / speed["seconds_tracking"])
+        machines = speed["run"].map(self.runs.set_index("run")["machine"])
+        machines = speed["machine"].fillna(machines) if "machine" in speed else machines
+        return speed.assign(fps=steps / speed["seconds_tracking"], machine=machines)
 
     @property
     def int8_graphs(self) -> pd.DataFrame:

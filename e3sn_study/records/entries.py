@@ -63,7 +63,15 @@ class _TrainingSet(BaseModel):
 
 def settings_text(overrides: Iterable[str]) -> str:
     """Return the changed settings of a run as one text, in alphabetical order."""
-    return " ".join(sorted(each.replace(" ", "") for each in overrides))
+    return " ".join(sorted(each.replace(" ", "") for each in told(overrides)))
+
+
+def told(overrides: Iterable[str]) -> list[str]:
+    """Return the changed settings of a run without those that change no run, and without folders of
+    this machine."""
+    kept = (each for each in overrides if not each.startswith(("study.", "train.backup=")))
+    model = "train.init_weights="
+    return [f"{model}MODEL" if each.startswith(model) else each for each in kept]
 
 
 class RunRecord(Summary):
@@ -81,6 +89,8 @@ class RunRecord(Summary):
     track: dict[str, Any] = {}
     """Settings of inference."""
     packages: dict[str, str] | None = None
+    commit: str = "unknown"
+    precision: str = "unknown"
     cpu: str = "unknown"
     machine: str = ""
     synthetic: bool | None = None

@@ -111,6 +111,7 @@ _LIMITS = {
     **dict.fromkeys(("J-Decay", "F-Decay"), (-1.0, 1.0)),
     **dict.fromkeys(_COUNTS.split(), (1.0, np.inf)),
     **dict.fromkeys(("seconds_reading", "seconds_tracking", "seconds"), (0.0, np.inf)),
+    **dict.fromkeys(("size", "predicted_size"), (1e-9, np.inf)),
     **dict.fromkeys(("step_ms", "frames_per_second", "fps", "ratio"), (1e-9, np.inf)),
 }
 """What the numbers of a column lie between, whatever the table."""
@@ -170,7 +171,7 @@ SCHEMAS = {
     "runs": Schema(
         "stage",
         "pairs seconds peak_memory_mb pairs_per_second data_share",
-        "cls loc mask mask_iou",
+        "cls loc mask mask_iou w2 w3 w4",
         key="pairs",
     ),
 }

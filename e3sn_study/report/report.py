@@ -23,7 +23,7 @@ from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, referen
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
 from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown, trained_on
-from e3sn_study.tables.deviations import chosen, deviations, held_out_text, set_label
+from e3sn_study.tables.deviations import chosen, deviations, held_out_text, set_label, sets_seen
 from e3sn_study.tables.tables import TABLES, short_table1
 
 ABOUT_NO_SCORES = ("checks", "deviations")
@@ -52,14 +52,17 @@ def build_report(report: Path, profile: Profile) -> Path:
 
 
 def _main_profile(records: Records, profile: Profile) -> Profile:
-    """Return the settings of the main run, with the pairs that it has seen in all legs.
+    """Return the settings of the main run, with the pairs that it has seen in all legs and without
+    the training sets that were absent.
 
     Its profile may be another one than the study's, see ``study.main``.
     """
     for run in records.rows(records.main_runs("e3sn")).to_dict("records"):
         if run["pairs_before"] and run["profile"] in available_profiles():
             main = load_profile(run["profile"])
-            return replace(main, train=replace(main.train, pairs=run["pairs"]))
+            profile = replace(main, train=replace(main.train, pairs=run["pairs"]))
+        if seen := tuple(sets_seen(profile, run["absent"])):
+            profile = replace(profile, data=replace(profile.data, train=seen))
     return profile
 
 
@@ -185,7 +188,7 @@ def _context(
 ) -> dict[str, Any]:
     """Return everything that the template of the page names."""
     runs, words, claims = records.runs, sections.in_words(records), tables["claims"]
-    packages = runs["packages"].dropna()
+    packages = runs.sort_values("date")["packages"].dropna()
     failures = report / "what_did_not_work.md"
     own_text = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
     networks = records.table("networks").replace({"variant": VARIANTS})

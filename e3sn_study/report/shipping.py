@@ -18,7 +18,7 @@ from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
 from e3sn_study.tables.cells import number, percent, score, to_markdown
 from e3sn_study.tables.costs import runs
-from e3sn_study.tables.deviations import held_out_text, set_label
+from e3sn_study.tables.deviations import held_out_text, set_label, sets_seen
 from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
 
 WORST = 3
@@ -98,8 +98,7 @@ def _record(records: Records, run: str) -> dict[str, Any]:
 
 def _sets(profile: Profile, absent: list[str]) -> pd.DataFrame:
     """Return the training sets with their shares of the pairs; sets that were absent have none."""
-    notices, train = " ".join(absent), profile.data.train
-    seen = [each for each in train if f"training set {each.kind} ({each.path[0]})" not in notices]
+    train, seen = profile.data.train, sets_seen(profile, absent)
     total = sum(each.weight for each in seen)
     rows = [
         {

@@ -286,7 +286,10 @@ class Study:
 
     def _finished(self, folder: Path) -> Run:
         profile = load_profile_of(folder / FINAL)
-        return Run(folder, replace(profile, data=replace(profile.data, root=self.data)), ())
+        profile = replace(profile, data=replace(profile.data, root=self.data))
+        if any(each.startswith("track.") for each in self.overrides):
+            profile = replace(profile, track=self.load().track)
+        return Run(folder, profile, ())
 
     def _on_record(self, variant: str, overrides: Iterable[str], seed: int | None) -> Run | None:
         """Return a run of these settings from the files of record, without its network."""
@@ -341,13 +344,16 @@ class Study:
         """Move outdated records to ``results/earlier`` and return the names of their runs.
 
         Tables use all records in the folder. A record is outdated if its run has other settings or
-        data than today's, or if its benchmark has other files. With ``study.recorded`` none is
-        moved.
+        data than today's, and is not the one that ``study.main`` names; or if its benchmark has
+        other files. With ``study.recorded`` none is moved.
         """
         if self.load().study.recorded:
             return []
-        outdated = []
+        outdated, main = [], from_checkout(self.load().study.main)
+        named = read_metadata(main).get("run", "") if main.is_file() else main.name
         for path in sorted((self.results / "runs").glob("*.json")):
+            if path.stem == named:
+                continue
             name = ""
             with suppress(InputError):  # the record is damaged, or a setting no longer exists
                 record = entries.RunRecord.read(path)
@@ -391,7 +397,7 @@ class Study:
         environment["command"] = without_folders(environment.get("command", ""))
         record = run.summary() | {
             "title": run.profile.title,
-            "overrides": list(run.overrides),
+            "overrides": entries.told(run.overrides),
             "track": run.profile.to_dict()["track"],
             "data": [
                 {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}

@@ -12,6 +12,7 @@ from e3sn_lib.data.sources import open_attributes, open_held_out
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_xywh
+from e3sn_lib.model.device import best_device, machine, precision_of
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import available_variants
 from e3sn_study.bench.sampling_cost import COUNTS, measure_sampling_cost
@@ -46,7 +47,8 @@ def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.
     @functools.cache
     def compute() -> list[pd.DataFrame]:
         tables = evaluate_tracker(run.tracker(), sequences, folder, extras=folder == full)
-        return [_labelled(table, benchmark, sequences, run) for table in tables]
+        scored, timed = (_labelled(table, benchmark, sequences, run) for table in tables)
+        return [scored, timed.assign(machine=machine()["machine"])]
 
     once(folder / "speed.csv", SPEED, folder.name, lambda: compute()[1], speed)
     return once(folder / "scores.csv", SCORES_OF_RECORD, folder.name, lambda: compute()[0], scores)
@@ -157,7 +159,11 @@ def keep_attributes(study: Study, benchmark: str = "davis2016") -> None:
 def sampling_cost(study: Study, counts: Iterable[int] = COUNTS) -> pd.DataFrame:
     """Return memory and time of a training step of E3SN only S by samples per image."""
     profile, counts = study.load("e3sn-s"), list(counts)
-    made_of = digest(profile.model, profile.loss, profile.train.precision, counts)
+    train, device = profile.train, best_device()
+    made_of = digest(
+        *(profile.model, profile.loss, train.optimiser, train.train_layers, train.train_shortcuts),
+        *(str(precision_of(train.precision, device)), device.type, counts),
+    )
     return once(
         study.runs / f"sampling_cost-{made_of}.csv",
         SCHEMAS["sampling_cost"],

@@ -44,7 +44,7 @@ def speed(records: Records) -> pd.DataFrame:
                 number(timed["fps"].mean()),
                 number(timed["frames"].sum() / (reading + tracking)),
                 f"{number(1000 * tracking / steps)} ms",
-                ", ".join(sorted({*records.rows(timed["run"])["machine"]})),
+                ", ".join(sorted({*timed["machine"]})),
             ]
         rows.append([VARIANTS[variant], ours(records), *cells])
     return titled(pd.DataFrame(rows, columns=columns), records, "speed")
@@ -239,7 +239,8 @@ def runs(records: Records) -> pd.DataFrame:
     for run in records.runs.to_dict("records"):
         own = [f"train.pairs={run['own_pairs']}", "train.init_weights=MODEL"]
         first = own if run["pairs_before"] else []
-        changes = "".join(f" --set {each}" for each in [*first, *run["settings"].split()])
+        each_once = dict.fromkeys([*first, *run["settings"].split()])
+        changes = "".join(f" --set {each}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
         share = number(100 * run["pairs"] / PAPER_PAIRS, decimals=3)
         changed = " with changes" if run.get("dirty") is True else ""

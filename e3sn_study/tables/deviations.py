@@ -59,6 +59,13 @@ def set_label(config: TrainSetConfig) -> str:
     return f"{title} ({Path(config.path[0]).name})"
 
 
+def sets_seen(profile: Profile, absent: Iterable[str]) -> list[TrainSetConfig]:
+    """Return the training sets of a run that its notices do not call absent."""
+    told = " ".join(absent)
+    sets = profile.data.train
+    return [each for each in sets if f"training set {each.kind} ({each.path[0]})" not in told]
+
+
 def held_out_text(config: TrainSetConfig) -> str:
     """Return which sequences, or which share of the images, a training set holds out."""
     share = f"{percent(config.hold_out_share)} of the images" if config.hold_out_share else NONE

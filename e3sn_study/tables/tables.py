@@ -4,6 +4,7 @@ Each takes `Records` and returns a table of text, with ``attrs["title"]`` and ``
 No cell is empty: "not run" stands where nothing was run, a dash where nothing can belong.
 """
 
+import math
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -118,7 +119,8 @@ def crops(records: Records) -> pd.DataFrame:
             for label, key in (("Mask IoU", "mask_iou"), ("Box IoU", "box_iou")):
                 values = 100 * part[key]
                 row[label] = f"{number(values.mean())} ± {number(values.sem())}"
-            row["Slope of size"] = number(size_slope(part), decimals=2)
+            slope = size_slope(part)
+            row["Slope of size"] = NONE if math.isnan(slope) else number(slope, decimals=2)
             row["Pairs"] = str(part["mask_iou"].count())
             rows.append(row | {"Left out": str(part["mask_iou"].isna().sum())})
     return titled(rows, records, "crops")
@@ -208,7 +210,7 @@ def _benchmark(
     """Return the paper's rows of a table, each followed by recomputed rows and by ours."""
     whole, remaining = records.whole_set(benchmark), dict(recomputed)
     variants = {label: variant for variant, label in VARIANTS.items()}
-    rows, timed, frozen = list[dict[str, Any]](), list[str](), False
+    rows, timed, frozen = list[dict[str, Any]](), list[pd.DataFrame](), False
     for method, paper in paper_rows(name).items():
         flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")} | {"Method": method}
         rows.append(paper | flags | {"Numbers from": PAPER})
@@ -220,13 +222,15 @@ def _benchmark(
             cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
             cells |= {"Numbers from": ours(records), "Pairs": spread(group, "pairs")}
             rows.append(cells | flags)
-            timed += speeds["run"].unique().tolist()
+            timed.append(speeds)
             frozen |= group["frozen"].any()
     if benchmark == "davis2016":
         rows += _exported(records)
     for method, values in remaining.items():
         rows.append(values | {"Method": method, "Numbers from": RECOMPUTED})
-    pairs = records.rows(timed).groupby("machine")["pairs"].unique()
+    pairs_of = records.runs.set_index("run")["pairs"]
+    speeds = pd.concat(timed) if timed else records.speed(benchmark, [])
+    pairs = speeds["run"].map(pairs_of).groupby(speeds["machine"]).unique()
     machines = " and ".join(
         f"{machine} ({', '.join(f'{each:,}' for each in sorted(found))} pairs)"
         for machine, found in pairs.items()

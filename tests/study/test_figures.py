@@ -290,7 +290,7 @@ def test_ablations_show_each_change_its_mean_and_its_seeds(tmp_path: Path) -> No
         add_scores(tmp_path, run, {name: j + gain for name, j in J.items()}, 0.48)
     figure = scores.ablations(Records(tmp_path), "e3sn")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["sampler.high=0.5\nsampler.low=0.2"]
+    assert names == ["sampler.high=0.5\nsampler.low=0.2\n12,000 pairs"]
     for axes, mean, by_seed in zip(figure.axes, (4, -2), ([2, 6], [-2, -2]), strict=True):
         interval, dot, seeds, _ = (line.get_xdata() for line in axes.lines)
         assert list(dot) == pytest.approx([mean])

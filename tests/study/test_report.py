@@ -214,6 +214,14 @@ def test_data_and_settings_are_those_of_the_main_run(tmp_path: Path) -> None:
     assert "make reproduce PROFILE=cpu" in page
 
 
+def test_training_sets_that_were_absent_have_no_share(tmp_path: Path) -> None:
+    absent = ["training set davis (DAVIS) is absent: no list"]
+    add_scores(tmp_path / "results", add_run(tmp_path / "results", absent=absent), 0.5)
+    page = Outline(build_report(tmp_path, load_profile("cpu")).read_text()).words
+    assert "trained on COCO (coco_mini) 62 %, " in " ".join(page.split())
+    assert "DAVIS-2016 train (DAVIS)" not in page
+
+
 def test_figures_of_records_are_drawn_and_those_without_are_named(
     report: Path, smoke: Profile, capsys: pytest.CaptureFixture[str]
 ) -> None:

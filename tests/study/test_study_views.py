@@ -512,6 +512,10 @@ def test_a_finished_run_can_stand_for_the_main_run(
     assert other.main().folder == trained.folder
     assert other.records.main_runs("e3sn") == [trained.name]
     assert not (tmp_path / "other").exists()
+    assert other.set_aside_outdated() == []
+    changed = [*named, "track.mask_threshold=0.3"]
+    own_threshold = Study.open(*arguments, overrides=changed).main().profile.track.mask_threshold
+    assert (other.main().profile.track.mask_threshold, own_threshold) == (0.5, 0.3)
     absent = Study.open(*arguments, overrides=[f"study.main={tmp_path / 'no'}"])
     with pytest.raises(InputError, match="there is no file"):
         absent.main()

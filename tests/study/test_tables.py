@@ -13,7 +13,7 @@ import pytest
 from made_results import VAL, add_costs, add_exports, add_run, add_scores, add_speed
 
 from e3sn_lib.errors import InputError
-from e3sn_study.records import Records, reference
+from e3sn_study.records import Records, entries, reference
 from e3sn_study.records.averages import Measured, bootstrap_interval
 from e3sn_study.tables.cells import paper_difference, to_markdown
 from e3sn_study.tables.claims import claims
@@ -358,6 +358,43 @@ def test_an_ablation_is_compared_at_its_own_budget(tmp_path: Path) -> None:
     ]
 
 
+def test_only_runs_that_are_scored_and_whole_are_compared(tmp_path: Path) -> None:
+    short = ["train.pairs=400"]
+    for variant, j in (("e3sn", 0.6), ("siammask", 0.5)):
+        add_scores(tmp_path, add_run(tmp_path, variant, pairs=400, overrides=short), j)
+    add_scores(tmp_path, add_run(tmp_path, pairs=10, pairs_before=90), 0.9)
+    add_run(tmp_path, "siammask")  # not scored
+    assert claim(tmp_path, "C2")["Ours"].startswith("J +10.0 (+10.0 to +10.0), ")
+
+
+def test_scores_on_other_sequences_are_not_mixed(tmp_path: Path) -> None:
+    add_scores(tmp_path, add_run(tmp_path), 0.6)
+    add_scores(tmp_path, add_run(tmp_path, "siammask"), 0.5, sequences=VAL[:4])
+    with pytest.raises(InputError, match="are of different sequences; delete those of other data"):
+        table1(Records(tmp_path))
+
+
+def test_speed_is_of_the_machine_that_tracked(tmp_path: Path) -> None:
+    run = add_run(tmp_path, machine="where it was trained")
+    add_scores(tmp_path, run, 0.6)
+    add_speed(tmp_path, run, 20.0)
+    path = tmp_path / "davis2016" / f"{run}_speed.csv"
+    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == "where it was trained"
+    pd.read_csv(path).assign(machine="where it tracked").to_csv(path, index=False)
+    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == "where it tracked"
+    notes = " ".join(table1(Records(tmp_path)).attrs["notes"])
+    assert "ours on where it tracked (12,000 pairs)" in notes
+
+
+def test_a_record_tells_no_folder_and_no_setting_that_changes_no_run(tmp_path: Path) -> None:
+    changed = ["train.init_weights=/home/me/a.safetensors", "study.recorded=true", "train.pairs=8"]
+    told = ["train.init_weights=MODEL", "train.pairs=8"]
+    assert entries.told([*changed, "train.backup=/mnt"]) == told
+    add_run(tmp_path, pairs=8, pairs_before=12, own_pairs=8, overrides=told)
+    command = runs(Records(tmp_path))["Command"][0]
+    assert command.endswith(" --set train.pairs=8 --set train.init_weights=MODEL")
+
+
 def test_a_run_trained_again_replaces_the_shorter_one_and_is_named(tmp_path: Path) -> None:
     old, new = add_run(tmp_path, pairs=10), add_run(tmp_path, pairs=20)
     add_scores(tmp_path, old, 0.1)
@@ -624,6 +661,12 @@ def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
     found = claim(tmp_path, "C7")
     assert found["Verdict"] == verdict
     assert found["Ours"] == f"1,000 MB with 64 samples to {memory:,} MB with 4: {memory / 10:.0f} %"
+
+
+def test_memory_with_fewer_samples_only_says_nothing(tmp_path: Path) -> None:
+    text = "samples_per_image,samples,seconds_per_step,peak_memory_mb\n1,2,1,400\n4,8,1,500\n"
+    (tmp_path / "sampling_cost.csv").write_text(text)
+    assert claim(tmp_path, "C7")["Verdict"].startswith("not testable here")
 
 
 def test_rules_and_verdicts_have_their_thresholds_from_one_place(
