@@ -176,7 +176,7 @@ def train(options: argparse.Namespace) -> int:
     from e3sn_lib.training import processes
 
     with processes.process_group():
-        changes, options.set = options.set, []  # of this run: it is on record as one with changes
+        changes, options.set = options.set, []  # of this run alone; its record tells them
         study = open_study(options)
         with processes.first_alone():
             study.run(options.variant, changes)

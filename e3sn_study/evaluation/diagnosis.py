@@ -185,8 +185,8 @@ def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
 
 
 def size_slope(rows: pd.DataFrame) -> float:
-    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it, NaN
-    cannot be told."""
+    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it; NaN
+    for fewer than two rows with both sizes."""
     seen = rows.dropna()
     if len(seen) < 2:
         return float("nan")

@@ -180,11 +180,12 @@ class Records:
         for (variant, text), group in changed.groupby(["variant", "settings"], sort=False):
             settings = str(text).split()
             budget = {each for each in settings if each.startswith("train.")}
-            alike = trained[(trained["variant"] == variant) & trained["pairs"].isin(group["pairs"])]
+            alike = trained[trained["variant"] == variant]
+            alike = alike[alike["pairs"].isin(group["pairs"]) & alike["seed"].isin(group["seed"])]
             fewer = alike[[budget <= {*each.split()} < {*settings} for each in alike["settings"]]]
             least = min(fewer["settings"], key=lambda each: len(each.split()), default="")
-            base = fewer[(fewer["settings"] == least) & fewer["seed"].isin(group["seed"])]
-            yield [each for each in settings if each not in least.split()], group, base
+            changes = [each for each in settings if each not in least.split()]
+            yield changes, group, fewer[fewer["settings"] == least]
 
     def stages(self, runs: Iterable[str]) -> int:
         """Return the largest number of training stages in the logs of runs; 0 without a log."""

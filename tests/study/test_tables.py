@@ -358,6 +358,14 @@ def test_an_ablation_is_compared_at_its_own_budget(tmp_path: Path) -> None:
     ]
 
 
+def test_an_ablation_is_compared_with_its_own_seeds_only(tmp_path: Path) -> None:
+    add_scores(tmp_path, add_run(tmp_path, seed=0), 0.9)
+    add_scores(tmp_path, add_run(tmp_path, seed=3, overrides=["sampler.high=0.5"]), 0.5)
+    changed = ablations(Records(tmp_path)).iloc[0]
+    assert changed["Changed"] == "sampler.high=0.5"
+    assert [changed["Compared with"], changed["J gain"]] == ["no run of this budget", "–"]
+
+
 def test_only_runs_that_are_scored_and_whole_are_compared(tmp_path: Path) -> None:
     short = ["train.pairs=400"]
     for variant, j in (("e3sn", 0.6), ("siammask", 0.5)):
