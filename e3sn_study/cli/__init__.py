@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, interrupt = "e3sn", signal.default_int_handler
     before = {number: signal.signal(number, interrupt) for number in end_signals()}
     _make_printable()
+    _spin_briefly()
     try:
         options = _parser().parse_args(words)
         command = f"e3sn {options.command}"
@@ -67,6 +68,16 @@ def _make_printable() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 it stays open
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _spin_briefly() -> None:
+    """Let the threads of PyTorch, which is imported later, spin for a short time only.
+
+    While a thread spins, it keeps others from its core. With this, two trainings side by side are
+    twice as fast, and one alone is as fast as before.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _parser() -> argparse.ArgumentParser:

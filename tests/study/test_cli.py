@@ -828,3 +828,19 @@ def test_a_report_comes_from_its_files_of_record_alone(run: Run, tmp_path: Path)
     assert ended.out == "report: cpu/index.html\n"
     made = {path.name: path.read_text() for path in (tmp_path / "cpu" / "tables").iterdir()}
     assert made == {path.name: path.read_text() for path in (committed / "tables").iterdir()}
+
+
+@pytest.mark.parametrize(("given", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_waiting_threads_spin_briefly_unless_the_user_says_how(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what it was comes back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit):
+        main(["--version"])
+
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
