@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Batch, PairDataset, Source, collate
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, end_signals
 from e3sn_lib.model.device import best_device
 from e3sn_lib.training import processes
 from e3sn_lib.training.schedule import StagePlan
@@ -66,5 +66,7 @@ def step_batches(
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ignore Ctrl-C in a worker process: it comes here too, but the parent ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore Ctrl-C and SIGTERM in a worker process: they come to all processes of a terminal or a
+    job, but the parent ends its workers."""
+    for number in end_signals():
+        signal.signal(number, signal.SIG_IGN)

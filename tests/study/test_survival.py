@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -32,6 +33,7 @@ SETTINGS = (
     "train.batch_size=4",
     "train.log_every=1",
     "train.checkpoint_every=1",
+    "data.workers=1",
 )
 FROZEN_HALF = "train.unfreeze_at=0.5"
 
@@ -126,7 +128,9 @@ def test_asked_to_end_it_saves_and_says_how_to_go_on(
     undisturbed: Path, started: subprocess.Popen[str], data_root: Path, tmp_path: Path
 ) -> None:
     wait_for_checkpoint(tmp_path, started)
-    started.send_signal(signal.SIGTERM)
+    whole_job = psutil.Process(started.pid)  # a job's end is told to its data workers too
+    for process in (*whole_job.children(), whole_job):
+        process.send_signal(signal.SIGTERM)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 130
     assert "the same command goes on from there" in errors
