@@ -54,7 +54,7 @@ def step_batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=best_device().type == "cuda",
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_end_signals,
     )
     prepared = iter(loader)
     for _ in steps:
@@ -65,8 +65,8 @@ def step_batches(
         yield batches
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM in a worker process: they come to all processes of a terminal or a
-    job, but the parent ends its workers."""
+def _ignore_end_signals(worker: int) -> None:
+    """Ignore `end_signals` in a worker process. All processes of a terminal or a job get them, but
+    the parent ends its workers itself."""
     for number in end_signals():
         signal.signal(number, signal.SIG_IGN)

@@ -71,10 +71,10 @@ def _make_printable() -> None:
 
 
 def _spin_briefly() -> None:
-    """Let the threads of PyTorch, which is imported later, spin for a short time only.
+    """Let PyTorch's threads spin for a short time only while they wait. It is imported later.
 
-    While a thread spins, it keeps others from its core. With this, two trainings side by side are
-    twice as fast, and one alone is as fast as before.
+    A thread that spins keeps others from its core. Two trainings side by side are twice as fast
+    with this limit as without it; one alone is as fast as before.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
