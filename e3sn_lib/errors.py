@@ -4,9 +4,13 @@ import difflib
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+ONE_PRESS = 1.0
+"""Seconds. Ctrl-C often comes twice, from the terminal and from a program in between."""
 
 
 def printable(text: str) -> str:
@@ -45,15 +49,15 @@ def end_signals() -> list[signal.Signals]:
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether one of `end_signals` came within the block.
 
-    The first one does nothing else; a second Ctrl-C interrupts at once. Outside the main thread,
-    where Python knows no signals, nothing is deferred.
+    The first one does nothing else; Ctrl-C more than `ONE_PRESS` after it interrupts at once.
+    Outside the main thread, where Python knows no signals, nothing is deferred.
     """
-    noted: set[int] = set()
+    noted: list[float] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in noted:
+        noted.append(time.monotonic())
+        if number == signal.SIGINT and noted[-1] - noted[0] > ONE_PRESS:
             raise KeyboardInterrupt
-        noted.add(number)
 
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, note) for number in end_signals() if in_main}

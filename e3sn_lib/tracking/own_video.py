@@ -83,7 +83,8 @@ def track_video(
         stopped: asked after each step and in between; True ends with the frames that are done.
 
     Raises:
-        InputError: the video cannot be read, or a box cannot be used; nothing is written.
+        InputError: the video cannot be read, or a box cannot be used. If this is found late, the
+            frames that are done are kept as where `stopped` ends it.
         OSError: the disk is full; nothing is kept.
     """
     source, out, save = open_video(video), Path(out), tuple(save)
@@ -100,7 +101,7 @@ def track_video(
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
     expected = len(range(first, min(frames.stop, source.announced), stride))
     new_session = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
-    done = 0
+    done, fault = 0, None
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with temporary_path(nearest / (out.absolute().name or "results")) as work:
@@ -109,26 +110,34 @@ def track_video(
             open_outputs(save, work, source) as outputs,
             closing(prefetch(_followed(new_session, source, frames, boxes, way_back))) as steps,
         ):
-            for taken, step in enumerate(steps, start=1):
-                if step:
-                    frame, seen = step
-                    seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
-                    for write in outputs:
-                        write(frame, seen)
-                    for number, each in seen.objects.items():
-                        if each.lost:
-                            lost.setdefault(number, []).append(frame.number)
-                    done += 1
-                watch(taken, expected and expected + len(way_back))
-                if stopped():
-                    break
-        ended = stopped()
+            try:
+                for taken, step in enumerate(steps, start=1):
+                    if step:
+                        frame, seen = step
+                        seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
+                        for write in outputs:
+                            write(frame, seen)
+                        for number, each in seen.objects.items():
+                            if each.lost:
+                                lost.setdefault(number, []).append(frame.number)
+                        done += 1
+                    watch(taken, expected and expected + len(way_back))
+                    if stopped():
+                        break
+            except InputError as error:
+                if not done:
+                    raise
+                fault = error
+        ended = stopped() or fault is not None
         kept = [name for name in FILES.values() if (work / name).exists() and (out / name).exists()]
         target = _free(out, "stopped") if ended and kept else out
         files, notes = _move(work, target) if done else ([], [])
+    if fault:
+        count = f"{done} frame{'s' * (done != 1)}"
+        raise InputError(f"{fault}; what was done before, {count}, is in {target}") from fault
     if target != out:
         notes.append(f"the earlier results in {out} are as they were")
-    notes += _notes(source, 0 if ended else expected - done, lost)
+    notes += _notes(source, lost)
     if lost and "table" in save:
         notes.append("see predicted_j in tracks.csv")
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
@@ -251,12 +260,10 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
     return files, [f"older files are still there: {len(others)}, such as {others[0]}"]
 
 
-def _notes(source: VideoSource, missing: int, lost: Mapping[int, Sequence[int]]) -> list[str]:
+def _notes(source: VideoSource, lost: Mapping[int, Sequence[int]]) -> list[str]:
     """Return lines about frames that could not be read, and about objects that are lost."""
     notes = [f"left out: {each}" for each in source.left_out]
-    if missing > 1:  # some files are wrong by one
-        announced = f"the file announces {source.announced} frames"
-        notes.append(f"{announced}; {missing} of the chosen ones could not be read")
+    notes += [f"frames seem to be missing: {each}" for each in source.missing]
     if source.damaged:
         notes.append("parts of the file are damaged; frames or sound are left out or wrong")
     for number, frames in sorted(lost.items()):

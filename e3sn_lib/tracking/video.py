@@ -1,12 +1,12 @@
 """Read videos, frame by frame, from a file or a folder of images; draw objects on frames."""
 
-import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ HDR = (16, 18)
 _ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
 """Titles may be in any encoding. PyAV 19 does not need this."""
 EVERY_FRAME = range(sys.maxsize)
+BROKEN_CLOCK = 1
+"""Seconds; if a frame's time is so much earlier than that of the frame before, it counts anew."""
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
 OBJECT_COLOURS = (
@@ -77,7 +79,10 @@ class VideoSource:
     rate: Fraction = FRAME_RATE
     """Mean number of frames per second."""
     announced: int = 0
-    """Number of frames; of a file what its header says, 0 if it says nothing."""
+    """Number of frames; of a file what its header says, 0 if it says nothing. An edit list may hide
+    some of them."""
+    seconds: Fraction = Fraction(0)
+    """How long the pictures last, as a file says; 0 if it says nothing."""
     time_base: Fraction = 1 / FRAME_RATE
     """Seconds; the frames' times are multiples of it."""
     pixel_aspect: Fraction = Fraction(1)
@@ -91,6 +96,8 @@ class VideoSource:
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
     """Whether a part was damaged so far. Its frames or sound are left out or wrong."""
+    missing: tuple[str, ...] = ()
+    """Where frames of a file seem to be missing, in words, once all have been read."""
     stopped: Callable[[], bool] = lambda: False
     """Asked at each frame of a file, also at those that are skipped; True ends the video there."""
     _converter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
@@ -114,8 +121,11 @@ class VideoSource:
             for number in reversed(chosen):
                 yield number, next(self.frames(range(number, number + 1))).image
             return
-        ticks = [frame.pts for frame in islice(_pictures(self), chosen.stop)]
-        chosen = range(chosen.start, min(chosen.stop, len(ticks)), chosen.step)
+        found = [frame.pts for frame in islice(_pictures(self), chosen.stop)]
+        chosen = range(chosen.start, min(chosen.stop, len(found)), chosen.step)
+        ticks = [tick for tick in found if tick is not None]
+        if len(ticks) < len(found) or any(after <= tick for tick, after in pairwise(ticks)):
+            ticks = []  # they do not tell where a frame is
         at_once = min(max(HELD_BYTES // (3 * self.size[0] * self.size[1]), 4), 64)
         for end in range(len(chosen), 0, -at_once):
             held = self._held(chosen[max(end - at_once, 0) : end], ticks)
@@ -128,24 +138,38 @@ class VideoSource:
             yield Frame(number, name, number / self.rate, 1 / self.rate, image)
 
     def _from_file(self, chosen: range) -> Iterator[Frame]:
-        before = Fraction(-1)
+        seconds, shown, start = Fraction(-1), Fraction(0), self.start
+        gaps, longest, number = list[int](), 2 / self.rate, -1
         for number, frame in enumerate(_pictures(self)):
-            seconds = _seconds(frame, number / self.rate + self.start) - self.start
-            if seconds <= before:  # a broken clock; encoders need times that grow
+            before, seconds = seconds, _seconds(frame, number / self.rate + start) - start
+            if before - seconds > BROKEN_CLOCK:  # it begins anew where files were joined
+                start -= before + shown - seconds
+                seconds = before + shown
+            if seconds <= before:  # encoders need times that grow
                 seconds = before + self.time_base
-            before = seconds
+            if number > 1:  # the first may be shown for longer
+                longest = max(longest, seconds - before)
+                gaps += [number] if seconds - before > 1.5 * shown else []
+            shown = frame.duration * _exact(frame.time_base or self.time_base) or 1 / self.rate
             if number in chosen:
-                shown = frame.duration * _exact(frame.time_base or self.time_base)
-                duration = shown or 1 / self.rate
-                yield Frame(number, f"{number:05d}", seconds, duration, self._upright(frame))
+                yield Frame(number, f"{number:05d}", seconds, shown, self._upright(frame))
+        end, missing = seconds + shown, list[str]()
+        if 0 < len(gaps) < number / 4:  # more of them are a rate that varies
+            places = f"{len(gaps)} place{'s' * (len(gaps) != 1)}"
+            missing.append(f"gaps in time at {places}, the first before frame {gaps[0]}")
+        if self.seconds - end > longest and not self.stopped():
+            there = f"{float(end):.1f} s are there"
+            missing.append(f"the file announces {float(self.seconds):.1f} s, {there}")
+        self.missing = tuple(missing)
 
-    def _held(self, numbers: range, ticks: list[int | None]) -> dict[int, Image]:
+    def _held(self, numbers: range, ticks: list[int]) -> dict[int, Image]:
         """Decode some frames, from a little before them or else from the start; by number."""
-        by_tick = {ticks[number]: number for number in numbers}
-        for begin in (ticks[max(numbers[0] - REORDERED, 0)], None):
+        by_tick = {ticks[number]: number for number in numbers} if ticks else {}
+        begins = [ticks[max(numbers[0] - REORDERED, 0)], None] if ticks else [None]
+        for begin in begins:
             held: dict[int, Image] = {}
             for place, frame in enumerate(_pictures(self, begin)):
-                number = place if begin is None else by_tick.get(frame.pts, -1)
+                number = place if begin is None else by_tick.get(frame.pts or 0, -1)
                 if number in numbers:
                     held[number] = self._upright(frame)
                 if number == numbers[-1]:
@@ -198,18 +222,20 @@ def open_video(path: str | Path) -> VideoSource:
         source = VideoSource(path, (0, 0), announced=stream.frames)
         source.rate = _exact(stream.average_rate or stream.guessed_rate) or FRAME_RATE
         source.time_base = _exact(stream.time_base) or source.time_base
-        if stream.duration:  # an edit list hides some of the frames that the header counts
-            shown = math.ceil(stream.duration * source.time_base * source.rate)
-            source.announced = min(source.announced, shown)
         sounds = container.streams.audio
         source.has_sound = bool(sounds) and sounds[0].codec_context is not None
         if sounds and not source.has_sound:
             source.left_out = ("the sound, which FFmpeg cannot decode",)
         aspect = _exact(stream.sample_aspect_ratio)
+        lasts = (stream.duration or 0) * source.time_base
+        ends = _clock(stream.metadata.get("DURATION", ""))  # Matroska has no other for a stream
+        if not (ends or sounds):
+            ends = Fraction(container.duration or 0, av.time_base)
     frame = next(_pictures(source), None)
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded")
     source.start, source.turn = _seconds(frame, Fraction(0)), _turn(frame)
+    source.seconds = lasts or max(ends - source.start, Fraction(0))
     source.size = (frame.height, frame.width) if source.turn[0] else (frame.width, frame.height)
     if aspect:
         source.pixel_aspect = 1 / aspect if source.turn[0] else aspect
@@ -324,6 +350,14 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 def _seconds(frame: av.VideoFrame, otherwise: Fraction) -> Fraction:
     base = _exact(frame.time_base)
     return frame.pts * base if base and frame.pts is not None else otherwise
+
+
+def _clock(text: str) -> Fraction:
+    """Return the seconds of ``00:00:16.667``; 0 for another text."""
+    if not (found := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)):
+        return Fraction(0)
+    hours, minutes, seconds = map(Fraction, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _exact(value: Any) -> Fraction:

@@ -219,9 +219,10 @@ class TestPrompts:
         video, out = tmp_path / "v.mkv", tmp_path / "out"
         with pytest.raises(InputError, match="ends before frame 7, which has a box"):
             track_video(planted, video, [BOX], out, prompts=[Prompt(BOX, 7)])
+        assert len(list((out / "masks").iterdir())) == 5
         with pytest.raises(InputError, match="ends before frame 9"):
             track_video(planted, video, [BOX], out, first=9)
-        assert [path.name for path in tmp_path.iterdir()] == ["v.mkv"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "v.mkv"]
 
 
 class TestEnds:
@@ -408,8 +409,8 @@ class TestEnds:
         content = (tmp_path / "whole.mp4").read_bytes()
         (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
         tracked = track_video(planted, tmp_path / "cut.mp4", [BOX], tmp_path / "out")
-        missing = f"{20 - tracked.frames} of the chosen ones could not be read"
-        assert f"the file announces 20 frames; {missing}" in tracked.notes
+        seconds = f"the file announces 0.8 s, {tracked.frames / 25:.1f} s are there"
+        assert f"frames seem to be missing: {seconds}" in tracked.notes
 
     def test_frames_that_an_edit_list_hides_are_not_missed(
         self, planted: Tracker, tmp_path: Path

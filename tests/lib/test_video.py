@@ -245,6 +245,31 @@ class TestFiles:
         assert 5 <= len(list(source.frames())) <= 12
         assert source.announced == 20
 
+    def test_the_clock_of_joined_files_goes_on(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "one.ts", [bar(number) for number in range(50)])
+        (tmp_path / "v.ts").write_bytes(2 * (tmp_path / "one.ts").read_bytes())
+        source = open_video(tmp_path / "v.ts")
+        seconds = [float(frame.seconds) for frame in source.frames()]
+        assert seconds == pytest.approx([number / 25 for number in range(100)], abs=0.05)
+        backwards = [image for _, image in source.backwards(range(100))]
+        assert bars_seen(backwards) == [number % 50 % 9 for number in reversed(range(100))]
+
+    def test_what_is_missing_is_told_by_the_times(self, tmp_path: Path) -> None:
+        ticks = [4 * number for number in range(40) if number not in range(20, 23)]
+        frames = [bar(number) for number in range(40)]
+        for name, times in (("whole", ()), ("gap", ticks), ("uneven", [7, 8, 30, 31, 60, 66])):
+            write_video(tmp_path / f"{name}.mkv", frames[: len(times) or 40], times)
+        content = (tmp_path / "whole.mkv").read_bytes()
+        (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+        missing = {}
+        for path in tmp_path.glob("*.mkv"):
+            source = open_video(path)
+            assert list(source.frames())
+            missing[path.stem] = source.missing
+        assert missing["whole"] == missing["uneven"] == ()
+        assert missing["gap"] == ("gaps in time at 1 place, the first before frame 20",)
+        assert missing["cut"][0].startswith("the file announces 1.6 s, 0.")
+
     def test_a_name_in_no_encoding(
         self, shared_path: Callable[[str], Path], tmp_path: Path
     ) -> None:

@@ -261,16 +261,27 @@ class TestTrack:
         assert all("frames/s, " in line and line.endswith(" left") for line in lines)
         assert "\r" not in ended.err
 
-    def test_a_truncated_frame(self, refused, frames: Path, tracking: list[str]) -> None:
-        path = frames / "00003.jpg"
+    def test_a_truncated_frame(
+        self, run: Run, refused, frames: Path, tracking: list[str], tmp_path: Path
+    ) -> None:
+        path, tracking = frames / "00003.jpg", [*tracking, "--box", BOX, "--out", "out/deep"]
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        line = refused(*tracking, "--box", BOX, "--out", "out/deep")
         problem = "is cut short (no end-of-image marker); copy or download it again"
-        assert line == f"e3sn track: image {path} {problem}\n"
+        assert f"e3sn track: image {path} {problem}\n" == refused(*tracking, "--from", "3")
+        (tmp_path / "out" / "deep" / "masks").mkdir(parents=True)
+        for kept in ("out/deep-stopped", "out/deep-stopped-2"):
+            ended = run(*tracking)
+            what = f"what was done before, 3 frames, is in {kept}"
+            assert ended == (2, "", f"e3sn track: image {path} {problem}; {what}\n")
+            assert len(list((tmp_path / kept / "masks").iterdir())) == 3
+            assert len(list(read_frames(tmp_path / kept / "overlay.mp4"))) == 3
+        assert not list((tmp_path / "out" / "deep" / "masks").iterdir())
 
-    def test_a_frame_of_another_size(self, refused, frames: Path, tracking: list[str]) -> None:
+    def test_a_frame_of_another_size(self, run: Run, frames: Path, tracking: list[str]) -> None:
         cv2.imwrite(str(frames / "00002.jpg"), np.zeros((50, 60, 3), np.uint8))
-        assert f"frame 2 of {frames} is 60x50" in refused(*tracking, "--box", BOX)
+        ended = run(*tracking, "--box", BOX)
+        assert ended.status == 2
+        assert f"frame 2 of {frames} is 60x50" in ended.err
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -354,8 +365,9 @@ class TestTrack:
         def interrupt_at_third(*arguments: object, **settings: bool) -> object:
             taken.append(1)
             if len(taken) == 3:
-                os.kill(os.getpid(), number)
-                time.sleep(0.2)  # this thread is not the main one, which has to notice
+                for each in (number, signal.SIGINT):  # programs in between pass Ctrl-C on again
+                    os.kill(os.getpid(), each)
+                    time.sleep(0.2)  # this thread is not the main one, which has to notice
             return step(*arguments, **settings)  # type: ignore[arg-type]
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_at_third)
@@ -374,7 +386,7 @@ class TestTrack:
         def interrupt_twice(*arguments: object, **settings: bool) -> object:
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.2)
+                time.sleep(1.2)
             raise AssertionError
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_twice)
