@@ -241,6 +241,10 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         raise _damaged("mask", path, f"damaged ({_one_line(error)})") from error
     if image.mode == "RGB" and (ids == ids[..., :1]).all():
         return ids[..., 0]
+    if image.mode.startswith("I"):  # 16 or 32 bits a pixel
+        if not 0 <= ids.min(initial=0) <= ids.max(initial=0) <= 255:
+            raise InputError(f"mask {path} has values up to {ids.max()}; ids end at 255")
+        return ids.astype(np.uint8)
     if image.mode not in ("P", "L", "1", "LA"):
         kind = "a palette or grey image of object ids"
         raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")

@@ -9,15 +9,45 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask
 from e3sn_lib.geometry import Box
 
 MANY_IDS = 32
-"""No video has as many objects; larger values below 255 are grey levels."""
+"""No video has as many objects; larger values of a grey mask are levels of grey."""
 VOID = 255
 """Value of the pixels of a mask of ids that belong to no object; in DAVIS-2016 it is the object."""
+
+
+def read_ids(path: Path) -> NDArray[np.uint8]:
+    """Return a mask of object ids, (H, W) uint8, in which 255 is void.
+
+    A mask of black and white, or of black and one grey above `MANY_IDS`, shows object 1.
+
+    Raises:
+        InputError: as `read_mask`, or grey values are no ids but soft edges or noise of a JPEG.
+    """
+    ids = read_mask(path)
+    with Image.open(path) as image:
+        is_palette = image.mode == "P"
+    values = np.unique(ids[ids > 0]).tolist()
+    if len(values) == 1 and values[0] > (VOID - 1 if is_palette else MANY_IDS):
+        return (ids > 0).astype(np.uint8)
+    numbers = [value for value in values if value != VOID]
+    are_counted = len(numbers) == len(values) or numbers == list(range(1, len(values)))
+    if not is_palette and (max(numbers, default=0) > MANY_IDS or not are_counted):
+        fault = f"has {len(values)} values up to {values[-1]}: soft edges, or a JPEG's noise"
+        remedy = "save a PNG of black and white, or of object ids 1, 2, ..."
+        raise InputError(f"mask {path} {fault}; {remedy}")
+    return ids
+
+
+def shows_one_object(path: Path) -> bool:
+    """Return whether a mask has one value above 0 that is no id, as in DAVIS-2016; errors are those
+    of `read_ids`."""
+    return bool(read_ids(path).max(initial=0) < read_mask(path).max(initial=0))
 
 
 class MaskSource(Protocol):

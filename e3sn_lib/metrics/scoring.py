@@ -7,7 +7,7 @@ The rules are those of the official evaluator:
   mask lacks is an object too: it scores 1 in frames where truth and prediction lack it.
 - An id above K that appears later in the truth is background, and so is void (255).
 
-A truth of 0 and 255 only is DAVIS-2016: one object, and the predicted ids are merged.
+A first mask of 0 and 255 only is DAVIS-2016: one object, and the predicted ids are merged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import MANY_IDS, VOID, Video
+from e3sn_lib.data.types import MANY_IDS, VOID, Video, shows_one_object
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_counted, file_names, read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
@@ -78,7 +78,8 @@ def score_folder(
         masks, annotations: folders with SEQUENCE/FRAME.png, palette or grey images of object ids,
             or folders of one sequence with FRAME.png. First and last masks are not needed.
         names: the sequences to score; empty: all folders in `annotations`.
-        merge: whether all ids above 0 are one object; None: where the truth is 0/255 (DAVIS-2016).
+        merge: whether all ids above 0 are one object; None: where the first truth mask has one
+            value above 0 that is no id, such as 255 (DAVIS-2016).
 
     Returns:
         As `score_sequence`, one sequence after the other.
@@ -187,19 +188,12 @@ class _Truth:
         if count <= 2:
             fault = f"only {count} frames, and the first and the last are not scored"
             raise InputError(f"sequence {name}: {fault}; leave it out")
-        first = sequence.mask(0)
-        ids = set(np.unique(first).tolist()) - {0, VOID}
+        place = f"sequence {name}: the first truth mask {sequence.mask_paths[0]}"
+        if not sequence.merge_ids and shows_one_object(sequence.mask_paths[0]):
+            raise InputError(f"{place} has one value that is no id; it needs merge_ids")
+        ids = set(np.unique(sequence.mask(0)).tolist()) - {0, VOID}
         if not ids:
-            reason = "shows no object; leave the sequence out"
-            if first.any():
-                reason = "has only 0 and 255; score it with merged ids"
-            place = f"the first truth mask {sequence.mask_paths[0]}"
-            raise InputError(f"sequence {name}: {place} {reason}")
-        if len(ids) > MANY_IDS and not sequence.merge_ids:
-            fault = f"the first truth mask {sequence.mask_paths[0]} has {len(ids)} values"
-            raise InputError(
-                f"sequence {name}: {fault}, grey levels, not object ids; cut them at 127"
-            )
+            raise InputError(f"{place} shows no object; leave the sequence out")
         self.sequence, self.evaluated = sequence, range(1, count - 1)
         self.objects = range(1, max(ids) + 1)
         self.absent = sorted(set(self.objects) - ids)  # ids below K that the first mask lacks
@@ -267,7 +261,7 @@ def _sequence(folder: Path, merge: bool | None) -> Video:
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; {LAYOUT}")
     if merge is None:
-        merge = set(np.unique(read_mask(paths[0])).tolist()) == {0, VOID}
+        merge = shows_one_object(paths[0])
     return Video(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
 
 

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from e3sn_lib.data.types import MANY_IDS, VOID
+from e3sn_lib.data.types import VOID, read_ids
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_mask
 from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.tracking.session import check_number
 from e3sn_lib.tracking.tracker import check_box
@@ -46,26 +44,17 @@ def prompt_from_text(text: str) -> Prompt:
 def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
     """Return a box for each object in a mask of the first frame, a palette or grey PNG.
 
-    Its ids are the objects' numbers. A mask of only 0 and 255, as in DAVIS-2016, shows object 1;
-    beside other ids 255 is no object.
+    Its ids are the objects' numbers, see `read_ids`.
 
     Raises:
         InputError: it cannot be read, has another size or soft edges, or shows no object.
     """
-    ids, (width, height) = read_mask(path), size_wh
+    ids, (width, height) = read_ids(path), size_wh
     if ids.shape != (height, width):
         found = f"{ids.shape[1]}x{ids.shape[0]}"
         raise InputError(f"mask {path} is {found}, but the frames are {width}x{height}")
-    numbers = {int(number) for number in np.unique(ids)} - {0}
-    if len(numbers) > MANY_IDS and max(numbers) > VOID // 2:
-        with Image.open(path) as image:
-            is_palette = image.mode == "P"
-        if not is_palette:
-            what = f"has {len(numbers)} values up to {max(numbers)}: soft edges, or a JPEG's noise"
-            raise InputError(f"mask {path} {what}; save a PNG of black and white, or of object ids")
-    if numbers == {VOID}:
-        ids, numbers = ids // VOID, {1}
-    boxes = {number: box_from_mask(ids == number) for number in sorted(numbers - {VOID})}
+    numbers = set(np.unique(ids).tolist()) - {0, VOID}
+    boxes = {number: box_from_mask(ids == number) for number in sorted(numbers)}
     if not boxes:
         raise InputError(f"mask {path} shows no object")
     return [Prompt(box_xywh(box), number=number) for number, box in boxes.items() if box]

@@ -5,6 +5,7 @@ video, other evaluators can read what was scored, and an interrupted evaluation 
 next sequence.
 """
 
+import glob
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -92,7 +93,7 @@ def write_masks(
     """Write the masks of sequences as ``out/METHOD/SEQUENCE/FRAME.png``; yield the timing of each.
 
     Masks that are there already are kept if the same network made them with the same settings
-    from the same frames and true masks.
+    from the same frames and true masks, and if they are as it wrote them.
 
     Yields:
         One row: sequence, frames, objects, seconds_reading, seconds_tracking.
@@ -102,7 +103,11 @@ def write_masks(
     """
     thresholds, network = tuple(thresholds), (tracker.backend.identity, tracker.config)
     for sequence in sequences:
-        made_of = digest(network, extras, thresholds, sequence)
+
+        def made_of(sequence: Video = sequence) -> str:
+            masks = sorted(out.glob(f"*/{glob.escape(sequence.name)}/*.png"))
+            return digest(network, extras, thresholds, sequence, masks)
+
         track = partial(_track, tracker, sequence, out, extras, thresholds)
         yield once(out / "timing" / f"{sequence.name}.csv", TIMING, made_of, track)
 

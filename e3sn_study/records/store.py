@@ -76,7 +76,7 @@ def _content(path: Path, size: int, time: int) -> bytes:
 def once(
     path: Path,
     schema: Schema,
-    made_of: str,
+    made_of: str | Callable[[], str],
     compute: Callable[[], pd.DataFrame],
     copy: Path | None = None,
 ) -> pd.DataFrame:
@@ -86,17 +86,19 @@ def once(
         path: a CSV file.
         schema: its columns. A file that does not fit is made anew.
         made_of: the `digest` of all that the table depends on. A file of another one is made anew.
+            A function of it is asked before, and again after the table is made.
         compute: makes the table.
         copy: where the table is kept too, such as beside the report.
     """
-    table = None
+    table, made = None, made_of if isinstance(made_of, str) else made_of()
     if path.is_file():
         try:
             table = schema.read(path)
         except InputError as error:
             print(f"made anew: {error}")
-    if table is None or "made" not in table or str(table["made"][0]).partition("/")[0] != made_of:
-        write_record(path, compute(), made_of)
+    if table is None or "made" not in table or str(table["made"][0]).partition("/")[0] != made:
+        computed = compute()
+        write_record(path, computed, made_of if isinstance(made_of, str) else made_of())
         table = schema.read(path)
     if copy:
         with atomic_path(copy) as temporary:

@@ -170,7 +170,7 @@ def test_a_truth_of_0_and_255_is_one_object_with_merged_predictions(
         "the truth is 0/255 as in DAVIS-2016: one object per sequence, predicted ids above 0 merged into it"
     ]
     assert score_folder(tmp_path / "out", tmp_path / "truth", merge=True).attrs["notes"] == []
-    with pytest.raises(InputError, match="has only 0 and 255; score it with merged ids"):
+    with pytest.raises(InputError, match="has one value that is no id; it needs merge_ids"):
         score_folder(tmp_path / "out", tmp_path / "truth", merge=False)
 
 
@@ -249,10 +249,24 @@ def test_a_mask_that_holds_no_ids_is_refused(truth: Path, spoil: Callable[[Ids],
             score_sequence(masks, sequence(truth / "walk", merge))  # type: ignore[arg-type]
 
 
+def test_one_grey_value_is_one_object(tmp_path: Path) -> None:
+    """A truth of 0 and 128, and a prediction elsewhere: J is 0, and no 127 others are there."""
+    truth, masks = np.zeros((2, 90, 120), np.uint8)
+    truth[10:30, 10:30], masks[50:70, 60:90] = 128, 1
+    save(tmp_path / "truth/walk", [truth] * 5, grey=True)
+    save(tmp_path / "out/walk", [masks] * 5)
+    scores = score_folder(tmp_path / "out", tmp_path / "truth")
+    assert (scores["object"].tolist(), scores["J"].tolist()) == ([1] * 3, [0] * 3)
+    truth[10, 10:30] = 255
+    save(tmp_path / "soft/walk", [truth] * 5, grey=True)
+    with pytest.raises(InputError, match="has 2 values up to 255: soft edges"):
+        score_folder(tmp_path / "out", tmp_path / "soft")
+
+
 def test_a_truth_of_grey_levels_is_no_set_of_objects(tmp_path: Path) -> None:
     grey = np.add.outer(np.arange(90), np.arange(120)).astype(np.uint8)
     walk = sequence(save(tmp_path / "walk", [grey] * 6, grey=True))
-    with pytest.raises(InputError, match=r"has 20\d values, grey levels, not object ids"):
+    with pytest.raises(InputError, match=r"has 20\d values up to 20\d: soft edges"):
         score_sequence([grey] * 6, walk)
 
 

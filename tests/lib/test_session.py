@@ -284,11 +284,27 @@ class TestMask:
     def test_a_mask_with_soft_edges_or_of_a_jpeg_is_refused(self, tmp_path: Path) -> None:
         hard = np.zeros((64, 96), np.uint8)
         hard[20:40, 30:70] = 255
-        for name, mask in (("soft.png", cv2.GaussianBlur(hard, (0, 0), 5)), ("made.jpg", hard)):
-            mask = cv2.GaussianBlur(mask, (0, 0), 1) if name == "made.jpg" else mask
+        two = np.where(np.arange(96) < 50, hard, hard // 2).astype(np.uint8)  # 127 and 255
+        for name, mask in {
+            "soft.png": cv2.GaussianBlur(hard, (0, 0), 5),
+            "resized.png": cv2.resize(hard[:, :45], (96, 64)),
+            "made.jpg": hard,
+            "two.png": two,
+        }.items():
             cv2.imwrite(str(tmp_path / name), mask)
             with pytest.raises(InputError, match=r"values up to 2\d\d: soft edges, or a JPEG"):
                 prompts_from_mask(tmp_path / name, (96, 64))
+
+    @pytest.mark.parametrize("value", [1, 200, 255])
+    def test_ids_in_16_bits(self, tmp_path: Path, value: int) -> None:
+        ids = np.zeros((64, 96), np.uint16)
+        ids[5:15, 10:30] = value
+        cv2.imwrite(str(tmp_path / "m.png"), ids)
+        (prompt,) = prompts_from_mask(tmp_path / "m.png", (96, 64))
+        assert (prompt.number, prompt.box_frame_xywh) == (1, (10, 5, 20, 10))
+        cv2.imwrite(str(tmp_path / "m.png"), ids + 256)
+        with pytest.raises(InputError, match=f"has values up to {value + 256}; ids end at 255"):
+            prompts_from_mask(tmp_path / "m.png", (96, 64))
 
     def test_many_objects_of_a_palette_are_no_soft_edges(self, tmp_path: Path) -> None:
         ids = np.zeros((64, 96), np.uint8)

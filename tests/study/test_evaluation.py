@@ -221,6 +221,18 @@ class TestEvaluation:
         assert {path: path.stat().st_mtime_ns for path in times} == times
         pd.testing.assert_frame_equal(again[0].head(2), first[0])
 
+    def test_masks_that_were_changed_or_deleted_are_made_again(
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, tracked: list[str]
+    ) -> None:
+        first = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False)
+        folder = tmp_path / MODEL / two_objects[0].name
+        changes = (Path.unlink, lambda path: shutil.copyfile(two_objects[0].mask_paths[2], path))
+        for number, change in enumerate(changes, start=3):
+            change(folder / "00002.png")
+            again = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False)
+            pd.testing.assert_frame_equal(again[0], first[0])
+            assert len(tracked) == number
+
     def test_masks_of_other_frames_masks_or_ids_are_not_kept(
         self, data_root: Path, tiny_model: E3SN, tmp_path: Path, tracked: list[str]
     ) -> None:
