@@ -146,9 +146,8 @@ def read_list(path: Path) -> list[str]:
     A line is a name, or a pair of paths: ``/JPEGImages/480p/SEQ/00000.jpg
     /Annotations/480p/SEQ/00000.png``.
     """
-    lines = read_text(path, "the list of sequences").splitlines()
-    entries = [line.split()[0] for line in lines if line.strip()]
-    names = [Path(entry).parent.name if "/" in entry else entry for entry in entries]
+    lines = map(str.strip, read_text(path, "the list of sequences").splitlines())
+    names = [Path(line.split()[0]).parent.name if "/" in line else line for line in lines if line]
     if not names:
         raise InputError(f"{path} lists no sequence; copy it again")
     if unknown := [name for name in names if name in ("", ".", "..")]:

@@ -135,7 +135,8 @@ def _draw(root: Path, seed: int, clips: list[Clip], frames: tuple[int, int]) -> 
             write_mask(masks / f"{i:05d}.png", ids)
     _write_lists(root, clips)
     about = {"note": "drawn by a program, no real video", "version": VERSION, "seed": seed}
-    write_json(root / MARKER, about | {"frames": frames, "clips": [vars(c) for c in clips]})
+    about |= {"frames": frames, "clips": [vars(clip) for clip in clips], "bytes": _size(root)}
+    write_json(root / MARKER, about)
 
 
 def plan_clips(seed: int, train_clips: int, val_clips: int) -> list[Clip]:
@@ -356,9 +357,14 @@ def _marker(root: Path) -> dict[str, Any]:
         return {}
 
 
+def _size(root: Path) -> int:
+    """Return how many bytes the files of a set have."""
+    return sum(path.stat().st_size for path in root.rglob("*.*") if path.name != MARKER)
+
+
 def _put_in_place(work: Path, root: Path) -> None:
-    """Rename the finished folder, unless another process was first with the same set."""
-    if _marker(root) == _marker(work):
+    """Rename the finished folder, unless the same set is there, whole, as by another process."""
+    if _marker(root) == _marker(work) and _size(root) == _size(work):
         return
     shutil.rmtree(root, ignore_errors=True)
     try:

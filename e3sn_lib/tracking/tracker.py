@@ -140,6 +140,9 @@ class Tracker:
             network, profile = network
             config = config or profile.track
         if not hasattr(network, "search"):  # a torch network, which no import may need
+            if not hasattr(network, "parameters"):
+                advice = "give what load_model or load_export returns"
+                raise InputError(f"a tracker needs a network, not {network!r}; {advice}")
             from e3sn_lib.model.torch_backend import TorchBackend
 
             network = TorchBackend(network, precision, device)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import IMAGE_SUFFIXES, as_counted, files_by_stem, read_image
+from e3sn_lib.tracking.tracker import check_frame
 
 Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)
@@ -375,8 +376,18 @@ def object_colour(number: int) -> tuple[int, int, int]:
 
 
 def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
-    """Return a frame, (H, W, 3) RGB, with its objects tinted and outlined. They are given by their
-    ids, (H, W), where 0 is background. The opacity of the tint is 0 to 1."""
+    """Return a frame, (H, W, 3) RGB uint8, with its objects tinted and outlined. They are given by
+    their ids, (H, W), where 0 is background. The opacity of the tint is 0 to 1.
+
+    Raises:
+        InputError: frame and ids do not fit together, or one of the three is of another kind.
+    """
+    check_frame(frame)
+    ids = np.asarray(ids)
+    if ids.shape != frame.shape[:2] or ids.dtype.kind not in "bui" or not 0 <= opacity <= 1:
+        given = f"ids are {ids.dtype} of shape {ids.shape}, opacity is {opacity}"
+        raise InputError(f"{given}; give whole numbers of shape {frame.shape[:2]}, and 0 to 1")
+    ids = ids.astype(np.uint8)
     shown = frame.copy()
     left, top, columns, rows = cv2.boundingRect(ids)  # of the objects; the rest stays as it is
     place = slice(top, top + rows), slice(left, left + columns)

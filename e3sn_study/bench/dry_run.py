@@ -48,7 +48,8 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
     torch.manual_seed(profile.seed)
     model = build_model(profile.model)
     notes = [f"network: {count_parameters(model):,} parameters"]
-    if missing := initialise_backbone(model, profile):
+    missing = initialise_backbone(model, profile)
+    if missing and not profile.train.init_weights:
         (notes if profile.train.weights == "torchvision" else problems).append(missing)
     rows = []
     for phase in phases(profile):

@@ -39,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(words)
         command = f"e3sn {options.command}"
         return int(options.run(options))
-    except (InputError, OSError) as error:  # also a folder that may not be written, a full disk
+    except InputError as error:
         status, text = 2, f"{command}: {error}"
+    except OSError as error:  # a folder that may not be written, a full disk
+        status, text = 2, f"{command}: {error.filename or 'output'}: {error.strerror or error}"
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise

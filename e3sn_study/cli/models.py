@@ -180,6 +180,8 @@ def _calibration_sets(options: argparse.Namespace, profile: Profile) -> list[Sou
     if not options.calibration:
         data = replace(profile.data, root=options.data or profile.data.root)
         return open_train_sets(data).opened
+    if absent := [folder for folder in options.calibration if not folder.is_dir()]:
+        raise InputError(f"there is no folder {absent[0]} for --calibration")
     config = TrainSetConfig(kind="mask_folder", path=("given",), min_area=0.0)
     return [(mask_folder_tracks(folder, config), config) for folder in options.calibration]
 

@@ -40,14 +40,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("video", type=a_path, help="video file or folder of frames")
     add("--box", type=_prompt, action="append", default=[], metavar="X,Y,W,H", help=BOX_HELP)
-    add("--mask", type=a_path, help="PNG of object ids in the first frame; each gets a box")
+    each = "PNG of object ids in the first frame; each gets a box; repeatable"
+    add("--mask", type=a_path, action="append", default=[], help=each)
     add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
     add("--backward", action="store_true", help="also follow objects back from their first box")
     add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="begin here")
     add("--to", dest="last", type=at_least(0), metavar="FRAME", help="end here; it is tracked too")
     add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
-    saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)})"
-    add("--save", default=",".join(DEFAULT_SAVE), metavar="KIND,KIND", help=saved)
+    saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)}); repeatable"
+    add("--save", action="append", metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
     add("--out", type=a_path, required=True, help="folder for the results")
@@ -78,8 +79,9 @@ def track(options: argparse.Namespace) -> int:
 
     cv2.setNumThreads(1)  # a second pool of threads would take turns with the network's
     started = time.perf_counter()
-    given = [options.video, options.mask, options.weights]
-    check_out(options.out, options.save.split(","), [path for path in given if path])
+    given = [options.video, *options.mask, options.weights]
+    save = ",".join(options.save or DEFAULT_SAVE).split(",")
+    check_out(options.out, save, [path for path in given if path])
     prompts = _prompts(options)
     tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
     names = ("first", "last", "stride", "backward", "clean", "keep_lost")
@@ -89,18 +91,22 @@ def track(options: argparse.Namespace) -> int:
             bar.total = total or None
             bar.update(done - bar.n)
 
-        tracked = track_video(
-            tracker,
-            options.video,
-            [],
-            options.out,
-            prompts=prompts,
-            save=options.save.split(","),
-            lost_below=shipped_table()["lost_below"],
-            watch=watch,
-            stopped=stopped,
-            **{name: getattr(options, name) for name in names},
-        )
+        try:
+            tracked = track_video(
+                tracker,
+                options.video,
+                [],
+                options.out,
+                prompts=prompts,
+                save=save,
+                lost_below=shipped_table()["lost_below"],
+                watch=watch,
+                stopped=stopped,
+                **{name: getattr(options, name) for name in names},
+            )
+        except OSError as error:
+            fault = f"cannot write the results to {options.out}: {error.strerror or error}"
+            raise InputError(f"{fault}; nothing of them is kept") from error
     seconds = time.perf_counter() - started
     counts = {"frame": tracked.frames, "object": tracked.objects}
     counted = [f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items()]
@@ -135,8 +141,8 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
     if options.last is not None and options.last < options.first:
         raise InputError(f"--to {options.last} lies before --from {options.first}")
     prompts: list[Prompt] = options.box
-    if options.mask:
-        prompts = prompts_from_mask(options.mask, open_video(options.video).size) + prompts
+    for path in reversed(options.mask):
+        prompts = prompts_from_mask(path, open_video(options.video).size) + prompts
     if options.draw:
         prompts = prompts + _drawn(open_video(options.video), options.first)
     return prompts

@@ -145,6 +145,8 @@ def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfbear\r\ncamel\r\n")
     assert read_list(path) == ["bear", "camel"]
+    path.write_text(" my bear \n\n/Images/camel/0.jpg /Masks/camel/0.png\nmy bear\n")
+    assert read_list(path) == ["my bear", "camel"]
     path.write_bytes(b"\xef\xbb\xbf{}")
     assert read_json(path) == {}
     path.write_bytes("bär".encode("latin-1"))

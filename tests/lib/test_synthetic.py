@@ -112,6 +112,16 @@ def test_it_is_made_once_and_replaced_when_outdated(small_set: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def test_a_set_that_is_not_whole_is_made_anew(small_set: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(small_set, root)
+    image, *_ = root.glob("JPEGImages/480p/*/00000.jpg")
+    for change in (Path.unlink, lambda path: path.write_bytes(b"")):
+        change(image)
+        synthesise(root, train_clips=6, val_clips=6, frames=(6, 8))
+        assert content(root) == content(small_set)
+
+
 def test_it_spares_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds other files"):

@@ -298,6 +298,11 @@ class TestUse:
         with pytest.raises(InputError, match="give RGB, uint8"):
             tracker.step(frame, tracker.start(blank(), [BOX]))
 
+    @pytest.mark.parametrize("network", [None, "model.safetensors"])
+    def test_what_is_no_network_is_refused(self, network: Any) -> None:
+        with pytest.raises(InputError, match="give what load_model or load_export returns"):
+            Tracker(network)
+
     @pytest.mark.parametrize("box", [None, "here", [1, 2, None, 4], [[1, 2], [3, 4]], 5])
     def test_a_box_of_another_kind_is_refused(self, box: Any) -> None:
         with pytest.raises(InputError, match="is not four numbers x,y,width,height"):

@@ -366,6 +366,18 @@ class TestOverlay:
         expected = [0.75 * 100 + 0.25 * value for value in object_colour(1)]
         assert middle.tolist() == pytest.approx(expected, abs=1)
 
+    def test_any_whole_numbers_are_ids(self) -> None:
+        frame, ids = still(100, 100, 100), np.zeros((64, 96), np.int64)
+        ids[20:40, 30:60] = 1
+        assert np.array_equal(overlay(frame, ids == 1), overlay(frame, ids))
+        for wrong in (ids.T, ids / 1.0, ids[:-1]):
+            with pytest.raises(InputError, match=r"give whole numbers of shape \(64, 96\)"):
+                overlay(frame, wrong)
+        with pytest.raises(InputError, match=r"opacity is 1\.5; give .* 0 to 1"):
+            overlay(frame, ids, 1.5)
+        with pytest.raises(InputError, match="give RGB, uint8"):
+            overlay(frame / 255, ids)
+
     def test_objects_differ(self) -> None:
         assert len({object_colour(number) for number in range(1, 7)}) == 6
         assert object_colour(255)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -172,17 +173,19 @@ class TestTrack:
         ids = np.zeros(read_mask_size(frames), np.uint8)
         ids[20:60, 30:80] = 4
         write_mask(tmp_path / "first.png", ids)
-        boxes = "--mask first.png --box 2:10,10,30,40 --box 3:4=60,40,50,50 --box 10 60 30 40"
+        write_mask(tmp_path / "other.png", ids // 4 * 9)
+        boxes = "--mask first.png --mask other.png --box 2:10,10,30,40 --box 3:4=60,40,50,50 --box 10 60 30 40"
         options = "--from 1 --to 3 --backward --clean --threads 1 --precision fp32"
-        kinds = "--save masks,table,coco,matte,cutout,cutout-png"
+        kinds = "--save masks,table --save coco,matte,cutout,cutout-png"
         ended = run(*tracking, *f"{boxes} {options} {kinds}".split())
         assert (ended.status, ended.err) == (0, "")
-        assert "3 frames, 3 objects" in ended.out
+        assert "3 frames, 4 objects" in ended.out
+        assert all((tmp_path / "out" / name).exists() for name in ("masks", "coco.json"))
         rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
         assert rows[["frame", "object"]].to_numpy().tolist() == [
-            [frame, each] for frame in (1, 2, 3) for each in (4, 5, 6)
+            [frame, each] for frame in (1, 2, 3) for each in (4, 9, 10, 11)
         ]
-        assert rows.loc[6, ["x", "y", "width", "height"]].tolist() == [60, 40, 50, 50]
+        assert rows.loc[8, ["x", "y", "width", "height"]].tolist() == [60, 40, 50, 50]
 
     def test_masks_are_evaluated_as_they_are(
         self, run: Run, data_root: Path, tracking: list[str], tmp_path: Path
@@ -299,6 +302,7 @@ class TestTrack:
             (f"--box {BOX} --save gif", "cannot save 'gif'; choose from masks"),
             ("--mask absent.png", "cannot read mask absent.png"),
             (f"--box {BOX} --threads -1", "not a whole number"),
+            (f"--box {BOX} --save masks --save gif", "cannot save 'gif'"),
             (f"--box {BOX} --to 9223372036854775807", "at most 1,000,000,000"),
         ],
     )
@@ -379,6 +383,16 @@ class TestTrack:
         )
         assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == count
         assert leftovers(tmp_path) == []
+
+    def test_a_full_disk(
+        self, refused, tracking: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(path: Path, ids: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("e3sn_lib.tracking.outputs.write_mask", fail)
+        fault = "cannot write the results to out: No space left on device; nothing of them is kept"
+        assert refused(*tracking, "--box", BOX) == f"e3sn track: {fault}\n"
 
     def test_interrupted_twice_it_leaves_nothing(
         self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
