@@ -67,6 +67,7 @@ Switch = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(max_length=4000, pattern=r"^\P{Cc}*$")]
 Name = Annotated[Text, Field(max_length=100), AfterValidator(_name)]
 BelowRoot = Annotated[Text, AfterValidator(_below)]
+Place = Annotated[Text, AfterValidator(os.path.expanduser)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 Folders = Annotated[tuple[BelowRoot, ...], BeforeValidator(_listed), Field(min_length=1)]
 Levels = Annotated[tuple[Level, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
@@ -221,7 +222,7 @@ class EvalSetConfig:
 class DataConfig:
     """Where the data are, and how pairs are drawn from them."""
 
-    root: Annotated[Text, AfterValidator(os.path.expanduser)] = ""
+    root: Place = ""
     """Folder that holds all sets; replaced by ``--data`` or the environment's ``E3SN_DATA``."""
     train: Annotated[tuple[TrainSetConfig, ...], BeforeValidator(_listed)] = ()
     evaluation: Annotated[tuple[EvalSetConfig, ...], BeforeValidator(_listed)] = ()
@@ -294,11 +295,11 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights; 0: no average (ours)."""
     weights: Annotated[Text, Field(min_length=1)] = "torchvision"
     """First backbone weights: ``torchvision`` (ImageNet, downloaded), ``none``, or a file."""
-    init_weights: Text = ""
+    init_weights: Place = ""
     """A model of this project from which the whole network starts; empty: none (ours)."""
     init_sha256: Text = ""
     """The first 12 digits of that file's SHA-256; empty: filled in when training starts."""
-    backup: Text = ""
+    backup: Place = ""
     """A second folder for each checkpoint; a run whose own folder is gone goes on from there."""
     log_every: Count = 20
     checkpoint_every: Count = 500

@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from e3sn_lib.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `MOST_PIXELS` is stricter
 _BITS = np.arange(256)[:, None, None] >> np.arange(24).reshape(8, 3) & 1
 DAVIS_PALETTE = (_BITS << np.arange(7, -1, -1)[:, None]).sum(axis=1).ravel().tolist()
 """The 256 colours of DAVIS (and PASCAL VOC), RGB. Bits 0, 1, 2 of an id are the highest bits of R,
@@ -32,11 +34,11 @@ G, B; bits 3, 4, 5 are the next ones, and so on."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Kinds of image that are read; the content decides, not the suffix."""
-LARGEST_IMAGE = 2**28
+LARGEST_FILE = 2**28
 """Bytes of the largest image, mask or list that is read."""
 LARGEST_JSON = 2**32
 """Bytes; the annotations of LVIS have 1.1 GB."""
-LARGEST_SIZE = 2**26
+MOST_PIXELS = 2**26
 """Pixels of the largest image or mask that is read, 8192 x 8192."""
 
 SHORT_STEM = 30
@@ -153,7 +155,7 @@ def as_counted(path: Path) -> str:
     return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
 
 
-def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_IMAGE) -> bytes:
+def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_FILE) -> bytes:
     """Return what a regular file holds.
 
     Args:
@@ -186,12 +188,12 @@ def read_text(path: Path, what: str = "file") -> str:
         raise InputError(f"cannot read {what} {path}: it is no text in UTF-8 ({error})") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, what: str = "annotations") -> dict[str, Any]:
     """Return the object in a JSON file; raises InputError if it cannot be read or has no object."""
     try:
-        content = json.loads(read_bytes(path, "annotations", LARGEST_JSON))
+        content = json.loads(read_bytes(path, what, LARGEST_JSON))
     except (ValueError, RecursionError) as error:
-        raise _damaged("annotations", path, f"damaged or no JSON ({error})") from error
+        raise _damaged(what, path, f"damaged or no JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object; copy or download it again")
     return content
@@ -273,15 +275,15 @@ def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
     encoded = read_bytes(path, what)
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-        too_large = image.width * image.height > LARGEST_SIZE
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        too_large = image.width * image.height > MOST_PIXELS
+    except Image.DecompressionBombError:
         too_large = True
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         is_jpeg = encoded.startswith(b"\xff\xd8")
         how = "cut short or damaged" if is_jpeg else f"damaged or no image ({', '.join(FORMATS)})"
         raise _damaged(what, path, how) from error
     if too_large:
-        raise InputError(f"{what} {path} is too large; at most {LARGEST_SIZE:,} pixels are read")
+        raise InputError(f"{what} {path} is too large; at most {MOST_PIXELS:,} pixels are read")
     return encoded, image
 
 

@@ -82,6 +82,8 @@ class Target:
 
 if len(sys.argv) < 5 or not (clip := cv2.VideoCapture(sys.argv[2])).isOpened():
     sys.exit(f"no box is given, or CLIP cannot be read\n\n{__doc__}")
+boxes = [[float(value) for value in text.split(",")] for text in sys.argv[4:]]
+assert all(len(box) == 4 and min(box[2:]) >= 1 for box in boxes), "a box is x,y,width,height"
 folder, out = Path(sys.argv[1]), Path(sys.argv[3])
 SETTINGS |= json.loads((folder / "export.json").read_text())
 for name in ("template", "search", "mask"):
@@ -90,10 +92,8 @@ out.mkdir(parents=True, exist_ok=True)
 number, targets = 0, []
 while (read := clip.read())[0]:
     if number == 0:
-        boxes = [[float(value) for value in text.split(",")] for text in sys.argv[4:]]
         targets = [Target(read[1], box) for box in boxes]
     soft = np.stack([target.step(read[1], move=number > 0) for target in targets])
-    seen = soft.max(axis=0) > SETTINGS["track"]["mask_threshold"]
-    ids = np.where(seen, soft.argmax(axis=0) + 1, 0).astype(np.uint8)
-    cv2.imwrite(str(out / f"{number:05d}.png"), ids)
+    ids = np.where(soft.max(0) > SETTINGS["track"]["mask_threshold"], soft.argmax(0) + 1, 0)
+    cv2.imwrite(str(out / f"{number:05d}.png"), ids.astype(np.uint8))
     number += 1

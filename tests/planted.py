@@ -21,6 +21,8 @@ class Planted(nn.Module):
         side: of the square around the middle of a window, in crop pixels.
     """
 
+    config = None
+
     def __init__(
         self,
         anchor: int = 2,

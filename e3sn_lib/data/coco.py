@@ -22,7 +22,7 @@ from pycocotools import mask as run_lengths
 from e3sn_lib.data.index import Findings, indexed_tracks
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import LARGEST_SIZE, file_names, read_json
+from e3sn_lib.files import MOST_PIXELS, file_names, read_json
 from e3sn_lib.geometry import Box, box_xywh
 
 LARGEST = 2**53
@@ -159,7 +159,7 @@ def _image(entry: Any, on_disk: Callable[[PurePosixPath], frozenset[str]]) -> _I
     if path.name not in on_disk(path.parent):
         raise _LeftOutError("image not on disk", missing=str(name))
     whole = isinstance(height, int) and isinstance(width, int)
-    if not (whole and min(height, width) > 0 and height * width <= LARGEST_SIZE):
+    if not (whole and min(height, width) > 0 and height * width <= MOST_PIXELS):
         raise _LeftOutError("of an image of impossible size", f"in {name}, {width}x{height}")
     return _Image(str(path), height, width)
 

@@ -14,9 +14,6 @@ from e3sn_lib.profiles.loading import parse_yaml
 
 DAVIS_SITE = "https://davischallenge.org/davis{year}/code.html"
 
-_EMPTY_MASK_BYTES = 1500
-"""An 854x480 PNG without any object is no larger; a larger file shows one and is not read."""
-
 
 def davis_list(root: Path, year: int, split: str) -> Path:
     """Return the file that lists a split, ``ImageSets/YEAR/SPLIT.txt`` (for 2016 also
@@ -97,13 +94,19 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
     left_out: Counter[str] = Counter()
     tracks = []
     for video in videos:
+        first = video.mask(0)
         pairs = zip(video.frame_paths, video.mask_paths, strict=True)
-        shown = [(image, mask) for image, mask in pairs if not _is_empty(mask)]
+        largest_empty = 1100 + first.size // 1000  # bytes; PNG packs zeros a thousandfold
+        shown = [
+            (image, mask)
+            for image, mask in pairs
+            if mask.stat().st_size > largest_empty or read_mask(mask).any()
+        ]
         if empty := len(video) - len(shown):
             left_out["frame without object"] += empty
         ids = [0]
         if not video.merge_ids:
-            ids = [each for each in np.unique(video.mask(0)).tolist() if 0 < each < VOID]
+            ids = [each for each in np.unique(first).tolist() if 0 < each < VOID]
         if not ids:
             left_out["video without object in its first mask"] += 1
         for object_id in ids:
@@ -176,7 +179,3 @@ def _check_ids(path: Path, year: int) -> None:
 
 def _remedy(year: int) -> str:
     return f"get DAVIS-{year} from {DAVIS_SITE.format(year=year)}"
-
-
-def _is_empty(path: Path) -> bool:
-    return path.stat().st_size <= _EMPTY_MASK_BYTES and not read_mask(path).any()

@@ -90,7 +90,7 @@ def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
 
 
 def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
-    """Look what is there, without making anything but indices of large sets; one row per set.
+    """Look at what is there, without making anything but indices of large sets; one row per set.
 
     Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks``
     (objects that can be used), ``images``, ``with_masks`` (tracks), ``left_out`` (how many of what

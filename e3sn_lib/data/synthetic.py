@@ -350,7 +350,7 @@ def _write_lists(root: Path, clips: list[Clip]) -> None:
 
 
 def _marker(root: Path) -> dict[str, Any]:
-    """Return what a procedural set says about itself; nothing of another folder."""
+    """Return the content of a procedural set's marker file; {} of a folder that has none."""
     try:
         return read_json(root / MARKER)
     except InputError:

@@ -57,8 +57,9 @@ def boundary_accuracy(
     """
     prediction, truth = _checked(prediction, truth)
     disk = _disk(boundary_radius(truth.shape, tolerance))
-    # compare the box of both and one pixel around: a boundary lies on the object, or one pixel left
-    # of it or above; one pixel right and below keeps it off the last column and row, which differ
+    # only the box of both and one pixel around it matters: a boundary lies on the object, or one
+    # pixel left of it or above; one pixel right and below is needed, as `boundary_map` treats the
+    # last column and row in another way
     x, y, width, height = cv2.boundingRect((prediction | truth).view(np.uint8))
     box = slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
     found, wanted = boundary_map(prediction[box]), boundary_map(truth[box])

@@ -18,9 +18,7 @@ from e3sn_lib.model.network import RGB_MEAN, RGB_STD, build_model
 from e3sn_lib.model.weights import check_keys, save_model, strict_load
 from e3sn_lib.profiles.loading import load_profile
 
-DAVIS_SETTINGS = TrackConfig(
-    penalty_k=0.04, window_influence=0.40, size_lr=1.0, mask_threshold=0.35, crop="siammask"
-)
+DAVIS_SETTINGS = TrackConfig(mask_threshold=0.35, crop="siammask")
 """Inference as in SiamMask's own DAVIS evaluation."""
 
 PREFIXES = (  # ours, SiamMask's public code, PySOT; the first match counts

@@ -4,7 +4,6 @@ import math
 import os
 import platform
 import re
-import resource
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from e3sn_lib.errors import InputError
@@ -59,7 +59,7 @@ def bf16_is_faster() -> bool:
     """Return whether this CPU convolves faster in bfloat16 than in float32.
 
     The instructions alone do not tell: with avx512_bf16 a training step takes half the time on some
-    CPUs (AMD EPYC), and half as long again on others (Xeons without amx in virtual machines). So a
+    CPUs (AMD EPYC), and 1.5 times the time on others (Xeons without amx in virtual machines). So a
     3x3 convolution of the backbone's size is timed in both types, in turns, in less than a tenth of
     a second. The best time counts: other programs can only make a turn slower.
     """
@@ -83,6 +83,8 @@ def peak_memory_bytes() -> int:
         return int(torch.cuda.max_memory_allocated())
     if match := re.search(r"VmHWM:\s+(\d+) kB", _read("/proc/self/status")):
         return int(match[1]) * 1024
+    import resource  # which Windows does not have
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -99,7 +101,7 @@ def machine() -> dict[str, Any]:
         "gpu": gpu or "none",
         "gpus": torch.cuda.device_count(),
         "bf16": has_native_bf16("cuda" if gpu else "cpu"),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": psutil.virtual_memory().total,
     }
 
 

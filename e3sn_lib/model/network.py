@@ -99,7 +99,7 @@ class MaskCorrelation(nn.Module):
         for n in self.names:
             if n != 4:
                 self.adjust[str(n)] = conv_bn(channels[n - 1], config.channels, 1, relu=False)
-        for n in self.names:  # not in the loop above, which draws its random weights first
+        for n in self.names:  # a second loop, so that a seed draws the same weights as ever
             self.levels[str(n)] = DepthwiseCorrelation(config.channels, config.level_scale)
         self.fusion = LevelFusion(len(self.names), config.fusion)
 
@@ -182,10 +182,9 @@ class E3SN(nn.Module):
 
     def encode_search(self, image: Tensor) -> Search:
         """Return the features of B search crops."""
-        size = int(image.shape[-1])
-        mask_cells(size)
+        margin = MARGIN[int(image.shape[-1])]
         features = self._features(image)
-        return Search(features, self.neck(features.p3), MARGIN[size])
+        return Search(features, self.neck(features.p3), margin)
 
     def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
         """Return class logits (B, 2, 5, 25, 25), background first, and box offsets

@@ -19,15 +19,12 @@ class TorchBackend:
     Args:
         model: a network; it is put into evaluation mode. The copy does not see later changes.
         precision: see `precision_of`.
-        device: where to compute; None: where the model is.
     """
 
-    def __init__(
-        self, model: E3SN, precision: str = "fp32", device: torch.device | str | None = None
-    ) -> None:
-        given = torch.device(device) if device is not None else next(model.parameters()).device
-        self.device, self.dtype = given, precision_of(precision, given)
-        self.model = self.network = model.to(self.device).eval()
+    def __init__(self, model: E3SN, precision: str = "fp32") -> None:
+        self.device = next(model.parameters()).device
+        self.dtype = precision_of(precision, self.device)
+        self.model = self.network = model.eval()
         if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
             self.network = fold_batchnorm(model).to(self.dtype)
             self.network.to(memory_format=torch.channels_last)
@@ -35,8 +32,8 @@ class TorchBackend:
 
     @cached_property
     def identity(self) -> str:
-        """Return a digest of weights and precision."""
-        digest = hashlib.sha256(f"torch {self.dtype}".encode())
+        """Return a digest of settings, weights and precision."""
+        digest = hashlib.sha256(f"torch {self.dtype} {self.model.config}".encode())
         for name, value in self.model.state_dict().items():
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -131,11 +131,6 @@ def _ordered(content: bytes) -> bytes:
     return len(written).to_bytes(8, "little") + written + content[end:]
 
 
-def load_network(model: E3SN, path: Path) -> None:
-    """Fill a whole network with the weights of a model file; raises InputError as `load_model`."""
-    strict_load(model, read_safetensors(path), f"model {path}")
-
-
 def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
     """Load a trained model.
 
@@ -170,7 +165,8 @@ def load_profile_of(path: Path) -> Profile:
 
 
 def pairs_seen(path: Path) -> int:
-    """Return how many pairs a model and those before it saw; errors are as in `read_metadata`."""
+    """Return on how many pairs a model was trained, with those of the models that it started from;
+    errors are as in `read_metadata`."""
     noted = read_metadata(path).get("pairs", "")
     return int(noted) if noted.isdecimal() else load_profile_of(path).train.pairs
 

@@ -58,6 +58,8 @@ def load_profile(
         _check_known([str(name)], available_profiles(), "unknown profile or .yaml file")
         path = PROFILE_DIR / f"{name}.yaml"
     settings = _read_yaml(path)
+    if given := settings.keys() & ARGUMENTS:
+        raise InputError(f"{path.name}: {min(given)} is no setting but an argument of its own")
     by_variant = settings.pop("variants", {})
     if not isinstance(by_variant, dict) or not isinstance(by_variant.get(variant, {}), dict):
         raise InputError(f"{path.name}: 'variants' must hold settings by variant")
@@ -82,6 +84,8 @@ def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
         raise InputError(_explain(error)) from error
 
 
+ARGUMENTS = {"name", "variant", "seed"}
+"""Of `load_profile`; they are no settings of a file."""
 PROFILE = TypeAdapter(Profile)
 _MUST = {
     "dataclass_type": "be a set of key: value settings",
@@ -147,7 +151,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InputError(f"{text!r} is not of the form key=value, such as train.pairs=1000")
-    if key.partition(".")[0] in ("name", "variant", "seed"):
+    if key.strip().partition(".")[0] in ARGUMENTS:
         raise InputError(f"{text!r}: {key} is no setting but an argument of its own")
     tree: Any = parse_yaml(value, f"the value of {key!r}")
     for part in reversed(key.strip().split(".")):

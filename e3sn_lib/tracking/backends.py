@@ -185,7 +185,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder} is no exported model: it has no {MANIFEST}; {ADVICE}")
-    content = read_json(path)
+    content = read_json(path, "manifest")
     if (found := content.get("format")) != FORMAT:
         problem = f"{path} has format {found!r}, but this version reads {FORMAT}"
         raise InputError(f"{problem}; export the model again")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_json, temporary_path, write_json, write_text
+from e3sn_lib.files import temporary_path, write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
@@ -133,7 +133,7 @@ def export_model(
     """
     with temporary_path(out / "export") as work:  # it deletes what a killed export left there
         manifest = out / backends.MANIFEST
-        is_export = manifest.is_file() and "format" in read_json(manifest)
+        is_export = all((out / name).is_file() for name in (backends.MANIFEST, *GRAPHS))
         if any(out.iterdir()) and not is_export:
             advice = "give a new folder, or that of an earlier export"
             raise InputError(f"{out} holds other files; {advice}")

@@ -83,8 +83,8 @@ def track_video(
         stopped: asked after each step and in between; True ends with the frames that are done.
 
     Raises:
-        InputError: the video cannot be read, or a box cannot be used. If this is found late, the
-            frames that are done are kept as where `stopped` ends it.
+        InputError: the video cannot be read, or a box cannot be used. If some frames are done by
+            then, they are kept, as when `stopped` ends it.
         OSError: the disk is full; nothing is kept.
     """
     source, out, save = open_video(video), Path(out), tuple(save)

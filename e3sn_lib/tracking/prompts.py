@@ -82,7 +82,7 @@ def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Pla
         if number in boxes.setdefault(frame, {}):
             raise InputError(f"object {number} has two boxes in frame {frame}; give one")
         boxes[frame][number] = box
-        begins.setdefault(number, frame)
+        begins[number] = min(begins.get(number, frame), frame)
     return boxes
 
 

@@ -125,7 +125,6 @@ class Tracker:
         network: a trained network (it is put into evaluation mode), what `load_model` or
             `load_export` returns, or any backend.
         config: hyper-parameters of inference; None: those of the network, or the defaults.
-        device: where a torch network computes; None: where it is.
         precision: of a torch network, see `precision_of`; below ``fp32`` some pixels differ.
     """
 
@@ -133,7 +132,6 @@ class Tracker:
         self,
         network: Any,
         config: TrackConfig | None = None,
-        device: Any = None,
         precision: str = "fp32",
     ) -> None:
         if isinstance(network, tuple):
@@ -145,7 +143,7 @@ class Tracker:
                 raise InputError(f"a tracker needs a network, not {network!r}; {advice}")
             from e3sn_lib.model.torch_backend import TorchBackend
 
-            network = TorchBackend(network, precision, device)
+            network = TorchBackend(network, precision)
         self.backend: Backend = network
         self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
 

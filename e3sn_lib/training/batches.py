@@ -12,6 +12,9 @@ from e3sn_lib.model.device import best_device
 from e3sn_lib.training import processes
 from e3sn_lib.training.schedule import StagePlan
 
+LAST_SECONDS = 60
+"""Of a worker that is asked to end; its parent finishes a step and saves in this time."""
+
 
 class _Batches(Dataset[Batch | InputError]):
     """Batches by the numbers of their pairs. Errors are returned: a loader that raises them adds a
@@ -54,7 +57,7 @@ def step_batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=best_device().type == "cuda",
-        worker_init_fn=_ignore_end_signals,
+        worker_init_fn=_outlast_end_signals,
     )
     prepared = iter(loader)
     for _ in steps:
@@ -65,8 +68,14 @@ def step_batches(
         yield batches
 
 
-def _ignore_end_signals(worker: int) -> None:
-    """Ignore `end_signals` in a worker process. All processes of a terminal or a job get them, but
-    the parent ends its workers itself."""
+def _outlast_end_signals(worker: int) -> None:
+    """Ignore `end_signals` in a worker process for a while. All processes of a terminal or a job
+    get them, but the parent ends its workers itself, once it has saved.
+
+    SIGTERM counts after `LAST_SECONDS`: at its end Python sends it to what is left of its workers,
+    and waits for them.
+    """
     for number in end_signals():
-        signal.signal(number, signal.SIG_IGN)
+        is_term = number == signal.SIGTERM
+        later = (lambda *_: signal.alarm(LAST_SECONDS)) if is_term else signal.SIG_IGN
+        signal.signal(number, later)

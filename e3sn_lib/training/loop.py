@@ -29,7 +29,13 @@ from e3sn_lib.files import write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import load_backbone, load_network, pairs_seen, save_model
+from e3sn_lib.model.weights import (
+    load_backbone,
+    pairs_seen,
+    read_safetensors,
+    save_model,
+    strict_load,
+)
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes, schedule
 from e3sn_lib.training import state as store
@@ -50,7 +56,7 @@ class Trainer:
     evaluated model is the one that can be passed on.
 
     Within `processes.process_group` each process trains on its part of every batch, and the first
-    one writes. The pairs of a step are those of a single process. The result differs by rounding.
+    one writes. Each step has the same pairs as with one process. The result differs by rounding.
 
     Args:
         sources: the opened track sets, each with its settings.
@@ -64,9 +70,9 @@ class Trainer:
         self, profile: Profile, sources: list[Source], run_dir: Path, data_root: Path = Path()
     ) -> None:
         self.profile, self.sources, self.run_dir = profile, sources, run_dir
-        config, self.processes = profile.train, processes.world()
-        if config.batch_size % (self.processes * config.accumulate):
-            parts = f"{self.processes} (processes) x {config.accumulate} (train.accumulate)"
+        config, self.world = profile.train, processes.world()
+        if config.batch_size % (self.world * config.accumulate):
+            parts = f"{self.world} (processes) x {config.accumulate} (train.accumulate)"
             fault = f"train.batch_size is {config.batch_size}"
             raise InputError(f"{fault}; it must be a multiple of {parts}")
         self.device = best_device()
@@ -79,7 +85,7 @@ class Trainer:
         self.model = build_model(profile.model)
         self.state = store.RunState()
         self._load_first_weights(data_root)
-        if self.processes > 1:
+        if self.world > 1:
             processes.synchronise_batch_norm(self.model, self.device)
         self.network: nn.Module = self.model.to(self.device)
         self.average = None
@@ -104,7 +110,7 @@ class Trainer:
             other = f"{source} is another model: its SHA-256 is {digest}..."
             raise InputError(f"train.init_weights: {other}, not {config.init_sha256}")
         self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
-        load_network(self.model, source)
+        strict_load(self.model, read_safetensors(source), f"model {source}")
         self.state.pairs_before = pairs_seen(source)
 
     def run(self, watch: store.Watch | None = None) -> Path:
@@ -113,7 +119,8 @@ class Trainer:
         Raises:
             InputError: too many damaged files, a loss that stays not finite, a checkpoint of other
                 settings, a full disk, or another process that trains in this folder.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current step is done and saved.
+            KeyboardInterrupt: after one of `end_signals`, once the current step, or the finished
+                run, is saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.run_dir / store.LOCK, timeout=0)
@@ -144,6 +151,8 @@ class Trainer:
 
         if processes.is_first():
             self._write_results()
+        if self._sum(interrupted()):  # in the last step: what the caller would do next is not begun
+            raise KeyboardInterrupt(f"{self.run_dir.name} is finished")
         return self.run_dir / store.FINAL
 
     def _write_settings(self) -> None:
@@ -162,7 +171,8 @@ class Trainer:
         config, end = self.profile.train, stage.first_step + stage.steps
         optimiser = self._start_stage(stage)
         measured: list[dict[str, float]] = []  # of the steps since the last row of the log
-        row_begun, bad_steps = time.perf_counter(), 0
+        row_begun = step_ended = time.perf_counter()
+        bad_steps = 0
         backbone_trained: bool | None = None
         done, before = self.state.step - stage.first_step, self.state.pairs_before
         hide = self.steps < 200 or not processes.is_first()
@@ -183,7 +193,7 @@ class Trainer:
             result = self._step(batches, optimiser, rate, stage.config)
             bad_steps = 0 if math.isfinite(result["loss"]) else bad_steps + 1
             self._count(batches, bad_steps)
-            measured.append(result | {"compute": time.perf_counter() - step_begun})
+            measured.append(result | {"waited": step_begun - step_ended})
             self.state.step += 1
             bar.update()
 
@@ -199,6 +209,7 @@ class Trainer:
             if stop and not last:
                 reached = f"stopped after step {self.state.step} of {self.steps}"
                 raise KeyboardInterrupt(f"{reached}; the same command goes on from there")
+            step_ended = time.perf_counter()
         bar.close()
         self._save(None)
 
@@ -215,7 +226,7 @@ class Trainer:
 
     def _distribute(self) -> None:
         """Wrap the network anew: the wrapper exchanges gradients of what is trainable now."""
-        if self.processes > 1:
+        if self.world > 1:
             devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
             self.network = DistributedDataParallel(
                 self.model, devices, broadcast_buffers=False, find_unused_parameters=True
@@ -275,7 +286,7 @@ class Trainer:
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
         means = processes.total(torch.stack([value.float() for value in sums.values()]))
-        return dict(zip(sums, (means / self.processes).tolist(), strict=True))
+        return dict(zip(sums, (means / self.world).tolist(), strict=True))
 
     def _count_targets(self, batches: list[Batch]) -> Counts:
         """Return the counts of the whole batch, divided by the number of processes.
@@ -287,7 +298,7 @@ class Trainer:
         counts = torch.stack(count_targets(anchors, samples, self.profile.loss.negatives))
         sums = processes.total(counts.float().to(self.device))
         sums[:-1].clamp_(min=1)  # the last stays 0: without masks the mean mask IoU is NaN
-        return Counts(*(sums / self.processes))
+        return Counts(*(sums / self.world))
 
     def _sum(self, value: float) -> float:
         return float(processes.total(torch.tensor(float(value), device=self.device)))
@@ -302,7 +313,7 @@ class Trainer:
         state.skipped += bad_steps > 0
         seen = (state.step + 1) * self.profile.train.batch_size
         if state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
-            fault = f"{state.replaced} of {seen} pairs met a file that cannot be used"
+            fault = f"{state.replaced} files could not be used in {seen} pairs"
             raise InputError(f"{fault}, the last: {' '.join(problems[-1:])}")
         if bad_steps >= BAD_STEPS_IN_A_ROW:
             fault = f"the loss or its gradient was not finite {bad_steps} steps in a row"
@@ -323,7 +334,7 @@ class Trainer:
         row |= dict(zip(names, weights, strict=True))
         state.seconds += elapsed
         row["pairs_per_second"] = len(measured) * batch_size / elapsed
-        row["data_share"] = 1 - sum(step["compute"] for step in measured) / elapsed
+        row["data_share"] = sum(step["waited"] for step in measured) / elapsed
         row["peak_memory_mb"] = peak_memory_bytes() / 2**20
         row["seconds"] = state.seconds
         state.rows.append(row)
@@ -356,6 +367,7 @@ class Trainer:
         content = store.read_checkpoint(self.run_dir, self.profile)
         if content is None:
             return
+        torch.set_rng_state(content["torch_rng"])
         self.model.load_state_dict(content["model"])
         if self.average:
             self.average.load_state_dict(content["average"])
@@ -378,7 +390,7 @@ class Trainer:
             "precision": self.precision,
             "pairs": pairs,
             "pairs_before": state.pairs_before,
-            "processes": self.processes,
+            "processes": self.world,
             "seconds": round(state.seconds, 1),
             # of all processes that it took: this one may have done the last steps only
             "peak_memory_mb": round(max(row["peak_memory_mb"] for row in state.rows)),

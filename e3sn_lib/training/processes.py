@@ -90,7 +90,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
 
 
 class _Total(torch.autograd.Function):
-    """`total` with gradients: the sum counts in the loss of every process."""
+    """`total` with gradients; they are summed, as the loss of every process depends on the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

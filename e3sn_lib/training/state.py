@@ -62,7 +62,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
-    """Read a run's checkpoint and set torch's generator to its saved state.
+    """Read a run's checkpoint.
 
     Returns:
         The content given to `write_checkpoint`, on the CPU; None if there is no checkpoint.
@@ -86,7 +86,6 @@ def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
     if training_settings(profile_from_dict(settings)) != training_settings(profile):
         fault = f"{path} belongs to a run with other settings"
         raise InputError(f"{fault}; choose another run folder or delete it")
-    torch.set_rng_state(content["torch_rng"])
     return content
 
 
@@ -99,7 +98,7 @@ class RunState:
     """Pairs seen by the model that the run began with (``train.init_weights``)."""
     seconds: float = 0.0
     replaced: int = 0
-    """Pairs drawn again because of a damaged file."""
+    """Draws that met a damaged file, and were made again."""
     redrawn: int = 0
     """Draws again because an object was absent or too small."""
     skipped: int = 0

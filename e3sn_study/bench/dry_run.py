@@ -179,7 +179,7 @@ def _about_this_machine(stepper: Stepper, hours: float) -> list[str]:
         f"this machine: {hours:,.1f} hours in {dtype} on {device}, {torch.get_num_threads()} "
         f"threads; pairs prepared by {stepper.profile.data.workers or 'the same'} process(es)",
         f"memory: the steps timed here used at most {peak_memory_bytes() / 1e9:.2g} GB, "
-        f"{free_memory_mb() / 1e3:.3g} GB are still free",
+        f"{free_memory_mb() * 2**20 / 1e9:.3g} GB are still free",
     ]
     if device != "cuda":
         lines.append("no GPU was used; with a GPU, run the same command there")

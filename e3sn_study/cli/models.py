@@ -73,13 +73,9 @@ def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
     if not options.annotations:
         raise InputError("--masks needs --annotations, the folder with the true masks")
-    for name, without in (
-        ("benchmark", None),
-        ("profile", ""),
-        ("backend", "auto"),
-        ("threads", None),
-    ):
-        if getattr(options, name) != without:
+    defaults = {"benchmark": None, "profile": "", "backend": "auto", "threads": None}
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
             raise InputError(f"--{name} belongs to --run and --model, not to --masks")
     out = options.out or Path("scores")
     _check_beside(out, options.masks, options.annotations)

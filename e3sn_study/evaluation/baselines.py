@@ -170,7 +170,7 @@ def _pixels(box_frame_xyxy: Box, frame_hw: tuple[int, ...]) -> tuple[slice, slic
 
 
 def opencv_trackers(data_root: Path) -> tuple[dict[str, MakeTracker], dict[str, str]]:
-    """Return OpenCV's trackers that can be had here, by name, and what the others need.
+    """Return OpenCV's trackers that are available here, by name, and what the others need.
 
     Args:
         data_root: the folder of the data sets; NanoTrack's networks are in its folder ``opencv``.

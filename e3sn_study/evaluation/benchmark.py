@@ -191,7 +191,9 @@ def _track(
         for index, labels in enumerate(mask_in_true_boxes(sequence, tracker)):
             write_mask(_mask_path(out / BOUND, sequence, index), labels)
     row = (sequence.name, len(sequence), len(boxes), sum(reading), tracking)
-    return pd.DataFrame([row], columns=TIMING.columns)
+    from e3sn_lib.model.device import machine  # it imports PyTorch, which graphs do not need
+
+    return pd.DataFrame([row], columns=TIMING.columns).assign(machine=machine()["machine"])
 
 
 def _timed_frames(sequence: Video, seconds: list[float]) -> Iterator[Ids]:

@@ -89,7 +89,7 @@ def throughput(log: pd.DataFrame) -> Figure:
     columns = {
         "pairs per second": log["pairs_per_second"],
         "share of time waiting for data": log["data_share"],
-        "peak memory, GB": log["peak_memory_mb"] / 1000,
+        "peak memory, GiB": log["peak_memory_mb"] / 1024,
     }
     for axes, (title, values) in zip(grid, columns.items(), strict=True):
         _draw_log(axes, log, values, BLUE)
@@ -139,10 +139,10 @@ def sampling_cost(records: Records) -> Figure:
     """Memory and time of a training step against samples per image; hollow points are estimated."""
     cost = records.recorded("sampling_cost")
     figure, (left, right) = axes_grid(1, 2, (11.0, 3.5))
-    memory, seconds = cost["peak_memory_mb"] / 1000, cost["seconds_per_step"]
-    estimated = memory.fillna(cost["estimated_memory_mb"] / 1000)
+    memory, seconds = cost["peak_memory_mb"] / 1024, cost["seconds_per_step"]
+    estimated = memory.fillna(cost["estimated_memory_mb"] / 1024)
     x = cost["samples_per_image"]
-    panels = (left, memory, estimated, "GB"), (right, seconds, seconds, "s")
+    panels = (left, memory, estimated, "GiB"), (right, seconds, seconds, "s")
     for axes, measured, y, unit in panels:
         axes.plot(x, y, color=FAINT, zorder=1)
         axes.plot(x, y, "o", color="white", mec=BLUE, mew=1.8, ms=8)
@@ -158,7 +158,7 @@ def sampling_cost(records: Records) -> Figure:
         axes.set_xlim(x.min() / 1.6, x.max() * 1.8)
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.set_minor_locator(NullLocator())
-    left.set_title("peak memory of a training step, GB")
+    left.set_title("peak memory of a training step, GiB")
     right.set_title("seconds per training step")
     place = left.get_xaxis_transform()
     left.text(4, 0.97, " the paper's 4", transform=place, color=ORANGE, va="top")

@@ -41,8 +41,8 @@ PAPER_THRESHOLD = 0.5
 class Records:
     """The files of record in one folder ``results/``; each is read and checked once.
 
-    What is missing in the folder was not run. Whatever is asked of it raises InputError where a
-    file is damaged or does not fit the others.
+    A missing file means: not run. Every method raises InputError if a file is damaged or does not
+    fit the others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ class Records:
         table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
         table = table.assign(own_pairs=table["pairs"], pairs=table["pairs"] + table["pairs_before"])
         table = table.sort_values(["date", "run"])
-        same = ["variant", "seed", "settings", "pairs_before"]
+        same = ["profile", "variant", "seed", "settings", "pairs_before"]
         return table.assign(repeated=table.duplicated(same, keep="last"))
 
     @cached_property
@@ -102,15 +102,26 @@ class Records:
 
         The column pairs counts the pairs of all. The stages of each have names of their own.
         """
-        of_run = self._all_runs["run"] == run
-        log, runs = self.recorded(f"runs/{run}_log"), self._all_runs
-        for own in runs[of_run & (runs["pairs_before"] > 0)].to_dict("records"):
-            first = own["pairs_before"]
-            log = log.assign(pairs=log["pairs"] + first, stage=log["stage"] + f" from {first:,}")
-            same = (runs["variant"] == own["variant"]) & (runs["pairs"] == first)
-            for before in runs.loc[same, "run"][-1:]:
-                log = pd.concat([self.history(before), log], ignore_index=True)
-        return log
+        logs = []
+        for leg in self.legs(run) or [{"run": run, "pairs_before": 0}]:
+            log, first = self.recorded(f"runs/{leg['run']}_log"), leg["pairs_before"]
+            if first:
+                log["pairs"] += first
+                log["stage"] += f" from {first:,}"
+            logs.append(log)
+        return pd.concat(logs, ignore_index=True)
+
+    def legs(self, run: str) -> list[dict[str, Any]]:
+        """Return a run after the runs that it goes on from, as far as they are on record."""
+        runs, found = self._all_runs, list[dict[str, Any]]()
+        wanted = runs["run"] == run
+        while rows := runs[wanted].to_dict("records"):
+            own = rows[-1]
+            found.insert(0, own)
+            wanted = (runs["variant"] == own["variant"]) & (runs["seed"] == own["seed"])
+            wanted &= runs["settings"].isin(["", own["settings"]])
+            wanted &= (runs["pairs"] == own["pairs_before"]) & (own["pairs_before"] > 0)
+        return found
 
     @property
     def left_out(self) -> list[str]:
@@ -159,21 +170,23 @@ class Records:
         settings = self.comparable_settings(*variants)
         return {variant: self.main_runs(variant, settings, legs=False) for variant in variants}
 
-    def with_first_stage(self, variant: str, pairs: float) -> list[str]:
-        """Return a variant's runs of several stages whose first stage alone saw so many pairs."""
-        found = []
-        for run in self.runs.loc[self.runs["variant"] == variant, "run"]:
-            ends = self.table(f"runs/{run}_log").groupby("stage", sort=False)["pairs"].last()
-            if len(ends) > 1 and ends.iloc[0] == pairs:
-                found.append(run)
+    def with_first_stage(self, compared: Iterable[str], pairs: float) -> list[str]:
+        """Return runs like `compared`, but with more pairs: their first stage saw so many alone."""
+        known, found = self.rows(compared), []
+        alike = {(row.variant, _but_pairs(row.settings)) for row in known.itertuples()}
+        for row in self.runs[~self.runs["run"].isin(known["run"])].itertuples():
+            ends = self.table(f"runs/{row.run}_log").groupby("stage", sort=False)["pairs"].last()
+            is_alike = (row.variant, _but_pairs(row.settings)) in alike
+            if is_alike and len(ends) > 1 and ends.iloc[0] == pairs:
+                found.append(row.run)
         return found
 
     def ablations(self) -> Iterator[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
         """Yield the runs of each variant and setting that differs from the profile's.
 
         With them come their changes, and the runs to compare them with: those of the same variant,
-        seeds, pairs and settings of training that have the fewest other changes. Where there are no
-        such runs, all settings are changes.
+        seeds, pairs and settings of training with the fewest other changes. Without such runs, all
+        settings are changes.
         """
         trained = self.runs
         changed = trained[trained["settings"] != ""]
@@ -262,17 +275,18 @@ class Records:
         """Return the timing per sequence of some runs.
 
         The column fps is object-frames per second as the paper counts them, without reading. The
-        machine is the one that tracked; older records say that of the training.
+        machine is the one that tracked; older records know that of the training only, and say so.
         """
-        names = {run: f"{benchmark}/{run}_speed" for run in runs}
-        tables = [self.table(name, SPEED) for name in names.values()]
-        for (run, name), table in zip(names.items(), tables, strict=True):
+        tables = [pd.DataFrame(columns=SPEED.columns)]
+        for run in runs:
+            name = f"{benchmark}/{run}_speed"
+            tables.append(table := self.table(name, SPEED))
             if {*table["run"]} - {run}:
                 raise SPEED.misfit(self.folder / f"{name}.csv", "is of another run")
-        empty = pd.DataFrame(columns=SPEED.columns)
-        speed = pd.concat(tables or [empty], ignore_index=True)
+        speed = pd.concat([each for each in tables if len(each)] or tables, ignore_index=True)
         steps = (speed["frames"] - 1) * speed["objects"]
-        machines = speed["run"].map(self.runs.set_index("run")["machine"])
+        trained_on = self.runs.set_index("run")["machine"].map("{} (of the training)".format)
+        machines = speed["run"].map(trained_on)
         machines = speed["machine"].fillna(machines) if "machine" in speed else machines
         return speed.assign(fps=steps / speed["seconds_tracking"], machine=machines)
 
@@ -326,6 +340,10 @@ class Records:
         """Return why a benchmark was not run; "" if that is not on record."""
         path = self.folder / benchmark / "not_run.txt"
         return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
+
+
+def _but_pairs(settings: str) -> frozenset[str]:
+    return frozenset(each for each in settings.split() if not each.startswith("train.pairs="))
 
 
 @cache

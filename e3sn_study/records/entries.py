@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -74,12 +75,20 @@ def told(overrides: Iterable[str]) -> list[str]:
     return [f"{model}MODEL" if each.startswith(model) else each for each in kept]
 
 
+def without_places(profile: Profile) -> Profile:
+    """Return the settings of a run without folders of this machine."""
+    train = replace(profile.train, init_weights="", backup="")
+    return replace(profile, train=train, data=replace(profile.data, root=""))
+
+
 class RunRecord(Summary):
     """The record of a training run, with the entries of its environment beside the others."""
 
     _what = "record of a run"
     _remedy = Record._remedy
     overrides: list[str]
+    config: dict[str, Any] = {}
+    """All settings, see `without_places`; older records lack them."""
     settings: str = ""
     """The overrides as text, in alphabetical order."""
     date: str = ""

@@ -114,7 +114,7 @@ _LIMITS = {
     **dict.fromkeys(("size", "predicted_size"), (1e-9, np.inf)),
     **dict.fromkeys(("step_ms", "frames_per_second", "fps", "ratio"), (1e-9, np.inf)),
 }
-"""What the numbers of a column lie between, whatever the table."""
+"""Limits of the numbers of a column, the same in every table."""
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 """Settings of inference that are chosen on held-out training sequences."""
 _SETTINGS, _SCORES = " ".join(SETTINGS), " ".join(SUMMARY_COLUMNS)

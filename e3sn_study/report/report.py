@@ -16,7 +16,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_text, write_csv, write_text
-from e3sn_lib.profiles.loading import available_profiles, load_profile
+from e3sn_lib.profiles.loading import profile_from_dict
 from e3sn_study.figures import curves, scores
 from e3sn_study.figures.style import save_figure
 from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
@@ -55,11 +55,11 @@ def _main_profile(records: Records, profile: Profile) -> Profile:
     """Return the settings of the main run, with the pairs that it has seen in all legs and without
     the training sets that were absent.
 
-    Its profile may be another one than the study's, see ``study.main``.
+    They may be others than the study's, see ``study.main``.
     """
     for run in records.rows(records.main_runs("e3sn")).to_dict("records"):
-        if run["pairs_before"] and run["profile"] in available_profiles():
-            main = load_profile(run["profile"])
+        if run["config"]:
+            main = profile_from_dict(run["config"])
             profile = replace(main, train=replace(main.train, pairs=run["pairs"]))
         if seen := tuple(sets_seen(profile, run["absent"])):
             profile = replace(profile, data=replace(profile.data, train=seen))
@@ -80,6 +80,14 @@ def draw_figures(report: Path) -> None:
             print(f"figure {name} is not drawn: {error}")
         else:
             save_figure(report / "figures" / f"{name}{suffix}.png", figure)
+
+
+def _training(records: Records) -> str:
+    """Return on what each leg of the main run was trained; "" if there is none."""
+    legs = [leg for run in records.main_runs("e3sn")[:1] for leg in records.legs(run)]
+    return "; then on ".join(
+        f"{leg['own_pairs']:,} pairs of the objects of {trained_on(leg['data'])}" for leg in legs
+    )
 
 
 def _main_log(records: Records) -> pd.DataFrame:
@@ -124,7 +132,7 @@ def readme_table(readme: Path, report: Path) -> str:
         table=to_markdown(table),
         notes=table.attrs["notes"],
         pairs=main["pairs"].max() if saw else 0,
-        sets=trained_on(main),
+        training=_training(records),
         speed=_speed(records),
         page=Path(os.path.relpath(report / "index.html", readme.parent)).as_posix(),
     )
@@ -187,7 +195,8 @@ def _context(
     report: Path, records: Records, profile: Profile, main: Profile, tables: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
     """Return everything that the template of the page names."""
-    runs, words, claims = records.runs, sections.in_words(records), tables["claims"]
+    runs, claims = records.runs, tables["claims"]
+    words, short = (sections.in_words(records, with_pairs) for with_pairs in (True, False))
     packages = runs.sort_values("date")["packages"].dropna()
     failures = report / "what_did_not_work.md"
     own_text = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
@@ -206,7 +215,10 @@ def _context(
         },
         **sections.answer(claims),
         "tiles": sections.tiles(tables["table1"], records.scope("davis2016"), claims),
-        "tables": {name: _shown(table, words) for name, table in tables.items()},
+        "tables": {
+            name: _shown(table, short if {"Run", "Pairs"} <= {*table} else words)
+            for name, table in tables.items()
+        },
         "words": words,
         "figures": sections.figures(report),
         "next_figure": itertools.count(1).__next__,
@@ -217,7 +229,7 @@ def _context(
         "percent": percent,
         "kinds": KINDS,
         "benchmarks": BENCHMARKS,
-        "opened": trained_on(records.rows(records.main_runs("e3sn"))),
+        "training": _training(records),
         "missing": sorted({without_folders(each) for of in runs["absent"] for each in of}),
         "notebooks": _notebooks(report, records),
         "versions": packages.iloc[-1] if len(packages) else {},

@@ -76,8 +76,9 @@ def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def in_words(records: Records) -> Callable[[str], str]:
-    """Return a function that puts names of runs and settings within a text into words."""
+def in_words(records: Records, with_pairs: bool = True) -> Callable[[str], str]:
+    """Return a function that puts names of runs and settings within a text into words; a run's
+    pairs may be left out, where they have a column of their own."""
     phrases, known = dict(reference("words")["phrases"]), reference("words")["settings"]
 
     def setting(found: re.Match[str]) -> str:
@@ -93,9 +94,11 @@ def in_words(records: Records) -> Callable[[str], str]:
         return re.sub(_SETTING, setting, text)
 
     for run in records.runs.to_dict("records"):
-        changed = dict.fromkeys([f"train.pairs={run['pairs']}", *run["settings"].split()])
+        pairs, own = f"train.pairs={run['pairs']}", ("train.pairs=", "train.init_weights=")
+        changes = [each for each in run["settings"].split() if not each.startswith(own)]
+        text = words(" ".join([pairs, *changes] if with_pairs else changes))
         label = VARIANTS.get(run["variant"], run["variant"])
-        phrases[run["run"]] = f"{label}, {words(' '.join(changed))}, seed {run['seed']}"
+        phrases[run["run"]] = ", ".join(filter(None, [label, text, f"seed {run['seed']}"]))
     return words
 
 

@@ -14,6 +14,7 @@ from e3sn_lib.files import temporary_path, write_text
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.training.state import FINAL
 from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
+from e3sn_study.records.entries import without_places
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
 from e3sn_study.tables.cells import number, percent, score, to_markdown
@@ -43,8 +44,7 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     records = Records(results)
     record = _record(records, run.name)
     track = TrackConfig(**record["track"]) if record["track"] else profile.track
-    train = replace(profile.train, init_weights="", backup="")
-    shipped = replace(profile, track=track, train=train, data=replace(profile.data, root=""))
+    shipped = replace(without_places(profile), track=track)
     path = out / f"{profile.variant}.safetensors"
     notes = {"run": run.name, "pairs": str(record["pairs"])}
     notes |= {"commit": str(record.get("commit", "unknown"))}

@@ -123,7 +123,7 @@ class Study:
         """Check the profile and name the folders, see `from_checkout`.
 
         Args:
-            profile: ``smoke``, ``cpu``, ``paper``, or a YAML file.
+            profile: ``smoke``, ``cpu``, ``long``, ``paper``, or a YAML file.
             data: folder of the data sets. Empty: the environment's E3SN_DATA, else the profile's.
             runs: folder of the training runs.
             report: folder of results, figures and notebooks. Empty: ``reports/PROFILE``.
@@ -398,6 +398,7 @@ class Study:
         record = run.summary() | {
             "title": run.profile.title,
             "overrides": entries.told(run.overrides),
+            "config": entries.without_places(run.profile).to_dict(),
             "track": run.profile.to_dict()["track"],
             "data": [
                 {"name": tracks.name, "tracks": len(tracks.tracks), "weight": each.weight}

@@ -12,7 +12,7 @@ from e3sn_lib.data.sources import open_attributes, open_held_out
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_xywh
-from e3sn_lib.model.device import best_device, machine, precision_of
+from e3sn_lib.model.device import best_device, precision_of
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import available_variants
 from e3sn_study.bench.sampling_cost import COUNTS, measure_sampling_cost
@@ -47,8 +47,7 @@ def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.
     @functools.cache
     def compute() -> list[pd.DataFrame]:
         tables = evaluate_tracker(run.tracker(), sequences, folder, extras=folder == full)
-        scored, timed = (_labelled(table, benchmark, sequences, run) for table in tables)
-        return [scored, timed.assign(machine=machine()["machine"])]
+        return [_labelled(table, benchmark, sequences, run) for table in tables]
 
     once(folder / "speed.csv", SPEED, folder.name, lambda: compute()[1], speed)
     return once(folder / "scores.csv", SCORES_OF_RECORD, folder.name, lambda: compute()[0], scores)
@@ -92,8 +91,8 @@ def ablate(study: Study, variant: str, changes: Iterable[str]) -> list[Run]:
 def baselines(study: Study, benchmark: str) -> pd.DataFrame:
     """Return the scores per object of what needs no network of this study.
 
-    What cannot be had here goes on record with what it needs. With ``study.recorded`` they are
-    those on record.
+    A method that is not available here is recorded with what it needs. With ``study.recorded``
+    they are those on record.
     """
     kept = study.results / benchmark / "baselines.csv"
     if study.load().study.recorded and kept.is_file():

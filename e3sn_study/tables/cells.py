@@ -12,7 +12,7 @@ from e3sn_study.records.averages import Interval, Measured
 
 NOT_RUN = "not run"
 NONE = "–"
-"""In a cell to which nothing can belong."""
+"""A cell that cannot have a value."""
 PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
 PAPER_PAIRS = 12_000_000
@@ -82,8 +82,8 @@ def titled(
             title += f" (ours: {extent})"
         elif reason:
             found.append(note("reason", reason=reason.rstrip(".")))
-        if records.left_out:
-            found.append(note("repeated", runs=", ".join(records.left_out)))
+    if records.left_out and (benchmark or key == "runs"):
+        found.append(note("repeated", runs=", ".join(records.left_out)))
     name = f"{about['name']}{', synthetic' * records.synthetic}"
     table.attrs |= {"title": f"{name}: {title}", "notes": found}
     return table
@@ -124,10 +124,9 @@ def spread(group: pd.DataFrame, column: str, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
-def trained_on(group: pd.DataFrame) -> str:
-    """Return the training sets of a group's first run, each with its number of objects."""
-    found = (f"{each['name']} ({each['tracks']:,})" for sets in group["data"][:1] for each in sets)
-    return ", ".join(found)
+def trained_on(sets: Iterable[Mapping[str, Any]]) -> str:
+    """Return the training sets of a run, each with its number of objects."""
+    return ", ".join(f"{each['name']} ({each['tracks']:,})" for each in sets)
 
 
 def duration(seconds: float) -> str:

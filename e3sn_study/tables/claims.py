@@ -106,7 +106,7 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
     pairs = " or ".join(f"{each:,}" for each in sorted({*runs["pairs"]}))
     frozen = ", backbone frozen" if runs["frozen"].any() else ""
     text = f"{_both(gains)}; {seeds}, {pairs} pairs{frozen}"
-    on_top = records.with_first_stage(claim["of"][1], runs["pairs"].max())
+    on_top = records.with_first_stage(compared[claim["of"][1]], runs["pairs"].max())
     if other := records.measure(claim["benchmark"], on_top):
         with_it = _both([a.minus(other, name) for name in MEANS])
         text += f"; with SiamMask's second stage on top {with_it}"
@@ -164,8 +164,8 @@ def _memory(records: Records, claim: Claim) -> Finding:
         return Finding("no number", f"not run with {samples} samples and with more")
     few, most = memory[samples], memory.iloc[-1]
     text = (
-        f"{number(most, decimals=0)} MB with {memory.index[-1]:g} samples to "
-        f"{number(few, decimals=0)} MB with {samples}: {percent(few / most)}"
+        f"{number(most, decimals=0)} MiB with {memory.index[-1]:g} samples to "
+        f"{number(few, decimals=0)} MiB with {samples}: {percent(few / most)}"
     )
     verdict = _verdict(few / most <= _THRESHOLDS["memory"] / 100, few < most)
     return Finding("no number", text, verdict)

@@ -1,12 +1,15 @@
 """Tables of costs and origins: speed, memory, runs, changed settings, checks."""
 
 import math
+import shlex
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from e3sn_study.evaluation.choices import best_choice, mean_choices
 from e3sn_study.records import MEANS, STAGES, VARIANTS, Records
+from e3sn_study.records.entries import told
 from e3sn_study.records.schema import SCHEMAS, SETTINGS
 from e3sn_study.tables.cells import (
     NONE,
@@ -120,8 +123,8 @@ def sampling_cost(records: Records) -> pd.DataFrame:
             "Samples per image": f"{row['samples_per_image']:g}",
             "Windows per step": number(row["samples"], decimals=0),
             "Time per step": _measured(row["seconds_per_step"], "s", 2),
-            "Peak memory": _measured(row["peak_memory_mb"], "MB", 0),
-            "Estimated memory": _measured(row["estimated_memory_mb"], "MB", 0, NONE),
+            "Peak memory": _measured(row["peak_memory_mb"], "MiB", 0),
+            "Estimated memory": _measured(row["estimated_memory_mb"], "MiB", 0, NONE),
         }
         for row in cost.to_dict("records")
     ]
@@ -188,7 +191,8 @@ def ablations(records: Records) -> pd.DataFrame:
         for name in MEANS:
             gain = gain_text(new, old, name) if new and old else NOT_RUN if len(base) else NONE
             row |= {name: score(new, name), f"{name[0]} gain": gain}
-        rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(len(group))})
+        seeds = new.seeds if new else len(group)
+        rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(seeds)})
     gains = f"{note('gains')} {note('same_seed')}"
     return titled(rows, records, "ablations", note("averages"), gains)
 
@@ -239,8 +243,11 @@ def runs(records: Records) -> pd.DataFrame:
     for run in records.runs.to_dict("records"):
         own = [f"train.pairs={run['own_pairs']}", "train.init_weights=MODEL"]
         first = own if run["pairs_before"] else []
-        each_once = dict.fromkeys([*first, *run["settings"].split()])
-        changes = "".join(f" --set {each}" for each in each_once)
+        command = str(run.get("command"))
+        words = shlex.split(command) if command.startswith("e3sn train ") else []
+        given = told(value for key, value in pairwise(words) if key == "--set")
+        each_once = dict.fromkeys([*first, *run["settings"].split(), *given])
+        changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
         share = number(100 * run["pairs"] / PAPER_PAIRS, decimals=3)
         changed = " with changes" if run.get("dirty") is True else ""
@@ -252,7 +259,7 @@ def runs(records: Records) -> pd.DataFrame:
                 "Of these its own": f"{run['own_pairs']:,}",
                 "Of 12 million": f"{share} %",
                 "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
-                "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MB",
+                "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
                 "Machine": f"{run['machine']}, {known(run.get('cores'))} cores",
                 "Precision": known(run.get("precision")),
                 "Commit": f"{known(run.get('commit'))[:8]}{changed}",

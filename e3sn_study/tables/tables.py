@@ -286,8 +286,10 @@ def _comparison(
     With costs, there is also the old one with its second stage on top, if it was trained so.
     """
     settings = records.comparable_settings(new, old)
-    groups = {each: records.rows(records.main_runs(each, settings)) for each in (old, new)}
-    if with_costs and (on_top := records.with_first_stage(old, groups[new]["pairs"].max())):
+    compared = records.compared_runs(old, new)
+    groups = {each: records.rows(names) for each, names in compared.items()}
+    on_top = records.with_first_stage(compared[old], groups[new]["pairs"].max())
+    if with_costs and on_top:
         groups[ON_TOP] = records.rows(on_top)
     measured = {each: records.measure("davis2016", group["run"]) for each, group in groups.items()}
     labels = VARIANTS | {ON_TOP: f"{VARIANTS[old]}, {ON_TOP}"}
@@ -298,8 +300,9 @@ def _comparison(
             variant = old if each == ON_TOP else each
             timed = len(group) and variant in per_pair
             time = duration(per_pair[variant] * group["pairs"].max()) if timed else NOT_RUN
-            mine |= {"Training time": time, "Peak memory": spread(group, "peak_memory_mb", "MB")}
-        mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(len(group) or NOT_RUN)}
+            mine |= {"Training time": time, "Peak memory": spread(group, "peak_memory_mb", "MiB")}
+        found = measured[each]
+        mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(found.seeds) if found else NOT_RUN}
         if paper := paper_rows(name).get(labels[each]):
             theirs = {key: paper[key] for key in MEANS}
             if with_costs:
@@ -315,8 +318,8 @@ def _comparison(
         method = f"{labels[new]} - {labels[each]}"
         rows.append({"Method": method, "Numbers from": ours(records)} | mine)
     notes = [note("averages"), note("gains")]
-    if sets := trained_on(groups[new]):
-        notes.append(note("trained_on", sets=sets))
+    for sets in groups[new]["data"][:1]:
+        notes.append(note("trained_on", sets=trained_on(sets)))
     notes += [note("budget", settings=settings)] if settings else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups.values()) else []
     notes += [note("hours")] if with_costs else []

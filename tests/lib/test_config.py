@@ -330,6 +330,7 @@ def test_bad_names_are_one_line(arguments, message):
         ("\x00", "a character or a value is not valid"),
         ("variants: {e3sm: {}}", "settings for unknown variant 'e3sm' (did you mean 'e3sn'?)"),
         ("data: {train: [{path: here}]}", "data.train[0].kind is missing"),
+        ("seed: 7", "bad.yaml: seed is no setting but an argument of its own"),
     ],
 )
 def test_bad_file_is_one_line_that_says_where(tmp_path, content, message):

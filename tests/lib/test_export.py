@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -134,6 +135,9 @@ class TestGraphs:
         assert {value.dtype for value in backend.network.parameters()} == {torch.bfloat16}
         assert backend.network.mean.dtype == torch.float32
         assert backend.identity != TorchBackend(lively, "fp32").identity
+        other = copy.deepcopy(lively)
+        other.config = replace(other.config, level_scale="sum")
+        assert TorchBackend(other).identity != TorchBackend(lively).identity
         assert {value.dtype for value in lively.parameters()} == {torch.float32}
 
     def test_int8_is_near_fp32(

@@ -68,11 +68,11 @@ def test_what_is_too_large_is_refused_before_it_is_read(
 ) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
-        file.truncate(files.LARGEST_IMAGE + 1)  # a hole, which takes no room on the disk
+        file.truncate(files.LARGEST_FILE + 1)  # a hole, which takes no room on the disk
     for read in (read_image, read_mask):
         assert "268,435,457 bytes; at most 268,435,456 are read" in refusal(read, path)
     Image.fromarray(PHOTO).save(path)
-    monkeypatch.setattr(files, "LARGEST_SIZE", 48 * 64 - 1)
+    monkeypatch.setattr(files, "MOST_PIXELS", 48 * 64 - 1)
     assert "too large; at most 3,071 pixels" in refusal(read_image, path)
 
 

@@ -149,6 +149,17 @@ def test_davis_2017_prefers_its_own_annotation_folder(tmp_path: Path) -> None:
     assert davis_sequences(tmp_path, 2017, "train")[0].object_ids() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("hw", [(48, 64), (480, 854), (2160, 3840)])
+def test_empty_masks_of_any_size_are_left_out(tmp_path: Path, hw: tuple[int, int]) -> None:
+    masks = make_davis(tmp_path, 2016) / "Annotations" / "480p" / "bear"
+    ids = np.zeros((3, *hw), np.uint8)
+    ids[0, :9, :9] = 255
+    for number, each in enumerate(ids):
+        write_mask(masks / f"{number:05d}.png", each)
+    tracks = davis_tracks(tmp_path, 2016, "train", hold_out=["camel"])
+    assert len(tracks.tracks[0].frames) == 1
+
+
 def test_davis_tracks_leave_out_and_count(tmp_path: Path) -> None:
     masks = make_davis(tmp_path, 2016) / "Annotations" / "480p"
     write_grey(masks / "bear" / "00001.png", np.zeros((48, 64), np.uint8))

@@ -329,6 +329,14 @@ class TestPlaces:
         assert boxes == {30: {1: ONE}, 40: {1: TWO}, 10: {2: THREE, 9: TWO, 10: ONE}}
         assert first_frames(boxes) == {1: 30, 2: 10, 9: 10, 10: 10}
 
+    def test_an_object_begins_with_its_first_box(self) -> None:
+        given = [Prompt(ONE, 40, 2), Prompt(TWO, 20, 2), Prompt(THREE, 30, 2, True)]
+        boxes = placed(given, self.source, range(100))
+        assert (boxes, first_frames(boxes)) == (
+            {40: {2: ONE}, 20: {2: TWO}, 30: {2: THREE}},
+            {2: 20},
+        )
+
     @pytest.mark.parametrize(
         ("prompts", "words"),
         [

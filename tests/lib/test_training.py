@@ -671,7 +671,7 @@ class TestBadData:
         self, trainer: MakeTrainer, source: Source, tmp_path: Path
     ) -> None:
         bad = self.spoilt(source, tmp_path, slice(0, 2))
-        words = r"11 of \d+ pairs met a file that cannot be used, the last: image .* cut short"
+        words = r"11 files could not be used in \d+ pairs, the last: image .* cut short"
         with pytest.raises(InputError, match=words):
             trainer("train.pairs=400", "train.batch_size=1", source=bad).run()
 
@@ -800,6 +800,22 @@ def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
     first, second = load_file(whole), load_file(parts)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_asked_to_end_in_the_last_step_it_says_that_the_run_is_finished(
+    trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    draw = PairDataset.__getitem__
+
+    def pressed(dataset: PairDataset, index: int) -> Pair:
+        if dataset.first + index == 11:
+            signal.raise_signal(signal.SIGTERM)
+        return draw(dataset, index)
+
+    monkeypatch.setattr(PairDataset, "__getitem__", pressed)
+    with pytest.raises(KeyboardInterrupt, match="run is finished"):
+        trainer("train.pairs=12").run()
+    assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
 def test_the_average_lags_behind_the_weights(trainer: MakeTrainer) -> None:

@@ -196,18 +196,18 @@ def test_sampling_cost_tells_measured_from_estimated(tmp_path: Path) -> None:
         {
             "samples_per_image": [1, 4, 625],
             "samples": [2, 8, 1250],
-            "peak_memory_mb": [1000.0, 2000.0, np.nan],
+            "peak_memory_mb": [1024.0, 2048.0, np.nan],
         }
     )
     cost = cost.assign(
-        seconds_per_step=[1.0, 2.0, np.nan], estimated_memory_mb=[np.nan, np.nan, 20000.0]
+        seconds_per_step=[1.0, 2.0, np.nan], estimated_memory_mb=[np.nan, np.nan, 20480.0]
     )
     cost.to_csv(tmp_path / "sampling_cost.csv", index=False)
     memory, time = curves.sampling_cost(Records(tmp_path)).axes
     _, every, filled = memory.lines[:3]
     assert (list(every.get_ydata()), every.get_markerfacecolor()) == ([1.0, 2.0, 20.0], "white")
     assert np.isnan(filled.get_ydata()[2])
-    assert [text.get_text() for text in memory.texts][:3] == ["1 GB", "2 GB", "20 GB"]
+    assert [text.get_text() for text in memory.texts][:3] == ["1 GiB", "2 GiB", "20 GiB"]
     assert [text.get_text() for text in time.texts] == ["1 s", "2 s"]
     cost.assign(peak_memory_mb=np.nan, seconds_per_step=np.nan, estimated_memory_mb=0.0).to_csv(
         tmp_path / "sampling_cost.csv", index=False

@@ -205,7 +205,10 @@ def test_synthetic_results_say_so_in_titles_file_names_and_at_the_top(
 
 
 def test_data_and_settings_are_those_of_the_main_run(tmp_path: Path) -> None:
-    run = add_run(tmp_path / "results", pairs=10_000, pairs_before=70_000, profile="long")
+    config = load_profile("long").to_dict()
+    run = add_run(
+        tmp_path / "results", pairs=10_000, pairs_before=70_000, profile="long", config=config
+    )
     add_scores(tmp_path / "results", run, 0.5)
     page = Outline(build_report(tmp_path, load_profile("cpu")).read_text()).words
     assert "(PennFudanPed)" in page

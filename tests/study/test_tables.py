@@ -241,7 +241,7 @@ def test_table3_compares_time_and_memory_at_equal_budget(tmp_path: Path) -> None
     table = table3(Records(tmp_path))
     assert row(table, "SiamMask")["Training time"] == "0.83 h"  # 12,000 pairs of 0.25 s
     ours = row(table, "E3SN only S")
-    costs = {"Training time": "240 s", "Peak memory": "1,234 MB"}
+    costs = {"Training time": "240 s", "Peak memory": "1,234 MiB"}
     assert ours.items() >= (costs | {"Pairs": "12,000", "Seeds": "2"}).items()
     difference = row(table, "E3SN only S - SiamMask")
     assert (difference["J-Mean"], difference["F-Mean"]) == (
@@ -387,7 +387,9 @@ def test_speed_is_of_the_machine_that_tracked(tmp_path: Path) -> None:
     add_scores(tmp_path, run, 0.6)
     add_speed(tmp_path, run, 20.0)
     path = tmp_path / "davis2016" / f"{run}_speed.csv"
-    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == "where it was trained"
+    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == (
+        "where it was trained (of the training)"
+    )
     pd.read_csv(path).assign(machine="where it tracked").to_csv(path, index=False)
     assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == "where it tracked"
     notes = " ".join(table1(Records(tmp_path)).attrs["notes"])
@@ -528,12 +530,53 @@ def test_a_run_that_began_with_another_counts_the_pairs_of_both(tmp_path: Path) 
     assert history["stage"].nunique() == 2
 
 
+def test_legs_are_of_one_seed(tmp_path: Path) -> None:
+    run = add_run(tmp_path, pairs=12_000, pairs_before=60_000)
+    add_run(tmp_path, pairs=60_000, seed=1)
+    add_run(tmp_path, pairs=60_000, overrides=["sampler.high=0.5"])
+    assert [leg["run"] for leg in Records(tmp_path).legs(run)] == [run]
+    first = add_run(tmp_path, pairs=60_000)
+    assert [leg["run"] for leg in Records(tmp_path).legs(run)] == [first, run]
+
+
+def test_a_command_has_the_settings_that_the_run_was_given(tmp_path: Path) -> None:
+    given = "e3sn train --profile made --set train.precision=fp32 --set train.backup=/b --seed 0"
+    add_run(tmp_path, environment={"command": given})
+    made = "e3sn train --profile made --variant e3sn --seed 0 --set train.precision=fp32"
+    assert runs(Records(tmp_path))["Command"].tolist() == [made]
+
+
+def test_runs_of_two_profiles_do_not_replace_each_other(tmp_path: Path) -> None:
+    add_scores(tmp_path, add_run(tmp_path, profile="one"), 0.5)
+    add_run(tmp_path, profile="two", pairs=90_000, date="2027-01-01")
+    assert Records(tmp_path).left_out == []
+
+
+def test_legs_are_not_compared_with_whole_runs(tmp_path: Path) -> None:
+    for variant, score in (("e3sn", 0.6), ("e3sn-s", 0.55)):
+        add_scores(tmp_path, add_run(tmp_path, variant), score)
+    add_scores(tmp_path, add_run(tmp_path, pairs=6_000, pairs_before=12_000), 0.8)
+    found = row(table4(Records(tmp_path)), "E3SN")
+    assert (found["J-Mean"][:4], found["Pairs"]) == ("60.0", "12,000")
+
+
+def test_only_runs_with_the_same_other_settings_are_on_top(tmp_path: Path) -> None:
+    stages = ("base", "base", "base", "sharp")
+    first = add_run(tmp_path, "siammask", stages=stages)
+    wanted = add_run(
+        tmp_path, "siammask", stages=stages, pairs=16_000, overrides=["train.pairs=16000"]
+    )
+    frozen = ["train.pairs=16000", "train.unfreeze_at=1"]
+    add_run(tmp_path, "siammask", stages=stages, pairs=16_000, overrides=frozen)
+    assert Records(tmp_path).with_first_stage([first], 12_000) == [wanted]
+    assert Records(tmp_path).with_first_stage([wanted], 12_000) == []
+
+
 def test_runs_costs_and_checks(tmp_path: Path) -> None:
     add_run(tmp_path, seed=3, overrides=["train.lr=[1,2]"], peak_memory_mb=2048, precision="bf16")
     found = runs(Records(tmp_path)).iloc[0]
-    assert (
-        found["Command"] == "e3sn train --profile made --variant e3sn --seed 3 --set train.lr=[1,2]"
-    )
+    command = "e3sn train --profile made --variant e3sn --seed 3 --set 'train.lr=[1,2]'"
+    assert found["Command"] == command
     origin = {"Pairs": "12,000", "Of 12 million": "0.100 %", "Commit": "01234567"}
     origin |= {"Machine": "a processor, 2 cores", "Precision": "bf16", "Steps skipped": "1"}
     assert found.to_dict().items() >= origin.items()
@@ -541,8 +584,8 @@ def test_runs_costs_and_checks(tmp_path: Path) -> None:
         "samples_per_image,samples,seconds_per_step,peak_memory_mb,estimated_memory_mb\n625,1250,,,4000\n4,8,0.456,1000,\n"
     )
     assert sampling_cost(Records(tmp_path)).to_numpy().tolist() == [
-        ["4", "8", "0.46 s", "1,000 MB", "–"],
-        ["625", "1,250", "not run", "not run", "4,000 MB"],
+        ["4", "8", "0.46 s", "1,000 MiB", "–"],
+        ["625", "1,250", "not run", "not run", "4,000 MiB"],
     ]
     (tmp_path / "checks.csv").write_text(
         "check,source,largest,tolerance,cases\nJ of a set,an evaluator,1e-7,5e-6,20\nF,it,1,.5,3\n"
@@ -668,7 +711,9 @@ def test_verdict_on_memory(tmp_path: Path, memory: float, verdict: str) -> None:
     (tmp_path / "sampling_cost.csv").write_text(text)
     found = claim(tmp_path, "C7")
     assert found["Verdict"] == verdict
-    assert found["Ours"] == f"1,000 MB with 64 samples to {memory:,} MB with 4: {memory / 10:.0f} %"
+    assert (
+        found["Ours"] == f"1,000 MiB with 64 samples to {memory:,} MiB with 4: {memory / 10:.0f} %"
+    )
 
 
 def test_memory_with_fewer_samples_only_says_nothing(tmp_path: Path) -> None:
