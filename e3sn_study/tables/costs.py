@@ -1,31 +1,22 @@
-"""Tables of costs and origins: speed, memory, runs, changed settings, checks."""
+"""Tables of costs: speed, memory and time of training and tracking."""
 
 import math
-import shlex
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from e3sn_study.evaluation.choices import best_choice, mean_choices
 from e3sn_study.records import MEANS, STAGES, VARIANTS, Records
-from e3sn_study.records.entries import told
-from e3sn_study.records.schema import SCHEMAS, SETTINGS
+from e3sn_study.records.schema import SCHEMAS
 from e3sn_study.tables.cells import (
     NONE,
     NOT_RUN,
     PAPER,
     PAPER_GPU,
-    PAPER_PAIRS,
-    gain_text,
-    known,
     note,
     number,
     ours,
     paper_rows,
     percent,
-    score,
-    spread,
     titled,
 )
 
@@ -176,116 +167,6 @@ def exports(records: Records) -> pd.DataFrame:
             cells |= {name: number(100 * row[name]), f"{name[0]} gain": number(gap, signed=True)}
         rows.append(cells | {"Object-frames per second": number(row["fps"])})
     return titled(rows, records, "exports", *_of_first("threads", table))
-
-
-def ablations(records: Records) -> pd.DataFrame:
-    """Runs with changed settings against runs of the same budget without the change."""
-    rows = []
-    for changes, group, base in records.ablations():
-        kept = base["settings"].iloc[0] if len(base) else ""
-        new, old = (records.measure("davis2016", runs["run"]) for runs in (group, base))
-        variant = group["variant"].iloc[0]
-        row = {"Variant": VARIANTS.get(variant, variant), "Changed": " ".join(changes)}
-        before = kept or "the profile's settings" if len(base) else "no run of this budget"
-        row["Compared with"] = before
-        for name in MEANS:
-            gain = gain_text(new, old, name) if new and old else NOT_RUN if len(base) else NONE
-            row |= {name: score(new, name), f"{name[0]} gain": gain}
-        seeds = new.seeds if new else len(group)
-        rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(seeds)})
-    gains = f"{note('gains')} {note('same_seed')}"
-    return titled(rows, records, "ablations", note("averages"), gains)
-
-
-def choices(records: Records) -> pd.DataFrame:
-    """Settings of inference on held-out sequences: each tracking pass at its best threshold."""
-    labels = dict(zip(SETTINGS, ("Size rate", "Window", "Penalty", "Threshold"), strict=True))
-    rows, notes, tracked = [], list[str](), list(SETTINGS[:3])
-    tracks = dict(records.runs[["run", "track"]].to_numpy())
-    for run, scores in records.tables("choices").items():
-        means, best = mean_choices(scores), best_choice(scores)
-        of_best_pass = (means[tracked] == [best[name] for name in tracked]).all(axis=1)
-        best_of_passes = means.groupby(tracked, sort=False)["J&F"].idxmax()
-        for index, row in means[means.index.isin(best_of_passes) | of_best_pass].iterrows():
-            cells = {"Run": run} | {label: f"{row[name]:g}" for name, label in labels.items()}
-            cells |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
-            rows.append(cells | {"Best": "yes" if index == means["J&F"].idxmax() else NONE})
-        sequences = ", ".join(scores["sequence"].unique())
-        notes.append(note("held_out", sequences=sequences))
-        if used := tracks.get(run):
-            same = means[(means[[*SETTINGS]] == [used[name] for name in SETTINGS]).all(axis=1)]
-            here = number(100 * same["J&F"].iloc[0]) if len(same) else NOT_RUN
-            named = ", ".join(f"{label.lower()} {used[name]:g}" for name, label in labels.items())
-            notes.append(note("chosen", run=run, settings=named, score=here))
-    return titled(rows, records, "choices", *dict.fromkeys(notes))
-
-
-def held_out(records: Records) -> pd.DataFrame:
-    """Models on held-out sequences and scenes, by the pairs that they have seen."""
-    rows = [
-        {
-            "Run": row["run"],
-            "Pairs": number(row["pairs"], decimals=0),
-            "J-Mean": number(100 * row["J-Mean"]),
-            "F-Mean": number(100 * row["F-Mean"]),
-            "Scenes": number(row["scenes"], decimals=0),
-            "Look-alike taken": f"{number(100 * row['raw_over'])} %",
-            "With penalty": f"{number(100 * row['penalised_over'])} %",
-        }
-        for row in records.table("held_out").to_dict("records")
-    ]
-    return titled(rows, records, "held_out")
-
-
-def runs(records: Records) -> pd.DataFrame:
-    """Where every number comes from: one row per training run."""
-    rows = []
-    for run in records.runs.to_dict("records"):
-        own = [f"train.pairs={run['own_pairs']}", "train.init_weights=MODEL"]
-        first = own if run["pairs_before"] else []
-        command = str(run.get("command"))
-        words = shlex.split(command) if command.startswith("e3sn train ") else []
-        given = told(value for key, value in pairwise(words) if key == "--set")
-        each_once = dict.fromkeys([*first, *run["settings"].split(), *given])
-        changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
-        options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
-        share = number(100 * run["pairs"] / PAPER_PAIRS, decimals=3)
-        changed = " with changes" if run.get("dirty") is True else ""
-        rows.append(
-            {
-                "Run": run["run"],
-                "Command": f"e3sn train {options}{changes}",
-                "Pairs": f"{run['pairs']:,}",
-                "Of these its own": f"{run['own_pairs']:,}",
-                "Of 12 million": f"{share} %",
-                "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
-                "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
-                "Machine": f"{run['machine']}, {known(run.get('cores'))} cores",
-                "Precision": known(run.get("precision")),
-                "Commit": f"{known(run.get('commit'))[:8]}{changed}",
-                "Files replaced": known(run.get("replaced_files")),
-                "Steps skipped": known(run.get("skipped_steps")),
-            }
-        )
-    return titled(rows, records, "runs", note("stage", pairs=PAPER_PAIRS))
-
-
-def checks(records: Records) -> pd.DataFrame:
-    """What this was checked against, from the file that the golden tests leave."""
-    rows = [
-        {
-            "Check": row["check"],
-            "Outside source": row["source"],
-            "Largest deviation": f"{row['largest']:.2g}",
-            "Tolerance": f"{row['tolerance']:.2g}",
-            "Cases": f"{row['cases']:,}",
-            "Holds": "yes" if row["largest"] <= row["tolerance"] else "no",
-        }
-        for row in records.table("checks").to_dict("records")
-    ]
-    table = titled(rows, records, "checks")
-    table.attrs["title"] = table.attrs["title"].replace(", synthetic", "")
-    return table
 
 
 def _milliseconds(seconds: float) -> str:

@@ -17,15 +17,8 @@ from e3sn_study.records import Records, entries, reference
 from e3sn_study.records.averages import Measured, bootstrap_interval
 from e3sn_study.tables.cells import paper_difference, to_markdown
 from e3sn_study.tables.claims import claims
-from e3sn_study.tables.costs import (
-    ablations,
-    checks,
-    choices,
-    runs,
-    sampling_cost,
-    speed,
-    variant_costs,
-)
+from e3sn_study.tables.costs import sampling_cost, speed, variant_costs
+from e3sn_study.tables.runs import ablations, checks, choices, runs
 from e3sn_study.tables.tables import (
     TABLES,
     attributes,
