@@ -276,12 +276,15 @@ def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         too_large = image.width * image.height > MOST_PIXELS
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     except Image.DecompressionBombError:
-        too_large = True
+        too_large, pages = True, 1
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
         is_jpeg = encoded.startswith(b"\xff\xd8")
         how = "cut short or damaged" if is_jpeg else f"damaged or no image ({', '.join(FORMATS)})"
         raise _damaged(what, path, how) from error
+    if pages > 1:
+        raise InputError(f"{what} {path} has {pages} pages; save each as an image of its own")
     if too_large:
         raise InputError(f"{what} {path} is too large; at most {MOST_PIXELS:,} pixels are read")
     return encoded, image

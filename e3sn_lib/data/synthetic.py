@@ -81,10 +81,10 @@ class Clip:
 
 
 def ensure_synthetic(root: Path) -> Path:
-    """Return the procedural set in `root`; make it if it is absent or of another seed or version.
-    Raises InputError as `synthesise`."""
+    """Return the procedural set in `root`; make it if it is absent, not whole, or of another seed
+    or version. Raises InputError as `synthesise`."""
     made = _marker(root)
-    if (made.get("version"), made.get("seed")) != (VERSION, 0):
+    if (made.get("version"), made.get("seed"), made.get("bytes")) != (VERSION, 0, _size(root)):
         synthesise(root)
     return root.resolve()
 

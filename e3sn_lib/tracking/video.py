@@ -218,6 +218,8 @@ def open_video(path: str | Path) -> VideoSource:
         return source
     if not path.is_file():
         raise InputError(f"there is no video or folder of frames at {path}")
+    if path.suffix.lower() in (".tif", ".tiff"):
+        read_image(path)  # which refuses several pages, where FFmpeg would read the first
     with open_file(path) as container:
         stream = pictures_in(container)[0]
         source = VideoSource(path, (0, 0), announced=stream.frames)

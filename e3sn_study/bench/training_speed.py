@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -158,4 +157,4 @@ def precision_difference(
     both = both.dropna(subset=[column, f"{column}_other"])
     half = both[both["step"] > both["step"].max() / 2]
     difference = (half[f"{column}_other"] - half[column]) / half[column].mean()
-    return float(difference.mean()), float(2 * difference.std() / np.sqrt(len(difference)))
+    return float(difference.mean()), float(2 * difference.sem())

@@ -19,7 +19,7 @@ from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
 from e3sn_study.tables.cells import number, percent, score, to_markdown
 from e3sn_study.tables.deviations import held_out_text, set_label, sets_seen
-from e3sn_study.tables.runs import runs
+from e3sn_study.tables.origins import runs
 from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
 
 WORST = 3

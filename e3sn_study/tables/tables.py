@@ -23,7 +23,7 @@ from e3sn_study.records import (
 )
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
-from e3sn_study.tables import costs, runs
+from e3sn_study.tables import costs, origins
 from e3sn_study.tables.cells import (
     NONE,
     NOT_RUN,
@@ -185,8 +185,8 @@ OUTER = (STILL, "NanoTrack box + GrabCut", TRUE_BOX, "true box + GrabCut", f"E3S
 _TABLES = (
     *(claims, table1, table2, table3, table4, bounds, per_sequence, crops, attributes),
     *(threshold_sweep, costs.variant_costs, costs.speed, costs.sampling_cost),
-    *(costs.training_speed, costs.tracking_speed, costs.exports, runs.ablations),
-    *(runs.choices, runs.held_out, runs.checks, runs.runs),
+    *(costs.training_speed, costs.tracking_speed, costs.exports, origins.ablations),
+    *(origins.choices, origins.held_out, origins.checks, origins.runs),
 )
 TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {make.__name__: make for make in _TABLES}
 """Every table by the name of its function, in the order of the report."""

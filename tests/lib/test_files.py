@@ -26,6 +26,7 @@ from e3sn_lib.files import (
     read_mask,
     read_text,
 )
+from e3sn_lib.tracking.video import open_video
 
 SharedPath = Callable[[str], Path]
 PHOTO = cv2.GaussianBlur(
@@ -139,6 +140,15 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     assert [*files_by_stem(tmp_path, (".png",))] == ["b"]
     for name in ("absent", "a.JPG", 300 * "long", "zero\0byte", "\ud800"):
         assert file_names(tmp_path / name) == []
+
+
+def test_a_stack_of_pages_is_no_image(tmp_path: Path) -> None:
+    page = Image.new("RGB", (64, 48))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page, page])
+    assert "has 3 pages; save each as an image of its own" in refusal(
+        read_image, tmp_path / "a.tif"
+    )
+    assert "has 3 pages" in refusal(open_video, tmp_path / "a.tif")
 
 
 def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def test_what_was_ablated(studied: Studied) -> None:
         studied.record("05_ablation_sampling"),
         studied.record("06_ablation_aggregation"),
     )
-    assert list(sampling["peak memory of training, MB"]) == ["siammask", "e3sn-s", "e3sn"]
-    assert list(sampling["peak memory of a step by samples, MB"]) == ["1", "4", "16"]
+    assert list(sampling["peak memory of training, MiB"]) == ["siammask", "e3sn-s", "e3sn"]
+    assert list(sampling["peak memory of a step by samples, MiB"]) == ["1", "4", "16"]
     assert 0 < sampling["memory with 4 samples, share of that with the most"] < 1
     assert aggregation["pairs"] == [16, 16]
     assert aggregation["levels shown"] == ["conv2", "conv3", "conv4", "fused"]

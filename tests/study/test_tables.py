@@ -18,7 +18,7 @@ from e3sn_study.records.averages import Measured, bootstrap_interval
 from e3sn_study.tables.cells import paper_difference, to_markdown
 from e3sn_study.tables.claims import claims
 from e3sn_study.tables.costs import sampling_cost, speed, variant_costs
-from e3sn_study.tables.runs import ablations, checks, choices, runs
+from e3sn_study.tables.origins import ablations, checks, choices, runs
 from e3sn_study.tables.tables import (
     TABLES,
     attributes,
@@ -376,13 +376,11 @@ def test_scores_on_other_sequences_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_speed_is_of_the_machine_that_tracked(tmp_path: Path) -> None:
-    run = add_run(tmp_path, machine="where it was trained")
+    run = add_run(tmp_path, machine="a processor")
     add_scores(tmp_path, run, 0.6)
     add_speed(tmp_path, run, 20.0)
     path = tmp_path / "davis2016" / f"{run}_speed.csv"
-    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == (
-        "where it was trained (of the training)"
-    )
+    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == ("a processor, where it was trained")
     pd.read_csv(path).assign(machine="where it tracked").to_csv(path, index=False)
     assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == "where it tracked"
     notes = " ".join(table1(Records(tmp_path)).attrs["notes"])

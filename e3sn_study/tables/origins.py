@@ -1,4 +1,4 @@
-"""Tables of runs: where numbers come from, changed and chosen settings, held-out data, checks."""
+"""Tables of origins: runs, their changed and chosen settings, held-out data, checks."""
 
 import shlex
 from itertools import pairwise
