@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -21,6 +22,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, atomic_path, read_text, write_json, write_text
 from e3sn_lib.training.provenance import environment
 from e3sn_study.records import REFERENCE
+from e3sn_study.records.entries import Manifest
 
 PAGE = Path(__file__).parent / "report" / "templates" / "notebook.html.j2"
 """How an executed notebook becomes a page."""
@@ -121,10 +123,15 @@ def run_all(
     """Run notebooks in order until one fails, and print how each ended.
 
     The folder `report` gets the executed copies in ``notebooks/`` and the list of the runs in
-    ``results/manifest.json``. Every notebook gets all `parameters`. Raises InputError if one is no
-    notebook.
+    ``results/manifest.json``, which keeps those of the other notebooks beside `sources`. Every
+    notebook gets all `parameters`. Raises InputError if one is no notebook.
     """
     manifest = {"environment": environment(), "parameters": _plain(parameters)}
+    path, others = report / "results" / "manifest.json", dict[str, dict[str, Any]]()
+    with suppress(InputError):  # it is absent or damaged
+        for run in Manifest.read(path).model_dump()["notebooks"]:
+            if sources[0].with_name(f"{run['name']}.ipynb").is_file():
+                others[run["name"]] = run
     runs = [NotebookRun(source.stem, "not run", 0.0) for source in sources]
     width = max(len(run.name) for run in runs)
     print(f"{'notebook':<{width}}  status   seconds")
@@ -134,8 +141,8 @@ def run_all(
             runs[i] = run_notebook(source, report / "notebooks" / source.name, parameters)
         error = f"\n  {runs[i].error}" if runs[i].error else ""
         print(f"{runs[i].status:<7}  {runs[i].seconds:7.1f}{error}", flush=True)
-        content = {**manifest, "notebooks": [asdict(run) for run in runs]}
-        write_json(report / "results" / "manifest.json", content)
+        by_name = others | {run.name: asdict(run) for run in runs}
+        write_json(path, {**manifest, "notebooks": [by_name[name] for name in sorted(by_name)]})
     return runs
 
 

@@ -189,6 +189,13 @@ def test_all_stops_at_the_first_failure_and_keeps_a_manifest(notebook, tmp_path,
     executed = sorted(path.name for path in (report / "notebooks").iterdir())
     assert executed == ["01_good.ipynb", "02_bad.ipynb"]
 
+    # one of them again: the others stay in the manifest; one that is gone does not
+    sources[1].unlink()
+    run_all(sources[2:], report, {"name": "all"})
+    manifest = json.loads((report / "results" / "manifest.json").read_text())
+    found = {entry["name"]: entry["status"] for entry in manifest["notebooks"]}
+    assert found == {"01_good": "passed", "03_after": "passed"}
+
 
 def test_record_from_a_notebook_is_a_file_and_a_table(notebook, out, tmp_path):
     cell = "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5}, report)"
