@@ -191,6 +191,8 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn errors of reading a safetensors file into an InputError."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file in it, such as model.safetensors")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:

@@ -206,7 +206,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 def thread_count(wanted: int | None = None) -> int:
     """Return how many threads to use: as wanted, but one per processor at most; None or 0: as many
-    as `idle_threads`."""
+    as `idle_threads`. Raises InputError if it is below 0."""
+    if wanted is not None and wanted < 0:
+        raise InputError(f"threads is {wanted}; give 0 or more")
     return min(wanted or idle_threads(), os.cpu_count() or 1)
 
 

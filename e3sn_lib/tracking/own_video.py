@@ -87,11 +87,13 @@ def track_video(
             then, they are kept, as when `stopped` ends it.
         OSError: the disk is full; nothing is kept.
     """
-    source, out, save = open_video(video), Path(out), tuple(save)
+    source, out = open_video(video), Path(out)
+    save = (save,) if isinstance(save, str) else tuple(save)
     source.stopped = stopped
     check_out(out, save, [source.path])
-    if first < 0 or stride < 1:
-        raise InputError(f"first is {first} and stride {stride}; give at least 0 and 1")
+    if first < 0 or stride < 1 or (last is not None and last < first):
+        given = f"first is {first}, last {last} and stride {stride}"
+        raise InputError(f"{given}; give at least 0, first and 1")
     if 0 < source.announced <= first:
         last_there = source.announced - 1
         raise InputError(f"tracking begins in frame {first}, but the last frame is {last_there}")

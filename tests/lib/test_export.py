@@ -403,6 +403,8 @@ class TestCommand:
 def test_no_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert [backends.thread_count(wanted) for wanted in (1, 8, 100_000)] == [1, 8, 8]
+    with pytest.raises(InputError, match="threads is -1; give 0 or more"):
+        backends.thread_count(-1)
 
 
 @pytest.mark.parametrize(

@@ -488,6 +488,12 @@ class TestRefused:
             track_video(planted, path, [BOX], tmp_path / out)
         assert {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")} == before
 
+    def test_a_range_that_cannot_be(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        for wrong in ({"first": -1}, {"stride": 0}, {"last": -1}, {"first": 3, "last": 2}):
+            with pytest.raises(InputError, match="give at least 0, first and 1"):
+                track_video(planted, video, [BOX], tmp_path / "out", **wrong)
+        assert len(track_video(planted, video, [BOX], tmp_path / "out", save="table").files) == 1
+
     def test_frames_too_wide_for_a_clip(self, planted: Tracker, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         cv2.imwrite(str(tmp_path / "in" / "0.png"), still(9, 9, 9, 20000, 20))
