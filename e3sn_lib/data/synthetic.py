@@ -80,11 +80,12 @@ class Clip:
     """Some of `EFFECTS`."""
 
 
-def ensure_synthetic(root: Path) -> Path:
-    """Return the procedural set in `root`; make it if it is absent, not whole, or of another seed
-    or version. Raises InputError as `synthesise`."""
+def ensure_synthetic(root: Path, whole: bool = False) -> Path:
+    """Return the procedural set in `root`; make it if it is absent or of another seed or version,
+    or if it has to be `whole` and is not. Raises InputError as `synthesise`."""
     made = _marker(root)
-    if (made.get("version"), made.get("seed"), made.get("bytes")) != (VERSION, 0, _size(root)):
+    is_known = (made.get("version"), made.get("seed")) == (VERSION, 0)
+    if not is_known or (whole and made.get("bytes") != _size(root)):
         synthesise(root)
     return root.resolve()
 

@@ -135,7 +135,7 @@ def data(options: argparse.Namespace) -> int:
         if not profile.data.root:
             advice = "give one with --data DIR or in the environment variable E3SN_DATA"
             raise InputError(f"no data folder: {advice}")
-        print(ensure_synthetic(Path(profile.data.root) / "synthetic"))
+        print(ensure_synthetic(Path(profile.data.root) / "synthetic", whole=True))
         return 0
     table = verify(profile.data, prepare=options.action == "prepare")
     print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
