@@ -97,7 +97,7 @@ class TrackFrame:
     alike_frame_xyxy: tuple[Box, ...] = ()
     """Boxes of the other objects of the same category in this image, where the set knows them."""
     min_area: float = 0.0
-    """A mask of fewer pixels reads as empty. To measure all before would take minutes."""
+    """A mask of fewer pixels reads as empty. Measuring all masks in advance takes minutes."""
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
         """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one; raises

@@ -92,8 +92,9 @@ def track_video(
     source.stopped = stopped
     check_out(out, save, [source.path])
     if first < 0 or stride < 1 or (last is not None and last < first):
-        given = f"first is {first}, last {last} and stride {stride}"
-        raise InputError(f"{given}; give at least 0, first and 1")
+        given = f"first is {first}, last is {last} and stride is {stride}"
+        rule = "first must be 0 or more, last not before it, and stride 1 or more"
+        raise InputError(f"{given}; {rule}")
     if 0 < source.announced <= first:
         last_there = source.announced - 1
         raise InputError(f"tracking begins in frame {first}, but the last frame is {last_there}")
@@ -103,7 +104,7 @@ def track_video(
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
     expected = len(range(first, min(frames.stop, source.announced), stride))
     new_session = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
-    done, fault = 0, None
+    done, faults = 0, list[InputError]()
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with temporary_path(nearest / (out.absolute().name or "results")) as work:
@@ -112,29 +113,26 @@ def track_video(
             open_outputs(save, work, source) as outputs,
             closing(prefetch(_followed(new_session, source, frames, boxes, way_back))) as steps,
         ):
-            try:
-                for taken, step in enumerate(steps, start=1):
-                    if step:
-                        frame, seen = step
-                        seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
-                        for write in outputs:
-                            write(frame, seen)
-                        for number, each in seen.objects.items():
-                            if each.lost:
-                                lost.setdefault(number, []).append(frame.number)
-                        done += 1
-                    watch(taken, expected and expected + len(way_back))
-                    if stopped():
-                        break
-            except InputError as error:
-                if not done:
-                    raise
-                fault = error
-        ended = stopped() or fault is not None
+            for taken, step in enumerate(_until_fault(steps, faults), start=1):
+                if step:
+                    frame, seen = step
+                    seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
+                    for write in outputs:
+                        write(frame, seen)
+                    for number, each in seen.objects.items():
+                        if each.lost:
+                            lost.setdefault(number, []).append(frame.number)
+                    done += 1
+                watch(taken, expected and expected + len(way_back))
+                if stopped():
+                    break
+        ended = stopped() or bool(faults)
         kept = [name for name in FILES.values() if (work / name).exists() and (out / name).exists()]
         target = _free(out, "stopped") if ended and kept else out
         files, notes = _move(work, target) if done else ([], [])
-    if fault:
+    for fault in faults:
+        if not done:
+            raise fault
         count = f"{done} frame{'s' * (done != 1)}"
         raise InputError(f"{fault}; what was done before, {count}, is in {target}") from fault
     if target != out:
@@ -184,6 +182,14 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
         thread.shutdown(cancel_futures=True)
         if isinstance(found, Generator):
             found.close()
+
+
+def _until_fault(steps: Iterable[T], faults: list[InputError]) -> Iterator[T]:
+    """Yield steps until one fails; note the error, so that the steps before it can be kept."""
+    try:
+        yield from steps
+    except InputError as error:
+        faults.append(error)
 
 
 def _followed(

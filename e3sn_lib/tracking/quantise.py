@@ -87,7 +87,7 @@ def quantise(
 
 @dataclass
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Inputs for the calibrator, computed when it asks for them. Before, it says which are next."""
+    """Inputs for the calibrator, computed when it asks for them. It says first which come next."""
 
     samples: Sequence[Sample]
     inputs: Callable[[Sample], Mapping[str, Any]]

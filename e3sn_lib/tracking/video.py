@@ -40,7 +40,7 @@ _ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
 """Titles may be in any encoding. PyAV 19 does not need this."""
 EVERY_FRAME = range(sys.maxsize)
 BROKEN_CLOCK = 1
-"""Seconds; if a frame's time is so much earlier than that of the frame before, it counts anew."""
+"""Seconds. If a frame's time is earlier than the one before by more, the clock began anew."""
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
 OBJECT_COLOURS = (

@@ -13,7 +13,7 @@ from e3sn_lib.training import processes
 from e3sn_lib.training.schedule import StagePlan
 
 LAST_SECONDS = 60
-"""Of a worker that is asked to end; its parent finishes a step and saves in this time."""
+"""How long a worker goes on after SIGTERM. In this time its parent finishes a step and saves."""
 
 
 class _Batches(Dataset[Batch | InputError]):
@@ -69,11 +69,11 @@ def step_batches(
 
 
 def _outlast_end_signals(worker: int) -> None:
-    """Ignore `end_signals` in a worker process for a while. All processes of a terminal or a job
-    get them, but the parent ends its workers itself, once it has saved.
+    """Ignore `end_signals` in a worker process. All processes of a terminal or a job get them, but
+    the parent ends its workers itself, once it has saved.
 
-    SIGTERM counts after `LAST_SECONDS`: at its end Python sends it to what is left of its workers,
-    and waits for them.
+    SIGTERM ends the worker after `LAST_SECONDS`. When Python exits, it sends SIGTERM to the workers
+    that are left, and waits for them.
     """
     for number in end_signals():
         is_term = number == signal.SIGTERM

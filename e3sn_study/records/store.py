@@ -90,15 +90,16 @@ def once(
         compute: makes the table.
         copy: where the table is kept too, such as beside the report.
     """
-    table, made = None, made_of if isinstance(made_of, str) else made_of()
+    made = made_of if callable(made_of) else lambda: made_of
+    table, wanted = None, made()
     if path.is_file():
         try:
             table = schema.read(path)
         except InputError as error:
             print(f"made anew: {error}")
-    if table is None or "made" not in table or str(table["made"][0]).partition("/")[0] != made:
+    if table is None or "made" not in table or str(table["made"][0]).partition("/")[0] != wanted:
         computed = compute()
-        write_record(path, computed, made_of if isinstance(made_of, str) else made_of())
+        write_record(path, computed, made())
         table = schema.read(path)
     if copy:
         with atomic_path(copy) as temporary:

@@ -490,7 +490,9 @@ class TestRefused:
 
     def test_a_range_that_cannot_be(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
         for wrong in ({"first": -1}, {"stride": 0}, {"last": -1}, {"first": 3, "last": 2}):
-            with pytest.raises(InputError, match="give at least 0, first and 1"):
+            with pytest.raises(
+                InputError, match="first must be 0 or more, last not before it, and"
+            ):
                 track_video(planted, video, [BOX], tmp_path / "out", **wrong)
         assert len(track_video(planted, video, [BOX], tmp_path / "out", save="table").files) == 1
 
