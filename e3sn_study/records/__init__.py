@@ -50,13 +50,13 @@ class Records:
         self._tables: dict[str, pd.DataFrame] = {}
 
     def table(self, name: str, schema: Schema | None = None) -> pd.DataFrame:
-        """Return the table ``NAME.csv``, without rows where there is none."""
+        """Return a copy of the table ``NAME.csv``, without rows where there is none."""
         schema, path = schema or SCHEMAS[name.partition("/")[0]], self.folder / f"{name}.csv"
         if not path.is_file():
             return pd.DataFrame(columns=schema.columns)
         if name not in self._tables:
             self._tables[name] = schema.read(path)
-        return self._tables[name]
+        return self._tables[name].copy()
 
     def recorded(self, name: str) -> pd.DataFrame:
         """Return the table ``NAME.csv``, which must be there."""

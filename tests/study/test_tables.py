@@ -515,7 +515,10 @@ def test_a_run_that_began_with_another_counts_the_pairs_of_both(tmp_path: Path) 
     assert Records(tmp_path).main_runs("e3sn", legs=False) != [run]
     assert claim(tmp_path, "C9")["Ours"].startswith("J 50.0 ")
 
-    history = Records(tmp_path).history(run)
+    records = Records(tmp_path)
+    history = records.history(run)
+    assert records.history(run).equals(history)  # every figure of a page asks anew
+    assert records.stages([run]) == 1
     assert history["pairs"].is_monotonic_increasing
     assert history["pairs"].iloc[-1] == 72_000
     assert history["stage"].nunique() == 2
