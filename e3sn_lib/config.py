@@ -20,7 +20,9 @@ from e3sn_lib.errors import did_you_mean
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-TrainKind = Literal["davis", "coco", "youtube_vos", "imagenet_vid", "mask_folder", "synthetic"]
+TrainKind = Literal[
+    "davis", "coco", "youtube_vos", "imagenet_vid", "box_folder", "mask_folder", "synthetic"
+]
 EvalKind = Literal["davis", "synthetic"]
 Layer = Literal["stem", "layer1", "layer2", "layer3"]
 Level = Literal[2, 3, 4]
@@ -198,7 +200,7 @@ class TrainSetConfig:
     object, 2 background, 3 border, which is halved (``trimap``: Oxford-IIIT Pet)."""
     annotations: BelowRoot = "annotations.json"
     min_area: Annotated[Factor, Field(le=1e9)] = 1000.0
-    """Smallest object in pixels; not for ImageNet-VID (SiamMask, for YouTube-VOS)."""
+    """Smallest object in pixels; not for sets without masks (SiamMask, for YouTube-VOS)."""
     hold_out: Texts = ()
     """Sequences that are kept out of training, so that choices can be made on them."""
     hold_out_share: BelowOne = 0.0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from e3sn_lib.config import TrainSetConfig
+from e3sn_lib.data.box_folder import BOXES, box_folder_tracks
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import DAVIS_SITE, davis_list, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
@@ -77,6 +78,13 @@ KINDS = {
         "non-commercial research and education",
         lambda folder, config: [folder / "Annotations" / "VID" / config.split],
         lambda folder, config: imagenet_vid_tracks(folder, config.split),
+    ),
+    "box_folder": Kind(
+        "videos with boxes",
+        "its own site (docs/data.md names those of the profiles' sets)",
+        "terms of each set, see docs/data.md",
+        lambda folder, config: [next(folder.rglob(BOXES), folder / "*" / BOXES)],
+        lambda folder, config: box_folder_tracks(folder),
     ),
     "mask_folder": Kind(
         "still images with masks",

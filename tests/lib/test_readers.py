@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from e3sn_lib.config import DataConfig, EvalKind, EvalSetConfig, TrainKind, TrainSetConfig
+from e3sn_lib.data.box_folder import box_folder_tracks
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import davis_attributes, davis_sequences, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
@@ -476,6 +477,50 @@ def test_imagenet_vid_says_what_is_wrong(tmp_path: Path) -> None:
         imagenet_vid_tracks(tmp_path)
 
 
+# Videos with boxes
+
+
+def make_box_folder(root: Path) -> Path:
+    """Four frames with boxes for three of them, and a set in a deeper folder with turned boxes."""
+    for i in range(1, 5):
+        write_image(root / "car" / f"{i:08d}.jpg")
+        write_image(root / "toys" / "toy-1" / "img" / f"{i:04d}.png")
+    (root / "car" / "groundtruth.txt").write_text("10,5,20,30\n0,0,0,0\n11.5\t5\t20\t30\r\n\n")
+    turned = "30,10,40,20,30,30,20,20\n" * 2 + "10,10,30,10,30,20,10,20\n" * 3
+    (root / "toys" / "toy-1" / "groundtruth_rect.1.txt").write_text(turned)
+    return root
+
+
+def test_box_folder_reads_upright_and_turned_boxes(tmp_path: Path) -> None:
+    tracks = box_folder_tracks(make_box_folder(tmp_path / "videos"))
+    assert (tracks.name, tracks.categories) == ("videos", None)
+    car, toy = tracks.tracks
+    assert (car.name, toy.name) == ("car/groundtruth", "toys/toy-1/groundtruth_rect.1")
+    assert [frame.image.name for frame in car.frames] == ["00000001.jpg", "00000003.jpg"]
+    assert [frame.box_frame_xyxy for frame in car.frames] == [(10, 5, 30, 35), (11.5, 5, 31.5, 35)]
+    assert [frame.image.parent.name for frame in toy.frames] == ["img"] * 4
+    # a square on its tip has half the area of its bounding box, and keeps its area
+    side = 200**0.5
+    expected = (30 - side / 2, 20 - side / 2, 30 + side / 2, 20 + side / 2)
+    assert toy.frames[0].box_frame_xyxy == pytest.approx(expected)
+    assert toy.frames[3].box_frame_xyxy == pytest.approx((10, 10, 30, 20))
+    assert tracks.left_out == {
+        "box without area": 1,
+        "frame without box": 1,
+        "box without frame": 1,
+    }
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "a b c d", "1,2,3,4,5,6,7,8,9", " "])
+def test_box_folder_says_what_is_wrong(tmp_path: Path, line: str) -> None:
+    with pytest.raises(InputError, match=r"no groundtruth\*\.txt in any of its folders"):
+        box_folder_tracks(tmp_path)
+    file = make_box_folder(tmp_path) / "car" / "groundtruth.txt"
+    file.write_text(f"1,2,3,4\n{line}\n1,2,3,4\n")
+    with pytest.raises(InputError, match=r"groundtruth\.txt: line 2 has neither"):
+        box_folder_tracks(tmp_path)
+
+
 # Folders of images and masks
 
 
@@ -571,7 +616,7 @@ def test_the_registry_has_the_kinds_that_settings_allow() -> None:
     assert set(get_args(EvalKind)) == {name for name, kind in KINDS.items() if kind.has_videos}
 
 
-STATES = ["partial", "partial", "partial", "present", "present", "absent", "present", "absent"]
+STATES = ["partial"] * 3 + ["present", "partial", "present", "absent", "present", "absent"]
 """Of the sets of `make_everything`."""
 
 
@@ -581,12 +626,14 @@ def make_everything(root: Path) -> DataConfig:
     make_youtube_vos(root / "YouTubeVOS")
     make_imagenet_vid(root / "ILSVRC2015")
     make_mask_folder(root / "folder")
+    make_box_folder(root / "videos")
     coco = {"images": "val2017", "annotations": "annotations/instances_val2017.json"}
     train = (
         TrainSetConfig("coco", ("coco",), **coco, min_area=50),
         TrainSetConfig("youtube_vos", ("YouTubeVOS",), weight=2.0),
         TrainSetConfig("imagenet_vid", ("ILSVRC2015",)),
         TrainSetConfig("mask_folder", ("nowhere", "folder"), min_area=1),
+        TrainSetConfig("box_folder", ("videos",)),
         TrainSetConfig("davis", ("DAVIS-2017", "DAVIS"), year=2017),
         TrainSetConfig("davis", ("DAVIS-2016", "DAVIS"), year=2016),
     )
@@ -601,7 +648,8 @@ def make_everything(root: Path) -> DataConfig:
 def test_open_train_sets_opens_what_is_there_and_tells_the_rest(tmp_path: Path) -> None:
     sets = open_train_sets(make_everything(tmp_path))
     assert [(config.kind, config.weight, len(tracks.tracks)) for tracks, config in sets.opened] == [
-        ("coco", 1, 4), ("youtube_vos", 2, 2), ("imagenet_vid", 1, 2), ("mask_folder", 1, 3), ("davis", 1, 4),
+        ("coco", 1, 4), ("youtube_vos", 2, 2), ("imagenet_vid", 1, 2), ("mask_folder", 1, 3),
+        ("box_folder", 1, 2), ("davis", 1, 4),
     ]  # fmt: skip
     assert len(sets.absent) == 1
     notice = sets.absent[0][0]
@@ -623,9 +671,9 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
     (tmp_path / "YouTubeVOS" / "train" / "meta.json").write_text("{")
     table = verify(data)
     assert list(table["state"]) == STATES
-    assert list(table["tracks"]) == [4, 0, 2, 3, 4, 0, 2, 0]
-    assert list(table["images"]) == [2, 0, 2, 3, 6, 0, 3, 0]
-    assert list(table["with_masks"]) == [4, 0, 0, 3, 4, 0, 2, 0]
+    assert list(table["tracks"]) == [4, 0, 2, 3, 2, 4, 0, 2, 0]
+    assert list(table["images"]) == [2, 0, 2, 3, 6, 6, 0, 3, 0]
+    assert list(table["with_masks"]) == [4, 0, 0, 3, 0, 4, 0, 2, 0]
     assert table["left_out"][0].count("1 ") == 4
     assert "missing: 000000000003.jpg" in table["left_out"][0]
     assert "damaged" in table["left_out"][1]
@@ -641,10 +689,10 @@ def test_prepare_opens_frames_and_names_those_that_cannot_be_used(tmp_path: Path
     write_mask(tmp_path / "folder" / "masks" / "c.png", rectangle(1, 1, 9, 9, size=(20, 20)))
     assert list(verify(data)["state"]) == STATES
     table = verify(data, prepare=True)
-    assert [n for n in range(8) if table["state"][n] != STATES[n]] == [3, 4, 6]
+    assert [n for n in range(9) if table["state"][n] != STATES[n]] == [3, 5, 7]
     assert "2 of 4 frames that were opened cannot be used, the first: image" in table["left_out"][0]
     assert "mask of" in table["left_out"][3]
-    assert "1 of 3 frames" in table["left_out"][6]
+    assert "1 of 3 frames" in table["left_out"][7]
 
 
 def test_prepare_counts_objects_that_are_too_small(tmp_path: Path) -> None:
@@ -683,7 +731,7 @@ def test_the_long_profile_opens_the_shared_sets(shared_path: SharedPath) -> None
     sets = open_train_sets(data)
     assert [tracks.name for tracks, _ in sets.opened] == ["coco", "saliency_duts", "saliency_ecssd"]
     absent = [config.path[0] for _, config in sets.absent]
-    assert absent == ["PennFudanPed", "oxford_pets", "DAVIS"]
+    assert absent == ["PennFudanPed", "oxford_pets", "box_videos", "DAVIS"]
     assert len(open_evaluation(data, "davis2016")) == 4
     with pytest.raises(InputError, match="benchmark davis2017 is absent"):
         open_evaluation(data, "davis2017")

@@ -1,0 +1,97 @@
+"""Videos with a box for each frame, as tracking sets pack them: GOT-10k, LaSOT, OTB, VOT."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from e3sn_lib.data.index import Findings, indexed_tracks
+from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.errors import InputError
+from e3sn_lib.files import file_names, read_text
+from e3sn_lib.geometry import Box
+
+BOXES = "groundtruth*.txt"
+"""Files of boxes: ``groundtruth.txt``, ``groundtruth_rect.txt``; numbered for several objects."""
+FRAMES = ("img", "color", ".")
+"""Folders of the frames beside such a file, of which the first with images is used."""
+
+
+def box_folder_tracks(root: Path) -> TrackSet:
+    """Return one track for each file of boxes below `root`, in whatever subfolder it lies.
+
+    Line i of the file has the box of frame i, in the order of the file names: left, top, width and
+    height in pixels, or the four corners of a turned box. A turned box becomes an upright one of
+    the same centre, area and proportions (as in SiamMask's code for VOT).
+
+    Raises:
+        InputError: there is no such file, or a line has neither four nor eight numbers.
+    """
+    files = sorted(root.rglob(BOXES))
+    if not files:
+        raise InputError(f"{root}: no {BOXES} in any of its folders; unpack a tracking set there")
+    sources = [source for file in files for source in (file, _frames_folder(file))]
+    return indexed_tracks(root.name, (root,), sources, partial(_parse, root), partial(_track, root))
+
+
+def _frames_folder(file: Path) -> Path:
+    folders = [file.parent / name for name in FRAMES]
+    return next((folder for folder in folders if file_names(folder)), file.parent)
+
+
+def _parse(root: Path, findings: Findings) -> Iterator[Any]:
+    """Yield the name of a track, the folder of its frames, and file names and boxes."""
+    for file in sorted(root.rglob(BOXES)):
+        folder, shown = _frames_folder(file), []
+        lines = read_text(file, "boxes").split("\n")
+        while lines and not lines[-1].strip():
+            lines.pop()
+        for number, (image, line) in enumerate(zip_longest(file_names(folder), lines), 1):
+            box = None if line is None else _box(file, number, line)
+            if image is None:
+                lost = f"frame {number} of {file.relative_to(root)}"
+                findings.leave_out("box without frame", missing=lost)
+            elif line is None:
+                findings.leave_out("frame without box")
+            elif box is None:
+                findings.leave_out("box without area")
+            else:
+                shown.append((image, box))
+        if shown:
+            name = file.parent.relative_to(root) / file.stem
+            yield name.as_posix(), folder.relative_to(root).as_posix(), shown
+
+
+def _box(file: Path, number: int, line: str) -> Box | None:
+    """Return the box of one line as x1, y1, x2, y2; None if the object is not seen."""
+    try:
+        values = np.array([float(each) for each in re.split(r"[,\s]+", line.strip())])
+    except ValueError:
+        values = np.empty(0)
+    if values.size not in (4, 8):
+        what = f"line {number} has neither left, top, width, height nor four corners"
+        raise InputError(f"{file}: {what}: '{line.strip()[:60]}'")
+    if values.size == 8:
+        values = _upright(values.reshape(4, 2))
+    left, top, width, height = (float(each) for each in values)
+    if not (np.isfinite(values).all() and width > 0 and height > 0):
+        return None
+    return left, top, left + width, top + height
+
+
+def _upright(corners: np.ndarray) -> np.ndarray:
+    """Return left, top, width, height of an upright box for (4, 2) corners of a turned one."""
+    size = np.ptp(corners, axis=0)
+    sides = np.linalg.norm(corners[[1, 2]] - corners[[0, 1]], axis=1)
+    size = size * np.sqrt(sides.prod() / max(size.prod(), 1e-9))
+    return np.concatenate([corners.mean(axis=0) - size / 2, size])
+
+
+def _track(root: Path, record: Any) -> Track:
+    name, folder, frames = record
+    shown = [TrackFrame(root / folder / image, None, tuple(box)) for image, box in frames]
+    return Track(name, tuple(shown))
