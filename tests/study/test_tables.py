@@ -808,6 +808,13 @@ def test_short_table1_has_the_two_networks_and_what_bounds_them(tmp_path: Path) 
     ]
 
 
+def test_short_table1_has_the_last_leg_only(tmp_path: Path) -> None:
+    add_scores(tmp_path, add_run(tmp_path, pairs=12_000), 0.6)
+    add_scores(tmp_path, add_run(tmp_path, pairs=6_000, pairs_before=12_000), 0.8)
+    pairs = [set(make(Records(tmp_path))["Pairs"]) for make in (table1, short_table1)]
+    assert pairs == [{"–", "not run", "12,000", "18,000"}, {"–", "not run", "18,000"}]
+
+
 def test_markdown() -> None:
     table = pd.DataFrame(
         {"name": ["a|b", "c"], "value": ["+1.5 (1 to 2)", "not run"], "none": ["–", "–"]}
