@@ -83,10 +83,12 @@ def draw_figures(report: Path) -> None:
 
 
 def _training(records: Records) -> str:
-    """Return on what each leg of the main run was trained; "" if there is none."""
+    """Return on what the legs of the main run were trained; "" if there is none. Legs in a row that
+    saw the same data are one."""
     legs = [leg for run in records.main_runs("e3sn")[:1] for leg in records.legs(run)]
     return "; then on ".join(
-        f"{leg['own_pairs']:,} pairs of the objects of {trained_on(leg['data'])}" for leg in legs
+        f"{sum(leg['own_pairs'] for leg in alike):,} pairs of the objects of {objects}"
+        for objects, alike in itertools.groupby(legs, lambda leg: trained_on(leg["data"]))
     )
 
 

@@ -607,10 +607,11 @@ class TestDryRun:
         ended = run("train --dry-run", settings, more, data_root)
         assert ended.status == 2
         assert "this machine: " in ended.out
-        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:6]] == [
-            " training set coco", *[" training set mask_folder"] * 4, " training set davis"
+        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:7]] == [
+            " training set coco", *[" training set mask_folder"] * 4,
+            " training set box_folder", " training set davis"
         ]  # fmt: skip
-        assert "backbone weights" in ended.err.splitlines()[6]
+        assert "backbone weights" in ended.err.splitlines()[7]
         assert list(tmp_path.iterdir()) == []
 
 
@@ -787,9 +788,9 @@ class TestData:
     def test_what_is_missing_is_named_with_its_origin(self, run: Run, data_root: Path) -> None:
         ended = run("data verify --profile long --data", data_root)
         assert ended.status == 1
-        assert "0 of 8 sets are complete" in ended.out
+        assert "0 of 9 sets are complete" in ended.out
         lines = [line for line in ended.out.splitlines() if line.startswith("absent:")]
-        assert len(lines) == 8
+        assert len(lines) == 9
         assert all("get it from" in line and "put it in" in line for line in lines)
         advice = "put them there, or use torchvision's weights, which need two settings: --set"
         assert advice in ended.out
@@ -808,7 +809,7 @@ class TestData:
         assert "1 of 3 sets are complete" in ended.out
         assert "partial: evaluation set davis2016, no frames of" in ended.out
         ended = run("data prepare --profile long --data", own_data)
-        assert (ended.status, ended.out.count("absent:")) == (1, 8)
+        assert (ended.status, ended.out.count("absent:")) == (1, 9)
 
     def test_a_folder_that_is_none(self, refused) -> None:
         line = refused("data verify --profile cpu --data absent")

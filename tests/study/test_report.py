@@ -217,6 +217,19 @@ def test_data_and_settings_are_those_of_the_main_run(tmp_path: Path) -> None:
     assert "make reproduce PROFILE=cpu" in page
 
 
+def test_legs_in_a_row_with_the_same_data_are_told_as_one(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    legs = [(5_000, 0, "stills"), (2_000, 5_000, "videos"), (3_000, 7_000, "videos")]
+    for pairs, before, data in legs:
+        run = add_run(results, pairs=pairs, own_pairs=pairs, pairs_before=before, data=data)
+        add_scores(results, run, 0.5)
+    page = " ".join(Outline(build_report(tmp_path, load_profile("cpu")).read_text()).words.split())
+    told = (
+        "5,000 pairs of the objects of stills (1,500); then on 5,000 pairs of the objects of videos"
+    )
+    assert told in page
+
+
 def test_training_sets_that_were_absent_have_no_share(tmp_path: Path) -> None:
     absent = ["training set davis (DAVIS) is absent: no list"]
     add_scores(tmp_path / "results", add_run(tmp_path / "results", absent=absent), 0.5)
