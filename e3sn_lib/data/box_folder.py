@@ -17,8 +17,8 @@ from e3sn_lib.geometry import Box
 
 BOXES = "groundtruth*.txt"
 """Files of boxes: ``groundtruth.txt``, ``groundtruth_rect.txt``; numbered for several objects."""
-FRAMES = ("img", "color", ".")
-"""Folders of the frames beside such a file, of which the first with images is used."""
+FRAMES = ("img", "color")
+"""Folders of the frames beside such a file; without images in them, the frames lie beside it."""
 
 
 def box_folder_tracks(root: Path) -> TrackSet:
@@ -35,7 +35,8 @@ def box_folder_tracks(root: Path) -> TrackSet:
     if not files:
         raise InputError(f"{root}: no {BOXES} in any of its folders; unpack a tracking set there")
     sources = [source for file in files for source in (file, _frames_folder(file))]
-    return indexed_tracks(root.name, (root,), sources, partial(_parse, root), partial(_track, root))
+    parse, unpack = partial(_parse, root, files), partial(_track, root)
+    return indexed_tracks(root.name, (root,), sources, parse, unpack)
 
 
 def _frames_folder(file: Path) -> Path:
@@ -43,9 +44,9 @@ def _frames_folder(file: Path) -> Path:
     return next((folder for folder in folders if file_names(folder)), file.parent)
 
 
-def _parse(root: Path, findings: Findings) -> Iterator[Any]:
+def _parse(root: Path, files: list[Path], findings: Findings) -> Iterator[Any]:
     """Yield the name of a track, the folder of its frames, and file names and boxes."""
-    for file in sorted(root.rglob(BOXES)):
+    for file in files:
         folder, shown = _frames_folder(file), []
         lines = read_text(file, "boxes").split("\n")
         while lines and not lines[-1].strip():
