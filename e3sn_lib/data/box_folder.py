@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.data.index import Findings, indexed_tracks, track_of_boxes
+from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import file_names, read_text
 from e3sn_lib.geometry import Box
@@ -35,7 +35,7 @@ def box_folder_tracks(root: Path) -> TrackSet:
     if not files:
         raise InputError(f"{root}: no {BOXES} in any of its folders; unpack a tracking set there")
     sources = [source for file in files for source in (file, _frames_folder(file))]
-    parse, unpack = partial(_parse, root, files), partial(_track, root)
+    parse, unpack = partial(_parse, root, files), partial(track_of_boxes, root)
     return indexed_tracks(root.name, (root,), sources, parse, unpack)
 
 
@@ -90,9 +90,3 @@ def _upright(corners: np.ndarray) -> np.ndarray:
     sides = np.linalg.norm(corners[[1, 2]] - corners[[0, 1]], axis=1)
     size = size * np.sqrt(sides.prod() / max(size.prod(), 1e-9))
     return np.concatenate([corners.mean(axis=0) - size / 2, size])
-
-
-def _track(root: Path, record: Any) -> Track:
-    name, folder, frames = record
-    shown = [TrackFrame(root / folder / image, None, tuple(box)) for image, box in frames]
-    return Track(name, tuple(shown))

@@ -10,8 +10,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.data.index import Findings, indexed_tracks, track_of_boxes
+from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import files_by_stem, read_bytes
 from e3sn_lib.geometry import Box
@@ -28,7 +28,7 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
         InputError: an XML file is damaged.
     """
     annotations, data = root / "Annotations" / "VID" / split, root / "Data" / "VID" / split
-    parse, unpack = partial(_parse, annotations, data), partial(_track, data)
+    parse, unpack = partial(_parse, annotations, data), partial(track_of_boxes, data)
     sources = _sources(annotations, data)
     return indexed_tracks(f"imagenet_vid-{split}", (annotations, data), sources, parse, unpack)
 
@@ -65,13 +65,7 @@ def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
                 else:
                     findings.leave_out("box without area")
         for track_id, shown in sorted(frames.items()):
-            yield snippet.as_posix(), track_id, shown
-
-
-def _track(data: Path, record: Any) -> Track:
-    snippet, track_id, frames = record
-    shown = [TrackFrame(data / snippet / image, None, tuple(box)) for image, box in frames]
-    return Track(f"{snippet}/{track_id}", tuple(shown))
+            yield f"{snippet.as_posix()}/{track_id}", snippet.as_posix(), shown
 
 
 def _boxes(path: Path) -> list[tuple[str, Box]]:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import Track, TrackSet
+from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 4
+VERSION = 5
 """Rises whenever a reader keeps other values; older indices are then made anew."""
 NAMED = 5
 """Missing files that are named; the rest is counted."""
@@ -110,6 +110,13 @@ def indexed_tracks(
     categories = np.array(found.categories, np.int64) if found.categories else None
     counts, missing = Counter(found.left_out), tuple(found.missing)
     return TrackSet(name, tracks, counts, missing, categories, found.faults)
+
+
+def track_of_boxes(root: Path, record: Any) -> Track:
+    """Make a track without masks of its name, a folder below `root`, and file names with boxes."""
+    name, folder, frames = record
+    shown = [TrackFrame(root / folder / image, None, tuple(box)) for image, box in frames]
+    return Track(name, tuple(shown))
 
 
 def cache_folder() -> Path:
