@@ -115,9 +115,6 @@ class SamplerConfig:
     """A cell is positive if one of its anchors has a larger IoU (paper 4.1; "one": inferred)."""
     low: Share = 0.3
     """A cell is negative if all its anchors have a smaller IoU (paper 4.1; "all": inferred)."""
-    box_low: Share | None = None
-    """Anchors with an IoU between it and `high` teach box offsets too, but no class, so that boxes
-    of a wrong size are corrected in one frame (ours; None: only positives teach them, SiamRPN)."""
     anchor_positives: Count = 16
     """Largest number of anchors per image that train the classifier as positives (SiamMask)."""
     anchor_total: Count = 64
@@ -129,11 +126,9 @@ class SamplerConfig:
             ("positives_per_image", "samples_per_image"),
             ("anchor_positives", "anchor_total"),
             ("low", "high"),
-            ("low", "box_low"),
-            ("box_low", "high"),
         ):
             value, limit = getattr(self, less), getattr(self, more)
-            if None not in (value, limit) and value > limit:
+            if value > limit:
                 raise ValueError(f"{less} is {value}; it must be at most sampler.{more}, {limit}")
         return self
 

@@ -46,7 +46,7 @@ def classification_loss(logits: Tensor, labels: Tensor, counts: Counts | None = 
 
     Args:
         logits: (B, 2, 5, n, n), background first.
-        labels: (B, 5, n, n) 1 positive, 0 negative, others ignored.
+        labels: (B, 5, n, n) 1 positive, 0 negative, -1 ignored.
     """
     log_probability = logits.log_softmax(dim=1)
     positive, negative = labels == 1, labels == 0
@@ -65,20 +65,20 @@ def regression_loss(
     beta: float = 1.0,
     counts: Counts | None = None,
 ) -> Tensor:
-    """Return the distance of box offsets at anchors with label 1 or 2.
+    """Return the distance of box offsets at positive anchors.
 
-    It is summed over the 4 offsets, then averaged over these anchors of an image, then over images.
+    It is summed over the 4 offsets, then averaged over the positives of an image, then over images.
 
     Args:
         prediction, target: (B, 4, 5, n, n).
-        labels: (B, 5, n, n) of `AnchorTargets`.
+        labels: (B, 5, n, n), 1 at positives.
         kind: ``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code).
         beta: distance from which smooth L1 is linear.
     """
     beta = 0.0 if kind == "l1" else beta
     distance = F.smooth_l1_loss(prediction, target, reduction="none", beta=beta).sum(dim=1)
-    taught = (labels >= 1).to(distance.dtype)
-    weight = taught / (taught.sum(dim=(1, 2, 3), keepdim=True) + 1e-6)
+    positive = (labels == 1).to(distance.dtype)
+    weight = positive / (positive.sum(dim=(1, 2, 3), keepdim=True) + 1e-6)
     return (distance * weight).sum() / (counts.images if counts else len(labels))
 
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from e3sn_lib.config import SamplerConfig
 from e3sn_lib.geometry import CELLS, Box, Floats, anchors_cxcywh, anchors_xyxy, encode_boxes
 
-BOX_ONLY = 2
-"""Label of an anchor that teaches box offsets but no class."""
 NEGATIVE_PAIR_REACH = 3
 """A negative pair teaches "not here" in the central 7 x 7 cells: the target would be there
 (SiamMask)."""
@@ -26,9 +24,9 @@ class AnchorTargets:
     """Targets of the classification and box branches."""
 
     labels: NDArray[np.int8]
-    """(5, n, n): 1 positive, 0 negative, -1 not used, 2 for box offsets only."""
+    """(5, n, n): 1 positive, 0 negative, -1 not used."""
     offsets: NDArray[np.float32]
-    """(4, 5, n, n): `encode_boxes` of the target. Only those at labels 1 and 2 are taught."""
+    """(4, 5, n, n): `encode_boxes` of the target. Only those at positives mean something."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,6 @@ def anchor_targets(
 
     At most 16 positives and 64 anchors in all are drawn (SiamMask). Up to 16 negatives lie on
     look-alikes of the target (ours): a random choice of 48 out of 3,000 would hardly meet one.
-    With `box_low`, up to 16 anchors more teach box offsets only.
 
     Args:
         iou: (5, n, n) from `anchor_iou`.
@@ -83,9 +80,6 @@ def anchor_targets(
     negative = negative[: config.anchor_total - len(positive)]
     labels = np.full(iou.size, -1, np.int8)
     labels[positive], labels[negative] = 1, 0
-    if config.box_low is not None:
-        between = np.flatnonzero((iou > config.box_low) & (iou <= config.high))
-        labels[rng.permutation(between)[: config.anchor_positives]] = BOX_ONLY
     x1, y1, x2, y2 = box_crop_xyxy
     target = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
     offsets = encode_boxes(target, anchors_cxcywh(centre, cells)).transpose(3, 0, 1, 2)

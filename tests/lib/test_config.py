@@ -254,8 +254,6 @@ def refusal(*arguments, **named):
         ("train.train_layers=[stem, stem]", "it must name each only once"),
         ("model.levels=[2, 2]", "each only once"),
         ("sampler.low=0.9", "sampler.low is 0.9; it must be at most sampler.high, 0.6"),
-        ("sampler.box_low=0.2", "sampler.low is 0.3; it must be at most sampler.box_low, 0.2"),
-        ("sampler.box_low=0.7", "sampler.box_low is 0.7; it must be at most sampler.high, 0.6"),
         ("sampler.anchor_total=3", "it must be at most sampler.anchor_total, 3"),
         (
             "augment.search_shift=-3",

@@ -74,14 +74,14 @@ class TestClassification:
 class TestRegression:
     labels = torch.zeros(2, 5, 3, 3, dtype=torch.int64)
     labels[0, 2, 1, 1] = labels[0, 2, 1, 2] = labels[0, 0, 0, 0] = 1
-    labels[1, 4, 2, 2] = 2  # taught like a positive
+    labels[1, 4, 2, 2] = 1
 
     @pytest.mark.parametrize("beta", [1.0, 0.1])
-    def test_is_torch_s_smooth_l1_at_taught_anchors(self, beta: float) -> None:
+    def test_is_torch_s_smooth_l1_at_the_positives(self, beta: float) -> None:
         prediction, target = torch.randn(2, 4, 5, 3, 3), torch.randn(2, 4, 5, 3, 3)
         images = []
         for image in range(2):
-            where = self.labels[image] > 0
+            where = self.labels[image] == 1
             chosen = prediction[image][:, where], target[image][:, where]
             images.append(F.smooth_l1_loss(*chosen, reduction="sum", beta=beta) / where.sum())
         loss = regression_loss(prediction, target, self.labels, beta=beta)

@@ -200,19 +200,6 @@ class TestAnchorTargets:
             assert (iou[labels == 1] > 0.6).all()
             assert (iou[labels == 0] < 0.3).all()
 
-    def test_box_only_anchors_come_on_top(self) -> None:
-        for number, box in enumerate(simulated_targets(50, 64)):
-            iou = anchor_iou(box)
-            plain, more = (
-                anchor_targets(iou, box, config, np.random.default_rng(number)).labels
-                for config in (SamplerConfig(), SamplerConfig(box_low=0.4))
-            )
-            only = more == 2
-            assert only.sum() == min(16, ((iou > 0.4) & (iou <= 0.6)).sum())
-            assert ((iou[only] > 0.4) & (iou[only] <= 0.6)).all()
-            assert (more[~only] == plain[~only]).all()
-            assert (plain[only] == -1).all()
-
     def test_too_few_negatives_are_all_taken(self) -> None:
         iou = np.full((5, 3, 3), 0.5)
         iou[0, 0, :2] = 0.1
