@@ -23,6 +23,8 @@ from e3sn_lib.tracking.tracker import (
 
 WIDER = 2
 """The tracker also looks for a lost object in a crop this many times as wide (ours)."""
+RESIZED = 1.08
+"""If width or height of a box changes by more than this factor, the tracker looks again (ours)."""
 LARGEST_OVERLAP = 0.5
 """A mask of which more lies on other objects does not show the lost one."""
 
@@ -58,25 +60,37 @@ class Seen(NamedTuple):
 class Session:
     """Objects that are followed through one video, with their state.
 
-    The tracker keeps nothing between frames, so several sessions can share one. A session also
-    looks for a lost object in a wider part of the frame. The object is found if its mask there has
-    a predicted J of `lost_below` or more.
+    The tracker keeps nothing between frames, so several sessions can share one. The paper takes one
+    step in each frame. A session takes more where these help. One step corrects a wrong size in
+    part only, so an object that was resized is looked at again, from its new place. A lost object
+    is looked for in a wider part of the frame. It is found if its mask there has a predicted J of
+    `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
         keep_lost: show the masks of lost objects too; else they are empty.
+        resized_by: factor by which width or height must change for a second look, 1 or more;
+            infinity: there is none.
 
     Raises:
-        InputError: `lost_below` is out of range.
+        InputError: `lost_below` or `resized_by` is out of range.
     """
 
     def __init__(
-        self, tracker: Tracker, *, lost_below: float = 0.0, keep_lost: bool = False
+        self,
+        tracker: Tracker,
+        *,
+        lost_below: float = 0.0,
+        keep_lost: bool = False,
+        resized_by: float = RESIZED,
     ) -> None:
         if not 0 <= lost_below <= 1:
             raise InputError(f"lost_below is {lost_below}; give a predicted J, 0 to 1")
+        if not resized_by >= 1:
+            raise InputError(f"resized_by is {resized_by}; give a factor of 1 or more")
         self._tracker = tracker
         self._lost_below, self._keep_lost = lost_below, keep_lost
+        self._resized_by = resized_by
         self._given: dict[int, Sequence[float]] = {}
         self._groups: list[tuple[tuple[int, ...], Targets]] = []
         """Numbers and state of objects whose templates come from the same frame."""
@@ -119,27 +133,47 @@ class Session:
         """
         check_frame(frame)  # also where there is no object yet
         kept = self._kept()
-        steps = [(numbers, *self._tracker.step(frame, state)) for numbers, state in kept]
+        steps = [(numbers, *self._follow(frame, state)) for numbers, state in kept]
         if self._given:
-            state = self._tracker.start(frame, list(self._given.values()), tuple(self._given))
-            steps.append((tuple(self._given), *self._tracker.step(frame, state, move=False)))
+            numbers = tuple(self._given)
+            state = self._tracker.start(frame, list(self._given.values()), numbers)
+            state, result = self._tracker.step(frame, state, move=False)
+            steps.append((numbers, state, self._found(result)))
             self._given = {}
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
-        for numbers, _, result in steps:
-            for place, number in enumerate(numbers):
-                objects[number], patches[number] = self._found(result, place)
+        for numbers, _, found in steps:
+            for number, each in zip(numbers, found, strict=True):
+                objects[number], patches[number] = each
         self._groups = [(numbers, state) for numbers, state, _ in steps]
         self._search_lost(frame, kept, objects, patches)
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
         return Seen(ids, dict(sorted(objects.items())))
 
-    def _found(self, result: FrameResult, place: int) -> tuple[Found, Patch]:
-        box, score = result.boxes_frame_xyxy[place], result.scores[place]
-        predicted_j = result.predicted_j[place]
-        lost = bool(predicted_j < self._lost_below)
-        return Found(box, score, predicted_j, lost), result.patches[place]
+    def _follow(
+        self, frame: NDArray[np.uint8], before: Targets
+    ) -> tuple[Targets, list[tuple[Found, Patch]]]:
+        """Take a step with a group, and one more with its objects that were resized."""
+        after, result = self._tracker.step(frame, before)
+        found = self._found(result)
+        change = np.abs(np.log(after.size_wh / before.size_wh)).max(axis=1)
+        if places := np.flatnonzero(change > np.log(self._resized_by)).tolist():
+            again, result = self._tracker.step(frame, after.select(places))
+            for place, each in zip(places, self._found(result), strict=True):
+                found[place] = each
+            boxes = after.boxes_frame_xyxy()
+            boxes[places] = again.boxes_frame_xyxy()
+            after = after.moved_to(boxes.tolist())
+        return after, found
+
+    def _found(self, result: FrameResult) -> list[tuple[Found, Patch]]:
+        """Return what a step says about each object of a group."""
+        values = result.boxes_frame_xyxy, result.scores, result.predicted_j
+        seen = [
+            Found(*each, bool(each[-1] < self._lost_below)) for each in zip(*values, strict=True)
+        ]
+        return list(zip(seen, result.patches, strict=True))
 
     def _search_lost(
         self,
@@ -159,8 +193,7 @@ class Session:
             lost = before.select(places)
             near, _ = self._tracker.step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
             _, result = self._tracker.step(frame, near)
-            for index, place in enumerate(places):
-                found, patch = self._found(result, index)
+            for place, (found, patch) in zip(places, self._found(result), strict=True):
                 if found.lost:
                     continue
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}

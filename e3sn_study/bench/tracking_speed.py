@@ -3,11 +3,12 @@
 import importlib
 import itertools
 import json
+import math
 import sys
 import time
 import timeit
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from e3sn_lib.tracking.backends import Backend, OnnxBackend, load_export
 from e3sn_lib.tracking.confidence import shipped_table
 from e3sn_lib.tracking.export import export_model
 from e3sn_lib.tracking.session import Session
-from e3sn_lib.tracking.tracker import Boxes, Targets, Tracker
+from e3sn_lib.tracking.tracker import Boxes, FrameResult, Targets, Tracker
 from e3sn_lib.tracking.video import overlay
 from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
@@ -43,8 +44,12 @@ correlation maps, 3x3 shortcuts in full."""
 PUBLIC = "torch fp32, SiamMask's public code"
 EXPORTED = ("torch fp32", "ONNX fp32", "ONNX int8")
 """The same network three times."""
-SEARCHING = "ONNX int8, with a search for lost objects"
-"""As ``e3sn track`` does; not the paper's protocol."""
+SESSIONS = (
+    "one step a frame, as the paper",
+    "and a second look at resized objects",
+    "and a search for lost ones, as e3sn track",
+)
+"""What a `Session` does, one thing more each time."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
 OBJECTS = (1, 2, 4, 8)
 STAGES = ("crop", "search", "choose", "segment", "paste")  # the network's: search, segment
@@ -111,24 +116,51 @@ def bench_exports(
         threads: of each contender.
 
     Returns:
-        One row per contender of `EXPORTED`, and one of `SEARCHING`: run of the model; number of
-        sequences; J-Mean and F-Mean, 0 to 1; fps, object-frames per second as the paper counts.
+        One row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
+        F-Mean, 0 to 1; fps, object-frames per second as the paper counts.
     """
     torch.set_num_threads(threads)
     run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track
-    rows = []
     with TemporaryDirectory() as folder:
         backends = _exported(model, int8, threads, Path(folder, "fp32"))
         trackers = {name: Tracker(backend, config) for name, backend in backends.items()}
-        trackers[SEARCHING] = _Searching(backends["ONNX int8"], config)
-        for name, tracker in trackers.items():
-            print(name)
-            scores, timing = evaluate_tracker(tracker, sequences, Path(folder, name), extras=False)
-            steps = (timing["frames"] - 1) * timing["objects"]
-            row = {"contender": name, "run": run, "sequences": len(sequences)}
-            row |= dict(scores[["J-Mean", "F-Mean"]].mean())
-            rows.append(row | {"fps": (steps / timing["seconds_tracking"]).mean()})
-    return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
+        return _scored(trackers, sequences).assign(run=run, threads=threads)
+
+
+def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) -> pd.DataFrame:
+    """Score the steps that a session takes beside the paper's, one kind after the other.
+
+    Args:
+        int8, sequences, threads: as of `bench_exports`.
+
+    Returns:
+        One row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for each
+        object in each frame.
+    """
+    backend, lost_below = load_export(int8, threads), shipped_table()["lost_below"]
+    made: tuple[Callable[[Tracker], Session], ...] = (
+        partial(Session, resized_by=math.inf),
+        Session,
+        partial(Session, lost_below=lost_below, keep_lost=True),
+    )
+    trackers = {name: _InSession(backend, each) for name, each in zip(SESSIONS, made, strict=True)}
+    table, origin = _scored(trackers, sequences), backend.manifest.model_extra or {}
+    frames = sum((len(video) - 1) * len(video.object_ids()) for video in sequences)
+    steps = [each.steps / frames for each in trackers.values()]
+    return table.assign(run=origin["model"]["run"], threads=threads, steps=steps)
+
+
+def _scored(trackers: Mapping[str, Tracker], sequences: list[Video]) -> pd.DataFrame:
+    """Return J, F and speed of trackers by their names."""
+    rows = []
+    for name, tracker in trackers.items():
+        print(name)
+        with TemporaryDirectory() as folder:
+            scores, timing = evaluate_tracker(tracker, sequences, Path(folder), extras=False)
+        fps = (timing["frames"] - 1) * timing["objects"] / timing["seconds_tracking"]
+        row = {"contender": name, "sequences": len(sequences), "fps": fps.mean()}
+        rows.append(row | dict(scores[["J-Mean", "F-Mean"]].mean()))
+    return pd.DataFrame(rows).assign(machine=machine()["machine"])
 
 
 def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:
@@ -139,15 +171,26 @@ def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dic
     return dict(zip(EXPORTED, (TorchBackend(ours), *graphs), strict=True))
 
 
-class _Searching(Tracker):
-    """A tracker that also searches lost objects in wider crops, see `Session`."""
+class _InSession(Tracker):
+    """A tracker whose objects are followed in a `Session`; it counts the steps of each object."""
+
+    def __init__(self, backend: Backend, session: Callable[[Tracker], Session]) -> None:
+        super().__init__(backend)
+        self.session, self.steps = session, 0
 
     def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes) -> Iterator[Any]:
-        """Yield what the session sees in each frame, with the masks of lost objects too."""
-        session = Session(self, lost_below=shipped_table()["lost_below"], keep_lost=True)
+        """Yield what the session sees in each frame."""
+        session = self.session(self)
         for box in boxes_frame_xywh:
             session.add(box)
         yield from map(session.step, frames)
+
+    def step(
+        self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
+    ) -> tuple[Targets, FrameResult]:
+        """See `Tracker.step`."""
+        self.steps += len(targets.size_wh) if move else 0
+        return super().step(frame, targets, move)
 
 
 class PublicSiamMask:

@@ -26,7 +26,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     text = (
         "train, track: time of a step; precision: losses in fp32 and bf16; exports: J, F and speed "
-        "by torch and by graphs; confidence: fit of the predicted J; held-out: scores of a model"
+        "by torch and by graphs; sessions: of the steps that e3sn track adds; confidence: fit of "
+        "the predicted J; held-out: scores of a model"
     )
     add("what", choices=[*MEASUREMENTS], help=text)
     add_profile(command)
@@ -36,8 +37,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     text = "steps to time (train: 4, track: 5) or to train (precision: 300)"
     add("--steps", type=at_least(1), help=text)
     text = (
-        "train, track, exports, held-out: a CSV file; precision: folder for runs and figure "
-        "(default: precision); confidence: a JSON file for the fit"
+        "confidence: a JSON file for the fit; precision: folder for runs and figure (default: "
+        "precision); others: a CSV file"
     )
     add("--out", type=a_path, help=text)
     text = (
@@ -45,10 +46,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "folder of a run"
     )
     add("--model", type=a_path, default=SHIPPED, help=text)
-    add("--export", type=a_path, help="track, exports: its int8 export (default: the shipped)")
+    add(
+        "--export",
+        type=a_path,
+        help="track, exports, sessions: its int8 export (default: the shipped)",
+    )
     text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
     add("--public", type=a_path, metavar="DIR", help=text)
-    text = "track, exports: number of threads (default: idle cores, at most 4)"
+    text = "track, exports, sessions: number of threads (default: idle cores, at most 4)"
     add("--threads", type=at_least(1), help=text)
     add("--report", type=a_path, help="folder of a report that gets the results, e.g. reports/cpu")
     add(
@@ -151,13 +156,25 @@ def _track(options: argparse.Namespace) -> None:
 def _exports(options: argparse.Namespace) -> None:
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.tracking.backends import thread_count
-    from e3sn_study.bench.tracking_speed import EXPORTED, SEARCHING, bench_exports
+    from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports
 
     sequences = open_evaluation(load_settings(options).data, "davis2016")
-    print(f"{len(sequences)} sequences by {'; '.join([*EXPORTED, SEARCHING])}: some minutes each")
+    print(f"{len(sequences)} sequences by {'; '.join(EXPORTED)}: some minutes each")
     table = bench_exports(options.model, options.export, sequences, thread_count(options.threads))
     print(table.to_string(index=False, float_format="{:.4f}".format))
     _keep(options, "exports", table)
+
+
+def _sessions(options: argparse.Namespace) -> None:
+    from e3sn_lib.data.sources import open_evaluation
+    from e3sn_lib.tracking.backends import thread_count
+    from e3sn_study.bench.tracking_speed import SESSIONS, bench_sessions
+
+    sequences = open_evaluation(load_settings(options).data, "davis2016")
+    print(f"{len(sequences)} sequences, {'; '.join(SESSIONS)}: some minutes each")
+    table = bench_sessions(options.export, sequences, thread_count(options.threads))
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+    _keep(options, "sessions", table)
 
 
 def _confidence(options: argparse.Namespace) -> None:
@@ -201,6 +218,7 @@ MEASUREMENTS = {
     "track": _track,
     "precision": _precision,
     "exports": _exports,
+    "sessions": _sessions,
     "confidence": _confidence,
     "held-out": _held_out,
 }

@@ -105,7 +105,7 @@ class Schema:
 
 
 _SHARES = "J-Mean J-Recall F-Mean F-Recall j predicted_j mask_iou box_iou raw_over penalised_over"
-_COUNTS = "frames objects sequences threads width height batch cases"
+_COUNTS = "frames objects sequences steps threads width height batch cases"
 _LIMITS = {
     **dict.fromkeys(_SHARES.split(), (0.0, 1.0)),
     **dict.fromkeys(("J-Decay", "F-Decay"), (-1.0, 1.0)),
@@ -166,6 +166,12 @@ SCHEMAS = {
         "sequences J-Mean F-Mean fps threads",
         key="contender",
         by="e3sn bench exports",
+    ),
+    "sessions": Schema(
+        "contender run machine",
+        "sequences J-Mean F-Mean fps steps threads",
+        key="contender",
+        by="e3sn bench sessions",
     ),
     "checks": Schema("check source", "largest tolerance cases", key="check", by="the golden tests"),
     "runs": Schema(

@@ -158,15 +158,26 @@ def tracking_speed(records: Records) -> pd.DataFrame:
 
 def exports(records: Records) -> pd.DataFrame:
     """Scores and speed of a model and of its exported graphs on DAVIS-2016."""
-    table = records.table("exports")
+    return _against_first(records, "exports", "Network by")
+
+
+def sessions(records: Records) -> pd.DataFrame:
+    """Scores and speed of the steps that a session takes beside the paper's, on DAVIS-2016."""
+    return _against_first(records, "sessions", "Steps")
+
+
+def _against_first(records: Records, name: str, head: str) -> pd.DataFrame:
+    table = records.table(name)
     rows = []
     for row in table.to_dict("records"):
-        cells = {"Network by": row["contender"], "Sequences": f"{row['sequences']:g}"}
-        for name in MEANS:
-            gap = 100 * (row[name] - table[name].iloc[0])
-            cells |= {name: number(100 * row[name]), f"{name[0]} gain": number(gap, signed=True)}
+        cells = {head: row["contender"], "Sequences": f"{row['sequences']:g}"}
+        for mean in MEANS:
+            gap = 100 * (row[mean] - table[mean].iloc[0])
+            cells |= {mean: number(100 * row[mean]), f"{mean[0]} gain": number(gap, signed=True)}
+        if "steps" in row:
+            cells["Steps per object-frame"] = number(row["steps"], decimals=2)
         rows.append(cells | {"Object-frames per second": number(row["fps"])})
-    return titled(rows, records, "exports", *_of_first("threads", table))
+    return titled(rows, records, name, *_of_first("threads", table))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,8 +160,9 @@ class TestLost:
         rng = np.random.default_rng(0)
         frames = [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(3)]
         tracker = Tracker(tiny_model)
-        plain, kept = Session(tracker), Session(tracker, lost_below=1.0, keep_lost=True)
-        hidden = Session(tracker, lost_below=1.0)
+        once = partial(Session, tracker, resized_by=math.inf)  # one step, as the tracker takes
+        plain, kept = once(), once(lost_below=1.0, keep_lost=True)
+        hidden = once(lost_below=1.0)
         for each in (plain, kept, hidden):
             each.add(BOX), each.add(OTHER)
         for frame, result in zip(frames, tracker.run(frames, [BOX, OTHER]), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def boxes(seen: Seen) -> NDArray[np.float64]:
 class TestSession:
     def test_objects_from_the_start_are_those_of_the_tracker(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(3)
-        session = Session(tracker)
+        session = Session(tracker, resized_by=math.inf)
         assert [session.add(ONE), session.add(TWO)] == [1, 2]
         for frame, result in zip(frames, tracker.run(frames, [ONE, TWO]), strict=True):
             seen = session.step(frame)
@@ -54,7 +55,7 @@ class TestSession:
 
     def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(4)
-        session = Session(tracker)
+        session = Session(tracker, resized_by=math.inf)
         assert session.step(frames[0]).ids.max() == 0
         session.add(TWO, 7)
         session.step(frames[1])
@@ -70,7 +71,7 @@ class TestSession:
         self, tiny_model: E3SN
     ) -> None:
         tracker, frames = Tracker(tiny_model), noise(5)
-        session, plain = Session(tracker), Session(tracker)
+        session, plain = (Session(tracker, resized_by=math.inf) for _ in range(2))
         for each in (session, plain):
             each.add(ONE), each.add(TWO), each.add(THREE)
             each.step(frames[0]), each.step(frames[1])
@@ -107,6 +108,11 @@ class TestSession:
     def test_a_threshold_that_is_no_j(self, lost_below: float) -> None:
         with pytest.raises(InputError, match="give a predicted J, 0 to 1"):
             Session(Tracker(Planted()), lost_below=lost_below)
+
+    @pytest.mark.parametrize("resized_by", [0.9, -2.0, float("nan")])
+    def test_a_factor_that_is_none(self, resized_by: float) -> None:
+        with pytest.raises(InputError, match=f"resized_by is {resized_by}; give a factor of 1 or"):
+            Session(Tracker(Planted()), resized_by=resized_by)
 
     def test_a_frame_of_another_size(self) -> None:
         session = Session(Tracker(Planted()))
@@ -182,6 +188,64 @@ class Seer:
             around = np.pad(mask, WINDOW_MARGIN)
             windows.append(np.where(around[row : row + 127, column : column + 127], 20, -20))
         return np.array(windows, np.float32)
+
+
+class Slow(Seer):
+    """It corrects a wrong size by half only (of its logarithm), and counts what it searches."""
+
+    searched = 0
+
+    def search(
+        self, crops: NDArray[np.uint8], template: Colours
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.bool_]]]:
+        self.searched += len(crops)
+        cls, loc, seen = super().search(crops, template)
+        loc[:, 2:] /= 2
+        return cls, loc, seen
+
+
+class TestResizedObjects:
+    RED, GREEN = (200, 30, 30), (30, 160, 30)
+
+    def follow(self, **settings: float) -> tuple[Seen, Slow]:
+        """Follow a red square that doubles its size, and a green one that does not."""
+        network = Slow()
+        session = Session(
+            Tracker(network, TrackConfig(penalty_k=0, window_influence=0)), **settings
+        )
+        session.add((40, 50, 20, 20)), session.add((150, 60, 24, 24))
+        seen = Seen(np.zeros((0, 0), np.uint8), {})
+        for side in (20, 40):
+            frame = np.full((120, 200, 3), 128, np.uint8)
+            left, top = 50 - side // 2, 60 - side // 2
+            frame[top : top + side, left : left + side] = self.RED
+            frame[60:84, 150:174] = self.GREEN
+            seen = session.step(frame)
+        return seen, network
+
+    @pytest.mark.parametrize(
+        ("settings", "power", "searched"), [({"resized_by": math.inf}, 1 / 2, 4), ({}, 3 / 4, 5)]
+    )
+    def test_a_second_look_corrects_half_of_what_is_left(
+        self, settings: dict[str, float], power: float, searched: int
+    ) -> None:
+        seen, network = self.follow(**settings)
+        sides = boxes(seen)[:, 2:] - boxes(seen)[:, :2]
+        assert sides[0] == pytest.approx(20 * 2**power, rel=0.03)
+        assert sides[1] == pytest.approx(24, rel=0.03)
+        assert network.searched == searched  # one more, of the resized object alone
+
+    def test_the_next_frame_begins_there(self) -> None:
+        session = Session(Tracker(Slow(), TrackConfig(penalty_k=0, window_influence=0)))
+        frame = np.full((120, 200, 3), 128, np.uint8)
+        frame[50:70, 40:60] = self.RED
+        session.add((40, 50, 20, 20))
+        session.step(frame)
+        frame[40:80, 30:70] = self.RED
+        sides = [np.ptp(boxes(session.step(frame)).reshape(2, 2)[:, 0]) for _ in range(3)]
+        left = np.log(40 / np.array(sides))
+        assert left[:2] == pytest.approx(np.log(2) / np.array([4, 16]), abs=0.03)
+        assert abs(left[2]) < 0.05
 
 
 class TestLostObjects:

@@ -13,11 +13,12 @@ from e3sn_lib.tracking.export import export_model
 from e3sn_study.bench.tracking_speed import (
     EXPORTED,
     PUBLIC,
-    SEARCHING,
+    SESSIONS,
     STAGES,
     STAND_IN,
     PublicSiamMask,
     bench_exports,
+    bench_sessions,
     bench_tracking,
 )
 
@@ -47,12 +48,25 @@ def test_graphs_score_like_the_network(
     export_model(*load_model(tiny_model_file), tmp_path)
     sequences = davis_sequences(data_root / "synthetic", 2016, "val")[:1]
     table = bench_exports(tiny_model_file, tmp_path, sequences, 1).set_index("contender")
-    assert tuple(table.index) == (*EXPORTED, SEARCHING)
+    assert tuple(table.index) == EXPORTED
     for name in ("J-Mean", "F-Mean"):  # all three compute in fp32 here
         same = table.loc[[*EXPORTED], name].tolist()
         assert same == pytest.approx(3 * [same[0]], abs=1e-3)
-        assert 0 <= table.loc[SEARCHING, name] <= 1
     assert (table["fps"] > 0).all()
+
+
+def test_sessions_add_steps_to_those_of_the_paper(
+    tiny_model_file: Path, data_root: Path, tmp_path: Path
+) -> None:
+    export_model(*load_model(tiny_model_file), tmp_path, origin={"run": "tiny"})
+    sequences = davis_sequences(data_root / "synthetic", 2016, "val")[:1]
+    table = bench_sessions(tmp_path, sequences, 1)
+    assert tuple(table["contender"]) == SESSIONS
+    assert table["steps"].is_monotonic_increasing
+    assert table["steps"][0] == 1 < table["steps"][1] <= 2
+    paper = bench_exports(tiny_model_file, tmp_path, sequences, 1).iloc[-1]
+    for name in ("J-Mean", "F-Mean"):
+        assert table[name][0] == pytest.approx(paper[name])
 
 
 def test_every_contender_and_stage(tiny_model_file: Path, tmp_path: Path) -> None:
