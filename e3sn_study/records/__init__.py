@@ -293,17 +293,9 @@ class Records:
     @property
     def int8_graphs(self) -> pd.DataFrame:
         """The scores and speed of the main run's int8 graphs: one row, or none."""
-        table = self._of_main("exports")
-        return table[table["contender"] == "ONNX int8"]
-
-    @property
-    def as_track(self) -> pd.DataFrame:
-        """The scores of these graphs with all steps of ``e3sn track``: one row, or none."""
-        return self._of_main("sessions")[-1:]
-
-    def _of_main(self, name: str) -> pd.DataFrame:
-        table = self.table(name)
-        return table[table["run"].isin(self.main_runs("e3sn"))]
+        table = self.table("exports")
+        is_main = table["run"].isin(self.main_runs("e3sn"))
+        return table[is_main & (table["contender"] == "ONNX int8")]
 
     def lacking(self, benchmark: str) -> dict[str, str]:
         """Return what each baseline needs that could not be run."""
