@@ -144,10 +144,11 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
         partial(Session, lost_below=lost_below, keep_lost=True),
     )
     trackers = {name: _InSession(backend, each) for name, each in zip(SESSIONS, made, strict=True)}
-    table, origin = _scored(trackers, sequences), backend.manifest.model_extra or {}
+    table, known = _scored(trackers, sequences), backend.manifest.model_extra or {}
+    run = known.get("model", {}).get("run", "unknown")
     frames = sum((len(video) - 1) * len(video.object_ids()) for video in sequences)
     steps = [each.steps / frames for each in trackers.values()]
-    return table.assign(run=origin["model"]["run"], threads=threads, steps=steps)
+    return table.assign(run=run, threads=threads, steps=steps)
 
 
 def _scored(trackers: Mapping[str, Tracker], sequences: list[Video]) -> pd.DataFrame:

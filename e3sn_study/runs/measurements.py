@@ -116,9 +116,14 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
 
 def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID) -> pd.DataFrame:
     """Score settings of inference on the held-out training sequences, see `choices.sweep`; print
-    the best, to be given to ``--set`` or written into the profile."""
-    scores = sweep(run.tracker(), study.held_out(), run.folder / "choices", grid)
-    write_record(study.results / "choices" / f"{run.name}.csv", scores)
+    the best, to be given to ``--set`` or written into the profile. With ``study.recorded=true``
+    the scores are those on record."""
+    kept = study.results / "choices" / f"{run.name}.csv"
+    if study.load().study.recorded and kept.is_file():
+        scores = SCHEMAS["choices"].read(kept)
+    else:
+        scores = sweep(run.tracker(), study.held_out(), run.folder / "choices", grid)
+        write_record(kept, scores)
     print("best: " + " ".join(f"--set {each}" for each in overrides_of(scores)))
     return scores
 

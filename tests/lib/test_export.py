@@ -31,7 +31,9 @@ from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.tracking import backends, export, quantise
 from e3sn_lib.tracking.backends import load_export
+from e3sn_lib.tracking.confidence import shipped_table
 from e3sn_lib.tracking.export import export_model
+from e3sn_lib.tracking.session import Session
 from e3sn_lib.tracking.tracker import Targets, Tracker
 from e3sn_study.cli import main
 
@@ -186,10 +188,13 @@ class TestWithoutTorch:
         words = "track clip --box 60,40,50,50 --out out --threads 1 --keep-lost --weights"
         ended = self.run([*words.split(), str(exported)], tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
-        for number, result in enumerate(Tracker(load_export(exported)).run(frames, BOXES[:1])):
-            assert result.ids.any()
+        lost_below = shipped_table()["lost_below"]
+        session = Session(Tracker(load_export(exported)), lost_below=lost_below, keep_lost=True)
+        session.add(BOXES[0])
+        for number, seen in enumerate(map(session.step, frames)):
+            assert seen.ids.any()
             mask = read_mask(tmp_path / "out" / "masks" / f"{number:05d}.png")
-            assert np.array_equal(mask, result.ids)
+            assert np.array_equal(mask, seen.ids)
 
     def test_what_needs_torch_says_so_in_one_line(
         self, tmp_path: Path, tiny_model_file: Path

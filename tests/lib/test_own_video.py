@@ -66,7 +66,7 @@ def test_a_video_is_followed_as_its_frames_are(
     """Masks on the disk are those that the tracker gives, under the frames' names."""
     video = davis_sequences(data_root / "synthetic", 2016, "val")[0]
     box = [20.0, 20.0, 60.0, 50.0]
-    tracker = Tracker(tiny_model)
+    tracker = Tracker(tiny_model, TrackConfig(size_lr=0))  # nothing is resized: one step a frame
     tracked = track_video(tracker, video.frame_paths[0].parent, [box], tmp_path)
     expected = list(tracker.run((video.frame(index) for index in range(len(video))), [box]))
     rows = table(tmp_path / "tracks.csv")

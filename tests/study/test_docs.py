@@ -67,7 +67,7 @@ def test_commands_are_understood(page: Path) -> None:
 
 def test_commands_are_found() -> None:
     assert len(commands(ROOT / "README.md")) == 2
-    assert len(commands(ROOT / "docs" / "training.md")) == 15
+    assert len(commands(ROOT / "docs" / "training.md")) == 16
 
 
 @pytest.mark.parametrize("page", pages(re.compile(r"\]\(")))

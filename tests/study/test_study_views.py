@@ -377,6 +377,10 @@ def test_choices_are_made_on_what_is_held_out(
     kept = pd.read_csv(choosing.results / "choices" / f"{run.name}.csv")
     assert set(kept["sequence"]) == {name}
     assert len(kept) == len(scores) == 2 * 9  # two passes, nine thresholds, one object
+    run.model.unlink()  # nothing can be tracked, and nothing needs to be
+    recorded = replace(choosing, overrides=(*choosing.overrides, "study.recorded=true"))
+    again = choose(recorded, run, {"size_lr": (0.5, 0.7)})
+    pd.testing.assert_frame_equal(again[scores.columns], scores, atol=1e-6)
 
 
 def test_attributes_come_from_the_data_sets_own_list(
