@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,27 +156,32 @@ def _track(options: argparse.Namespace) -> None:
 
 
 def _exports(options: argparse.Namespace) -> None:
-    from e3sn_lib.data.sources import open_evaluation
-    from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports
 
-    sequences = open_evaluation(load_settings(options).data, "davis2016")
-    print(f"{len(sequences)} sequences by {'; '.join(EXPORTED)}: some minutes each")
-    table = bench_exports(options.model, options.export, sequences, thread_count(options.threads))
-    print(table.to_string(index=False, float_format="{:.4f}".format))
-    _keep(options, "exports", table)
+    _score(options, "exports", EXPORTED, partial(bench_exports, options.model))
 
 
 def _sessions(options: argparse.Namespace) -> None:
-    from e3sn_lib.data.sources import open_evaluation
-    from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import SESSIONS, bench_sessions
 
+    _score(options, "sessions", SESSIONS, bench_sessions)
+
+
+def _score(
+    options: argparse.Namespace,
+    name: str,
+    contenders: Iterable[str],
+    bench: Callable[..., pd.DataFrame],
+) -> None:
+    """Score contenders on DAVIS-2016 val by a bench of an export, sequences and threads."""
+    from e3sn_lib.data.sources import open_evaluation
+    from e3sn_lib.tracking.backends import thread_count
+
     sequences = open_evaluation(load_settings(options).data, "davis2016")
-    print(f"{len(sequences)} sequences, {'; '.join(SESSIONS)}: some minutes each")
-    table = bench_sessions(options.export, sequences, thread_count(options.threads))
+    print(f"{len(sequences)} sequences by {'; '.join(contenders)}: some minutes each")
+    table = bench(options.export, sequences, thread_count(options.threads))
     print(table.to_string(index=False, float_format="{:.4f}".format))
-    _keep(options, "sessions", table)
+    _keep(options, name, table)
 
 
 def _confidence(options: argparse.Namespace) -> None:
