@@ -182,12 +182,3 @@ def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
         overlap = box_iou(_box(loc, best, SEARCH_SIZE), scene.boxes_crop_xyxy)[0].tolist()
         row[f"{score}_over"] = max(overlap[1:]) > overlap[0]
     return row
-
-
-def size_slope(rows: pd.DataFrame) -> float:
-    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it; NaN
-    for fewer than two rows with both sizes."""
-    seen = rows.dropna()
-    if len(seen) < 2:
-        return float("nan")
-    return float(np.polyfit(np.log(seen["size"]), np.log(seen["predicted_size"]), 1)[0])

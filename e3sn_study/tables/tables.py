@@ -9,9 +9,9 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from e3sn_study.evaluation.diagnosis import size_slope
 from e3sn_study.records import (
     MEANS,
     PAPER_THRESHOLD,
@@ -124,6 +124,15 @@ def crops(records: Records) -> pd.DataFrame:
             row["Pairs"] = str(part["mask_iou"].count())
             rows.append(row | {"Left out": str(part["mask_iou"].isna().sum())})
     return titled(rows, records, "crops")
+
+
+def size_slope(rows: pd.DataFrame) -> float:
+    """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it; NaN
+    for fewer than two rows with both sizes."""
+    seen = rows.dropna()
+    if len(seen) < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(seen["size"]), np.log(seen["predicted_size"]), 1)[0])
 
 
 def attributes(records: Records) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,12 +23,8 @@ from e3sn_study.bench.training_speed import (
     bench_training,
     contenders,
     precision_difference,
-    precision_profiles,
-    train_precisions,
 )
 from e3sn_study.bench.variant_costs import variant_costs
-from e3sn_study.figures.curves import precision_curves
-from e3sn_study.figures.style import save_figure
 
 MakeProfile = Callable[..., Profile]
 
@@ -102,17 +97,6 @@ def test_contenders_take_turns_and_are_all_told(tiny_profile: MakeProfile) -> No
 
 def test_without_data_noise_is_computed(tiny_profile: MakeProfile) -> None:
     assert bench_training(tiny_profile(), [], batch_size=2, steps=1)["data"].isna().all()
-
-
-def test_precisions_learn_the_same_pairs(tiny_profile: MakeProfile, tmp_path: Path) -> None:
-    sources = open_train_sets(tiny_profile().data).opened
-    logs = train_precisions(precision_profiles(tiny_profile(), 4, 2), sources, tmp_path)
-    assert [log["pairs"].tolist() for log in logs.values()] == [[2, 4, 6, 8]] * 2
-    first = [log["loss"][0] for log in logs.values()]
-    assert first[0] == pytest.approx(first[1], rel=0.02)
-    assert first[0] != first[1]
-    save_figure(tmp_path / "figure.png", precision_curves(logs))
-    assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
 def test_difference_of_curves() -> None:

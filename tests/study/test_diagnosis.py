@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from planted import Planted
@@ -22,7 +21,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
 from e3sn_lib.losses import mask_windows
 from e3sn_lib.model.windows import Cells
-from e3sn_study.evaluation.diagnosis import changing_over, crop_quality, size_slope
+from e3sn_study.evaluation.diagnosis import changing_over, crop_quality
 
 
 class Oracle:
@@ -103,13 +102,6 @@ def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
         assert rows["others"].tolist() == [1, 1]
     with pytest.raises(InputError, match="no image shows two objects of one category"):
         changing_over(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
-
-
-def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:
-    sizes = np.array([40.0, 50, 60, 80])
-    for exponent in (0.0, 0.5, 1.0):
-        rows = pd.DataFrame({"size": sizes, "predicted_size": 1.1 * sizes**exponent})
-        assert size_slope(rows) == pytest.approx(exponent, abs=1e-9)
 
 
 def test_held_out_tracks_are_the_held_out_sequences(tiny_profile: Callable[..., Profile]) -> None:

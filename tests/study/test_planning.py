@@ -133,7 +133,6 @@ class TestDryRun:
     def test_of_a_small_run(self, tiny_profile: MakeProfile, tmp_path: Path, variant: str) -> None:
         profile = tiny_profile(
             "train.unfreeze_at=0.5",
-            "train.precision=bf16",
             "train.train_layers=[layer3]",
             variant=variant,
         )

@@ -25,6 +25,7 @@ from e3sn_study.tables.tables import (
     bounds,
     per_sequence,
     short_table1,
+    size_slope,
     table1,
     table2,
     table3,
@@ -861,3 +862,10 @@ def test_tracking_speed_is_shown_in_words(tmp_path: Path) -> None:
     assert list(table["8 objects"]) == ["3,000 ms", "600 ms"]
     assert list(table["Rate against the first"]) == ["1.0 times", "4.0 times"]
     assert "2 threads" in " ".join(table.attrs["notes"])
+
+
+def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:
+    sizes = np.array([40.0, 50, 60, 80])
+    for exponent in (0.0, 0.5, 1.0):
+        rows = pd.DataFrame({"size": sizes, "predicted_size": 1.1 * sizes**exponent})
+        assert size_slope(rows) == pytest.approx(exponent, abs=1e-9)
