@@ -42,7 +42,7 @@ test: say-test $(READY)
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache
 	$(PY) $(STRIP) --verify notebooks/*.ipynb || { echo 'Notebooks hold outputs. Delete them with:' \
 	  '$(PY) -m nbstripout --keep-id notebooks/*.ipynb' >&2; exit 1; }
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=5 $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=5 $(PYTEST_ARGS)
 
 lab: say-lab $(READY)
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -25,6 +25,12 @@ TINY = (
     "track.penalty_k=0.1",
 )
 """Turns the smoke profile into one that trains in seconds."""
+LONGEST = ("test_execution", "test_survival", "test_cli", "test_training", "test_killed")
+"""Files of tests that begin first, so that no worker is left alone with one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(autouse=True)

@@ -45,6 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_study_goes_on(data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
     def reproduce(folder: Path) -> list[object]:
         given = ["reproduce", "--only", "02", "--data", data_root, "--runs", folder / "runs"]
@@ -91,7 +92,9 @@ def command(name: str, data_root: Path, tiny_model_file: Path) -> Command:
     return report
 
 
-@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize(
+    "name", ["track", "evaluate", pytest.param("report", marks=pytest.mark.slow)]
+)
 def test_killed_at_any_moment_it_goes_on(command: Command, name: str, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     seconds = finish(command(tmp_path / "whole"))

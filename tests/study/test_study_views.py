@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +41,6 @@ from e3sn_study.runs.measurements import (
     sampling_cost,
 )
 
-SHOW = "from e3sn_study.runs import Study; s = Study.open({}); print(s.data, s.runs, s.report, s.profile, sep='|')"
-
 
 def write_image(path: Path, image: np.ndarray) -> None:
     cv2.imwrite(str(path), image[..., ::-1])
@@ -58,26 +54,25 @@ def study(data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]) -> St
 
 
 @pytest.mark.parametrize(
-    ("folder", "arguments", "expected"),
+    ("folder", "given", "expected"),
     [
-        (ROOT / "notebooks", "", f"{ROOT}/data|{ROOT}/runs|{ROOT}/reports/smoke|smoke"),
+        ("notebooks", {}, f"{ROOT}/data|{ROOT}/runs|{ROOT}/reports/smoke|smoke"),
         (
-            ROOT / "notebooks",
-            "data='sets', runs='/r', report='out'",
+            "notebooks",
+            {"data": "sets", "runs": "/r", "report": "out"},
             f"{ROOT}/sets|/r|{ROOT}/out|smoke",
         ),
-        (ROOT / "tests", "report='out'", "data|runs|out|smoke"),
-        (ROOT / "tests", "'cpu'", "|runs|reports/cpu|cpu"),
+        ("tests", {"report": "out"}, "data|runs|out|smoke"),
+        ("tests", {"profile": "cpu"}, "|runs|reports/cpu|cpu"),
     ],
 )
 def test_relative_folders_are_the_repositorys_for_a_notebook(
-    folder: Path, arguments: str, expected: str
+    folder: str, given: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = SHOW.format(arguments)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == expected
+    monkeypatch.chdir(ROOT / folder)
+    monkeypatch.delenv("E3SN_DATA", raising=False)
+    study = Study.open(**given)
+    assert "|".join(map(str, (study.data, study.runs, study.report, study.profile))) == expected
 
 
 def test_the_environment_can_name_the_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from e3sn_lib.model.network import build_model
 from e3sn_lib.profiles.loading import load_profile
+from e3sn_study.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -41,35 +44,45 @@ FROZEN_HALF = "train.unfreeze_at=0.5"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def command(runs: Path, data: Path, *settings: str, processes: int = 1) -> list[str]:
-    launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
-    python = [sys.executable, *(launcher.split() if processes > 1 else ()), "-m", "e3sn_study"]
+def words(runs: Path, data: Path, *settings: str) -> list[str]:
     chosen = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
     folders = ["--data", str(data), "--runs", str(runs), "--report", str(runs / "report")]
-    return [*python, "train", *folders, *chosen]
+    return ["train", *folders, *chosen]
 
 
-def call(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **more
-    )
+def command(*given: Any, processes: int = 1) -> list[str]:
+    launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
+    python = [sys.executable, *(launcher.split() if processes > 1 else ()), "-m", "e3sn_study"]
+    return [*python, *words(*given)]
 
 
-def refused(words: list[str], **more: Any) -> str:
+def told(arguments: list[str]) -> tuple[int, str, str]:
+    """Run a command in this process; return status, output and errors."""
+    torch.set_num_threads(1)  # as the processes have; with more, sums differ in the last digit
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors):
+        status = main(arguments)
+    return status, out.getvalue(), errors.getvalue()
+
+
+def refused(arguments: list[str]) -> str:
     """The one line of a command that must fail."""
-    done = call(words, **more)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    return done.stderr
+    status, _, errors = told(arguments)
+    assert status == 2
+    assert len(errors.strip().splitlines()) == 1
+    return errors
 
 
 def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
     """The folder of a run that ended well."""
-    done = call(command(runs, data, *settings, processes=processes))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("model: ") == 1, (
-        "one process tells where the model is, whatever their number"
-    )
+    if processes == 1:
+        status, out, errors = told(words(runs, data, *settings))
+    else:
+        again = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300}
+        done = subprocess.run(command(runs, data, *settings, processes=processes), **again)
+        status, out, errors = done.returncode, done.stdout, done.stderr
+    assert status == 0, errors
+    assert out.count("model: ") == 1, "one process tells where the model is, whatever their number"
     return next(runs.glob("smoke-*"))
 
 
@@ -142,11 +155,12 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     undisturbed: Path, data_root: Path, tmp_path: Path
 ) -> None:
     """The limit on a file's size fails writes as a full disk does; the small log still fits."""
-    limit = (undisturbed / "checkpoint.pt").stat().st_size // 2
-    line = refused(
-        command(tmp_path, data_root),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    limit, most = (undisturbed / "checkpoint.pt").stat().st_size // 2, resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    try:
+        line = refused(words(tmp_path, data_root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert "cannot write the checkpoint of step 1" in line
     assert not list(next(tmp_path.glob("smoke-*")).glob("*checkpoint*"))
     assert same_weights(train(tmp_path, data_root), undisturbed)
@@ -158,7 +172,7 @@ def test_two_trainings_in_one_folder_are_refused(
     folder = tmp_path / undisturbed.name
     folder.mkdir()
     with FileLock(folder / "lock"):
-        assert "is in use by another training" in refused(command(tmp_path, data_root))
+        assert "is in use by another training" in refused(words(tmp_path, data_root))
 
 
 def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
@@ -197,11 +211,11 @@ def test_processes_that_do_not_divide_the_batch_are_refused(
     data_root: Path, tmp_path: Path
 ) -> None:
     problem = "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)"
-    assert problem in refused(command(tmp_path, data_root, "train.accumulate=3"))
+    assert problem in refused(words(tmp_path, data_root, "train.accumulate=3"))
 
 
 def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:
-    line = refused([*command(undisturbed.parent, data_root), "--resume", "never"])
+    line = refused([*words(undisturbed.parent, data_root), "--resume", "never"])
     assert "holds such a run already; go on with it (--resume auto), or delete it" in line
 
 
@@ -211,10 +225,10 @@ def test_a_backup_counts_as_its_run(data_root: Path, tmp_path: Path) -> None:
     record = tmp_path / "backup" / run.name / "data.json"
     assert record.read_bytes() == (run / "data.json").read_bytes()
     shutil.rmtree(run)
-    words = command(tmp_path / "runs", data_root, backup)
-    assert f"{record.parent} holds such a run already" in refused([*words, "--resume", "never"])
+    again = words(tmp_path / "runs", data_root, backup)
+    assert f"{record.parent} holds such a run already" in refused([*again, "--resume", "never"])
     files = json.loads(record.read_text())["files"]
     record.write_text(json.dumps({"files": dict.fromkeys(files, "of other files")}))
-    done = call(words)
-    assert f"{run.name} was trained on other files; this is another run" in done.stdout
-    assert "from step 0" in done.stdout
+    _, out, _ = told(again)
+    assert f"{run.name} was trained on other files; this is another run" in out
+    assert "from step 0" in out
