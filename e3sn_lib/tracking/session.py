@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple, Self
 
 import cv2
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import Patch
+from e3sn_lib.geometry import TEMPLATE_SIZE, Patch, context_side
 from e3sn_lib.tracking.tracker import (
     MOST_OBJECTS,
+    SEARCH_SIZE,
     FrameResult,
     Targets,
     Tracker,
@@ -22,11 +24,13 @@ from e3sn_lib.tracking.tracker import (
 )
 
 WIDER = 2
-"""The tracker also looks for a lost object in a crop this many times as wide (ours)."""
+"""The tracker also looks for a lost object in crops this many times as wide (ours)."""
+APART = 0.6
+"""Distance of the places to look at, as a share of the side of their crops."""
 RESIZED = 1.08
 """If width or height of a box changes by more than this factor, the tracker looks again (ours)."""
 LARGEST_OVERLAP = 0.5
-"""A mask of which more lies on other objects does not show the lost one."""
+"""A mask of which a larger share lies on other objects does not show the lost one."""
 
 
 class Found(NamedTuple):
@@ -63,8 +67,8 @@ class Session:
     The tracker keeps nothing between frames, so several sessions can share one. The paper takes one
     step in each frame. A session takes more where these help. One step corrects a wrong size in
     part only, so an object that was resized is looked at again, from its new place. A lost object
-    is looked for in a wider part of the frame. It is found if its mask there has a predicted J of
-    `lost_below` or more.
+    is looked for in a wider part of the frame around its last place, and in each frame in another
+    part. It is found if its mask there has a predicted J of `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
@@ -91,6 +95,9 @@ class Session:
         self._tracker = tracker
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._resized_by = resized_by
+        self._steps = 0
+        self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
+        """Of each object the step in which it was seen last, and its box, x1, y1, x2, y2."""
         self._given: dict[int, Sequence[float]] = {}
         self._groups: list[tuple[tuple[int, ...], Targets]] = []
         """Numbers and state of objects whose templates come from the same frame."""
@@ -132,6 +139,7 @@ class Session:
             InputError: a given box cannot be followed.
         """
         check_frame(frame)  # also where there is no object yet
+        self._steps += 1
         kept = self._kept()
         steps = [(numbers, *self._follow(frame, state)) for numbers, state in kept]
         if self._given:
@@ -139,7 +147,6 @@ class Session:
             state = self._tracker.start(frame, list(self._given.values()), numbers)
             state, result = self._tracker.step(frame, state, move=False)
             steps.append((numbers, state, self._found(result)))
-            self._given = {}
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
         for numbers, _, found in steps:
@@ -147,6 +154,10 @@ class Session:
                 objects[number], patches[number] = each
         self._groups = [(numbers, state) for numbers, state, _ in steps]
         self._search_lost(frame, kept, objects, patches)
+        for number, last in objects.items():
+            if number in self._given or not last.lost:
+                self._known[number] = self._steps, last.box_frame_xyxy
+        self._given = {}
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
         return Seen(ids, dict(sorted(objects.items())))
@@ -182,30 +193,53 @@ class Session:
         objects: dict[int, Found],
         patches: dict[int, Patch],
     ) -> None:
-        """Search lost objects in wider crops, from their groups before this frame. What is found
-        replaces what was there. From where an object seems to be, one more step is taken: its mask
-        decides."""
-        frame_hw, threshold = frame.shape[:2], self._tracker.config.mask_threshold
-        for group, (numbers, before) in enumerate(kept):
+        """Search lost objects in wider crops, from their groups before this frame: where they were,
+        then at one other place. What is found replaces what was there. From where an object seems
+        to be, one more step is taken: its mask decides."""
+        for (group, (numbers, before)), elsewhere in product(enumerate(kept), (False, True)):
             places = [place for place, number in enumerate(numbers) if objects[number].lost]
             if not places:
                 continue
             lost = before.select(places)
-            near, _ = self._tracker.step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
+            wider = replace(lost, size_wh=WIDER * lost.size_wh)
+            if elsewhere:
+                wider = self._elsewhere(lost, [numbers[place] for place in places])
+            near, _ = self._tracker.step(frame, wider)
             _, result = self._tracker.step(frame, near)
             for place, (found, patch) in zip(places, self._found(result), strict=True):
-                if found.lost:
-                    continue
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}
-                taken = labels_from_patches(others, frame_hw, threshold)[patch.rows, patch.columns]
-                mask = patch.soft > threshold
-                if (mask & (taken > 0)).sum() > LARGEST_OVERLAP * mask.sum():
+                if found.lost or self._is_covered(patch, others, frame.shape[:2]):
                     continue
                 objects[numbers[place]], patches[numbers[place]] = found, patch
                 _, state = self._groups[group]
                 boxes = state.boxes_frame_xyxy()
                 boxes[place] = found.box_frame_xyxy
                 self._groups[group] = numbers, state.moved_to(boxes.tolist())
+
+    def _is_covered(
+        self, patch: Patch, others: dict[int, Patch], frame_hw: tuple[int, ...]
+    ) -> bool:
+        """Return whether a mask lies on other objects, so that it does not show the lost one."""
+        threshold = self._tracker.config.mask_threshold
+        mask, taken = patch.soft > threshold, labels_from_patches(others, frame_hw, threshold)
+        covered = mask & (taken[patch.rows, patch.columns] > 0)
+        return bool(covered.sum() > LARGEST_OVERLAP * mask.sum())
+
+    def _elsewhere(self, lost: Targets, numbers: Sequence[int]) -> Targets:
+        """Return lost objects with their last known sizes, each at its next place in the frame. The
+        wider crops of these places cover the frame. The nearest to the last known place is first.
+        """
+        frame_wh, boxes = np.array(lost.frame_hw[::-1]), []
+        for step, box in (self._known[number] for number in numbers):
+            centre, half = (box[:2] + box[2:]) / 2, WIDER * (box[2:] - box[:2]) / 2
+            side = float(context_side(2 * half)) * SEARCH_SIZE / TEMPLATE_SIZE
+            columns, rows = np.ceil(frame_wh / (APART * side)).astype(int).tolist()
+            places = (np.indices((columns, rows)).reshape(2, -1).T + 0.5) / (columns, rows)
+            places = places * frame_wh
+            nearest = places[np.linalg.norm(places - centre, axis=1).argsort(kind="stable")]
+            place = nearest[(self._steps - step - 1) % len(nearest)]
+            boxes.append((*(place - half).tolist(), *(place + half).tolist()))
+        return lost.moved_to(boxes)
 
     def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
         """Return the groups without the objects that get a new box."""

@@ -196,8 +196,8 @@ class TestLost:
         (tmp_path / "v").mkdir()
         for number in range(4):
             write_mask(tmp_path / "v" / f"{number}.png", np.zeros((64, 96), np.uint8))
-        searched = 0.1  # in a wider crop, after 0.2 and after 0.3
-        values = iter(np.array([[0.9], [0.2], [searched], [0.3], [searched], [0.8]]))
+        searched = 2 * [[0.1]]  # in wider crops, after 0.2 and after 0.3
+        values = iter(np.array([[0.9], [0.2], *searched, [0.3], *searched, [0.8]]))
         predicted = property(lambda result: next(values))
         monkeypatch.setattr("e3sn_lib.tracking.tracker.FrameResult.predicted_j", predicted)
         tracker, out = Tracker(Planted(side=64)), tmp_path / "out"
@@ -216,7 +216,7 @@ class TestLost:
         (tmp_path / "v").mkdir()
         for number in range(2):
             write_mask(tmp_path / "v" / f"{number}.png", np.zeros((64, 96), np.uint8))
-        values = iter(np.array([[0.9], [0.2], [0.1]]))
+        values = iter(np.array([[0.9], [0.2], [0.1], [0.1]]))
         predicted = property(lambda result: next(values))
         monkeypatch.setattr("e3sn_lib.tracking.tracker.FrameResult.predicted_j", predicted)
         tracker, out = Tracker(Planted(side=64)), tmp_path / "out"

@@ -253,8 +253,8 @@ class TestLostObjects:
     LEFT, RIGHT = (30, 50, 20, 20), (92, 50, 20, 20)
     """Search crops are 80 pixels wide here, so those of one do not show the other."""
 
-    def scene(self, **squares: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        frame = np.full((120, 200, 3), 128, np.uint8)
+    def scene(self, width: int = 200, **squares: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        frame = np.full((120, width, 3), 128, np.uint8)
         for colour, (x, y, w, h) in squares.items():
             frame[y : y + h, x : x + w] = getattr(self, colour.rstrip("2").upper())
         return frame
@@ -287,6 +287,17 @@ class TestLostObjects:
             lost.append([each.lost for each in seen.objects.values()])
             assert boxes(seen)[1] == pytest.approx([150, 90, 170, 110], abs=1)
         assert lost == [[False, False], [True, False], [True, False], [False, False]]
+
+    def test_one_that_comes_back_far_away_is_found_place_by_place(self) -> None:
+        """Crops twice as wide are 160 pixels, and lie 96 pixels apart: five of them in a row."""
+        session, far = self.session(0.4), (430, 50, 20, 20)
+        session.add(self.LEFT)
+        shown = [session.step(self.scene(480, red=place)) for place in (self.LEFT, *[far] * 10)]
+        lost = [seen.objects[1].lost for seen in shown]
+        assert lost[1]
+        found = lost.index(False, 1)
+        assert not any(lost[found:])
+        assert boxes(shown[-1])[0] == pytest.approx([430, 50, 450, 70], abs=1)
 
     def test_two_that_jump_are_both_found(self) -> None:
         session, below = self.session(0.4), (30, 90, 20, 20)
