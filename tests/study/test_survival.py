@@ -195,6 +195,7 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(first[key].float(), second[key].float(), rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_processes_that_accumulate_parts(
     undisturbed: Path, data_root: Path, tmp_path: Path
 ) -> None:
