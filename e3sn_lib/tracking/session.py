@@ -67,8 +67,9 @@ class Session:
     The tracker keeps nothing between frames, so several sessions can share one. The paper takes one
     step in each frame. A session takes more where these help. One step corrects a wrong size in
     part only, so an object that was resized is looked at again, from its new place. A lost object
-    is looked for in a wider part of the frame around its last place, and in each frame in another
-    part. It is found if its mask there has a predicted J of `lost_below` or more.
+    is looked for in a wider part of the frame around its last place, and in one other part. In the
+    next frame it is another one, until they have covered the frame. The object is found if its mask
+    there has a predicted J of `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
@@ -201,10 +202,9 @@ class Session:
             if not places:
                 continue
             lost = before.select(places)
-            wider = replace(lost, size_wh=WIDER * lost.size_wh)
             if elsewhere:
-                wider = self._elsewhere(lost, [numbers[place] for place in places])
-            near, _ = self._tracker.step(frame, wider)
+                lost = self._elsewhere(lost, [numbers[place] for place in places])
+            near, _ = self._tracker.step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
             _, result = self._tracker.step(frame, near)
             for place, (found, patch) in zip(places, self._found(result), strict=True):
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}
@@ -226,20 +226,21 @@ class Session:
         return bool(covered.sum() > LARGEST_OVERLAP * mask.sum())
 
     def _elsewhere(self, lost: Targets, numbers: Sequence[int]) -> Targets:
-        """Return lost objects with their last known sizes, each at its next place in the frame. The
-        wider crops of these places cover the frame. The nearest to the last known place is first.
+        """Return lost objects at the next place to look at, with the size that they last had.
+
+        The wider crops at all places cover the frame. The place nearest to where the object was
+        seen last comes first.
         """
-        frame_wh, boxes = np.array(lost.frame_hw[::-1]), []
-        for step, box in (self._known[number] for number in numbers):
-            centre, half = (box[:2] + box[2:]) / 2, WIDER * (box[2:] - box[:2]) / 2
-            side = float(context_side(2 * half)) * SEARCH_SIZE / TEMPLATE_SIZE
-            columns, rows = np.ceil(frame_wh / (APART * side)).astype(int).tolist()
-            places = (np.indices((columns, rows)).reshape(2, -1).T + 0.5) / (columns, rows)
-            places = places * frame_wh
-            nearest = places[np.linalg.norm(places - centre, axis=1).argsort(kind="stable")]
-            place = nearest[(self._steps - step - 1) % len(nearest)]
-            boxes.append((*(place - half).tolist(), *(place + half).tolist()))
-        return lost.moved_to(boxes)
+        frame_wh, boxes = np.array(lost.frame_hw[::-1]), [self._known[each][1] for each in numbers]
+        known, centres = lost.moved_to([tuple(box.tolist()) for box in boxes]), []
+        sides = context_side(WIDER * known.size_wh) * SEARCH_SIZE / TEMPLATE_SIZE
+        for number, centre, side in zip(numbers, known.centre_frame_xy, sides, strict=True):
+            counts = np.ceil(frame_wh / (APART * side)).astype(int)
+            places = (np.indices(counts).reshape(2, -1).T + 0.5) * frame_wh / counts
+            nearest = np.linalg.norm(places - centre, axis=1).argsort(kind="stable")
+            step, _ = self._known[number]
+            centres.append(places[nearest[(self._steps - step - 1) % len(places)]])
+        return replace(known, centre_frame_xy=np.array(centres))
 
     def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
         """Return the groups without the objects that get a new box."""

@@ -129,9 +129,8 @@ def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID)
 
 
 def single_crops(study: Study, run: Run) -> pd.DataFrame:
-    """Return `crop_quality` of a run on crops seen in training and on held-out ones, of each set
-    up to 100."""
-    data, pairs = study.load().data, min(run.profile.train.pairs, 100)
+    """Return `crop_quality` of a run on crops seen in training and on held-out ones."""
+    data, pairs = study.load().data, 100
     sources = [*study.train_sets().opened]
     for videos, config in open_held_out(data) if study.held_out() else []:
         name = f"{config.kind}{config.year}-{config.split} held out"
