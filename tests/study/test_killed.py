@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SHARES = {"track": (0.6, 0.8, 0.95), "evaluate": (0.8,), "report": (0.8,)}
+SHARES = (0.6, 0.8, 0.95)
 """Of the time that the whole command takes: when it is killed."""
 
 
@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_study_goes_on(data_root: Path, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
     def reproduce(folder: Path) -> list[object]:
         given = ["reproduce", "--only", "02", "--data", data_root, "--runs", folder / "runs"]
-        settings = (*tiny_settings, "train.pairs=12", "train.checkpoint_every=2")
+        settings = (*tiny_settings, "train.pairs=60", "train.checkpoint_every=2")
         given += [each for setting in settings for each in ("--set", setting)]
         return [*given, "--report", folder / "report"]
 
@@ -72,15 +72,15 @@ def test_a_study_goes_on(data_root: Path, tiny_settings: tuple[str, ...], tmp_pa
 Command = Callable[[Path], list[object]]
 
 
-@pytest.fixture
-def command(name: str, data_root: Path, tiny_model_file: Path) -> Command:
+@pytest.fixture(params=["track", "evaluate", pytest.param("report", marks=pytest.mark.slow)])
+def command(request: pytest.FixtureRequest, data_root: Path, tiny_model_file: Path) -> Command:
     """The arguments of a command that writes into the folder it is given."""
-    if name == "track":
+    if request.param == "track":
         frames = sorted((data_root / "synthetic" / "JPEGImages" / "480p").iterdir())[0]
         saved = "masks,overlay,table,coco,matte"
         given = ["track", frames, "--box", "60,40,50,50", "--threads", 1, "--save", saved]
         return lambda folder: [*given, "--out", folder / "out"]
-    if name == "evaluate":
+    if request.param == "evaluate":
         given = ["evaluate", "--model", tiny_model_file, "--data", data_root]
         return lambda folder: [*given, "--out", folder / "out"]
 
@@ -92,17 +92,14 @@ def command(name: str, data_root: Path, tiny_model_file: Path) -> Command:
     return report
 
 
-@pytest.mark.parametrize(
-    "name", ["track", "evaluate", pytest.param("report", marks=pytest.mark.slow)]
-)
-def test_killed_at_any_moment_it_goes_on(command: Command, name: str, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_goes_on(command: Command, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     seconds = finish(command(tmp_path / "whole"))
     wanted = contents(tmp_path / "whole")
     assert len(wanted) > 3
     folder = tmp_path / "killed"
     folder.mkdir()
-    for share in SHARES[name]:
+    for share in SHARES:
         process = start(command(folder))
         time.sleep(share * seconds)
         process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A training that is killed, cut off from the disk, doubled or distributed: each in processes of their own."""
+"""A training that is killed, cut off from the disk, doubled or distributed; what is killed or distributed has processes of its own."""
 
 from __future__ import annotations
 
@@ -78,8 +78,13 @@ def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
     if processes == 1:
         status, out, errors = told(words(runs, data, *settings))
     else:
-        again = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300}
-        done = subprocess.run(command(runs, data, *settings, processes=processes), **again)
+        how: dict[str, Any] = {
+            "env": ENVIRONMENT,
+            "capture_output": True,
+            "text": True,
+            "timeout": 300,
+        }
+        done = subprocess.run(command(runs, data, *settings, processes=processes), **how)
         status, out, errors = done.returncode, done.stdout, done.stderr
     assert status == 0, errors
     assert out.count("model: ") == 1, "one process tells where the model is, whatever their number"
@@ -155,12 +160,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     undisturbed: Path, data_root: Path, tmp_path: Path
 ) -> None:
     """The limit on a file's size fails writes as a full disk does; the small log still fits."""
-    limit, most = (undisturbed / "checkpoint.pt").stat().st_size // 2, resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    limit = (undisturbed / "checkpoint.pt").stat().st_size // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         line = refused(words(tmp_path, data_root))
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "cannot write the checkpoint of step 1" in line
     assert not list(next(tmp_path.glob("smoke-*")).glob("*checkpoint*"))
     assert same_weights(train(tmp_path, data_root), undisturbed)
