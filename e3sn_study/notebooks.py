@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
@@ -91,7 +92,9 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
     # The kernel "python3" of this Python goes before those that the user has registered.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     source, out, reason = source.resolve(), out.resolve(), ""
-    with atomic_path(out) as running:
+    with atomic_path(out) as running, TemporaryDirectory(prefix="e3sn-") as sockets:
+        # sockets in files, not open ports: others on the machine cannot read along
+        kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
         try:
             papermill.execute_notebook(
                 source,
@@ -100,8 +103,7 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=source.parent,
-                # sockets in a file, not open ports: others on the machine cannot read along
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                config=Config({"KernelManager": kernel}),
             )
         except PapermillExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"

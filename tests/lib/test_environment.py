@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 STUDY = PROJECT["dependencies"] + EXTRAS["study"]
+PROVIDERS = importlib.metadata.packages_distributions()
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
 PART_OF = {
     "ipython": "ipykernel",
@@ -70,12 +71,11 @@ def test_requirements_are_lower_bounds(requirement):
     "path", sorted(ROOT.glob("e3sn_*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_imports_are_declared(path):
-    distributions = importlib.metadata.packages_distributions()
     runtime, optional = names(STUDY), names(line for extra in EXTRAS.values() for line in extra)
     for package, at_module_level in imported_packages(path):
         if package in sys.stdlib_module_names or package in ("e3sn_lib", "e3sn_study"):
             continue
-        providers = {name.lower() for name in distributions.get(package, [package])}
+        providers = {name.lower() for name in PROVIDERS.get(package, [package])}
         providers = {PART_OF.get(name, name) for name in providers}
         assert providers & (runtime if at_module_level else runtime | optional), (
             f"{package} is not declared"

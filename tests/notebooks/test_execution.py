@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,7 +184,10 @@ def test_nothing_was_printed_as_an_error(studied: Studied) -> None:
     assert printed == {name: [] for name in NAMES}
 
 
-def test_pages_need_no_network(studied: Studied) -> None:
+def test_pages_hold_their_figures(studied: Studied) -> None:
     for name in NAMES:
         to_html(studied.report / "notebooks" / f"{name}.ipynb", studied.report / f"{name}.html")
-        assert (studied.report / f"{name}.html").stat().st_size > 80_000
+        page = (studied.report / f"{name}.html").read_text()
+        figures = sum("image/png" in each.get("data", {}) for each in studied.outputs(name))
+        assert figures > 0
+        assert len(re.findall(r'<img[^>]* src="data:image/', page)) == figures

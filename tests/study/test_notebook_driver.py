@@ -67,13 +67,13 @@ def leftovers(path):
 
 
 def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
-    source = notebook("import os\nprint(name, steps, box, report, os.getcwd())")
+    source = notebook("import os\nprint(name, steps, box, report, os.getcwd(), os.listdir())")
     before = source.read_text()
     given = {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
     run = run_notebook(source, out, given)
     assert run == NotebookRun("tiny", "passed", run.seconds)
     assert 0 < run.seconds < 60
-    assert outputs(out) == f"it's 3 [5, 6.5, 7, 8] {tmp_path}/a b {source.parent}\n"
+    assert outputs(out) == f"it's 3 [5, 6.5, 7, 8] {tmp_path}/a b {source.parent} ['tiny.ipynb']\n"
     assert source.read_text() == before
     assert leftovers(out) == []
     assert json.loads(out.read_text())["metadata"]["papermill"]["output_path"] == "tiny.ipynb"
