@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
@@ -20,7 +19,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import as_webp, atomic_path, read_text, write_json, write_text
+from e3sn_lib.files import as_webp, atomic_path, read_text, temporary_path, write_json, write_text
 from e3sn_lib.training.provenance import environment
 from e3sn_study.records import REFERENCE
 from e3sn_study.records.entries import Manifest
@@ -92,9 +91,11 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
     # The kernel "python3" of this Python goes before those that the user has registered.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     source, out, reason = source.resolve(), out.resolve(), ""
-    with atomic_path(out) as running, TemporaryDirectory(prefix="e3sn-") as sockets:
-        # sockets in files, not open ports: others on the machine cannot read along
-        kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+    with atomic_path(out) as running, temporary_path(source.with_name("kernel")) as sockets:
+        sockets.mkdir()
+        # Sockets in files, not open ports: others on the machine cannot read along. Their names are
+        # relative to the kernel's folder, because a longer path than 107 characters is refused.
+        kernel = {"transport": "ipc", "ip": f"{sockets.name}/kernel"}
         try:
             papermill.execute_notebook(
                 source,

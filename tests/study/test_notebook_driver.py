@@ -67,7 +67,9 @@ def leftovers(path):
 
 
 def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
-    source = notebook("import os\nprint(name, steps, box, report, os.getcwd(), os.listdir())")
+    source = notebook(
+        "import os, glob\nprint(name, steps, box, report, os.getcwd(), glob.glob('*'))"
+    )
     before = source.read_text()
     given = {"name": "it's", "steps": 3, "box": (5, 6.5, 7, 8), "report": tmp_path / "a b"}
     run = run_notebook(source, out, given)
@@ -75,7 +77,7 @@ def test_passing_notebook_gets_its_parameters(notebook, out, tmp_path):
     assert 0 < run.seconds < 60
     assert outputs(out) == f"it's 3 [5, 6.5, 7, 8] {tmp_path}/a b {source.parent} ['tiny.ipynb']\n"
     assert source.read_text() == before
-    assert leftovers(out) == []
+    assert leftovers(source) == leftovers(out) == []
     assert json.loads(out.read_text())["metadata"]["papermill"]["output_path"] == "tiny.ipynb"
 
 
