@@ -190,4 +190,5 @@ def test_pages_hold_their_figures(studied: Studied) -> None:
         page = (studied.report / f"{name}.html").read_text()
         figures = sum("image/png" in each.get("data", {}) for each in studied.outputs(name))
         assert figures > 0
+        assert len(page) > 80_000
         assert len(re.findall(r'<img[^>]* src="data:image/', page)) == figures

@@ -78,13 +78,10 @@ def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
     if processes == 1:
         status, out, errors = told(words(runs, data, *settings))
     else:
-        how: dict[str, Any] = {
-            "env": ENVIRONMENT,
-            "capture_output": True,
-            "text": True,
-            "timeout": 300,
-        }
-        done = subprocess.run(command(runs, data, *settings, processes=processes), **how)
+        launched = command(runs, data, *settings, processes=processes)
+        done = subprocess.run(
+            launched, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        )
         status, out, errors = done.returncode, done.stdout, done.stderr
     assert status == 0, errors
     assert out.count("model: ") == 1, "one process tells where the model is, whatever their number"
@@ -201,7 +198,6 @@ def test_two_processes_train_like_one(data_root: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(first[key].float(), second[key].float(), rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_processes_that_accumulate_parts(
     undisturbed: Path, data_root: Path, tmp_path: Path
 ) -> None:
