@@ -67,9 +67,9 @@ class Session:
     The tracker keeps nothing between frames, so several sessions can share one. The paper takes one
     step in each frame. A session takes more where these help. One step corrects a wrong size in
     part only, so an object that was resized is looked at again, from its new place. A lost object
-    is looked for in a wider part of the frame around its last place, and in one other part. In the
-    next frame it is another one, until they have covered the frame. The object is found if its mask
-    there has a predicted J of `lost_below` or more.
+    is looked for in a wider part of the frame around its last place, and in one other part. The
+    other part changes with each frame, so that in time the whole frame is searched. The object is
+    found if its mask there has a predicted J of `lost_below` or more.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
