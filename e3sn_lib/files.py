@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import psutil
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
@@ -44,7 +45,7 @@ MOST_PIXELS = 2**26
 SHORT_STEM = 30
 """Characters; a name may be as long as the file system allows, a temporary one adds to it."""
 _MACHINE = platform.node()
-_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d+)(-\d+)?\.tmp(\.\w+)?")
+_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d{{1,9}})(-\d+)?\.tmp(\.\w+)?")
 _numbers = itertools.count()
 _cleared: set[Path] = set()
 """Folders in which this process has looked for what others left."""
@@ -60,7 +61,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
     if path.parent not in _cleared:
         _cleared.add(path.parent)
         for each in path.parent.iterdir():
-            if (found := _TEMPORARY.fullmatch(each.name)) and not _is_running(int(found[1])):
+            found = _TEMPORARY.fullmatch(each.name)
+            if found and not psutil.pid_exists(int(found[1])):
                 _delete(each)
     unique = f"{_MACHINE}-{os.getpid()}-{next(_numbers)}"
     temporary = path.with_name(f".{path.stem[:SHORT_STEM]}.{unique}.tmp{path.suffix}")
@@ -76,15 +78,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with temporary_path(path) as temporary:
         yield temporary
         temporary.replace(path)
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "posix":  # elsewhere the question would end the process
-        try:
-            os.kill(process, 0)
-        except OSError as error:
-            return not isinstance(error, ProcessLookupError)  # it may be another user's
-    return True
 
 
 def _delete(path: Path) -> None:
@@ -156,15 +149,10 @@ def as_counted(path: Path) -> str:
 
 
 def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_FILE) -> bytes:
-    """Return what a regular file holds.
+    """Return what a regular file holds; messages call it `what`, such as "image".
 
-    Args:
-        path: of the file; a pipe or a device is refused, because reading it may never end.
-        what: "image" or the like, for the message.
-        largest: in bytes.
-
-    Raises:
-        InputError: the file is missing, unreadable, no regular file, or larger than `largest`.
+    Raises InputError if it is missing, unreadable, or larger than `largest` bytes. A pipe or a
+    device is refused too, because reading it may never end.
     """
     try:
         status = path.stat()
@@ -203,10 +191,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image as (H, W, 3) RGB uint8, whatever its suffix says it is.
 
     Pixels are as stored: a turn that a camera noted (EXIF) is not made, since masks, boxes and
-    annotations are made for the stored pixels.
-
-    Raises:
-        InputError: the file cannot be read, is no image, too large, damaged or cut short.
+    annotations are made for the stored pixels. Raises InputError if the file cannot be read, is no
+    image, too large, damaged or cut short.
     """
     import cv2  # imported here: without libGL it fails, and e.g. --help should still work
 
@@ -229,11 +215,8 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     """Return a mask as (H, W) uint8.
 
     It holds palette indices (DAVIS-2017, YouTube-VOS) or grey values (DAVIS-2016: 0 and 255), which
-    may be stored as colours of three equal numbers (three masks of DUTS-TR).
-
-    Raises:
-        InputError: the file cannot be read, is no image, too large or damaged, or its colours are
-            no object ids.
+    may be stored as colours of three equal numbers (three masks of DUTS-TR). Raises InputError if
+    the file cannot be read, is no image, too large or damaged, or its colours are no object ids.
     """
     _, image = _opened(path, "mask")
     try:
@@ -263,9 +246,8 @@ def _with_black_as_0(ids: NDArray[np.uint8], image: Image.Image, path: Path) -> 
     if [0, 0, 0] not in used.values():
         return ids
     if any(colour not in ([0, 0, 0], [255, 255, 255]) for colour in used.values()):
-        raise InputError(
-            f"mask {path}: black is not colour 0 of its palette; save object ids as grey"
-        )
+        fault = "black is not colour 0 of its palette"
+        raise InputError(f"mask {path}: {fault}; save object ids as grey")
     white = [number for number, colour in used.items() if colour == [255, 255, 255]]
     return np.where(np.isin(ids, white), 255, 0).astype(np.uint8)
 

@@ -36,11 +36,9 @@ ANCHOR_SCALE = 8
 
 def anchor_sizes() -> Floats:
     """Return (5, 2) widths and heights in crop pixels: 104x32, 88x40, 64x64, 40x80, 32x96."""
-    sizes = []
-    for ratio in ANCHOR_RATIOS:  # height / width, cut to integers as in SiamMask
-        width = int(math.sqrt(STRIDE * STRIDE / ratio))
-        sizes.append((width * ANCHOR_SCALE, int(width * ratio) * ANCHOR_SCALE))
-    return np.array(sizes, np.float64)
+    ratios = np.array(ANCHOR_RATIOS)  # height / width; both are cut to integers as in SiamMask
+    widths = np.floor(np.sqrt(STRIDE * STRIDE / ratios))
+    return ANCHOR_SCALE * np.stack([widths, np.floor(widths * ratios)], axis=-1)
 
 
 def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Floats:
@@ -50,11 +48,8 @@ def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Floats:
     relative to the middle of the crop.
     """
     offsets = centre + STRIDE * (np.arange(cells) - (cells - 1) / 2)
-    sizes = anchor_sizes()
-    grid = np.empty((len(sizes), cells, cells, 4))
-    grid[..., 0], grid[..., 1] = offsets, offsets[:, None]
-    grid[..., 2:] = sizes[:, None, None]
-    return grid
+    widths, heights = anchor_sizes().T[:, :, None, None]
+    return np.stack(np.broadcast_arrays(offsets, offsets[:, None], widths, heights), axis=-1)
 
 
 def anchors_xyxy(centre: float = 127.5, cells: int = CELLS) -> Floats:
@@ -144,14 +139,10 @@ class Crop:
         return self.image(mask.astype(np.uint8) * 255, 0) > 127
 
     def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> Floats:
-        """Return the map (2, 3) from pixel indices of a window to those of the frame.
-
-        The corner of the window is given in crop coordinates.
-        """
+        """Return the map (2, 3) from pixel indices of a window to those of the frame."""
         to_window = self.matrix.copy()
         to_window[:, 2] -= window_crop_xy
-        inverse = np.asarray(cv2.invertAffineTransform(to_window), np.float64)
-        return to_pixel_indices(inverse)
+        return to_pixel_indices(np.asarray(cv2.invertAffineTransform(to_window), np.float64))
 
     def box_to_crop(self, box_frame_xyxy: Box) -> Box:
         """Return the bounding rectangle of a frame box in crop coordinates."""
@@ -166,9 +157,8 @@ class Crop:
         rows = np.flatnonzero(mask.any(axis=1))
         left = mask[rows].argmax(axis=1)
         right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
-        x = np.tile(np.concatenate([left, right]), 2)
-        y = np.concatenate([np.tile(rows, 2), np.tile(rows + 1, 2)])
-        return _bounds(self.matrix, x, y)
+        x, y = [left, right, left, right], [rows, rows, rows + 1, rows + 1]
+        return _bounds(self.matrix, np.concatenate(x), np.concatenate(y))
 
 
 @dataclass(frozen=True)
@@ -188,9 +178,8 @@ class SiamMaskCrop:
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
         shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
-        colour = tuple(int(value) for value in fill)
-        flags = cv2.INTER_NEAREST
-        cut = cv2.warpAffine(frame, shift, (side, side), flags=flags, borderValue=colour)
+        fill = tuple(int(value) for value in fill)
+        cut = cv2.warpAffine(frame, shift, (side, side), flags=cv2.INTER_NEAREST, borderValue=fill)
         return cv2.resize(cut, (self.size, self.size))  # type: ignore[return-value]
 
     def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> Floats:
@@ -239,13 +228,8 @@ def paste_patch(
     crop: ContextCrop,
     frame_hw: tuple[int, int],
 ) -> Patch:
-    """Bring a window's soft mask back to the part of the frame that it covers, bilinearly.
-
-    Args:
-        soft_mask: (127, 127) values of a candidate window, at the crop's resolution.
-        window_crop_xy: the window's top left corner in crop coordinates.
-        crop: where the crop was taken from the frame.
-    """
+    """Bring the soft mask (127, 127) of a candidate window back to the part of the frame that it
+    covers, bilinearly. The window is given by its top left corner."""
     matrix = crop.window_to_frame(window_crop_xy, frame_hw)
     # one pixel beyond the mask, bilinear values are those of the outside
     first, last = -1.0, float(len(soft_mask))
