@@ -42,9 +42,8 @@ class Shortcut(nn.Conv2d):
         """Return the shortcut's output for features (B, C, H, W)."""
         if not self.centre_only:
             return super().forward(features)
-        stride = self.stride[0]
         # an unpadded 3x3 kernel of stride 2 is centred on the odd rows and columns
-        rows = slice(1, -1, 2) if stride == 2 else slice(None)
+        rows = slice(1, -1, 2) if self.stride == (2, 2) else slice(None)
         return F.conv2d(features[..., rows, rows], self.weight[:, :, 1:2, 1:2], self.bias)
 
 
@@ -63,15 +62,13 @@ class Backbone(nn.Module):
         self.conv1, self.bn1 = resnet.conv1, resnet.bn1
         self.relu, self.maxpool = resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
-        self.channels = CHANNELS[name]
+        self.name, self.channels = name, CHANNELS[name]
 
         for layer, stride in ((self.layer2, 2), (self.layer3, 1)):
             first = layer[0]
             strided = first.conv2 if name == "resnet50" else first.conv1
-            old = first.downsample[0]
-            first.downsample[0] = Shortcut(
-                old.in_channels, old.out_channels, 3, stride, padding=2 - stride, bias=False
-            )
+            channels = first.downsample[0].in_channels, first.downsample[0].out_channels
+            first.downsample[0] = Shortcut(*channels, 3, stride, 2 - stride, bias=False)
             strided.stride, strided.padding = (stride, stride), (2 - stride, 2 - stride)
             if block_layout == "v1":
                 strided.dilation, strided.padding = (2, 2), (3 - stride, 3 - stride)
@@ -102,9 +99,9 @@ class Backbone(nn.Module):
             around[:, :, 1, 1] = 0
             shortcut.centre_only = not bool(around.any())
 
-    def stage(self, name: str) -> list[nn.Module]:
+    def stage(self, name: str) -> nn.Module:
         """Return the modules of ``stem``, ``layer1``, ``layer2`` or ``layer3``."""
-        return [self.conv1, self.bn1] if name == "stem" else [getattr(self, name)]
+        return nn.ModuleList([self.conv1, self.bn1]) if name == "stem" else getattr(self, name)
 
 
 def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:

@@ -43,12 +43,9 @@ def siammask_profile() -> Profile:
 def convert_siammask(state: Mapping[str, Any], what: str = "checkpoint") -> dict[str, Tensor]:
     """Convert SiamMask's tensors for the ``siammask`` variant of this network.
 
-    Args:
-        state: tensors in the names of SiamMask's public code or of PySOT, perhaps below the key
-            ``state_dict``, with or without the prefix ``module.`` and ``num_batches_tracked``.
-
-    Raises:
-        InputError: keys are missing, surplus or misshapen; or there is no refinement.
+    They have the names of SiamMask's public code or of PySOT, perhaps below the key ``state_dict``,
+    with or without the prefix ``module.`` and ``num_batches_tracked``. Raises InputError if keys
+    are missing, surplus or misshapen, or if there is no refinement.
     """
     state = state.get("state_dict", state)
     if not isinstance(state, Mapping):
@@ -97,7 +94,7 @@ def convert_file(checkpoint: Path, out: Path) -> None:
     profile = siammask_profile()
     model = build_model(profile.model)
     strict_load(model, convert_siammask(content, what), what)
-    save_model(out, model, profile, notes={"source": checkpoint.name})
+    save_model(out, model, profile, source=checkpoint.name)
 
 
 def response_to_mean(weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from e3sn_lib.config import ModelConfig, Profile
+from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
 from e3sn_lib.model.backbone import Backbone, adapt_imagenet_weights
@@ -21,32 +21,26 @@ from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.profiles.loading import profile_from_dict
 
 
-def load_backbone(
-    backbone: Backbone, source: str, config: ModelConfig, data_root: Path = Path()
-) -> None:
+def load_backbone(backbone: Backbone, source: str, data_root: Path = Path()) -> None:
     """Fill a backbone with ImageNet weights.
 
-    Args:
-        source: ``none``, ``torchvision`` (downloaded once), or a safetensors file in torchvision's
-            names; see `backbone_file`.
-
-    Raises:
-        InputError: there is no such file, or it does not fit.
+    The source is ``none``, ``torchvision`` (downloaded once), or a safetensors file in
+    torchvision's names (see `backbone_file`). Raises InputError if there is none, or it does not
+    fit.
     """
     if source == "none":
         return
     if source == "torchvision":
-        published = torchvision.models.get_model_weights(config.backbone)["IMAGENET1K_V1"]
+        published = torchvision.models.get_model_weights(backbone.name)["IMAGENET1K_V1"]
         try:
             weights = published.get_state_dict(progress=True, check_hash=True)
         except Exception as error:  # a network, a file in torch's cache: it may raise anything
-            fault = f"cannot get torchvision's weights of {config.backbone} ({error})"
+            fault = f"cannot get torchvision's weights of {backbone.name} ({error})"
             remedy = f"delete the file in {torch.hub.get_dir()}/checkpoints, or give a file"
             raise InputError(f"{fault}; {remedy} as train.weights") from error
     else:
         weights = read_safetensors(backbone_file(source, data_root))
-    adapted = adapt_imagenet_weights(weights, backbone)
-    strict_load(backbone, adapted, f"backbone weights {source}")
+    strict_load(backbone, adapt_imagenet_weights(weights, backbone), f"backbone weights {source}")
 
 
 def backbone_file(source: str, data_root: Path) -> Path:
@@ -99,24 +93,18 @@ def _first(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
-def save_model(
-    path: Path,
-    model: E3SN,
-    profile: Profile,
-    half: bool = False,
-    notes: Mapping[str, str] | None = None,
-) -> None:
+def save_model(path: Path, model: E3SN, profile: Profile, half: bool = False, **notes: str) -> None:
     """Write a model with the settings it was trained with; the same model gives the same bytes.
 
     With `half`, weights are in half precision, except vectors such as batch-norm statistics. Raises
-    InputError if a weight is not finite, as it is or in half precision.
+    InputError if a weight is not finite, as it is or in half precision. `notes` go to the metadata.
     """
     state = {
         key: (value.half() if half and value.dim() > 1 else value).contiguous().cpu()
         for key, value in model.state_dict().items()
     }
     _check_finite(state, f"the model to be saved as {path}")
-    metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **(notes or {})}
+    metadata = {"format": "e3sn", "profile": json.dumps(profile.to_dict()), **notes}
     with atomic_path(path) as temporary:
         temporary.write_bytes(_ordered(save(state, metadata)))
 
@@ -132,16 +120,10 @@ def _ordered(content: bytes) -> bytes:
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> tuple[E3SN, Profile]:
-    """Load a trained model.
+    """Load a trained model; return the network, and the settings it was trained with.
 
-    Args:
-        device: where to; None: a GPU if there is one.
-
-    Returns:
-        The network in evaluation mode, and the settings it was trained with.
-
-    Raises:
-        InputError: there is no such file, it is no model of this project, or it does not fit.
+    The network is in evaluation mode, and on a GPU if there is one and no `device` is given. Raises
+    InputError if there is no such file, it is no model of this project, or it does not fit.
     """
     path = Path(path)
     profile, state = load_profile_of(path), read_safetensors(path)

@@ -27,15 +27,9 @@ from e3sn_lib.data.pairs import Batch, PairDataset, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
+from e3sn_lib.model import weights
 from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
 from e3sn_lib.model.network import E3SN, build_model
-from e3sn_lib.model.weights import (
-    load_backbone,
-    pairs_seen,
-    read_safetensors,
-    save_model,
-    strict_load,
-)
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes, schedule
 from e3sn_lib.training import state as store
@@ -102,7 +96,7 @@ class Trainer:
     def _load_first_weights(self, data_root: Path) -> None:
         config = self.profile.train
         if not config.init_weights:
-            load_backbone(self.model.backbone, config.weights, self.profile.model, data_root)
+            weights.load_backbone(self.model.backbone, config.weights, data_root)
             return
         source = Path(config.init_weights)
         digest = content_hash(source)
@@ -110,8 +104,8 @@ class Trainer:
             other = f"{source} is another model: its SHA-256 is {digest}..."
             raise InputError(f"train.init_weights: {other}, not {config.init_sha256}")
         self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
-        strict_load(self.model, read_safetensors(source), f"model {source}")
-        self.state.pairs_before = pairs_seen(source)
+        weights.strict_load(self.model, weights.read_safetensors(source), f"model {source}")
+        self.state.pairs_before = weights.pairs_seen(source)
 
     def run(self, watch: store.Watch | None = None) -> Path:
         """Train to the end, from the last checkpoint; return the path of the final model.
@@ -161,11 +155,9 @@ class Trainer:
         write_text(self.run_dir / "config.yaml", settings)
         write_json(self.run_dir / "env.json", environment())
         kept = " as it began" if self.state.step and config.precision == "auto" else ""
-        print(
-            f"{self.run_dir.name}: {config.pairs} pairs in {self.steps} steps of "
-            f"{config.batch_size}, {self.precision}{kept} on {self.device.type}, "
-            f"from step {self.state.step}"
-        )
+        steps = f"{config.pairs} pairs in {self.steps} steps of {config.batch_size}"
+        how = f"{self.precision}{kept} on {self.device.type}"
+        print(f"{self.run_dir.name}: {steps}, {how}, from step {self.state.step}")
 
     def _run_stage(self, stage: schedule.StagePlan, interrupted: Callable[[], bool]) -> None:
         config, end = self.profile.train, stage.first_step + stage.steps
@@ -319,22 +311,19 @@ class Trainer:
             fault = f"the loss or its gradient was not finite {bad_steps} steps in a row"
             raise InputError(f"{fault} at step {state.step}; lower train.lr")
 
-    def _log(
-        self, stage: str, rate: float, measured: list[dict[str, float]], elapsed: float
-    ) -> None:
+    def _log(self, stage: str, rate: float, steps: list[dict[str, float]], elapsed: float) -> None:
         """Add a row to the log: means of the finite values of the steps since the row before."""
         state, batch_size = self.state, self.profile.train.batch_size
         row: dict[str, Any] = {"step": state.step, "stage": stage}
         row |= {"pairs": state.step * batch_size, "lr": rate}
         for name in store.MEASURED:
-            finite = [step[name] for step in measured if math.isfinite(step.get(name, math.nan))]
+            finite = [step[name] for step in steps if math.isfinite(step.get(name, math.nan))]
             row[name] = float(np.mean(finite)) if finite else math.nan
-        weights = self.model.mask.fusion.weights().tolist()
-        names = [f"w{level}" for level in self.profile.model.levels]
-        row |= dict(zip(names, weights, strict=True))
+        levels = [f"w{level}" for level in self.profile.model.levels]
+        row |= dict(zip(levels, self.model.mask.fusion.weights().tolist(), strict=True))
         state.seconds += elapsed
-        row["pairs_per_second"] = len(measured) * batch_size / elapsed
-        row["data_share"] = sum(step["waited"] for step in measured) / elapsed
+        row["pairs_per_second"] = len(steps) * batch_size / elapsed
+        row["data_share"] = sum(step["waited"] for step in steps) / elapsed
         row["peak_memory_mb"] = peak_memory_bytes() / 2**20
         row["seconds"] = state.seconds
         state.rows.append(row)
@@ -401,4 +390,4 @@ class Trainer:
         write_json(self.run_dir / "summary.json", summary)
         final = cast(E3SN, self.average.module) if self.average else self.model
         notes = {"run": self.run_dir.name, "pairs": str(state.pairs_before + pairs)}
-        save_model(self.run_dir / store.FINAL, final, self.profile, half=True, notes=notes)
+        weights.save_model(self.run_dir / store.FINAL, final, self.profile, half=True, **notes)

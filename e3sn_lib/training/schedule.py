@@ -16,7 +16,6 @@ WARMUP_START = 0.2
 """Share of the first rate from which a warm-up by epochs starts. It rises by a constant factor per
 epoch, and the epoch after it has the first rate (SiamMask)."""
 
-
 Groups = list[dict[str, Any]]
 """Groups of parameters, as torch's optimisers take them."""
 
@@ -49,11 +48,8 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
     """Return the learning rate of a step, before the factors of the parameter groups.
 
     After a warm-up it falls from the first to the last rate by a constant factor (paper 4.1): per
-    epoch, or per step with ``epochs: 0``.
-
-    Args:
-        step, steps: of the stage, counted from 0.
-        config, stage: rates, epochs and warm-up; where the stage has its own, they count.
+    epoch, or per step with ``epochs: 0``. The step is one of the stage's `steps`, from 0. A stage
+    may have rates and a warm-up of its own.
     """
     first, last = stage.lr or config.lr
     share = config.warmup if stage.warmup is None else stage.warmup
@@ -71,12 +67,8 @@ def parameter_groups(model: E3SN, config: TrainConfig, train_location: bool) -> 
     They are ``backbone``, ``location`` (neck and RPN), ``mask``, and ``fusion``, which has no
     weight decay. Each has the ``scale`` by which the learning rate is multiplied.
     """
-    backbone = [
-        parameter
-        for name in config.train_layers
-        for layer in model.backbone.stage(name)
-        for parameter in layer.parameters()
-    ]
+    layers = [model.backbone.stage(name) for name in config.train_layers]
+    backbone = [parameter for layer in layers for parameter in layer.parameters()]
     if not config.train_shortcuts:
         fixed = {id(shortcut.weight) for shortcut in model.backbone.shortcuts}
         backbone = [parameter for parameter in backbone if id(parameter) not in fixed]

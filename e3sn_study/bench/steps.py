@@ -137,7 +137,7 @@ def initialise_backbone(model: E3SN, profile: Profile) -> str:
             if not Path(torch.hub.get_dir(), "checkpoints", Path(url).name).is_file():
                 what = f"ImageNet weights of {name} are not here"
                 raise InputError(f"{what}; the run downloads them from {url}")
-        load_backbone(model.backbone, source, profile.model, Path(profile.data.root))
+        load_backbone(model.backbone, source, Path(profile.data.root))
     except InputError as error:
         centre = torch.zeros(3, 3)
         centre[1, 1] = 1

@@ -52,7 +52,7 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     with temporary_path(out) as work:  # both are made before one of them is replaced
         work.mkdir()
         made = work / path.name
-        save_model(made, model, shipped, half=True, notes=notes)
+        save_model(made, model, shipped, half=True, **notes)
         text = model_card(records, run.name, shipped, made)
         out.mkdir(parents=True, exist_ok=True)
         made.replace(path)

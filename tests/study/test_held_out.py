@@ -53,7 +53,7 @@ def profile(tiny_profile: Callable[..., Profile], data_root: Path, tmp_path: Pat
 
 def test_a_row_adds_up_the_pairs(tiny_model: E3SN, profile: Profile, tmp_path: Path) -> None:
     first = tmp_path / "first.safetensors"
-    save_model(first, tiny_model, profile, notes={"run": "mine"})
+    save_model(first, tiny_model, profile, run="mine")
     row = score_held_out(first, profile.data)
     assert (row["run"], row["model"], row["pairs"]) == ("mine", content_hash(first), 16)
     assert 0 < row["scenes"] <= 12
@@ -61,7 +61,7 @@ def test_a_row_adds_up_the_pairs(tiny_model: E3SN, profile: Profile, tmp_path: P
 
     # a model that says how many pairs it has seen, those of the models before it included
     second = tmp_path / "second.safetensors"
-    save_model(second, tiny_model, profile, notes={"pairs": "40"})
+    save_model(second, tiny_model, profile, pairs="40")
     assert score_held_out(second, profile.data)["pairs"] == 40
 
     # a run that began with such a model and has done 3 steps of 2 pairs; its average counts

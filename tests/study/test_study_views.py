@@ -548,7 +548,7 @@ def test_runs_on_record_need_not_be_trained_again(
         pd.testing.assert_frame_equal(found[columns], wanted[columns], atol=1e-6)
     # the name of a run in a model from elsewhere leads to no folder outside
     hostile = tmp_path / "hostile.safetensors"
-    save_model(hostile, *load_model(shipped), notes={"run": f"../../{main.name}"})
+    save_model(hostile, *load_model(shipped), run=f"../../{main.name}")
     named = [*changed, f"study.main={hostile}"]
     other = Study.open("smoke", str(data_root), study.runs, study.report, overrides=named)
     assert other.main().folder == main.folder
