@@ -6,10 +6,9 @@ built and how it is trained. The text below a field says where its default comes
 its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
 """
 
-import dataclasses
 import json
 import os
-from dataclasses import field
+from dataclasses import asdict, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -60,7 +59,6 @@ def _below(value: str) -> str:
 # Kinds of values. "Strict" refuses what pydantic would convert: true for 1, "0.5" for 0.5.
 Count = Annotated[int, Strict(), Field(ge=1, le=10**12)]
 Factor = Annotated[float, Strict(), Field(ge=0, le=1e6)]
-Positive = Annotated[float, Strict(), Field(gt=0, le=1e6)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 BelowOne = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Pixels = Annotated[float, Strict(), Field(ge=0, le=255)]
@@ -289,7 +287,7 @@ class TrainConfig:
     """Backbone layers that are trained, without their batch-norm statistics (SiamMask)."""
     train_shortcuts: Switch = True
     """False: the 3x3 shortcuts of layer2 and layer3 stay ImageNet's 1x1 (ours: faster)."""
-    clip: Positive = 10.0
+    clip: Annotated[float, Strict(), Field(gt=0, le=1e6)] = 10.0
     """Largest norm of the gradient of each parameter group (value: SiamMask; by group: ours)."""
     precision: Precision = "auto"
     """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest that is native here."""
@@ -389,4 +387,4 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts, strings and numbers; `profile_from_dict` is the inverse."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return json.loads(json.dumps(asdict(self)))

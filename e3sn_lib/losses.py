@@ -99,8 +99,7 @@ def mask_loss(
         logits: (N, S, S). Smaller ones (63 px, from the base head) are resized to the labels.
         pixel_labels: (N, 127, 127) m of eq. 4: +1 object, -1 background, 0 beyond the crop.
         sample_labels: (N,) y of eq. 4: +1, -1, or 0 for a window that teaches nothing.
-        negatives: ``zero``, as in eq. 4, or ``background``: negative windows teach that they hold
-            no object.
+        negatives: ``zero`` (eq. 4) or ``background``: negative windows teach that they are empty.
     """
     logits = _resized_to(logits, pixel_labels)
     weight = (sample_labels > 0).to(logits.dtype)
@@ -148,17 +147,14 @@ def compute_losses(
     stage: StageConfig,
     counts: Counts | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the weighted sum of eq. 3, and its parts.
+    """Return the weighted sum of eq. 3, and its parts ``mask``, ``cls`` and ``loc``.
+
+    With the parts comes ``mask_iou``, the mean over the positive windows; NaN if there are none.
 
     Args:
-        model: the network, or a wrapper that is called like it.
-        batch: on the network's device.
+        model: the network, or a wrapper that is called like it; `batch` is on its device.
         profile: its ``loss`` section holds the weights of the sum and the kinds of losses.
         stage: which head is trained, and whether the location is.
-
-    Returns:
-        The sum, and its parts ``mask``, ``cls`` and ``loc``. With them comes ``mask_iou``, the mean
-        over the positive windows; NaN if there are none.
     """
     config = profile.loss
     output = model(batch.template, batch.search, batch.cells, stage.mask)
@@ -169,9 +165,8 @@ def compute_losses(
     if stage.train_location:
         anchors = batch.anchor_labels
         cls = classification_loss(output.cls, anchors, counts)
-        loc = regression_loss(
-            output.loc, batch.offsets, anchors, config.loc, config.loc_beta, counts
-        )
+        kind, beta = config.loc, config.loc_beta
+        loc = regression_loss(output.loc, batch.offsets, anchors, kind, beta, counts)
         parts |= {"cls": cls, "loc": loc}
         total = total + config.cls_weight * cls + config.loc_weight * loc
     with torch.no_grad():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from e3sn_lib.config import SamplerConfig
 from e3sn_lib.geometry import CELLS, Box, Floats, anchors_cxcywh, anchors_xyxy, encode_boxes
 
+Labels = NDArray[np.int8]
 NEGATIVE_PAIR_REACH = 3
 """A negative pair teaches "not here" in the central 7 x 7 cells: the target would be there
 (SiamMask)."""
@@ -23,7 +24,7 @@ NEGATIVE_PAIR_REACH = 3
 class AnchorTargets:
     """Targets of the classification and box branches."""
 
-    labels: NDArray[np.int8]
+    labels: Labels
     """(5, n, n): 1 positive, 0 negative, -1 not used."""
     offsets: NDArray[np.float32]
     """(4, 5, n, n): `encode_boxes` of the target. Only those at positives mean something."""
@@ -35,7 +36,7 @@ class Samples:
 
     cells: NDArray[np.int64]
     """(K, 2) row and column."""
-    labels: NDArray[np.int8]
+    labels: Labels
     """(K,) y of eq. 4: +1 positive, -1 negative. 0 fills up to K and teaches nothing."""
 
 
@@ -63,9 +64,7 @@ def anchor_targets(
     look-alikes of the target (ours): a random choice of 48 out of 3,000 would hardly meet one.
 
     Args:
-        iou: (5, n, n) from `anchor_iou`.
-        box_crop_xyxy: the target in the search crop.
-        centre: middle of the search crop in pixels.
+        iou: (5, n, n) from `anchor_iou` with the same `centre`.
         alike_crop_xyxy: the look-alikes in the search crop, if any are known.
     """
     cells = iou.shape[-1]
@@ -106,9 +105,7 @@ def negative_pair_targets(
     return AnchorTargets(labels, np.zeros((4, 5, cells, cells), np.float32))
 
 
-def distribution_matrix(
-    iou: NDArray[np.float64], high: float = 0.6, low: float = 0.3
-) -> NDArray[np.int8]:
+def distribution_matrix(iou: Floats, high: float = 0.6, low: float = 0.3) -> Labels:
     """Return the paper's sample distribution matrix, (n, n) from anchor IoU (5, n, n).
 
     A cell is +1 if any of its anchors has an IoU above `high`, -1 if all have an IoU below `low`,
@@ -120,11 +117,7 @@ def distribution_matrix(
 
 
 def draw_samples(
-    matrix: NDArray[np.int8],
-    anchor_labels: NDArray[np.int8],
-    has_mask: bool,
-    config: SamplerConfig,
-    rng: Generator,
+    matrix: Labels, anchor_labels: Labels, has_mask: bool, config: SamplerConfig, rng: Generator
 ) -> Samples:
     """Choose the candidate windows of one image by ``sampler.policy``.
 

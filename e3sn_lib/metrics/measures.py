@@ -28,12 +28,8 @@ class Statistics(NamedTuple):
 def region_similarity(prediction: NDArray[Any], truth: NDArray[Any]) -> float:
     """Return J, the Jaccard index of two masks of one object; 1 if both are empty.
 
-    Args:
-        prediction, truth: (H, W) bool, or integers of which all but 0 are the object.
-
-    Raises:
-        ValueError: the masks differ in size, are not two-dimensional, hold no pixels, or are not
-            bool or integer.
+    Masks are (H, W), bool or integers of which all but 0 are the object. Raises ValueError if they
+    differ in size, are not two-dimensional, hold no pixels, or are of another type.
     """
     prediction, truth = _checked(prediction, truth)
     union = np.count_nonzero(prediction | truth)
@@ -45,15 +41,12 @@ def boundary_accuracy(
 ) -> float:
     """Return F, the harmonic mean of the precision and the recall of the boundary.
 
-    It is 1 if neither mask has a boundary, and 0 if only one has.
+    It is 1 if neither mask has a boundary, and 0 if only one has. Masks and errors are those of
+    `region_similarity`; a negative tolerance is a ValueError too.
 
     Args:
-        prediction, truth: (H, W) bool, or integers of which all but 0 are the object.
         tolerance: largest distance of two boundaries that match. Below 1 it is a share of the
             frame's diagonal, rounded up to whole pixels. From 1 on it is in pixels.
-
-    Raises:
-        ValueError: as `region_similarity`, or a negative tolerance.
     """
     prediction, truth = _checked(prediction, truth)
     disk = _disk(boundary_radius(truth.shape, tolerance))
@@ -95,16 +88,11 @@ def boundary_map(mask: Mask) -> Mask:
 
 
 def statistics(values: Sequence[float] | NDArray[np.floating[Any]]) -> Statistics:
-    """Return mean, recall and decay of one object's J or F.
+    """Return mean, recall and decay of one object's J or F in the evaluated frames.
 
     Decay compares the first and the last quarter of the video; each includes both its end frames.
-    The DAVIS Python code holds these ends in 8 bits and fails from 256 frames on.
-
-    Args:
-        values: of the evaluated frames, in order of time. NaN is left out.
-
-    Raises:
-        ValueError: there is no value at all.
+    The DAVIS Python code holds these ends in 8 bits and fails from 256 frames on. NaN is left out.
+    Raises ValueError if there is no value at all.
     """
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1 or np.isnan(series).all():

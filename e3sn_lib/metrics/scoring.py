@@ -1,6 +1,4 @@
-"""Score masks against the truth, by the rules of the DAVIS semi-supervised evaluation.
-
-The rules are those of the official evaluator:
+"""Score masks against the truth, by the rules of the official evaluator of semi-supervised DAVIS:
 
 - The first and the last frame are left out.
 - The objects are the ids 1..K. K is the highest id of the first truth mask. An id below K that this
@@ -31,9 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LAYOUT = "annotations are SEQUENCE/FRAME.png, as in DAVIS/Annotations/480p"
-SUMMARY_COLUMNS = tuple(
-    f"{measure}-{name}" for measure in "JF" for name in ("Mean", "Recall", "Decay")
-)
+SUMMARY_COLUMNS = ("J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 
 
 def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
@@ -133,11 +129,8 @@ def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Seri
 def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """Return the statistics of each object over its frames, and their mean over all objects.
 
-    Every object counts the same, however many frames its video has. Raises InputError if there are
-    no rows.
-
-    Args:
-        per_frame: rows of `score_sequence` or `score_folder`, of one or more sequences.
+    Every object counts the same, however many frames its video has. The rows are those of
+    `score_sequence` or `score_folder`; raises InputError if there are none.
 
     Returns:
         Per object: sequence, object, J-Mean, J-Recall, J-Decay, F-Mean, F-Recall, F-Decay, frames.

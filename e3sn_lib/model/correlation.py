@@ -35,11 +35,7 @@ class DepthwiseCorrelation(nn.Module):
         return kernel / area if self.scale == "mean" else kernel
 
     def forward(self, kernel: Tensor, search: Tensor) -> Tensor:
-        """Correlate filters (B, C, k, k) with search features (B, C, s, s).
-
-        Returns:
-            (B, C, s-k-1, s-k-1).
-        """
+        """Correlate filters (B, C, k, k) with features (B, C, s, s): (B, C, s-k-1, s-k-1)."""
         features = self.conv_search(search)
         b, c, height, width = features.shape
         flat = features.reshape(1, b * c, height, width)

@@ -50,8 +50,7 @@ class Windows(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, places: list[tuple[int, int, int]], size: int) -> Tensor:
         """Return the windows at places (map, first row, first column), (N, C, size, size)."""
         ctx.shape, ctx.places, ctx.size = maps.shape, places, size
-        slices = [maps[n : n + 1, :, y : y + size, x : x + size] for n, y, x in places]
-        return torch.cat(slices)
+        return torch.cat([maps[n : n + 1, :, y : y + size, x : x + size] for n, y, x in places])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

@@ -74,10 +74,7 @@ def of_first(value: Any) -> Any:
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Let batch-norm in training see the parts of a batch in all processes, as one process would.
-
-    The layers of `model` are replaced.
-    """
+    """Replace batch-norm by layers that, in training, see the parts of a batch in all processes."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return

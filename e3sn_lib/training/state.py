@@ -62,14 +62,8 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
-    """Read a run's checkpoint.
-
-    Returns:
-        The content given to `write_checkpoint`, on the CPU; None if there is no checkpoint.
-
-    Raises:
-        InputError: it is damaged, or of a run with other settings.
-    """
+    """Return the content given to `write_checkpoint`, on the CPU; None if there is no checkpoint.
+    Raises InputError if it is damaged, or of a run with other settings."""
     path = run_dir / CHECKPOINT
     if not path.is_file():
         return None
