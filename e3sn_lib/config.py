@@ -243,15 +243,13 @@ class StageConfig:
     search_size: Literal[255, 143] = 255
     """Pixels (paper 4.1); SiamMask's second stage uses 143."""
     search_shift: Annotated[Pixels | None, _NOT_SET] = None
-    """Replaces ``augment.search_shift`` unless None."""
     negative_pairs: Annotated[Share | None, _NOT_SET] = None
-    """Replaces ``data.negative_pairs`` unless None."""
+    """They replace ``augment.search_shift`` and ``data.negative_pairs`` unless None."""
     train_location: Switch = True
     """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's stage two)."""
     lr: Rates = ()
-    """Replaces ``train.lr`` unless empty."""
     warmup: Annotated[Share | None, _NOT_SET] = None
-    """Replaces ``train.warmup`` unless None."""
+    """They replace ``train.lr`` unless empty, and ``train.warmup`` unless None."""
     sets: dict[str, Factor] = field(default_factory=dict)
     """Weights of training sets by kind, instead of their own; 0 leaves a set out."""
 

@@ -1,1 +1,0 @@
-"""The DAVIS measures, and the scoring of masks by them."""

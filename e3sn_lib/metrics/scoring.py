@@ -166,7 +166,7 @@ class _Score(NamedTuple):
     rows: list[tuple[str, int, str, float, float]]
     ignored: set[int]
     """Ids of the truth above K, void included."""
-    soft: bool = False
+    soft: bool
     """Ids are merged, but the mask seems to have grey levels, such as probabilities."""
 
 
@@ -203,14 +203,12 @@ class _Truth:
         if ids.shape != truth.shape:
             other = f"its truth {self.sequence.mask_paths[index]} is {_size(truth)}"
             raise InputError(f"{source} is {_size(ids)} pixels, but {other}")
-        highest, count = int(ids.max()), len(self.objects)
-        if highest > count and not self.sequence.merge_ids:
+        highest, count, merge = int(ids.max()), len(self.objects), self.sequence.merge_ids
+        if highest > count and not merge:
             limit = f"the ids of the first truth mask end at {count}"
             raise InputError(f"{source} has id {highest}, but {limit}; use the truth's ids")
-        soft = False
-        if self.sequence.merge_ids:
-            soft = bool(((ids > MANY_IDS) & (ids < VOID)).any())
-            ids = ids > 0
+        soft = merge and bool(((ids > MANY_IDS) & (ids < VOID)).any())
+        ids = ids > 0 if merge else ids
         rows = []
         for number in self.objects:
             pair = ids == number, truth == number
