@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import psutil
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
@@ -57,6 +56,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
 
     What killed processes of this machine left beside `path` is deleted too.
     """
+    import psutil  # imported here: --help need not wait for it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _cleared:
         _cleared.add(path.parent)
