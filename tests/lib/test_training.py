@@ -598,7 +598,7 @@ def test_killed_before_its_model_is_written_a_run_is_finished_by_the_next(
         raise InterruptionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(loop, "save_model", killed)
+        broken.setattr(loop.weights, "save_model", killed)
         with pytest.raises(InterruptionError):
             trainer().run()
     assert (tmp_path / "run" / "summary.json").is_file()
