@@ -47,11 +47,8 @@ class Backend(Protocol):
         ``select`` takes a list of places and returns some of the objects."""
 
     def search(self, crops: NDArray[np.uint8], template: Any) -> tuple[Floats, Floats, Any]:
-        """Look for N objects in their RGB crops (N, 255, 255, 3).
-
-        Returns:
-            Class logits (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); and
-            features for `segment`.
+        """Look for N objects in their RGB crops (N, 255, 255, 3). Return class logits
+        (N, 2, 5, 25, 25), background first; box offsets (N, 4, 5, 25, 25); features for `segment`.
         """
 
     def segment(self, template: Any, features: Any, cells: NDArray[np.int64]) -> Floats:
@@ -104,8 +101,7 @@ class OnnxBackend:
         self._session = cache(lambda name, threads: _session(folder / name, threads))
         template, _, mask = (self._session(name, self._threads) for name in GRAPHS)
         filters = {each.name for each in template.get_outputs()}
-        inputs = {each.name: each.shape[-1] for each in mask.get_inputs()}
-        sizes = {name: size for name, size in inputs.items() if name not in filters}
+        sizes = {one.name: one.shape[-1] for one in mask.get_inputs() if one.name not in filters}
         if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
             problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
             raise InputError(f"{problem}; export the model again")
@@ -206,16 +202,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 def thread_count(wanted: int | None = None) -> int:
     """Return how many threads to use: as wanted, but one per processor at most; None or 0: as many
-    as `idle_threads`. Raises InputError if it is below 0."""
+    of this process's processors as nobody uses now, 1 to 4. One thread too many costs more than one
+    too few. More than 4 help a single crop little. Raises InputError if it is below 0."""
     if wanted is not None and wanted < 0:
         raise InputError(f"threads is {wanted}; give 0 or more")
-    return min(wanted or idle_threads(), os.cpu_count() or 1)
-
-
-def idle_threads() -> int:
-    """Return how many of this process's processors nobody uses now, 1 to 4. One thread too many
-    costs more than one too few. More than 4 help a single crop little."""
     processors = os.cpu_count() or 1
+    if wanted:
+        return min(wanted, processors)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else processors
     idle = round(processors * (1 - psutil.cpu_percent(interval=0.1) / 100))
     return max(min(usable, idle, 4), 1)

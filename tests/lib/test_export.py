@@ -422,4 +422,4 @@ def test_as_many_threads_as_processors_are_idle(
     monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert backends.idle_threads() == expected
+    assert backends.thread_count() == expected
