@@ -54,30 +54,27 @@ class _Graph(nn.Module):
         return {name: value.numpy() for name, value in zip(self.outputs, outputs, strict=True)}
 
 
-class TemplateGraph(_Graph):
+class _TemplateGraph(_Graph):
     """A template crop (1, 127, 127, 3) to the filters of classes, of boxes, of each mask level."""
 
     def forward(self, crop: Tensor) -> tuple[Tensor, ...]:
-        """Return the filters."""
         template = self.network.encode_template(crop.permute(0, 3, 1, 2))
         return template.cls, template.loc, *template.levels
 
 
-class SearchGraph(_Graph):
+class _SearchGraph(_Graph):
     """A search crop (1, 255, 255, 3) and two filters to class logits, box offsets and features."""
 
     def forward(self, crop: Tensor, cls_filter: Tensor, loc_filter: Tensor) -> tuple[Tensor, ...]:
-        """Return class logits, box offsets, p0, p1, p2 and neck."""
         search = self.network.encode_search(crop.permute(0, 3, 1, 2))
         cls, loc = self.network.locate(Template(cls_filter, loc_filter, ()), search)
         return cls, loc, *search.features[:3], search.neck
 
 
-class MaskGraph(_Graph):
+class _MaskGraph(_Graph):
     """A filter of each level and the windows of one cell to mask logits (1, 127, 127)."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor]:
-        """Return the mask logits."""
         *filters, p0, p1, p2, neck = inputs
         windows = {2: centre_of(p1, 15), 3: centre_of(p2, 7), 4: neck}
         correlation = self.network.mask
@@ -90,9 +87,9 @@ def graphs_of(network: E3SN) -> dict[str, _Graph]:
     levels = [f"level{level}_filter" for level in network.mask.names]
     ranking = ["cls_filter", "loc_filter"]
     return {
-        TEMPLATE: TemplateGraph(network, ["crop"], [*ranking, *levels]),
-        SEARCH: SearchGraph(network, ["crop", *ranking], ["cls", "loc", *WINDOWS]),
-        MASK: MaskGraph(network, [*levels, *WINDOWS], ["logits"]),
+        TEMPLATE: _TemplateGraph(network, ["crop"], [*ranking, *levels]),
+        SEARCH: _SearchGraph(network, ["crop", *ranking], ["cls", "loc", *WINDOWS]),
+        MASK: _MaskGraph(network, [*levels, *WINDOWS], ["logits"]),
     }
 
 
@@ -132,7 +129,6 @@ def export_model(
         InputError: the folder holds files of something else.
     """
     with temporary_path(out / "export") as work:  # it deletes what a killed export left there
-        manifest = out / backends.MANIFEST
         is_export = all((out / name).is_file() for name in (backends.MANIFEST, *GRAPHS))
         if any(out.iterdir()) and not is_export:
             advice = "give a new folder, or that of an earlier export"
@@ -163,7 +159,7 @@ def export_model(
         "files": digests,
         "accuracy": dict(accuracy or {}),
     }
-    write_json(manifest, content)
+    write_json(out / backends.MANIFEST, content)
     return differences
 
 
@@ -189,37 +185,28 @@ def _differences(graphs: Mapping[str, _Graph], folder: Path, sample: Sample) -> 
 
 def _write_graph(path: Path, module: _Graph, inputs: Arrays) -> None:
     """Trace a graph and compute what is constant in it."""
-    traced = path.with_suffix(".traced")
+    traced, given = path.with_suffix(".traced"), tuple(map(torch.from_numpy, inputs.values()))
+    names: dict[str, Any] = {"input_names": module.inputs, "output_names": module.outputs}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sizes become constants, as they should
-        torch.onnx.export(
-            module.eval(),
-            tuple(map(torch.from_numpy, inputs.values())),
-            traced,
-            input_names=module.inputs,
-            output_names=module.outputs,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        torch.onnx.export(module, given, traced, **names, opset_version=OPSET, dynamo=False)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
     onnxruntime.InferenceSession(traced, options, providers=["CPUExecutionProvider"])
     traced.unlink()
-    model = onnx.load(path)
-    used = {node.domain for node in model.graph.node}
-    domains = [each for each in model.opset_import if each.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(domains)
-    onnx.save(model, path)
 
 
 def _share_weights(folder: Path) -> None:
-    """Move weights to one file; what graphs have in common, most of the backbone, is there once."""
+    """Move weights to one file; what graphs have in common, most of the backbone, is there once.
+    Graphs also name fewer sets of operators: those that they use."""
     places: dict[bytes, int] = {}
     with (folder / WEIGHTS).open("wb") as file:
         for name in GRAPHS:
             model = onnx.load(folder / name)
+            used = {node.domain for node in model.graph.node}
+            for unused in [each for each in model.opset_import if each.domain not in used]:
+                model.opset_import.remove(unused)
             for tensor in model.graph.initializer:
                 values = onnx.numpy_helper.to_array(tensor).tobytes()
                 if len(values) < 1024:
