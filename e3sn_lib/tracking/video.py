@@ -43,14 +43,7 @@ BROKEN_CLOCK = 1
 """Seconds. If a frame's time is earlier than the one before by more, the clock began anew."""
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
-OBJECT_COLOURS = (
-    (0, 229, 200),
-    (255, 122, 89),
-    (255, 210, 63),
-    (190, 140, 255),
-    (86, 180, 233),
-    (150, 220, 90),
-)
+OBJECT_COLOURS = ("#00e5c8", "#ff7a59", "#ffd23f", "#be8cff", "#56b4e9", "#96dc5a")
 
 
 class Frame(NamedTuple):
@@ -109,10 +102,7 @@ class VideoSource:
         video. Raises InputError if an image cannot be read, or a frame has another size."""
         found = self._from_folder(chosen) if self.names else self._from_file(chosen)
         for frame in islice(found, len(chosen)):
-            if _size(frame.image) != self.size:
-                sizes = "{}x{}, the first one {}x{}".format(*_size(frame.image), *self.size)
-                remedy = "all must have one size"
-                raise InputError(f"frame {frame.number} of {self.path} is {sizes}; {remedy}")
+            check_frame(frame.image, self.size[::-1], f"frame {frame.number} of {self.path}")
             yield frame
 
     def backwards(self, chosen: range) -> Iterator[tuple[int, Image]]:
@@ -133,10 +123,9 @@ class VideoSource:
             yield from reversed(held.items())
 
     def _from_folder(self, chosen: range) -> Iterator[Frame]:
-        for number in range(chosen.start, min(chosen.stop, len(self.names)), chosen.step):
-            image = read_image(self.path / self.names[number])
-            name = Path(self.names[number]).stem
-            yield Frame(number, name, number / self.rate, 1 / self.rate, image)
+        for number in range(len(self.names))[chosen.start : chosen.stop : chosen.step]:
+            path = self.path / self.names[number]
+            yield Frame(number, path.stem, number / self.rate, 1 / self.rate, read_image(path))
 
     def _from_file(self, chosen: range) -> Iterator[Frame]:
         seconds, shown, start = Fraction(-1), Fraction(0), self.start
@@ -154,14 +143,13 @@ class VideoSource:
             shown = frame.duration * _exact(frame.time_base or self.time_base) or 1 / self.rate
             if number in chosen:
                 yield Frame(number, f"{number:05d}", seconds, shown, self._upright(frame))
-        end, missing = seconds + shown, list[str]()
+        end, self.missing = seconds + shown, ()
         if 0 < len(gaps) < number / 4:  # more of them are a rate that varies
             places = f"{len(gaps)} place{'s' * (len(gaps) != 1)}"
-            missing.append(f"gaps in time at {places}, the first before frame {gaps[0]}")
+            self.missing += (f"gaps in time at {places}, the first before frame {gaps[0]}",)
         if self.seconds - end > longest and not self.stopped():
             there = f"{float(end):.1f} s are there"
-            missing.append(f"the file announces {float(self.seconds):.1f} s, {there}")
-        self.missing = tuple(missing)
+            self.missing += (f"the file announces {float(self.seconds):.1f} s, {there}",)
 
     def _held(self, numbers: range, ticks: list[int]) -> dict[int, Image]:
         """Decode some frames, from a little before them or else from the start; by number."""
@@ -183,14 +171,10 @@ class VideoSource:
         # where a file does not name its colours, FFmpeg takes those of SD; players take HD's for HD
         is_hdr, is_hd = frame.color_trc in HDR, frame.width >= 1280 or frame.height > 576
         colours = BT2020 if is_hdr else BT709 if is_hd else BT601
-        shown = BT709 if is_hdr and frame.color_primaries not in RESERVED else None
-        rgb = self._converter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=None if frame.colorspace in CONVERTED else colours,
-            dst_color_trc=shown,
-            dst_color_primaries=shown,
-        )
+        given = None if frame.colorspace in CONVERTED else colours
+        as_hd = {"dst_color_trc": BT709, "dst_color_primaries": BT709}
+        shown = as_hd if is_hdr and frame.color_primaries not in RESERVED else {}
+        rgb = self._converter.reformat(frame, format="rgb24", src_colorspace=given, **shown)
         image = np.asarray(rgb.to_ndarray(), np.uint8)
         swapped, flip_columns, flip_rows = self.turn
         image = image.swapaxes(0, 1) if swapped else image
@@ -209,8 +193,8 @@ def open_video(path: str | Path) -> VideoSource:
         names = [each.name for each in sorted(files_by_stem(path).values(), key=as_counted)]
         if not names:
             raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
-        size = _size(read_image(path / names[0]))
-        source = VideoSource(path, size, tuple(names), announced=len(names))
+        height, width, _ = read_image(path / names[0]).shape
+        source = VideoSource(path, (width, height), tuple(names), announced=len(names))
         there = {each.name for each in path.iterdir() if each.is_file() and each.name[0] != "."}
         if others := sorted(there.difference(names)):
             count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
@@ -357,9 +341,8 @@ def _seconds(frame: av.VideoFrame, otherwise: Fraction) -> Fraction:
 
 def _clock(text: str) -> Fraction:
     """Return the seconds of ``00:00:16.667``; 0 for another text."""
-    if not (found := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)):
-        return Fraction(0)
-    hours, minutes, seconds = map(Fraction, found.groups())
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    hours, minutes, seconds = map(Fraction, found.groups() if found else (0, 0, 0))
     return 3600 * hours + 60 * minutes + seconds
 
 
@@ -368,22 +351,16 @@ def _exact(value: Any) -> Fraction:
     return Fraction(value.numerator, value.denominator) if value else Fraction(0)
 
 
-def _size(image: Image) -> tuple[int, int]:
-    return image.shape[1], image.shape[0]
-
-
 def object_colour(number: int) -> tuple[int, int, int]:
     """Return the RGB colour of an object id of 1 and up; brighter than DAVIS's palette."""
-    return OBJECT_COLOURS[(number - 1) % len(OBJECT_COLOURS)]
+    red, green, blue = bytes.fromhex(OBJECT_COLOURS[(number - 1) % len(OBJECT_COLOURS)][1:])
+    return red, green, blue
 
 
 def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
     """Return a frame, (H, W, 3) RGB uint8, with its objects tinted and outlined. They are given by
-    their ids, (H, W), where 0 is background. The opacity of the tint is 0 to 1.
-
-    Raises:
-        InputError: frame and ids do not fit together, or one of the three is of another kind.
-    """
+    their ids, (H, W), where 0 is background. The opacity of the tint is 0 to 1. Raises InputError
+    if frame and ids do not fit together, or if one of the three is of another kind."""
     check_frame(frame)
     ids = np.asarray(ids)
     if ids.shape != frame.shape[:2] or ids.dtype.kind not in "bui" or not 0 <= opacity <= 1:
@@ -399,8 +376,6 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
         colour, mask = object_colour(int(number)), ids == number
         tinted = (1 - opacity) * part[mask] + opacity * np.array(colour)
         shown[place][mask] = tinted.astype(np.uint8)
-        outlines, _ = cv2.findContours(
-            mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(shown, outlines, -1, colour, width, cv2.LINE_AA, offset=(left, top))
+        found = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(shown, found[0], -1, colour, width, cv2.LINE_AA, offset=(left, top))
     return shown
