@@ -38,11 +38,25 @@ class ClipWriter:
     def __init__(self, path: Path, like: VideoSource, with_sound: bool = False) -> None:
         self._like, self._with_sound = like, with_sound and like.has_sound
         self._begin: Fraction | None = None
-        self._sound: Iterator[float] = iter(())
-        path.parent.mkdir(parents=True, exist_ok=True)
         options, place = {"movflags": "faststart"}, str(path.absolute())  # see `open_file`
         self._container = av.open(place, "w", container_options=options)
-        self._stream = self._new_stream(path.suffix == ".mov")
+        width, height = like.size
+        stream: av.VideoStream
+        if path.suffix == ".mov":
+            stream = self._container.add_stream("prores_ks", options={"profile": "4444"})
+            stream.pix_fmt = "yuva444p10le"
+        else:
+            # without B-frames, packets come in the order of frames
+            options = {"crf": "20", "preset": "veryfast", "bf": "0"}
+            stream = self._container.add_stream("libx264", options=options)
+            stream.pix_fmt = "yuv420p"
+            width, height = max(width // 2 * 2, 2), max(height // 2 * 2, 2)
+        self._stream, stream.width, stream.height = stream, width, height
+        context = stream.codec_context
+        context.time_base, context.framerate = like.time_base, like.rate
+        context.sample_aspect_ratio = like.pixel_aspect
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.flags |= Flags.frame_duration
 
     def write(self, image: Image, seconds: Fraction, duration: Fraction) -> None:
         """Add a frame.
@@ -57,8 +71,7 @@ class ClipWriter:
         """
         if self._begin is None:
             self._begin = seconds
-            if self._with_sound:
-                self._sound = self._encoded_sound(seconds)
+            self._sound = self._encoded_sound(seconds) if self._with_sound else iter(())
             self._heard = next(self._sound, math.inf)
         base, stream = self._like.time_base, self._stream
         image = cv2.copyMakeBorder(image, 0, 1, 0, 1, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
@@ -75,26 +88,6 @@ class ClipWriter:
         """Complete the clip; raise OSError if the disk is full."""
         with self._container:
             self._container.mux(self._stream.encode(None))
-
-    def _new_stream(self, with_alpha: bool) -> av.VideoStream:
-        width, height = self._like.size
-        stream: av.VideoStream
-        if with_alpha:
-            stream = self._container.add_stream("prores_ks", options={"profile": "4444"})
-            stream.pix_fmt = "yuva444p10le"
-        else:
-            # without B-frames, packets come in the order of frames
-            options = {"crf": "20", "preset": "veryfast", "bf": "0"}
-            stream = self._container.add_stream("libx264", options=options)
-            stream.pix_fmt = "yuv420p"
-            width, height = max(width // 2 * 2, 2), max(height // 2 * 2, 2)
-        stream.width, stream.height = width, height
-        context = stream.codec_context
-        context.time_base, context.framerate = self._like.time_base, self._like.rate
-        context.sample_aspect_ratio = self._like.pixel_aspect
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.flags |= Flags.frame_duration
-        return stream
 
     def _encoded_sound(self, begin: Fraction) -> Iterator[float]:
         """Write the video's sound from a second on, as AAC; yield how many seconds are written."""

@@ -63,9 +63,7 @@ def _write_cut_out(folder: Path, frame: Frame, seen: Seen) -> None:
 def _clip(clip: ClipWriter, draw: Callable[[Image, Image], Image]) -> Iterator[Write]:
     """Write a clip whose frames are drawn by a function of frame and ids."""
     with closing(clip):
-        yield lambda frame, seen: clip.write(
-            draw(frame.image, seen.ids), frame.seconds, frame.duration
-        )
+        yield lambda each, seen: clip.write(draw(each.image, seen.ids), each.seconds, each.duration)
 
 
 @contextmanager
@@ -96,14 +94,12 @@ def _coco(path: Path, source: VideoSource) -> Iterator[Write]:
     width, height = source.size
 
     def write(frame: Frame, seen: Seen) -> None:
-        name = f"frame_{frame.number:06d}.png"  # CVAT calls the frames of a video file so
-        if source.names:
-            name = source.names[frame.number]
+        in_cvat = f"frame_{frame.number:06d}.png"  # how CVAT calls the frames of a video file
+        name = source.names[frame.number] if source.names else in_cvat
         images.append({"id": frame.number, "file_name": name, "width": width, "height": height})
         for number in seen.objects:
             run_lengths = coco_mask.encode(np.asfortranarray(seen.ids == number, dtype=np.uint8))
-            area = int(coco_mask.area(run_lengths))
-            if area == 0:
+            if (area := int(coco_mask.area(run_lengths))) == 0:
                 continue
             annotation = {
                 "id": len(annotations) + 1,
