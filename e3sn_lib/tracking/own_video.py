@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,7 +103,7 @@ def track_video(
     begins = first_frames(boxes)
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
     expected = len(range(first, min(frames.stop, source.announced), stride))
-    new_session = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
+    start = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
     done, faults = 0, list[InputError]()
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
@@ -111,7 +111,7 @@ def track_video(
         work.mkdir()
         with (
             open_outputs(save, work, source) as outputs,
-            closing(prefetch(_followed(new_session, source, frames, boxes, way_back))) as steps,
+            closing(prefetch(_followed(start, source, frames, boxes, way_back))) as steps,
         ):
             for taken, step in enumerate(_until_fault(steps, faults), start=1):
                 if step:
@@ -137,9 +137,7 @@ def track_video(
         raise InputError(f"{fault}; what was done before, {count}, is in {target}") from fault
     if target != out:
         notes.append(f"the earlier results in {out} are as they were")
-    notes += _notes(source, lost)
-    if lost and "table" in save:
-        notes.append("see predicted_j in tracks.csv")
+    notes += _notes(source, lost, "table" in save)
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 
 
@@ -148,22 +146,22 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
     if an output would replace an input."""
     if unknown := sorted(set(save) - set(FILES)):
         raise InputError(f"cannot save '{unknown[0]}'; choose from {', '.join(FILES)}")
-    names = [FILES[kind] for kind in save]
-    for path in (out, *(out / name for name in names)):
+    places = [out / FILES[kind] for kind in save]
+    for path in (out, *places):
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path} is a link to a place that is not there; give another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
-    for name in names:
-        path = (out / name).resolve()
-        if path.exists() and path.is_dir() != (not path.suffix):
-            raise InputError(f"{out / name} is in the way; move it, or give another --out")
+    for place in places:
+        path = place.resolve()
+        if path.exists() and path.is_dir() != (not place.suffix):
+            raise InputError(f"{place} is in the way; move it, or give another --out")
         if path.exists() and not os.access(path, os.W_OK):
-            raise InputError(f"{out / name} may not be changed; give another --out")
+            raise InputError(f"{place} may not be changed; give another --out")
         for other in inputs:
             given = other.resolve()
             if given == path or given in path.parents or path in given.parents:
-                raise InputError(f"{out / name} would lie on or in {other}; give another --out")
+                raise InputError(f"{place} would lie on or in {other}; give another --out")
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
@@ -193,15 +191,11 @@ def _until_fault(steps: Iterable[T], faults: list[InputError]) -> Iterator[T]:
 
 
 def _followed(
-    new_session: Callable[[], Session],
-    source: VideoSource,
-    frames: range,
-    boxes: Placed,
-    way_back: range,
+    start: Callable[[], Session], source: VideoSource, frames: range, boxes: Placed, way_back: range
 ) -> Iterator[tuple[Frame, Seen] | None]:
     """Follow objects back from their first boxes, then forward: yield None for each step of the
     way back, then each frame with its objects of both ways."""
-    session, begins, earlier = new_session(), first_frames(boxes), {}
+    session, begins, earlier = start(), first_frames(boxes), {}
     for number, image in source.backwards(way_back):
         for each, box in boxes.get(number, {}).items():
             if begins[each] == number:
@@ -209,7 +203,7 @@ def _followed(
         ids, objects = session.step(image)
         earlier[number] = cv2.imencode(".png", ids)[1], objects
         yield None
-    session, number = new_session(), -1
+    session, number = start(), -1
     with closing(prefetch(source.frames(frames))) as images:
         for frame in images:
             number = frame.number
@@ -231,20 +225,14 @@ def _followed(
 def _free(out: Path, why: str) -> Path:
     """Return a folder beside `out` that is not there yet: ``OUT-WHY``, ``OUT-WHY-2``, ..."""
     out = out if out.name not in ("", "..") else Path(os.path.abspath(out))
-    path = first = out.with_name(f"{out.name}-{why}")
-    for number in count(2):
-        if not path.exists():
-            break
-        path = first.with_name(f"{first.name}-{number}")
-    return path
+    first = out.with_name(f"{out.name}-{why}")
+    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(path for path in chain([first], others) if not path.exists())
 
 
 def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
     """Move results to their folder; return where they are, and a line about what else is there.
-
-    Raises:
-        InputError: the folder cannot take one of them; they are kept beside it.
-    """
+    Raises InputError if the folder cannot take one of them; they are kept beside it."""
     files = [out / name for name in FILES.values() if (work / name).exists()]
     moved = {out / path.relative_to(work): path for path in work.rglob("*") if path.is_file()}
     try:
@@ -263,20 +251,19 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
         raise InputError(f"{fault}; the results that are not yet in {out} are in {kept}") from error
     there = {path for name in FILES.values() for path in (out / name, *(out / name).glob("*"))}
     others = sorted(path for path in there - moved.keys() if path.is_file())
-    if not others:
-        return files, []
-    return files, [f"older files are still there: {len(others)}, such as {others[0]}"]
+    notes = [f"older files are still there: {len(others)}, such as {others[0]}"] if others else []
+    return files, notes
 
 
-def _notes(source: VideoSource, lost: Mapping[int, Sequence[int]]) -> list[str]:
+def _notes(source: VideoSource, lost: Mapping[int, Sequence[int]], has_table: bool) -> list[str]:
     """Return lines about frames that could not be read, and about objects that are lost."""
     notes = [f"left out: {each}" for each in source.left_out]
     notes += [f"frames seem to be missing: {each}" for each in source.missing]
     if source.damaged:
         notes.append("parts of the file are damaged; frames or sound are left out or wrong")
     for number, frames in sorted(lost.items()):
-        where = f"frame {frames[0]}"
-        if len(frames) > 1:
-            where = f"{len(frames)} frames, the first is {frames[0]}"
-        notes.append(f"object {number} is probably lost in {where}")
+        where = "frame" if len(frames) == 1 else f"{len(frames)} frames, the first is"
+        notes.append(f"object {number} is probably lost in {where} {frames[0]}")
+    if lost and has_table:
+        notes.append("see predicted_j in tracks.csv")
     return notes

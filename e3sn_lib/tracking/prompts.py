@@ -44,10 +44,8 @@ def prompt_from_text(text: str) -> Prompt:
 def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
     """Return a box for each object in a mask of the first frame, a palette or grey PNG.
 
-    Its ids are the objects' numbers, see `read_ids`.
-
-    Raises:
-        InputError: it cannot be read, has another size or soft edges, or shows no object.
+    Its ids are the objects' numbers, see `read_ids`. Raises InputError if it cannot be read, has
+    another size or soft edges, or shows no object.
     """
     ids, (width, height) = read_ids(path), size_wh
     if ids.shape != (height, width):

@@ -365,7 +365,7 @@ class TestEnds:
 
     @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
     def test_masks_on_another_disk(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
-        with TemporaryDirectory(dir="/dev/shm") as other:
+        with TemporaryDirectory(".disk", dir="/dev/shm") as other:
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "masks").symlink_to(other)
             track_video(planted, video, [BOX], tmp_path / "out")
