@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from e3sn_lib.data.index import Findings, indexed_tracks, track_of_boxes
-from e3sn_lib.data.types import TrackSet
+from e3sn_lib.data.index import indexed_tracks, track_of_boxes
+from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import file_names, read_text
 from e3sn_lib.geometry import Box

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
 
-from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.data.index import indexed_tracks
+from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import MOST_PIXELS, file_names, read_json
 from e3sn_lib.geometry import Box, box_xywh

@@ -117,7 +117,7 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
             if frames:
                 label = f"{video.name}/{object_id}" if object_id else video.name
                 tracks.append(Track(label, frames))
-    return TrackSet(name, tuple(tracks), left_out)
+    return TrackSet(name, tuple(tracks), left_out=left_out)
 
 
 def davis_attributes(root: Path) -> dict[str, list[str]]:

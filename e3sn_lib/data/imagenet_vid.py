@@ -10,8 +10,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from e3sn_lib.data.index import Findings, indexed_tracks, track_of_boxes
-from e3sn_lib.data.types import TrackSet
+from e3sn_lib.data.index import indexed_tracks, track_of_boxes
+from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import files_by_stem, read_bytes
 from e3sn_lib.geometry import Box

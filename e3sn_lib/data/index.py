@@ -10,14 +10,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.types import Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.files import atomic_path
 
 VERSION = 5
@@ -28,36 +28,15 @@ Unpack = Callable[[Any], Track]
 """Makes a track of the value that its JSON holds; it can be sent to another process."""
 
 
-@dataclass
-class Findings:
-    """What a reader notes beside the tracks; its fields are those of `TrackSet`."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    faults: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    categories: list[int] = field(default_factory=list)
-
-    def leave_out(self, reason: str, fault: str | None = None, missing: str = "") -> None:
-        """Count what is left out; `fault` names it if a file is at fault, `missing` a lost file."""
-        self.left_out[reason] += 1
-        if fault is not None:
-            self.faults.setdefault(reason, fault)
-        if missing:
-            self.missing.append(missing)
-
-
+@dataclass(frozen=True, eq=False)
 class PackedTracks(Sequence[Track]):
-    """Tracks that are made when they are asked for.
+    """Tracks that are made when they are asked for."""
 
-    Args:
-        packed: (bytes,) the JSON of one track after the other.
-        offsets: (T + 1,) where each begins, and the end.
-    """
-
-    def __init__(
-        self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Unpack
-    ) -> None:
-        self.packed, self.offsets, self.unpack = packed, offsets, unpack
+    packed: NDArray[np.uint8]
+    """(bytes,) the JSON of one track after the other."""
+    offsets: NDArray[np.int64]
+    """(T + 1,) where each begins, and the end."""
+    unpack: Unpack
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -106,10 +85,9 @@ def indexed_tracks(
         }
         _save(path, arrays, name)
     tracks = PackedTracks(arrays["packed"], arrays["offsets"], unpack)
-    found = Findings(**json.loads(str(arrays["findings"])))
-    categories = np.array(found.categories, np.int64) if found.categories else None
-    counts, missing = Counter(found.left_out), tuple(found.missing)
-    return TrackSet(name, tracks, counts, missing, categories, found.faults)
+    found = json.loads(str(arrays["findings"]))
+    found["left_out"] = Counter(found["left_out"])
+    return TrackSet(name, tracks, **found)
 
 
 def track_of_boxes(root: Path, record: Any) -> Track:

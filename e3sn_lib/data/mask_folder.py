@@ -47,7 +47,7 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
         if stem in masks
         for name, source in _objects(stem, masks[stem], config.mask_kind)
     ]
-    return TrackSet(root.name, tuple(tracks), left_out)
+    return TrackSet(root.name, tuple(tracks), left_out=left_out)
 
 
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, PngMask]]:

@@ -157,16 +157,15 @@ class PairDataset(Dataset[Pair]):
     def __init__(
         self, sources: list[Source], profile: Profile, stage: StageConfig, first: int = 0
     ) -> None:
-        weights = []
-        self.sources: list[Source] = []
-        for tracks, config in sources:
-            weight = stage.sets.get(config.kind, config.weight)
-            if tracks.tracks and weight > 0:
-                self.sources.append((tracks, config))
-                weights.append(weight)
-        if not weights:
+        def weight(config: TrainSetConfig) -> float:
+            return stage.sets.get(config.kind, config.weight)
+
+        self.sources = [each for each in sources if each[0].tracks and weight(each[1]) > 0]
+        if not self.sources:
             raise InputError("no training data: every set is empty or has weight 0")
+        weights = [weight(config) for _, config in self.sources]
         self.weights = np.array(weights) / np.sum(weights)
+        self.categories = [np.array(tracks.categories) for tracks, _ in self.sources]
         self.profile, self.stage, self.first = profile, stage, first
         self.augment = profile.augment
         shift, negative = stage.search_shift, stage.negative_pairs
@@ -291,11 +290,10 @@ class PairDataset(Dataset[Pair]):
 
     def _draw_alike(self, place: Place, rng: Generator) -> Place:
         """Draw from the same set, and category if known. It may be the same place by chance."""
-        tracks = self.sources[place[0]][0]
-        if tracks.categories is None:
-            return place[0], int(rng.integers(len(tracks.tracks)))
-        same = tracks.categories == tracks.categories[place[1]]
-        return place[0], int(rng.choice(np.flatnonzero(same)))
+        categories = self.categories[place[0]]
+        if not categories.size:
+            return place[0], int(rng.integers(len(self.sources[place[0]][0].tracks)))
+        return place[0], int(rng.choice(np.flatnonzero(categories == categories[place[1]])))
 
     def _track(self, place: Place) -> Track:
         return self.sources[place[0]][0].tracks[place[1]]

@@ -1,7 +1,7 @@
 """What the readers return: videos to evaluate on, tracks (frames of one object) to train on."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -120,20 +120,26 @@ class Track:
     frames: tuple[TrackFrame, ...]
 
 
-@dataclass(frozen=True)
-class TrackSet:
-    """The tracks of one data set, and what was left out of it and why."""
+@dataclass(kw_only=True)
+class Findings:
+    """What a reader notes beside the tracks of a data set."""
 
-    name: str
-    tracks: Sequence[Track]
     left_out: Counter[str] = field(default_factory=Counter)
     """How many, by reason."""
-    missing: tuple[str, ...] = ()
-    """The first few files that the annotations name and the disk lacks."""
-    categories: NDArray[np.int64] | None = None
-    """(T,) the category of each track, where the set knows them."""
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     """The first that was left out, by reason, where the data are at fault."""
+    missing: list[str] = field(default_factory=list)
+    """Files that the annotations name and the disk lacks; an index has the first few."""
+    categories: list[int] = field(default_factory=list)
+    """The category of each track; empty if the set knows none."""
+
+    def leave_out(self, reason: str, fault: str | None = None, missing: str = "") -> None:
+        """Count what is left out; `fault` names it if a file is at fault, `missing` a lost file."""
+        self.left_out[reason] += 1
+        if fault is not None:
+            self.faults.setdefault(reason, fault)
+        if missing:
+            self.missing.append(missing)
 
     def reasons(self) -> str:
         """Return in one line what was left out, why, and what is missing."""
@@ -142,6 +148,14 @@ class TrackSet:
             for why, count in self.left_out.items()
         ]
         return "; ".join(lines + ([f"missing: {', '.join(self.missing)}"] if self.missing else []))
+
+
+@dataclass
+class TrackSet(Findings):
+    """The tracks of one data set, and what was left out of it and why."""
+
+    name: str
+    tracks: Sequence[Track]
 
 
 @dataclass(frozen=True)

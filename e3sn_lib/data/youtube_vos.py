@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from e3sn_lib.data.index import Findings, indexed_tracks
-from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet
+from e3sn_lib.data.index import indexed_tracks
+from e3sn_lib.data.types import Findings, PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import files_by_stem, read_json
 

@@ -266,7 +266,7 @@ class TestLookAlikes:
         return TrackSet(
             "made",
             (*bright_ones, still(tmp_path, "dim", colour=150)),
-            categories=np.array([1, 1, 2]),
+            categories=[1, 1, 2],
         )
 
     def test_a_second_object_is_seen_and_not_taught(
@@ -320,7 +320,7 @@ class TestLookAlikes:
     ) -> None:
         first = tracks.tracks[0]
         frame = replace(first.frames[0], alike_frame_xyxy=((130.0, 70.0, 170.0, 130.0),))
-        real = replace(tracks, tracks=(replace(first, frames=(frame,)),), categories=None)
+        real = replace(tracks, tracks=(replace(first, frames=(frame,)),), categories=[])
         settings = (*PLAIN, "augment.distractor=1e-9", "augment.new_background=1")
         kept, lost = (
             dataset(tiny_profile(*settings), each)[0]

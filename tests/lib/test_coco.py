@@ -18,8 +18,8 @@ from test_readers import COMPRESSED, RUNS, SQUARE, write_image
 from e3sn_lib.config import DataConfig, TrainSetConfig
 from e3sn_lib.data import coco
 from e3sn_lib.data.coco import coco_tracks
-from e3sn_lib.data.index import Findings
 from e3sn_lib.data.sources import open_train_sets, verify
+from e3sn_lib.data.types import Findings
 from e3sn_lib.geometry import box_from_mask
 
 SharedPath = Callable[[str], Path]
@@ -102,7 +102,7 @@ def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:
         track.frames[0].read()[0].shape for track in coco_tracks(images, annotations).tracks
     ] == [(48, 64, 3)] * 2
     (images / "train" / "deep" / "2.jpg").unlink()
-    assert coco_tracks(images, annotations).missing == ("train/deep/2.jpg",)
+    assert coco_tracks(images, annotations).missing == ["train/deep/2.jpg"]
 
 
 def test_an_image_that_comes_later_behind_a_link_is_found(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_coco_reads_polygons_and_run_lengths(
         assert track.name == f"00000000000{name}"
         assert track.frames[0].box_frame_xyxy == box
         assert np.array_equal(read_mask_of(track.frames[0]), rectangle(*box) > 0)
-    assert tracks.missing == ("000000000003.jpg",)
+    assert tracks.missing == ["000000000003.jpg"]
     assert tracks.left_out == {
         "crowd": 1, "smaller than 50 px": 1, "image not on disk": 1, "polygon of less than three points": 1,
     }  # fmt: skip
@@ -391,7 +391,7 @@ def test_youtube_vos_reads_objects_and_their_frames(tmp_path: Path) -> None:
         "object without frames": 1,
         "video not on disk": 1,
     }
-    assert tracks.missing == ("003234408d/00015", "003234408d/00020", "zz")
+    assert tracks.missing == ["003234408d/00015", "003234408d/00020", "zz"]
 
 
 def test_youtube_vos_says_what_is_wrong(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_imagenet_vid_reads_tracks_without_masks(tmp_path: Path, split: str) -> 
     assert tracks.tracks[0].frames[1].image.name == "000001.JPEG"
     assert all(frame.mask is None for track in tracks.tracks for frame in track.frames)
     assert tracks.left_out == {"frame without object": 1, "frame not on disk": 1}
-    assert tracks.missing == ("ILSVRC2015_train_00000000/000003.JPEG",)
+    assert tracks.missing == ["ILSVRC2015_train_00000000/000003.JPEG"]
 
 
 def test_imagenet_vid_may_lie_behind_links(tmp_path: Path) -> None:
@@ -493,7 +493,7 @@ def make_box_folder(root: Path) -> Path:
 
 def test_box_folder_reads_upright_and_turned_boxes(tmp_path: Path) -> None:
     tracks = box_folder_tracks(make_box_folder(tmp_path / "videos"))
-    assert (tracks.name, tracks.categories) == ("videos", None)
+    assert (tracks.name, tracks.categories) == ("videos", [])
     car, toy = tracks.tracks
     assert (car.name, toy.name) == ("car/groundtruth", "toys/toy-1/groundtruth_rect.1")
     assert [frame.image.name for frame in car.frames] == ["00000001.jpg", "00000003.jpg"]
