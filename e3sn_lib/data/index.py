@@ -32,10 +32,8 @@ Unpack = Callable[[Any], Track]
 class PackedTracks(Sequence[Track]):
     """Tracks that are made when they are asked for."""
 
-    packed: NDArray[np.uint8]
-    """(bytes,) the JSON of one track after the other."""
-    offsets: NDArray[np.int64]
-    """(T + 1,) where each begins, and the end."""
+    packed: NDArray[np.uint8]  # (bytes,) the JSON of one track after the other
+    offsets: NDArray[np.int64]  # (T + 1,) where each begins, and the end
     unpack: Unpack
 
     def __len__(self) -> int:

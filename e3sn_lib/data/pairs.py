@@ -50,24 +50,15 @@ pasted behind the target."""
 class Pair:
     """One training example. n is 25 for a search crop of S = 255 pixels."""
 
-    template: Image
-    """(127, 127, 3) RGB."""
-    search: Image
-    """(S, S, 3) RGB."""
-    mask: NDArray[np.int8]
-    """(S, S): +1 object, -1 elsewhere."""
-    anchor_labels: NDArray[np.int8]
-    """(5, n, n)."""
-    offsets: NDArray[np.float32]
-    """(4, 5, n, n)."""
-    matrix: NDArray[np.int8]
-    """(n, n) from `distribution_matrix`."""
-    cells: NDArray[np.int64]
-    """(K, 2) rows and columns of the sampled candidate windows."""
-    sample_labels: NDArray[np.int8]
-    """(K,) +1, -1, or 0 for a window that teaches nothing."""
-    box_crop_xyxy: NDArray[np.float32]
-    """(4,) box of the target."""
+    template: Image  # (127, 127, 3) RGB
+    search: Image  # (S, S, 3) RGB
+    mask: NDArray[np.int8]  # (S, S): +1 object, -1 elsewhere
+    anchor_labels: NDArray[np.int8]  # (5, n, n)
+    offsets: NDArray[np.float32]  # (4, 5, n, n)
+    matrix: NDArray[np.int8]  # (n, n) from `distribution_matrix`
+    cells: NDArray[np.int64]  # (K, 2) rows and columns of the sampled candidate windows
+    sample_labels: NDArray[np.int8]  # (K,) +1, -1, or 0 for a window that teaches nothing
+    box_crop_xyxy: NDArray[np.float32]  # (4,) box of the target
     source: str
     negative: bool
     problems: tuple[str, ...] = ()
