@@ -94,13 +94,13 @@ def beside(box_crop_xyxy: Box, other_crop_xyxy: Box, crop: Crop, rng: Generator)
 
     The nearest place hides half of the target; the farthest leaves a gap of a third of their sizes.
     """
-    sizes = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (box_crop_xyxy, other_crop_xyxy)]
+    corners_crop_xy = np.reshape([box_crop_xyxy, other_crop_xyxy], (2, 2, 2))  # box, corner, axis
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.33)
     direction = np.array([np.cos(angle), np.sin(angle)])
     # how far apart along the direction their boxes touch
-    touching = np.sum(sizes, axis=0) / 2 / np.maximum(np.abs(direction), 1e-9)
-    x1, y1, x2, y2 = box_crop_xyxy
-    place = ((x1 + x2) / 2, (y1 + y2) / 2) + distance * touching.min() * direction
+    sizes = np.ptp(corners_crop_xy, axis=1)
+    touching = sizes.sum(axis=0) / 2 / np.maximum(np.abs(direction), 1e-9)
+    place = corners_crop_xy[0].mean(axis=0) + distance * touching.min() * direction
     move = place - crop.size / 2
     return Crop(np.hstack([crop.matrix[:, :2], (crop.matrix[:, 2] + move)[:, None]]), crop.size)
 

@@ -48,9 +48,8 @@ def _parse(root: Path, files: list[Path], findings: Findings) -> Iterator[Any]:
     """Yield the name of a track, the folder of its frames, and file names and boxes."""
     for file in files:
         folder, shown = _frames_folder(file), []
-        lines = read_text(file, "boxes").split("\n")
-        while lines and not lines[-1].strip():
-            lines.pop()
+        text = read_text(file, "boxes").rstrip()
+        lines = text.split("\n") if text else []
         for number, (image, line) in enumerate(zip_longest(file_names(folder), lines), 1):
             box = None if line is None else _box(file, number, line)
             if image is None:

@@ -61,9 +61,8 @@ def _video(frame_folder: Path, mask_folder: Path, year: int) -> Video:
         path = mask_folder / f"{lone[0]}.png" if is_frame else frame_folder / f"{lone[0]}.jpg"
         counts = f"{len(frames)} frames, {len(masks)} masks"
         raise InputError(f"sequence {name}: {counts}; {path} is missing, copy it again")
-    frame_paths, mask_paths = (
-        tuple(sorted(each.values(), key=as_counted)) for each in (frames, masks)
-    )
+    frame_paths = tuple(sorted(frames.values(), key=as_counted))
+    mask_paths = tuple(sorted(masks.values(), key=as_counted))
     _check_ids(mask_paths[0], year)
     return Video(name, frame_paths, mask_paths, merge_ids=year == 2016)
 
@@ -95,11 +94,10 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
     tracks = []
     for video in videos:
         first = video.mask(0)
-        pairs = zip(video.frame_paths, video.mask_paths, strict=True)
         largest_empty = 1100 + first.size // 1000  # bytes; PNG packs zeros a thousandfold
         shown = [
             (image, mask)
-            for image, mask in pairs
+            for image, mask in zip(video.frame_paths, video.mask_paths, strict=True)
             if mask.stat().st_size > largest_empty or read_mask(mask).any()
         ]
         if empty := len(video) - len(shown):

@@ -183,13 +183,12 @@ def _opened(tracks: Sequence[Track], is_train: bool) -> tuple[int, list[str], li
 
 
 def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
-    config = next((each for each in data.evaluation if each.name == name), None)
-    if config is None:
-        known = ", ".join(each.name for each in data.evaluation) or "none"
-        raise InputError(
-            f"there is no benchmark '{name}' in this profile's data.evaluation; there are: {known}"
-        )
-    return _present(data, config), config
+    for config in data.evaluation:
+        if config.name == name:
+            return _present(data, config), config
+    known = ", ".join(each.name for each in data.evaluation) or "none"
+    where = f"in this profile's data.evaluation; there are: {known}"
+    raise InputError(f"there is no benchmark '{name}' {where}")
 
 
 def _present(data: DataConfig, config: SetConfig) -> Path:
@@ -203,17 +202,15 @@ def _present(data: DataConfig, config: SetConfig) -> Path:
 def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Path, Path | None]:
     """Return where a set is, or where it belongs and what it lacks there."""
     if not data.root:
-        raise InputError(
-            "no data folder: give one with --data DIR or in the environment variable E3SN_DATA"
-        )
+        advice = "give one with --data DIR or in the environment variable E3SN_DATA"
+        raise InputError(f"no data folder: {advice}")
     root = Path(data.root)
     folders = [root / path for path in config.path]
     if config.kind == "synthetic" and make:
         return ensure_synthetic(folders[0]), None
     if config.kind != "synthetic" and not root.is_dir():
-        raise InputError(
-            f"the data folder {root} does not exist; give another with --data DIR or E3SN_DATA"
-        )
+        advice = "give another with --data DIR or E3SN_DATA"
+        raise InputError(f"the data folder {root} does not exist; {advice}")
     lacking = {}
     for folder in folders:
         wanted = [folder, *KINDS[config.kind].needs(folder, config)]
