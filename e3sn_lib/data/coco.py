@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
 
+from e3sn_lib.config import TrainSetConfig
 from e3sn_lib.data.index import indexed_tracks
 from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
@@ -47,29 +48,22 @@ class CocoMask:
             return run_lengths.decode(runs).astype(bool)
 
 
-def coco_tracks(
-    images: Path,
-    annotations: Path,
-    min_area: float = 0.0,
-    hold_out: float = 0.0,
-    held_out: bool = False,
-) -> TrackSet:
+def coco_tracks(root: Path, config: TrainSetConfig, held_out: bool = False) -> TrackSet:
     """Return one track of one frame for each annotated object that is no crowd, in their order.
 
-    Args:
-        images: folder of the image files, which may lie in folders below it.
-        annotations: ``instances_*.json``.
-        min_area: in pixels, by the annotation's own ``area``; smaller objects are left out.
-        hold_out: share of the images, 0 to 1, that is kept out of training.
-        held_out: return the objects of those images instead of the others.
+    `config` has the folder of the images, which may lie in folders below it, and the file
+    ``instances_*.json``, both below `root`. Objects whose own ``area`` is below ``min_area`` pixels
+    are left out. Of the images that ``hold_out_share`` keeps out of training, it returns none, or
+    with `held_out` these alone.
 
     Raises:
         InputError: the JSON cannot be read or lacks a list.
     """
-    key = (images, annotations, min_area, hold_out, held_out)
-    folders = (folder for folder, _, _ in os.walk(images, followlinks=True))
-    sources: list[Path | str] = [annotations, *folders]
-    return indexed_tracks("coco", key, sources, partial(_parse, *key), partial(_track, images))
+    images, annotations = root / config.images, root / config.annotations
+    key = (images, annotations, config.min_area, config.hold_out_share, held_out)
+    sources = [str(annotations), *(folder for folder, _, _ in os.walk(images, followlinks=True))]
+    parse = partial(_parse, root, config, held_out)
+    return indexed_tracks("coco", key, sources, parse, partial(_track, images))
 
 
 @dataclass(eq=False)
@@ -91,15 +85,9 @@ class _Image(NamedTuple):
     width: int
 
 
-def _parse(
-    images: Path,
-    annotations: Path,
-    min_area: float,
-    hold_out: float,
-    held_out: bool,
-    findings: Findings,
-) -> Iterator[Any]:
+def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Findings) -> Iterator[Any]:
     """Yield what is kept of each object; its look-alikes are known once all have been read."""
+    images, annotations = root / config.images, root / config.annotations
     content = read_json(annotations)
     try:
         entries = {each["id"]: each for each in content["images"]}
@@ -126,10 +114,10 @@ def _parse(
             box, category = _box(annotation, image), int(_number(annotation["category_id"]))
             same = alike[key, category]
             same.append((annotation["id"], box))
-            if _is_held_out(image.name, hold_out) != held_out:
+            if _is_held_out(image.name, config.hold_out_share) != held_out:
                 raise _LeftOutError("not held out" if held_out else "held out")
-            if _number(annotation["area"]) < min_area:
-                raise _LeftOutError(f"smaller than {min_area:g} px")
+            if _number(annotation["area"]) < config.min_area:
+                raise _LeftOutError(f"smaller than {config.min_area:g} px")
             counts = _counts(annotation.get("segmentation"), image)
             _check_box(box, counts, image)
         except _LeftOutError as error:

@@ -42,12 +42,6 @@ def _synthetic(folder: Path, config: TrainSetConfig) -> TrackSet:
     return replace(_davis(folder, config), name=f"synthetic-v{VERSION}-{config.split}")
 
 
-def coco_set(folder: Path, config: TrainSetConfig, held_out: bool = False) -> TrackSet:
-    """Open the objects of the images to train on, or of those that are held out."""
-    images, annotations = folder / config.images, folder / config.annotations
-    return coco_tracks(images, annotations, config.min_area, config.hold_out_share, held_out)
-
-
 KINDS = {
     "davis": Kind(
         "DAVIS-{year} {split}",
@@ -63,7 +57,7 @@ KINDS = {
         "for a subset see docs/data.md)",
         "annotations CC BY 4.0, images under their Flickr licences",
         lambda folder, config: [folder / config.annotations, folder / config.images],
-        coco_set,
+        coco_tracks,
     ),
     "youtube_vos": Kind(
         "YouTube-VOS",

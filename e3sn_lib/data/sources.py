@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from e3sn_lib.config import DataConfig, EvalSetConfig, TrainSetConfig
+from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import davis_attributes, davis_sequences
-from e3sn_lib.data.kinds import KINDS, coco_set
+from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.synthetic import ensure_synthetic
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
@@ -80,7 +81,7 @@ def open_held_out_stills(data: DataConfig) -> TrackSet:
     training; raises InputError if no set keeps any, or its data are absent or damaged."""
     for config in data.train:
         if config.hold_out_share:
-            return coco_set(_present(data, config), config, held_out=True)
+            return coco_tracks(_present(data, config), config, held_out=True)
     raise InputError("no still images are held out; give hold_out_share to a coco set")
 
 

@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as run_lengths
-from test_readers import COMPRESSED, RUNS, SQUARE, write_image
+from test_readers import COMPRESSED, RUNS, SQUARE, open_coco, write_image
 
 from e3sn_lib.config import DataConfig, TrainSetConfig
 from e3sn_lib.data import coco
-from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.sources import open_train_sets, verify
 from e3sn_lib.data.types import Findings
 from e3sn_lib.geometry import box_from_mask
@@ -79,7 +78,7 @@ def write_coco(root: Path, *changes: dict[str, object]) -> tuple[Path, Path]:
 def test_an_annotation_that_cannot_be_used_is_left_out_alone(
     tmp_path: Path, change: dict[str, object], reason: str
 ) -> None:
-    tracks = coco_tracks(*write_coco(tmp_path, change, change))
+    tracks = open_coco(*write_coco(tmp_path, change, change))
     assert [track.name for track in tracks.tracks] == ["1/1"]
     assert list(tracks.left_out.values()) == [2]
     assert tracks.reasons().startswith(f"2 {reason}")
@@ -98,26 +97,26 @@ def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:
     content["images"].append({"id": 2, "file_name": "train/deep/2.jpg", "height": 48, "width": 64})
     content["annotations"].append(SQUARE | {"id": 2, "image_id": 2})
     annotations.write_text(json.dumps(content))
-    assert [
-        track.frames[0].read()[0].shape for track in coco_tracks(images, annotations).tracks
-    ] == [(48, 64, 3)] * 2
+    assert [track.frames[0].read()[0].shape for track in open_coco(images, annotations).tracks] == [
+        (48, 64, 3)
+    ] * 2
     (images / "train" / "deep" / "2.jpg").unlink()
-    assert coco_tracks(images, annotations).missing == ["train/deep/2.jpg"]
+    assert open_coco(images, annotations).missing == ["train/deep/2.jpg"]
 
 
 def test_an_image_that_comes_later_behind_a_link_is_found(tmp_path: Path) -> None:
     images, annotations = write_coco(tmp_path, {"file_name": "linked/2.jpg"})
     (tmp_path / "disk").mkdir()
     (images / "linked").symlink_to(tmp_path / "disk")
-    assert len(coco_tracks(images, annotations).tracks) == 1
+    assert len(open_coco(images, annotations).tracks) == 1
     write_image(tmp_path / "disk" / "2.jpg")
-    assert len(coco_tracks(images, annotations).tracks) == 2
+    assert len(open_coco(images, annotations).tracks) == 2
 
 
 def test_a_share_of_the_images_is_held_out_whole(shared_path: SharedPath) -> None:
     root = shared_path("data/coco_mini")
     files = root / "images", root / "annotations" / "instances_mini.json"
-    everything, trained = coco_tracks(*files), coco_tracks(*files, hold_out=0.15)
+    everything, trained = open_coco(*files), open_coco(*files, hold_out=0.15)
     images = [{each.frames[0].image for each in found.tracks} for found in (everything, trained)]
     assert len(images[1]) / len(images[0]) == pytest.approx(0.85, abs=0.03)
     kept = [track for track in everything.tracks if track.frames[0].image in images[1]]
@@ -164,13 +163,11 @@ def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.Dat
         "segmentation": polygons | packed | anything,
         "bbox": st.lists(numbers, min_size=4, max_size=4),
     }
-    images, annotations = write_coco(
-        tmp_path, data.draw(st.fixed_dictionaries({}, optional=values))
-    )
+    images, _ = write_coco(tmp_path, data.draw(st.fixed_dictionaries({}, optional=values)))
+    config = TrainSetConfig("coco", ("set",), annotations="a.json", min_area=0)
     findings = Findings()
     records = [
-        json.loads(json.dumps(each))
-        for each in coco._parse(images, annotations, 0, 0, False, findings)
+        json.loads(json.dumps(each)) for each in coco._parse(tmp_path, config, False, findings)
     ]
     masks = [coco._track(images, each).frames[0].mask for each in records]
     assert [mask.read().shape for mask in masks if mask] == [(48, 64)] * len(records)

@@ -15,7 +15,7 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from e3sn_lib.config import Profile
+from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import read_list
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
@@ -128,11 +128,12 @@ def test_checkpoints(examples: int, tmp_path: Path, tiny_profile: Callable[..., 
 def test_coco(examples: int, tmp_path: Path) -> None:
     (tmp_path / "1.jpg").touch()
     path = tmp_path / "instances.json"
+    config = TrainSetConfig("coco", ("set",), images=".", annotations=path.name, min_area=0)
 
     @repeated(examples, content=changed(COCO).map(as_json) | damaged(as_json(COCO)))
     def check(content: bytes) -> None:
         path.write_bytes(content)
-        found = answer(lambda: coco_tracks(tmp_path, path))
+        found = answer(lambda: coco_tracks(tmp_path, config))
         for track in found.tracks if found else []:
             frame = track.frames[0]
             assert all(map(math.isfinite, frame.box_frame_xyxy or ()))

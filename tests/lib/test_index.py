@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_readers import make_coco, make_imagenet_vid, make_youtube_vos
+from test_readers import make_coco, make_imagenet_vid, make_youtube_vos, open_coco
 
-from e3sn_lib.data import coco, imagenet_vid, index, youtube_vos
+from e3sn_lib.data import imagenet_vid, index, youtube_vos
 from e3sn_lib.data.index import cache_folder
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
@@ -37,7 +37,7 @@ def opened(kind: str, tmp_path: Path) -> Open:
     root = tmp_path / "data"
     if kind == "coco":
         images, annotations = make_coco(root)
-        return lambda: coco.coco_tracks(images, annotations, 50)
+        return lambda: open_coco(images, annotations, 50)
     if kind == "youtube_vos":
         make_youtube_vos(root)
         return lambda: youtube_vos.youtube_vos_tracks(root, min_area=150)
@@ -87,7 +87,7 @@ def test_another_frame_on_the_disk_is_seen(opened: Open, kind: str, tmp_path: Pa
 def test_settings_have_indices_of_their_own(tmp_path: Path) -> None:
     images, annotations = make_coco(tmp_path / "data")
     for least, count in ((0, 5), (50, 4), (100, 2), (0, 5), (50, 4)):
-        assert len(coco.coco_tracks(images, annotations, least).tracks) == count
+        assert len(open_coco(images, annotations, least).tracks) == count
     root = make_youtube_vos(tmp_path / "videos")
     for least, shown in ((0, True), (150, False), (0, True)):
         frame = youtube_vos.youtube_vos_tracks(root, min_area=least).tracks[1].frames[0]

@@ -23,7 +23,7 @@ from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.sources import open_evaluation, open_train_sets, verify
-from e3sn_lib.data.types import TrackFrame
+from e3sn_lib.data.types import TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
@@ -302,10 +302,19 @@ def make_coco(root: Path) -> tuple[Path, Path]:
     return root / "val2017", path
 
 
+def open_coco(
+    images: Path, annotations: Path, min_area: float = 0.0, hold_out: float = 0.0
+) -> TrackSet:
+    root = images.parent
+    names = {"images": images.name, "annotations": str(annotations.relative_to(root))}
+    config = TrainSetConfig("coco", ("set",), **names, min_area=min_area, hold_out_share=hold_out)
+    return coco_tracks(root, config)
+
+
 def test_coco_reads_polygons_and_run_lengths(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tracks = coco_tracks(*make_coco(tmp_path), min_area=50)
+    tracks = open_coco(*make_coco(tmp_path), min_area=50)
     square, strip = (10, 10, 30, 20), (10, 5, 13, 25)
     expected = {"1/100": square, "2/101": square, "2/102": strip, "1/107": strip}
     for track, (name, box) in zip(tracks.tracks, expected.items(), strict=True):
@@ -321,20 +330,20 @@ def test_coco_reads_polygons_and_run_lengths(
 
 def test_coco_says_what_is_wrong(tmp_path: Path) -> None:
     images, annotations = make_coco(tmp_path)
-    nowhere = coco_tracks(tmp_path / "elsewhere", annotations)
+    nowhere = open_coco(tmp_path / "elsewhere", annotations)
     assert (len(nowhere.tracks), nowhere.left_out["image not on disk"]) == (0, 7)
     annotations.write_text('{"pictures": []}')
     with pytest.raises(InputError, match="no COCO instances file"):
-        coco_tracks(images, annotations)
+        open_coco(images, annotations)
     annotations.write_text('{"images": [{"id": 1}, {"id": 1}], "annotations": []}')
     with pytest.raises(InputError, match="2 images have 1 ids; give each image its own"):
-        coco_tracks(images, annotations)
+        open_coco(images, annotations)
 
 
 def test_coco_mini_masks_have_their_areas_and_boxes(shared_path: SharedPath) -> None:
     root = shared_path("data/coco_mini")
     path = root / "annotations" / "instances_mini.json"
-    everything, large = coco_tracks(root / "images", path), coco_tracks(root / "images", path, 1200)
+    everything, large = open_coco(root / "images", path), open_coco(root / "images", path, 1200)
     assert len(everything.tracks) + everything.left_out["crowd"] == 5624
     assert len(large.tracks) + large.left_out.total() == 5624
     annotations = {
