@@ -30,10 +30,8 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     """
     folders = image_and_mask_folder(root, config)
     images, found = map(files_by_stem, folders)
-    suffix = config.mask_suffix
-    masks = {
-        stem.removesuffix(suffix): path for stem, path in found.items() if stem.endswith(suffix)
-    }
+    end = config.mask_suffix
+    masks = {stem.removesuffix(end): path for stem, path in found.items() if stem.endswith(end)}
     if not images.keys() & masks.keys():
         which = f"{root}: none of {len(images)} images"
         raise InputError(f"{which} has a mask of the same name among {len(found)} masks")

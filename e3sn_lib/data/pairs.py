@@ -196,8 +196,8 @@ class PairDataset(Dataset[Pair]):
         template = _cut(crop, shown.image)
 
         # choose the frame of the search crop
-        alike_share = self.augment.negative_alike
-        alike = bool(negative and alike_share > 0 and rng.random() < alike_share)
+        share = self.augment.negative_alike
+        alike = negative and share > 0 and rng.random() < share
         other = track
         if negative:
             other = self._track(self._draw_alike(place, rng) if alike else self._draw_place(rng))
@@ -213,12 +213,12 @@ class PairDataset(Dataset[Pair]):
         still = len(track.frames) == 1
         degrees = rng.uniform(-1, 1) * self.augment.rotation if still else 0.0
         sought = shown if frame is track.frames[number] else self._read(frame)
-        search = self._search_view(sought, rng, flip, degrees) if sought else None
+        search = self._cut_view(sought, rng, flip, degrees) if sought else None
         if search is None:
             return None
         if negative:
             search = replace(search, mask=None)
-        search = self._with_other_surroundings(search, still, place, rng)
+        search = self._new_surroundings(search, still, place, rng)
 
         template = augment.change_colour(template, self.augment, rng)
         image = augment.change_colour(search.image, self.augment, rng)
@@ -229,9 +229,7 @@ class PairDataset(Dataset[Pair]):
         search = replace(search, image=image)
         return self._targets(template, search, negative, alike, track.name, rng)
 
-    def _with_other_surroundings(
-        self, search: _View, still: bool, place: Place, rng: Generator
-    ) -> _View:
+    def _new_surroundings(self, search: _View, still: bool, place: Place, rng: Generator) -> _View:
         """Show a target with a mask before another background, or with a second object."""
         if search.mask is None:
             return search
@@ -298,9 +296,7 @@ class PairDataset(Dataset[Pair]):
         alike = frame.alike_frame_xyxy if self.augment.distractor > 0 else ()
         return _View(image, mask, box, alike)
 
-    def _search_view(
-        self, shown: _View, rng: Generator, flip: bool, degrees: float
-    ) -> _View | None:
+    def _cut_view(self, shown: _View, rng: Generator, flip: bool, degrees: float) -> _View | None:
         """Cut a random search crop; None if nothing of a rotated mask is in it."""
         size, shift = self.stage.search_size, self.search_shift
         scale, zoom = self.augment.search_scale, self.augment.search_zoom

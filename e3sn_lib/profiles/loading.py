@@ -104,21 +104,19 @@ def _explain(error: ValidationError) -> str:
     faults = error.errors(include_url=False)
     fault = min(faults, key=lambda each: each["type"] != "unexpected_keyword_argument")
     kind, place, given = fault["type"], fault["loc"], _SHORT.repr(fault["input"])
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    key = key.removeprefix(".")
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    key = "".join(parts).removeprefix(".")
     if kind == "unexpected_keyword_argument":
-        text = f"unknown setting '{key}'{did_you_mean(place[-1], _settings_of(place[:-1]))}"
-    elif kind == "missing":
-        text = f"{key} is missing"
-    elif kind != "value_error":
+        return f"unknown setting '{key}'{did_you_mean(place[-1], _settings_of(place[:-1]))}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind != "value_error":
         must = _MUST.get(kind) or fault["msg"].partition(" should ")[2]
         hint = did_you_mean(fault["input"], re.findall("'(.*?)'", must))
-        text = f"{key or 'a profile'} must {must}, not {given}{hint}"
-    elif isinstance(fault["input"], Mapping):  # of a whole section; the text begins with the field
-        text = f"{key}.{fault['ctx']['error']}".removeprefix(".")
-    else:
-        text = f"{key} is {given}; {fault['ctx']['error']}"
-    return text
+        return f"{key or 'a profile'} must {must}, not {given}{hint}"
+    if isinstance(fault["input"], Mapping):  # of a whole section; the text begins with the field
+        return f"{key}.{fault['ctx']['error']}".removeprefix(".")
+    return f"{key} is {given}; {fault['ctx']['error']}"
 
 
 def _settings_of(place: Iterable[int | str]) -> list[str]:
@@ -189,20 +187,18 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem="an alias (*name) is not allowed, write its value out;",
-                problem_mark=self.get_event().start_mark,  # type: ignore[no-untyped-call]
-            )
+            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
+            problem = "an alias (*name) is not allowed, write its value out;"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
-        seen: list[Any] = []
-        for key, _ in node.value:
-            if key.value in seen:
+        values = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if values.index(key.value) < number:
                 problem = "this key stands twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.append(key.value)
         return mapping
 
     def decimal(self, node: yaml.ScalarNode) -> int:
