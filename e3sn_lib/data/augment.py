@@ -8,7 +8,6 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from e3sn_lib.config import AugmentConfig
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, context_side
 
 GREY = np.array([0.299, 0.587, 0.114])
@@ -45,12 +44,9 @@ def random_crop(
     return Crop.similarity(centre_frame_xy, centre_crop_xy, (scale_x, scale_y), size, degrees, flip)
 
 
-def change_colour(image: Image, config: AugmentConfig, rng: Generator) -> Image:
-    """Change saturation, contrast, brightness and tint of an image (H, W, 3) by a random map.
-
-    ``colour`` of `config` is the strength. Results are clipped to 0 and 255.
-    """
-    strength = config.colour
+def change_colour(image: Image, strength: float, rng: Generator) -> Image:
+    """Change saturation, contrast, brightness and tint of an image (H, W, 3) by a random map;
+    results are clipped to 0 and 255."""
     if strength == 0:
         return image
     saturation, contrast = rng.uniform(1 - strength, 1 + strength, 2)

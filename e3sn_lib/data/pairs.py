@@ -220,8 +220,8 @@ class PairDataset(Dataset[Pair]):
             search = replace(search, mask=None)
         search = self._new_surroundings(search, still, place, rng)
 
-        template = augment.change_colour(template, self.augment, rng)
-        image = augment.change_colour(search.image, self.augment, rng)
+        template = augment.change_colour(template, self.augment.colour, rng)
+        image = augment.change_colour(search.image, self.augment.colour, rng)
         if grey:
             template, image = augment.to_grey(template), augment.to_grey(image)
         if rng.random() < self.augment.blur:

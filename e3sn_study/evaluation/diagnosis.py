@@ -163,7 +163,8 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
     image = frame.read()[0]
     fill = image.mean(axis=(0, 1)).tolist()
     template, search = (
-        augment.change_colour(crop.image(image, fill), AugmentConfig(), rng) for crop in crops
+        augment.change_colour(crop.image(image, fill), AugmentConfig().colour, rng)
+        for crop in crops
     )
     size_wh = np.array([box_xywh(box)[2:]])
     scale = TEMPLATE_SIZE / context_side(size_wh[0])

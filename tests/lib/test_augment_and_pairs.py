@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from e3sn_lib.config import AugmentConfig, Profile, StageConfig, TrainSetConfig
+from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data import augment
 from e3sn_lib.data.davis import davis_tracks
 from e3sn_lib.data.mask_folder import mask_folder_tracks
@@ -214,14 +214,14 @@ class TestColours:
 
     def test_no_strength_is_no_change(self) -> None:
         rng = np.random.default_rng(0)
-        nearly = augment.change_colour(self.noise, AugmentConfig(colour=1e-9), rng)
+        nearly = augment.change_colour(self.noise, 1e-9, rng)
         assert np.array_equal(nearly, self.noise)
-        assert augment.change_colour(self.noise, AugmentConfig(colour=0.0), rng) is self.noise
+        assert augment.change_colour(self.noise, 0.0, rng) is self.noise
 
     def test_brightness_keeps_grey_pixels_nearly_grey_and_saturates(self) -> None:
         white = np.full((4, 4, 3), 255, np.uint8)
-        config, rng = AugmentConfig(colour=0.4), np.random.default_rng(0)
-        changed = np.stack([augment.change_colour(white, config, rng) for _ in range(50)])
+        rng = np.random.default_rng(0)
+        changed = np.stack([augment.change_colour(white, 0.4, rng) for _ in range(50)])
         assert changed.max() == 255
         assert changed.min() > 80  # no wrap-around
         assert np.ptp(changed.mean(axis=(1, 2, 3))) > 50
