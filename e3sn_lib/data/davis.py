@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from e3sn_lib.config import TrainSetConfig
 from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
 from e3sn_lib.files import as_counted, files_by_stem, read_mask, read_text
@@ -67,22 +68,21 @@ def _video(frame_folder: Path, mask_folder: Path, year: int) -> Video:
     return Video(name, frame_paths, mask_paths, merge_ids=year == 2016)
 
 
-def davis_tracks(
-    root: Path, year: int, split: str, hold_out: Iterable[str] = (), min_area: float = 0.0
-) -> TrackSet:
+def davis_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     """Return a split as training tracks: one for each sequence (2016) or object (2017).
 
     An object of 2017 is an id of its sequence's first mask. Boxes are taken from the masks later.
-    Frames whose mask is empty are left out, and so are the sequences of `hold_out`. A frame that
-    shows other objects only, or fewer than `min_area` pixels, has a mask that reads as empty.
+    Frames whose mask is empty are left out, and so are the sequences of ``hold_out``. A frame that
+    shows other objects only, or fewer than ``min_area`` pixels, has a mask that reads as empty.
 
     Raises:
-        InputError: as `davis_sequences`, or `hold_out` names no sequence of the split.
+        InputError: as `davis_sequences`, or ``hold_out`` names no sequence of the split.
     """
-    videos, held_out = davis_sequences(root, year, split), list(hold_out)
+    year, split, held_out = config.year, config.split, config.hold_out
+    videos = davis_sequences(root, year, split)
     _check_names(held_out, [video.name for video in videos], f"DAVIS-{year} {split}")
     kept = [video for video in videos if video.name not in held_out]
-    tracks = video_tracks(f"davis{year}-{split}", kept, min_area)
+    tracks = video_tracks(f"davis{year}-{split}", kept, config.min_area)
     if held_out:
         tracks.left_out["sequence held out"] = len(videos) - len(kept)
     return tracks
@@ -156,7 +156,7 @@ def read_list(path: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_names(names: list[str], known: list[str], where: Path | str) -> None:
+def _check_names(names: Iterable[str], known: list[str], where: Path | str) -> None:
     for name in names:
         if name not in known:
             raise InputError(f"there is no sequence '{name}' in {where}{did_you_mean(name, known)}")

@@ -33,13 +33,9 @@ class Kind:
     """True: its sequences can be evaluated on, and held out of training."""
 
 
-def _davis(folder: Path, config: TrainSetConfig) -> TrackSet:
-    return davis_tracks(folder, config.year, config.split, config.hold_out, config.min_area)
-
-
 def _synthetic(folder: Path, config: TrainSetConfig) -> TrackSet:
     """Put the version of the pictures into the name, and so into the names of runs."""
-    return replace(_davis(folder, config), name=f"synthetic-v{VERSION}-{config.split}")
+    return replace(davis_tracks(folder, config), name=f"synthetic-v{VERSION}-{config.split}")
 
 
 KINDS = {
@@ -48,7 +44,7 @@ KINDS = {
         DAVIS_SITE,
         "CC BY-NC 4.0",
         lambda folder, config: [davis_list(folder, config.year, config.split)],
-        _davis,
+        davis_tracks,
         has_videos=True,
     ),
     "coco": Kind(

@@ -334,8 +334,8 @@ class TestLookAlikes:
 class TestOnlySeedAndNumber:
     @pytest.fixture
     def source(self, data_root: Path) -> tuple[TrackSet, TrainSetConfig]:
-        config = TrainSetConfig("synthetic", ("synthetic",), frame_range=3)
-        return davis_tracks(data_root / "synthetic", 2016, "train"), config
+        config = TrainSetConfig("synthetic", ("synthetic",), frame_range=3, min_area=0)
+        return davis_tracks(data_root / "synthetic", config), config
 
     def make(self, source, profile: Profile, first: int = 0) -> PairDataset:
         return PairDataset([source], profile, next(iter(profile.stages.values())), first)

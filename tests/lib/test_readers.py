@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -92,10 +92,17 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         assert [path.stem for path in paths] == ["1", "2", "10"]
 
 
+def open_davis(
+    root: Path, year: Literal[2016, 2017], min_area: float = 0.0, hold_out: tuple[str, ...] = ()
+) -> TrackSet:
+    config = TrainSetConfig("davis", ("set",), year=year, min_area=min_area, hold_out=hold_out)
+    return davis_tracks(root, config)
+
+
 def test_a_video_without_object_in_its_first_mask_is_counted(tmp_path: Path) -> None:
     make_davis(tmp_path, 2017)
     write_mask(tmp_path / "Annotations/480p/bear/00000.png", np.zeros((48, 64), np.uint8))
-    tracks = davis_tracks(tmp_path, 2017, "train")
+    tracks = open_davis(tmp_path, 2017)
     assert [track.name for track in tracks.tracks] == ["camel/1", "camel/2"]
     assert tracks.left_out["video without object in its first mask"] == 1
 
@@ -132,7 +139,7 @@ def test_davis_2017_keeps_ids(tmp_path: Path) -> None:
     sequence = davis_sequences(tmp_path, 2017, "train", ["camel"])[0]
     assert sequence.object_ids() == [1, 2]
     assert np.array_equal(sequence.mask(1), rectangle(6, 10, 21, 30) + rectangle(40, 5, 50, 15, 2))
-    tracks = davis_tracks(tmp_path, 2017, "train").tracks
+    tracks = open_davis(tmp_path, 2017).tracks
     assert [track.name for track in tracks] == ["bear/1", "bear/2", "camel/1", "camel/2"]
     assert box_from_mask(read_mask_of(tracks[2].frames[2])) == (7, 10, 22, 30)
 
@@ -157,14 +164,14 @@ def test_empty_masks_of_any_size_are_left_out(tmp_path: Path, hw: tuple[int, int
     ids[0, :9, :9] = 255
     for number, each in enumerate(ids):
         write_mask(masks / f"{number:05d}.png", each)
-    tracks = davis_tracks(tmp_path, 2016, "train", hold_out=["camel"])
+    tracks = open_davis(tmp_path, 2016, hold_out=("camel",))
     assert len(tracks.tracks[0].frames) == 1
 
 
 def test_davis_tracks_leave_out_and_count(tmp_path: Path) -> None:
     masks = make_davis(tmp_path, 2016) / "Annotations" / "480p"
     write_grey(masks / "bear" / "00001.png", np.zeros((48, 64), np.uint8))
-    tracks = davis_tracks(tmp_path, 2016, "train", hold_out=["camel"])
+    tracks = open_davis(tmp_path, 2016, hold_out=("camel",))
     assert [len(track.frames) for track in tracks.tracks] == [2]
     assert tracks.left_out == {"frame without object": 1, "sequence held out": 1}
     assert tracks.tracks[0].frames[0].box_frame_xyxy is None
@@ -173,7 +180,7 @@ def test_davis_tracks_leave_out_and_count(tmp_path: Path) -> None:
 def test_davis_small_masks_read_as_empty(tmp_path: Path) -> None:
     make_davis(tmp_path, 2017)
     for least, areas in ((101, [300, 0]), (100, [300, 100])):
-        tracks = davis_tracks(tmp_path, 2017, "train", min_area=least).tracks
+        tracks = open_davis(tmp_path, 2017, min_area=least).tracks
         assert [read_mask_of(track.frames[0]).sum() for track in tracks[:2]] == areas
 
 
@@ -196,7 +203,7 @@ def test_davis_names_absent_sequences_and_lists(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no sequence 'camle'.*did you mean 'camel'"):
         davis_sequences(tmp_path, 2017, "train", ["camle"])
     with pytest.raises(InputError, match="no sequence 'dog'"):
-        davis_tracks(tmp_path, 2017, "train", hold_out=["dog"])
+        open_davis(tmp_path, 2017, hold_out=("dog",))
 
 
 @pytest.mark.parametrize("folder", ["", "Annotations"])
@@ -251,7 +258,7 @@ def test_davis_2017_masks_of_a_real_sequence(
 
 
 def test_davis_2016_has_the_official_numbers(davis_2016: Path) -> None:
-    val, train = davis_sequences(davis_2016, 2016, "val"), davis_tracks(davis_2016, 2016, "train")
+    val, train = davis_sequences(davis_2016, 2016, "val"), open_davis(davis_2016, 2016)
     assert (len(val), sum(len(sequence) for sequence in val)) == (20, 1376)
     assert train.left_out == {"frame without object": 15}
     assert (len(train.tracks), sum(len(track.frames) for track in train.tracks)) == (30, 2079 - 15)

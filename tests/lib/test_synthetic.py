@@ -62,7 +62,7 @@ def test_it_reads_as_davis_of_both_years(small_set: Path) -> None:
     single, mixed = davis_sequences(small_set, 2016, "val"), davis_sequences(small_set, 2017, "val")
     assert [len(sequence.object_ids()) for sequence in single] == [1, 1, 1, 1]
     assert [len(sequence.object_ids()) for sequence in mixed] == [2, 2, 1, 1]
-    tracks = davis_tracks(small_set, 2016, "train")
+    tracks = davis_tracks(small_set, TrainSetConfig("davis", ("set",), min_area=0))
     assert (len(tracks.tracks), tracks.left_out.total()) == (6, 0)
     assert {sequence.name for sequence in single}.isdisjoint(track.name for track in tracks.tracks)
 

@@ -55,8 +55,8 @@ Source = tuple[TrackSet, TrainSetConfig]
 
 @pytest.fixture
 def source(data_root: Path) -> Source:
-    config = TrainSetConfig("synthetic", ("synthetic",), frame_range=3)
-    return davis_tracks(data_root / "synthetic", 2016, "train"), config
+    config = TrainSetConfig("synthetic", ("synthetic",), frame_range=3, min_area=0)
+    return davis_tracks(data_root / "synthetic", config), config
 
 
 @pytest.fixture
