@@ -28,7 +28,6 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
     """Return the sequences of a split, in the order of its list.
 
     Args:
-        root: the folder that holds ``JPEGImages``, ``Annotations`` and ``ImageSets``.
         year: 2016 has one object, so ids are merged; 2017 has palette ids, which are read from
             ``Annotations_2017`` if that exists.
         names: only these; with names the list itself may be absent.
@@ -107,14 +106,13 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
             ids = [each for each in np.unique(first).tolist() if 0 < each < VOID]
         if not ids:
             left_out["video without object in its first mask"] += 1
-        for object_id in ids:
+        for object_id in ids if shown else []:
             frames = tuple(
                 TrackFrame(image, PngMask(mask, object_id), min_area=min_area)
                 for image, mask in shown
             )
-            if frames:
-                label = f"{video.name}/{object_id}" if object_id else video.name
-                tracks.append(Track(label, frames))
+            label = f"{video.name}/{object_id}" if object_id else video.name
+            tracks.append(Track(label, frames))
     return TrackSet(name, tuple(tracks), left_out=left_out)
 
 

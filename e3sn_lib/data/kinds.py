@@ -22,9 +22,7 @@ class Kind:
 
     title: str
     origin: str
-    """Where it can be had."""
     terms: str
-    """On what terms it may be used."""
     needs: Callable[[Path, Any], Iterable[Path]]
     """Files and folders without which a folder does not hold a set of these settings."""
     tracks: Callable[[Path, TrainSetConfig], TrackSet]

@@ -101,7 +101,6 @@ def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
     are no tracks it cannot be used at all; *absent*: it is not there.
 
     Args:
-        data: its sets.
         prepare: also make what can be made, and open frames and masks of each set. Frames that
             cannot be used make it *partial*; ``left_out`` counts them and names the first.
 

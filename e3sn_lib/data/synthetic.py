@@ -76,8 +76,7 @@ class Clip:
     split: str
     kind: str
     objects: int = 1
-    effects: tuple[str, ...] = ()
-    """Some of `EFFECTS`."""
+    effects: tuple[str, ...] = ()  # some of `EFFECTS`
 
 
 def ensure_synthetic(root: Path, whole: bool = False) -> Path:
