@@ -4,7 +4,7 @@ Methods are functions that yield one (H, W) array of object ids per frame of a s
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from e3sn_lib.data.augment import Image
 from e3sn_lib.data.types import VOID, Video
 from e3sn_lib.geometry import Box, box_from_mask, box_xywh
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.records.schema import STILL, STILL_BOX, box_methods
 
 Ids = NDArray[np.uint8]
-Boxes = Mapping[int, Box]
+Boxes = dict[int, Box]
 """The boxes of the objects that are in one frame, by number, in pixels of the frame."""
 MakeTracker = Callable[[], Any]
 """Makes a ``cv2.Tracker``, which follows one object."""
@@ -45,24 +46,26 @@ def baseline_masks(
     """Return the masks of every method that needs no network of this study, by its name."""
     ids, first, count = sequence.object_ids(), sequence.mask(0), len(sequence)
     masks: dict[str, Iterator[Ids]] = {
-        STILL_BOX: repeat(fill_boxes(boxes_of(first, ids), first.shape), count),
+        STILL_BOX: repeat(paint_boxes(boxes_of(first, ids), first.shape), count),
         STILL: repeat(np.where(first < VOID, first, 0).astype(np.uint8), count),
     }
-    true_boxes = (boxes_of(sequence.mask(index), ids) for index in range(count))
-    masks |= masks_from_boxes("true", sequence, true_boxes)
-    for name, make in trackers.items():
-        masks |= masks_from_boxes(name, sequence, tracked_boxes(sequence, make))
+    boxes = {"true": [boxes_of(sequence.mask(index), ids) for index in range(count)]}
+    boxes |= {name: [*tracked_boxes(sequence, make)] for name, make in trackers.items()}
+    for name, found in boxes.items():
+        filled, cut = box_methods(name)
+        masks[filled] = (paint_boxes(each, first.shape) for each in found)
+        seen = zip(found, (sequence.frame(index) for index in range(count)), strict=True)
+        masks[cut] = (paint_boxes(each, frame.shape[:2], frame) for each, frame in seen)
     return masks
 
 
 def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[Ids]:
     """Yield the network's masks at the true boxes: an upper bound, with perfect localisation."""
-    numbers = sequence.object_ids()
-    first = boxes_of(sequence.mask(0), numbers)
+    first = boxes_of(sequence.mask(0), sequence.object_ids())
     targets = tracker.start(sequence.frame(0), [box_xywh(box) for box in first.values()])
     for index in range(len(sequence)):
         truth = sequence.mask(index)
-        seen = {n: box for n, box in boxes_of(truth, numbers).items() if n in first}
+        seen = boxes_of(truth, first)
         labels = np.zeros(truth.shape, np.uint8)
         if seen:
             slots = [place for place, number in enumerate(first) if number in seen]
@@ -91,42 +94,24 @@ def tracked_boxes(sequence: Video, make: MakeTracker) -> Iterator[Boxes]:
         yield dict(boxes)
 
 
-def masks_from_boxes(
-    name: str, sequence: Video, boxes: Iterator[Boxes]
-) -> dict[str, Iterator[Ids]]:
-    """Return both methods of a source of boxes, see `box_methods`; the boxes are found once."""
-    known, frame_hw = list(boxes), sequence.mask(0).shape
-    filled, cut = box_methods(name)
-    return {
-        filled: (fill_boxes(each, frame_hw) for each in known),
-        cut: (grabcut_ids(sequence.frame(index), each) for index, each in enumerate(known)),
-    }
-
-
-def boxes_of(ids: Ids, numbers: list[int]) -> dict[int, Box]:
+def boxes_of(ids: Ids, numbers: Iterable[int]) -> Boxes:
     """Return the boxes of those objects that are in a mask of ids."""
     boxes = {number: box_from_mask(ids == number) for number in numbers}
     return {number: box for number, box in boxes.items() if box}
 
 
-def fill_boxes(boxes: Boxes, frame_hw: tuple[int, ...]) -> Ids:
-    """Return boxes as a mask of ids; where they overlap, the smaller one is in front."""
-    return _painted(boxes, frame_hw, lambda box: _pixels(box, frame_hw))
+def paint_boxes(boxes: Boxes, frame_hw: tuple[int, ...], frame: Image | None = None) -> Ids:
+    """Return an (H, W) mask of ids: boxes filled, or `grabcut` in each if their frame is given.
 
-
-def grabcut_ids(frame: NDArray[np.uint8], boxes: Boxes) -> Ids:
-    """Return GrabCut in each box as (H, W) ids; smaller boxes are in front of larger ones."""
-    return _painted(boxes, frame.shape[:2], lambda box: grabcut(frame, box))
-
-
-def _painted(boxes: Boxes, frame_hw: tuple[int, ...], region: Callable[[Box], Any]) -> Ids:
+    Smaller boxes are in front of larger ones.
+    """
     ids = np.zeros(frame_hw, np.uint8)
     for number, box in sorted(boxes.items(), key=lambda item: -math.prod(box_xywh(item[1])[2:])):
-        ids[region(box)] = number
+        ids[_pixels(box, frame_hw) if frame is None else grabcut(frame, box)] = number
     return ids
 
 
-def grabcut(frame: NDArray[np.uint8], box_frame_xyxy: Box) -> NDArray[np.bool_]:
+def grabcut(frame: Image, box_frame_xyxy: Box) -> NDArray[np.bool_]:
     """Find the object in a box by its colours alone (Rother, Kolmogorov and Blake 2004, OpenCV).
 
     All outside the box is background. The whole box is the answer where GrabCut finds nothing,
@@ -138,10 +123,8 @@ def grabcut(frame: NDArray[np.uint8], box_frame_xyxy: Box) -> NDArray[np.bool_]:
     answer[rows, columns] = True
     down = math.ceil(MARGIN * (rows.stop - rows.start))
     across = math.ceil(MARGIN * (columns.stop - columns.start))
-    window = (
-        slice(max(rows.start - down, 0), rows.stop + down),
-        slice(max(columns.start - across, 0), columns.stop + across),
-    )
+    around = (columns.start - across, rows.start - down, columns.stop + across, rows.stop + down)
+    window = _pixels(around, frame.shape)
     crop, inside = frame[window], answer[window].astype(np.uint8)
     if (shrink := math.sqrt(LARGEST_AREA / max(inside.size, 1))) < 1:
         size = [max(round(shrink * side), 1) for side in inside.shape[::-1]]
@@ -172,8 +155,7 @@ def _pixels(box_frame_xyxy: Box, frame_hw: tuple[int, ...]) -> tuple[slice, slic
 def opencv_trackers(data_root: Path) -> tuple[dict[str, MakeTracker], dict[str, str]]:
     """Return OpenCV's trackers that are available here, by name, and what the others need.
 
-    Args:
-        data_root: the folder of the data sets; NanoTrack's networks are in its folder ``opencv``.
+    NanoTrack's networks are in the folder ``opencv`` of the data folder.
     """
     needs = {
         "MIL": "needs an OpenCV with TrackerMIL",

@@ -23,25 +23,9 @@ from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.geometry import box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_study.evaluation.baselines import (
-    GRABCUT,
-    Ids,
-    MakeTracker,
-    baseline_masks,
-    boxes_of,
-    fill_boxes,
-    mask_in_true_boxes,
-)
-from e3sn_study.records.schema import (
-    BOUND,
-    BOX,
-    MODEL,
-    SCORES,
-    THRESHOLDS,
-    TIMING,
-    at_threshold,
-    threshold_of,
-)
+from e3sn_study.evaluation import baselines
+from e3sn_study.evaluation.baselines import Ids
+from e3sn_study.records.schema import BOUND, BOX, MODEL, SCORES, THRESHOLDS, TIMING, at_threshold
 from e3sn_study.records.store import digest, once
 
 
@@ -67,10 +51,10 @@ def evaluate_tracker(
     """
     own = tracker.config.mask_threshold
     wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()
-    others = [each for each in wanted if each != own]
-    methods = [MODEL, *([BOX, BOUND] if extras else []), *map(at_threshold, others)]
+    others = {at_threshold(each): each for each in wanted if each != own}
+    methods = [MODEL, *([BOX, BOUND] if extras else []), *others]
     scores, timings = [], []
-    written = write_masks(tracker, sequences, out, extras=extras, thresholds=others)
+    written = write_masks(tracker, sequences, out, extras=extras, thresholds=others.values())
     for number, (sequence, timing) in enumerate(zip(sequences, written, strict=True), start=1):
         found = [score_method(each, read_masks(out / each, sequence), sequence) for each in methods]
         j, f = (100 * found[0][f"{name}-Mean"].mean() for name in "JF")
@@ -78,7 +62,7 @@ def evaluate_tracker(
         scores += found
         timings.append(timing)
     table = pd.concat(scores, ignore_index=True)
-    table["mask_threshold"] = table["method"].map(threshold_of).astype(float).fillna(own)
+    table["mask_threshold"] = table["method"].map(others).astype(float).fillna(own)
     return table, pd.concat(timings, ignore_index=True)
 
 
@@ -113,7 +97,7 @@ def write_masks(
 
 
 def evaluate_baselines(
-    sequences: list[Video], trackers: Mapping[str, MakeTracker], out: Path
+    sequences: list[Video], trackers: Mapping[str, baselines.MakeTracker], out: Path
 ) -> pd.DataFrame:
     """Return the scores per object of all methods that need no network of this study.
 
@@ -122,12 +106,12 @@ def evaluate_baselines(
         trackers: OpenCV's, by name. Each is scored with its box filled and with GrabCut in it.
         out: keeps the scores of each sequence, for the next time.
     """
-    settings = GRABCUT, cv2.__version__
+    settings = baselines.GRABCUT, cv2.__version__
     makers = [(name, getattr(make, "args", ())) for name, make in trackers.items()]
 
     def score(sequence: Video) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
-            masks = baseline_masks(sequence, trackers)
+            masks = baselines.baseline_masks(sequence, trackers)
             return pd.concat([score_method(*each, sequence) for each in masks.items()])
 
         made_of = digest(settings, makers, sequence)
@@ -170,7 +154,7 @@ def _track(
     if first.shape != (height, width):
         size = f"{first.shape[1]}x{first.shape[0]}"
         raise InputError(f"mask {sequence.mask_paths[0]} is {size}, its frame {width}x{height}")
-    boxes = boxes_of(first, sequence.object_ids())
+    boxes = baselines.boxes_of(first, sequence.object_ids())
     ids = np.array([0, *boxes], np.uint8)  # by number of the tracked object
     reading = list[float]()
     frames = _timed_frames(sequence, reading)
@@ -178,17 +162,16 @@ def _track(
     for index, result in enumerate(tracker.run(frames, [box_xywh(box) for box in boxes.values()])):
         begun = time.perf_counter()
         outputs = {MODEL: ids[result.ids]}
-        for each in thresholds:
-            outputs[at_threshold(each)] = ids[result.labels(each)]
+        outputs |= {at_threshold(each): ids[result.labels(each)] for each in thresholds}
         if extras:
             tracked = dict(zip(boxes, result.boxes_frame_xyxy.tolist(), strict=True))
-            outputs[BOX] = fill_boxes(tracked, first.shape)
+            outputs[BOX] = baselines.paint_boxes(tracked, first.shape)
         for method, labels in outputs.items():
             write_mask(_mask_path(out / method, sequence, index), labels if index else first)
         writing += time.perf_counter() - begun
     tracking = time.perf_counter() - started - writing - sum(reading)
     if extras:
-        for index, labels in enumerate(mask_in_true_boxes(sequence, tracker)):
+        for index, labels in enumerate(baselines.mask_in_true_boxes(sequence, tracker)):
             write_mask(_mask_path(out / BOUND, sequence, index), labels)
     row = (sequence.name, len(sequence), len(boxes), sum(reading), tracking)
     from e3sn_lib.model.device import machine  # it imports PyTorch, which graphs do not need

@@ -28,8 +28,8 @@ from e3sn_study.evaluation import benchmark
 from e3sn_study.evaluation.baselines import (
     baseline_masks,
     boxes_of,
-    fill_boxes,
     mask_in_true_boxes,
+    paint_boxes,
 )
 from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker, write_masks
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, THRESHOLDS, TRUE_BOX
@@ -108,11 +108,11 @@ class TestBaselines:
             assert region(method, sequence) == [1, 1]
 
     def test_of_overlapping_boxes_the_smaller_is_in_front(self) -> None:
-        ids = fill_boxes({1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0)}, (40, 50))
+        ids = paint_boxes({1: (10.0, 10.0, 20.0, 20.0), 2: (0.0, 0.0, 30.0, 30.0)}, (40, 50))
         assert (ids == 1).sum() == 100
         assert (ids == 2).sum() == 800
         assert ids.shape == (40, 50)
-        assert (fill_boxes({7: (-5.4, 3.6, 4.4, 99.0)}, (40, 50)) == 7).sum() == 4 * 36
+        assert (paint_boxes({7: (-5.4, 3.6, 4.4, 99.0)}, (40, 50)) == 7).sum() == 4 * 36
 
     def test_boxes_of_a_mask(self) -> None:
         found = boxes_of(square(10) | square(100, 3), [1, 2, 3])
@@ -134,7 +134,7 @@ class TestBaselines:
         self, moving_square: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = evaluate_baselines([moving_square], {}, tmp_path / "kept")
-        monkeypatch.delattr(benchmark, "baseline_masks")
+        monkeypatch.delattr(benchmark.baselines, "baseline_masks")
         pd.testing.assert_frame_equal(
             evaluate_baselines([moving_square], {}, tmp_path / "kept"), first
         )

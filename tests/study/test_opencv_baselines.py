@@ -21,8 +21,8 @@ from e3sn_study.evaluation.baselines import (
     NANOTRACK_FILES,
     baseline_masks,
     grabcut,
-    grabcut_ids,
     opencv_trackers,
+    paint_boxes,
     tracked_boxes,
 )
 
@@ -87,7 +87,7 @@ class TestGrabCut:
 
     def test_the_smaller_object_is_in_front(self) -> None:
         boxes = {1: (90.0, 50.0, 92.0, 52.0), 2: (70.0, 30.0, 130.0, 90.0)}
-        ids = grabcut_ids(painted(disc()), boxes)
+        ids = paint_boxes(boxes, HW, painted(disc()))
         assert (ids == 1).sum() == 4
         assert (ids == 2).sum() > 2500
 

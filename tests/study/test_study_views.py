@@ -299,7 +299,7 @@ def test_baselines_are_scored_once_for_their_settings(
         return {f"{name} of {sequence.name}": None for name in names}
 
     monkeypatch.setattr(benchmark, "score_method", score_method)
-    monkeypatch.setattr(benchmark, "baseline_masks", masks)
+    monkeypatch.setattr(benchmark.baselines, "baseline_masks", masks)
     monkeypatch.setattr(benchmark.os, "cpu_count", lambda: 1)
     for trackers in ({"CSRT": None, "MIL": None}, {"CSRT": None}, {}):
         monkeypatch.setattr(
