@@ -32,7 +32,7 @@ from e3sn_lib.tracking.confidence import shipped_table
 from e3sn_lib.tracking.export import export_model
 from e3sn_lib.tracking.session import Session
 from e3sn_lib.tracking.tracker import Boxes, FrameResult, Targets, Tracker
-from e3sn_lib.tracking.video import overlay
+from e3sn_lib.tracking.video import Image, overlay
 from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
 from e3sn_study.bench.variant_costs import operations
@@ -110,10 +110,7 @@ def bench_exports(
 ) -> pd.DataFrame:
     """Score a model and its exported graphs on the sequences of a benchmark.
 
-    Args:
-        model, int8: as of `bench_tracking`.
-        sequences: see `evaluate_tracker`.
-        threads: of each contender.
+    The other arguments are those of `bench_tracking`.
 
     Returns:
         One row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
@@ -130,25 +127,23 @@ def bench_exports(
 def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) -> pd.DataFrame:
     """Score the steps that a session takes beside the paper's, one kind after the other.
 
-    Args:
-        int8, sequences, threads: as of `bench_exports`.
+    The arguments are those of `bench_exports`.
 
     Returns:
         One row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for each
         object in each frame.
     """
-    backend, lost_below = load_export(int8, threads), shipped_table()["lost_below"]
-    made: tuple[Callable[[Tracker], Session], ...] = (
-        partial(Session, resized_by=math.inf),
-        Session,
-        partial(Session, lost_below=lost_below, keep_lost=True),
+    backend = load_export(int8, threads)
+    made = (
+        _InSession(backend, resized_by=math.inf),
+        _InSession(backend),
+        _InSession(backend, lost_below=shipped_table()["lost_below"], keep_lost=True),
     )
-    trackers = {name: _InSession(backend, each) for name, each in zip(SESSIONS, made, strict=True)}
-    table, known = _scored(trackers, sequences), backend.manifest.model_extra or {}
-    run = known.get("model", {}).get("run", "unknown")
+    table = _scored(dict(zip(SESSIONS, made, strict=True)), sequences)
+    known = (backend.manifest.model_extra or {}).get("model", {})
     frames = sum((len(video) - 1) * len(video.object_ids()) for video in sequences)
-    steps = [each.steps / frames for each in trackers.values()]
-    return table.assign(run=run, threads=threads, steps=steps)
+    steps = [each.steps / frames for each in made]
+    return table.assign(run=known.get("run", "unknown"), threads=threads, steps=steps)
 
 
 def _scored(trackers: Mapping[str, Tracker], sequences: list[Video]) -> pd.DataFrame:
@@ -175,19 +170,19 @@ def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dic
 class _InSession(Tracker):
     """A tracker whose objects are followed in a `Session`; it counts the steps of each object."""
 
-    def __init__(self, backend: Backend, session: Callable[[Tracker], Session]) -> None:
+    def __init__(self, backend: Backend, **options: Any) -> None:
         super().__init__(backend)
-        self.session, self.steps = session, 0
+        self.options, self.steps = options, 0
 
-    def run(self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes) -> Iterator[Any]:
+    def run(self, frames: Iterable[Image], boxes_frame_xywh: Boxes) -> Iterator[Any]:
         """Yield what the session sees in each frame."""
-        session = self.session(self)
+        session = Session(self, **self.options)
         for box in boxes_frame_xywh:
             session.add(box)
         yield from map(session.step, frames)
 
     def step(
-        self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
+        self, frame: Image, targets: Targets, move: bool = True
     ) -> tuple[Targets, FrameResult]:
         """See `Tracker.step`."""
         self.steps += len(targets.size_wh) if move else 0
@@ -221,11 +216,11 @@ class PublicSiamMask:
         self.network.rpn_model.loc.head[-1].weight.data.zero_()  # boxes keep a possible size
         warnings.filterwarnings("ignore", "`?nn.functional.upsample", UserWarning)
 
-    def encode_template(self, crops: NDArray[np.uint8]) -> list[torch.Tensor]:
+    def encode_template(self, crops: Image) -> list[torch.Tensor]:
         """See `Backend`."""
         return [self.network.features(image) for image in self._images(crops)]
 
-    def search(self, crops: NDArray[np.uint8], template: list[torch.Tensor]) -> tuple[Any, ...]:
+    def search(self, crops: Image, template: list[torch.Tensor]) -> tuple[Any, ...]:
         """See `Backend`."""
         found, net = [], self.network
         for image, net.zf in zip(self._images(crops), template, strict=True):
@@ -242,9 +237,8 @@ class PublicSiamMask:
             masks.append(net.track_refine(cell).detach().numpy().reshape(1, 127, 127))
         return np.concatenate(masks)
 
-    def _images(self, crops: NDArray[np.uint8]) -> torch.Tensor:
-        images = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
-        return images.contiguous()[:, None]
+    def _images(self, crops: Image) -> torch.Tensor:
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).float().contiguous()[:, None]
 
 
 def _timed(backend: Backend, marks: list[float]) -> Any:
@@ -265,7 +259,7 @@ def _medians(
 ) -> dict[str, dict[str, float]]:
     """Return each contender's median seconds of each stage and of the overlay."""
     (height, width), marks = frame_hw, list[float]()
-    frame: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
+    frame: Image = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
     boxes = [[k * width / (count + 1), height / 3, height / 6, height / 6] for k in range(count)]
 
     def step(tracker: Tracker, targets: Targets) -> NDArray[np.float64]:
@@ -287,39 +281,35 @@ def _peaks(side: int = 1536, channels: int = 256, rows: int = 64) -> dict[str, f
     """Return operations per second in each precision: those of a large matrix product or of a 3x3
     convolution. The faster one counts, and which one it is depends on the processor."""
     product, convolution = 2 * side**3, 2 * 9 * channels**2 * (rows - 2) ** 2
-    calls: dict[str, list[tuple[int, Callable[[], Any]]]] = {}
+
+    def rate(work: int, call: Callable[..., Any], *given: Any) -> float:
+        return work / min(timeit.repeat(partial(call, *given), number=1, repeat=10))
+
+    peaks = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         square = torch.ones(side, side, dtype=kind)
         maps, filters = (
             torch.ones(*shape, dtype=kind).to(memory_format=torch.channels_last)
             for shape in ((1, channels, rows, rows), (channels, channels, 3, 3))
         )
-        calls[name] = [
-            (product, partial(torch.mm, square, square)),
-            (convolution, partial(torch.conv2d, maps, filters)),
-        ]
+        by_product = rate(product, torch.mm, square, square)
+        peaks[name] = max(by_product, rate(convolution, torch.conv2d, maps, filters))
     square = torch.ones(side, side, dtype=torch.int8)
-    by_torch = partial(torch._int_mm, square, square)
-    calls["int8"] = [(product, by_torch), (product, _int8_product(side))]
-    return {
-        name: max(work / min(timeit.repeat(call, number=1, repeat=10)) for work, call in each)
-        for name, each in calls.items()
-    }
+    by_torch = rate(product, torch._int_mm, square, square)
+    return peaks | {"int8": max(by_torch, rate(product, _int8_product(side)))}
 
 
 def _int8_product(side: int) -> Callable[[], Any]:
     """Return a matrix product in int8 by ONNX Runtime."""
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx.parser import parse_model
 
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["a", "b"], ["product"])],
-        "product",
-        [helper.make_tensor_value_info("a", TensorProto.UINT8, [side, side])],
-        [helper.make_tensor_value_info("product", TensorProto.INT32, [side, side])],
-        [numpy_helper.from_array(np.ones((side, side), np.int8), "b")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = parse_model(f"""<ir_version: 9, opset_import: ["": 17]>
+        product (uint8[{side}, {side}] a) => (int32[{side}, {side}] product)
+        <int64[2] shape = {{{side}, {side}}}> {{
+            b = ConstantOfShape <value = int8[1] {{1}}> (shape)
+            product = MatMulInteger (a, b)
+        }}""")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(
