@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +55,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
     for phase in phases(profile):
         stepper = Stepper(profile, phase.stage.config, model)
         stepper.train_backbone(phase.backbone)
-        rows.append(_describe(stepper, phase) | _measure(stepper, phase, opened.opened))
+        rows.append(_row(stepper, phase, opened.opened))
     table = pd.DataFrame(rows)
     notes += _about_this_machine(stepper, float(table["hours"].sum()))
     folder, state = run_folder(runs, profile, opened, files_of(profile, opened)), "would begin"
@@ -96,8 +96,7 @@ def step_memory(stepper: Stepper) -> tuple[int, int]:
     """
     batches = [noise(stepper.profile, stepper.stage, size) for size in (2, 4)]
     less, more = (saved_bytes(partial(stepper.step, batch)) for batch in batches)
-    gradients = [each.grad for each in stepper.model.parameters()]
-    return state_bytes(stepper) + _bytes_of(gradients), (more - less) // 2
+    return state_bytes(stepper), (more - less) // 2
 
 
 def saved_bytes(compute: Callable[[], object]) -> int:
@@ -115,13 +114,10 @@ def saved_bytes(compute: Callable[[], object]) -> int:
 
 
 def state_bytes(stepper: Stepper) -> int:
-    """Return the bytes of weights, batch-norm statistics and the optimiser's state."""
-    state = tree_leaves([*stepper.optimiser.state.values()])
-    return _bytes_of([*stepper.model.state_dict().values(), *state])
-
-
-def _bytes_of(values: Iterable[object]) -> int:
-    return sum(each.nbytes for each in values if isinstance(each, Tensor))
+    """Return the bytes of weights, batch-norm statistics, gradients and the optimiser's state."""
+    gradients = [each.grad for each in stepper.model.parameters()]
+    state = [stepper.model.state_dict(), [*stepper.optimiser.state.values()], gradients]
+    return sum(each.nbytes for each in tree_leaves(state) if isinstance(each, Tensor))
 
 
 def step_seconds(computing: float, preparing: float, workers: int) -> float:
@@ -134,37 +130,29 @@ def step_seconds(computing: float, preparing: float, workers: int) -> float:
     return max(computing, preparing / workers) if workers else computing + preparing
 
 
-def _describe(stepper: Stepper, phase: Phase) -> dict[str, object]:
-    """Return what a row says of a phase before it is measured."""
-    train, stage = stepper.profile.train, phase.stage
+def _row(stepper: Stepper, phase: Phase, sources: list[Source]) -> dict[str, object]:
+    """Describe a phase. A step is timed with as many pairs as fit, and scaled to the batch."""
+    profile, train, stage = stepper.profile, stepper.profile.train, phase.stage
     ends = (phase.first_step, phase.first_step + phase.steps - 1)
     first, last = (learning_rate(step, stage.steps, train, stage.config) for step in ends)
-    trained = [each for each in stepper.model.parameters() if each.requires_grad]
+    size = batch = train.batch_size
+    fixed, per_pair = step_memory(stepper)
+    free = LARGEST_SHARE * free_memory_mb() * 2**20
+    while size > 1 and fixed + per_pair * size > free:
+        size //= 2
+    drawn, preparing = first_batch(profile, stage.config, sources, size)
+    times = [sum(stepper.step(drawn)) for _ in range(2 if size <= SMALL else 1)]
+    computing = min(times) / size * batch
+    seconds = step_seconds(computing, preparing * batch, profile.data.workers)
     return {
         "stage": stage.name,
         "backbone": " ".join(train.train_layers) if phase.backbone else "frozen",
         "from step": stage.first_step + phase.first_step,
         "steps": phase.steps,
-        "pairs": phase.steps * train.batch_size,
+        "pairs": phase.steps * batch,
         "first rate": first,
         "last rate": last,
-        "trained": sum(each.numel() for each in trained),
-    }
-
-
-def _measure(stepper: Stepper, phase: Phase, sources: list[Source]) -> dict[str, object]:
-    """Time a step with as many pairs as fit, up to a batch, and scale it to the batch."""
-    profile = stepper.profile
-    size = batch = profile.train.batch_size
-    fixed, per_pair = step_memory(stepper)
-    free = LARGEST_SHARE * free_memory_mb() * 2**20
-    while size > 1 and fixed + per_pair * size > free:
-        size //= 2
-    drawn, preparing = first_batch(profile, stepper.stage, sources, size)
-    times = [sum(stepper.step(drawn)) for _ in range(2 if size <= SMALL else 1)]
-    computing = min(times) / size * batch
-    seconds = step_seconds(computing, preparing * batch, profile.data.workers)
-    return {
+        "trained": sum(each.numel() for each in stepper.model.parameters() if each.requires_grad),
         "GB needed": (fixed + per_pair * batch) / 1e9,
         "timed": f"{size} of noise" if math.isnan(preparing) else f"{size} pairs",
         "s/step": computing,

@@ -89,7 +89,7 @@ class TestMemory:
             needed.append(fixed + 64 * per_pair)
         assert needed[1] > 1.5 * needed[0]
 
-    def test_weights_and_momentum(self, tiny_profile: MakeProfile) -> None:
+    def test_weights_gradients_and_momentum(self, tiny_profile: MakeProfile) -> None:
         stepper = first_stepper(tiny_profile(*FREEZING))
         weights = sum(
             each.numel() * each.element_size() for each in stepper.model.state_dict().values()
@@ -99,7 +99,7 @@ class TestMemory:
         trained = sum(
             4 * each.numel() for each in stepper.model.parameters() if each.grad is not None
         )
-        assert state_bytes(stepper) == weights + trained
+        assert state_bytes(stepper) == weights + 2 * trained
 
 
 class TestTime:
