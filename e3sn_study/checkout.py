@@ -56,8 +56,7 @@ def open_tracker(
         # is there a GPU for torch? asked without the seconds that importing torch takes
         has_gpu = shutil.which("nvidia-smi") and importlib.util.find_spec("torch")
         by_torch = SHIPPED.is_file() and (has_gpu or precision != "auto")
-        best = exported if weights else exported and not by_torch
-        backend = "onnx" if best else "torch"
+        backend = "onnx" if exported and (weights or not by_torch) else "torch"
     if backend == "onnx":
         if weights and not exported:
             remedy = f"make one: e3sn export {weights} OUT"

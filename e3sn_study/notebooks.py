@@ -43,10 +43,9 @@ class NotebookRun:
 def as_list(parameter: Iterable[Any] | str) -> list[Any]:
     """Return a parameter that is a list, which papermill's ``-p`` passes as text; raises InputError
     if the text is no list."""
-    try:
+    values: Any = None
+    with suppress(yaml.YAMLError):
         values = yaml.safe_load(parameter) if isinstance(parameter, str) else list(parameter)
-    except yaml.YAMLError:
-        values = None
     if not isinstance(values, list):
         raise InputError(f"'{parameter}' is no list; write one like [1, 2]")
     return values
@@ -64,10 +63,9 @@ def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
     """
     text = parameter if isinstance(parameter, str) else str(list(parameter))
     parts = re.split(r"[;\]\[]+\s*,?\s*", text)
-    try:
+    boxes = list[list[float]]()
+    with suppress(ValueError):
         boxes = [[float(side) for side in part.split(",")] for part in parts if part.strip()]
-    except ValueError:
-        boxes = []
     if not boxes or any(len(box) != 4 for box in boxes):
         raise InputError(f"'{text}' is no box; write x,y,width,height, or several with ; between")
     return boxes

@@ -33,11 +33,8 @@ def measure_sampling_cost(
 ) -> pd.DataFrame:
     """Train a few steps on random images with each number of samples per image.
 
-    Args:
-        profile: network, losses and precision.
-        counts: samples per image.
-        batch_size: images per step; small, so that all windows of an image fit.
-        steps: timed steps, after one that warms up; fewer if they take long.
+    After a step that warms up, `steps` are timed; fewer if they take long. A step has few images,
+    `batch_size`, so that all windows of an image fit.
 
     Returns:
         Columns samples_per_image, samples (per step), seconds_per_step (of the fastest),

@@ -77,10 +77,7 @@ class StepTime(NamedTuple):
 class Stepper:
     """A network with its optimiser, for single steps of one stage.
 
-    Args:
-        profile: losses, optimiser and precision.
-        stage: what is trained; None: the profile's first.
-        model: the network; None makes the profile's network with random weights.
+    Without `stage` it is the profile's first; without `model`, a network with random weights.
     """
 
     def __init__(
@@ -148,15 +145,10 @@ def initialise_backbone(model: E3SN, profile: Profile) -> str:
 
 
 def noise(profile: Profile, stage: StageConfig, size: int, count: int | None = None) -> Batch:
-    """Return a training batch of random images, in all of which windows are taught.
+    """Return a batch of `size` pairs of random images, in each of which `count` windows are taught.
 
-    What the images show changes neither the memory nor the time of a step.
-
-    Args:
-        profile: says how many windows of an image are taught at most.
-        stage: says how large the search crop is.
-        size: pairs.
-        count: windows per image, instead of as many as are taught.
+    Without `count`, they are as many as the profile teaches at most. What the images show changes
+    neither the memory nor the time of a step.
     """
     sampler, side, grid = profile.sampler, stage.search_size, mask_cells(stage.search_size)
     if count is None:

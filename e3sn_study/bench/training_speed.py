@@ -11,11 +11,11 @@ from torch import Tensor
 
 from e3sn_lib.config import ModelConfig, Profile
 from e3sn_lib.data.pairs import Source
+from e3sn_lib.model.device import machine
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.training.loop import Trainer
-from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, take_turns
 
 OURS, PLAIN, TWO_STAGE = "this loop", "plain", "plain SiamMask"
@@ -96,7 +96,7 @@ def bench_training(
             }
             for name, time in best.items()
         ]
-    return pd.DataFrame(rows).assign(batch=batch_size, machine=environment()["machine"])
+    return pd.DataFrame(rows).assign(batch=batch_size, machine=machine()["machine"])
 
 
 def contenders(profile: Profile) -> dict[str, Stepper]:
@@ -125,10 +125,8 @@ def contenders(profile: Profile) -> dict[str, Stepper]:
 
 
 def precision_profiles(profile: Profile, steps: int, batch: int) -> dict[str, Profile]:
-    """Return settings of short runs in fp32 and bf16, with about fifty rows of log each.
-
-    Seed and schedule stay those of `profile`; `batch` is the pairs per step.
-    """
+    """Return settings of short runs in fp32 and bf16, of `batch` pairs a step, with about fifty
+    rows of log each; seed and schedule stay those of `profile`."""
     pairs, every = steps * batch, max(steps // 50, 1)
     train = replace(profile.train, pairs=pairs, batch_size=batch, log_every=every)
     each = {name: replace(train, precision=name) for name in ("fp32", "bf16")}

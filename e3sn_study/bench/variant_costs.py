@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
+from e3sn_lib.data.augment import Image
 from e3sn_lib.data.pairs import Batch, Source
+from e3sn_lib.model.device import machine
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.tracking.backends import Backend
 from e3sn_lib.tracking.tracker import Targets, Tracker
-from e3sn_lib.training.provenance import environment
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, phases, take_turns
 from e3sn_study.records.schema import SCHEMAS
 
@@ -51,7 +51,7 @@ def variant_costs(
     profiles: Mapping[str, Profile],
     sources: list[Source],
     trackers: Mapping[str, Tracker],
-    frames: Iterable[NDArray[np.uint8]],
+    frames: Iterable[Image],
     box_frame_xywh: Sequence[float],
     steps: int = 4,
 ) -> pd.DataFrame:
@@ -73,9 +73,7 @@ def variant_costs(
     rows = _training(profiles, sources, steps)
     first, *remaining = frames
     entries = {
-        variant: partial(
-            _seconds_per_frame, each, each.start(first, [box_frame_xywh]), iter(remaining)
-        )
+        variant: partial(_frame_seconds, each, each.start(first, [box_frame_xywh]), iter(remaining))
         for variant, each in trackers.items()
     }
     times = take_turns(entries, len(remaining) - 1)
@@ -83,7 +81,7 @@ def variant_costs(
     batch = next(iter(profiles.values())).train.batch_size
     columns = ["variant", "part", "stage", "backbone", "share", "seconds"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(batch=batch, machine=environment()["machine"])
+    return table.assign(batch=batch, machine=machine()["machine"])
 
 
 def _training(
@@ -100,18 +98,16 @@ def _training(
             backbone = "trained" if phase.backbone else "frozen"
             stepper = Stepper(profile, phase.stage.config, model)
             key = (variant, "training", phase.stage.name, backbone, share)
-            entries[key] = partial(_seconds_per_pair, stepper, phase.backbone, batch)
+            entries[key] = partial(_pair_seconds, stepper, phase.backbone, batch)
     return [(*key, min(seconds)) for key, seconds in take_turns(entries, steps).items()]
 
 
-def _seconds_per_pair(stepper: Stepper, backbone: bool, batch: Batch) -> float:
+def _pair_seconds(stepper: Stepper, backbone: bool, batch: Batch) -> float:
     stepper.train_backbone(backbone)  # phases of one variant share the network
     return sum(stepper.step(batch)) / len(batch.template)
 
 
-def _seconds_per_frame(
-    tracker: Tracker, targets: Targets, frames: Iterator[NDArray[np.uint8]]
-) -> float:
+def _frame_seconds(tracker: Tracker, targets: Targets, frames: Iterator[Image]) -> float:
     begun = time.perf_counter()
     tracker.step(next(frames), targets)  # returns masks on the CPU, so a GPU has finished
     return time.perf_counter() - begun

@@ -46,11 +46,9 @@ def fit_and_test(
     numbers = fit(table[fitted])
     table["predicted_j"] = predict_j(table[[*FEATURES]].to_numpy(), numbers)
     table.loc[fitted, "predicted_j"] = cross_validated(table[fitted])
-    columns = {
-        split: rows[["j", "predicted_j"]].to_numpy().T for split, rows in table.groupby("split")
-    }
-    found = {split: agreement(*columns[split]) for split in plays}
-    numbers["lost_below"] = choose_lost_below(*columns["train"])
+    both = table.set_index("split")[["j", "predicted_j"]]
+    found = {split: agreement(*both.loc[[split]].to_numpy().T) for split in plays}
+    numbers["lost_below"] = choose_lost_below(*both.loc[["train"]].to_numpy().T)
     numbers["origin"] = {
         "model": tracker.backend.identity,
         "data": f"DAVIS-2016 train, {len(train)} sequences, {fitted.sum()} masks of plays forwards "
@@ -63,17 +61,15 @@ def fit_and_test(
 def measure(tracker: Tracker, sequences: Iterable[Video]) -> pd.DataFrame:
     """Track sequences, and return features and J of each object in each frame after the first.
 
-    Returns:
-        Columns sequence, object, frame, j, and those of `FEATURES`.
+    The columns are sequence, object, frame, j, and those of `FEATURES`.
     """
     rows = []
     for sequence in sequences:
         boxes = boxes_of(sequence.mask(0), sequence.object_ids())
         frames = (sequence.frame(index) for index in range(len(sequence)))
         results = tracker.run(frames, [box_xywh(box) for box in boxes.values()])
-        for index, result in enumerate(results):
-            if index == 0:
-                continue
+        next(results)  # of the frame whose boxes are given
+        for index, result in enumerate(results, 1):
             truth = sequence.mask(index)
             for place, (number, features) in enumerate(zip(boxes, result.features, strict=True)):
                 j = region_similarity(result.ids == place + 1, truth == number)
@@ -94,12 +90,10 @@ def fast_backwards(sequence: Video) -> Video:
 
 
 def fit(table: pd.DataFrame) -> dict[str, Any]:
-    """Fit a logistic regression of J on the features by Newton's method.
+    """Fit the ``weights`` and the ``bias`` that `predict_j` takes.
 
-    All sequences count the same, however long they are.
-
-    Returns:
-        The ``weights`` and the ``bias`` that `predict_j` takes.
+    This is a logistic regression of J on the features by Newton's method, in which all sequences
+    count the same, however long they are.
     """
     features, j = table[[*FEATURES]].to_numpy(), table["j"].to_numpy()
     counts = table.groupby("sequence")["j"].transform("size").to_numpy()

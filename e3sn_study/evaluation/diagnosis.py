@@ -156,8 +156,7 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
     sizes, middles = box_area(boxes).sqrt(), (boxes[:, :2] + boxes[:, 2:]) / 2
     seen = ((middles > 0) & (middles < SEARCH_SIZE)).all(dim=1)
     seen &= (sizes / sizes[0] >= 0.5) & (sizes / sizes[0] <= 2)
-    seen &= box_iou(boxes, boxes[:1])[:, 0] < LARGEST_OVERLAP
-    seen[0] = False
+    seen &= box_iou(boxes, boxes[:1])[:, 0] < LARGEST_OVERLAP  # the target itself has 1
     if not seen.any():
         return None
     image = frame.read()[0]

@@ -25,11 +25,9 @@ from e3sn_study.evaluation.diagnosis import changing_over
 
 
 def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
-    """Score a model on the held-out sequences and images of a profile.
+    """Score a model on the sequences and images that `data` holds out.
 
-    Args:
-        source: a trained model; or the folder of a run, of which the newest weights are scored.
-        data: names the sets and what of them is held out.
+    The source is a trained model; or the folder of a run, of which the newest weights are scored.
 
     Returns:
         A row of record: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
