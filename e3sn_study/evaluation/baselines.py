@@ -65,9 +65,8 @@ def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[Ids]:
     targets = tracker.start(sequence.frame(0), [box_xywh(box) for box in first.values()])
     for index in range(len(sequence)):
         truth = sequence.mask(index)
-        seen = boxes_of(truth, first)
         labels = np.zeros(truth.shape, np.uint8)
-        if seen:
+        if seen := boxes_of(truth, first):
             slots = [place for place, number in enumerate(first) if number in seen]
             at_truth = targets.select(slots).moved_to(list(seen.values()))
             _, result = tracker.step(sequence.frame(index), at_truth, move=False)

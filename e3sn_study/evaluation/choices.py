@@ -88,8 +88,7 @@ def mean_choices(scores: pd.DataFrame) -> pd.DataFrame:
 
 def best_choice(scores: pd.DataFrame) -> dict[str, float]:
     """Return the row of `mean_choices` with the largest J&F, the first of equals."""
-    means = mean_choices(scores)
-    return {str(name): float(value) for name, value in means.loc[means["J&F"].idxmax()].items()}
+    return mean_choices(scores).nlargest(1, "J&F").iloc[0].to_dict()
 
 
 def overrides_of(scores: pd.DataFrame) -> list[str]:
