@@ -22,7 +22,7 @@ from e3sn_lib.geometry import TEMPLATE_SIZE, anchors_cxcywh, box_xywh, context_s
 from e3sn_lib.losses import mask_iou, mask_windows
 from e3sn_lib.model.network import E3SN, MARGIN
 from e3sn_lib.tracking.tracker import SEARCH_SIZE, choose
-from e3sn_study.evaluation.inspection import image_tensor
+from e3sn_study.evaluation.inspection import encode_crops
 from e3sn_study.records.schema import SCHEMAS
 
 SCENE_SHIFT, SCENE_SCALE = 32.0, 0.1
@@ -173,8 +173,7 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
 @torch.inference_mode()
 def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
     """Return the columns of `changing_over` that a network decides."""
-    template = model.encode_template(image_tensor(scene.template, model))
-    search = model.encode_search(image_tensor(scene.search, model))
+    template, search = encode_crops(model, scene.template, scene.search)
     cls, loc = (maps.cpu().numpy() for maps in model.locate(template, search))
     row: dict[str, Any] = {}
     for score in ("raw", "penalised"):

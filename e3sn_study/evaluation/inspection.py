@@ -19,7 +19,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask, box_xywh, context_side
 from e3sn_lib.metrics.measures import region_similarity
-from e3sn_lib.model.network import E3SN
+from e3sn_lib.model.network import E3SN, Search, Template
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import SEARCH_SIZE
 from e3sn_lib.tracking.video import Image, overlay
@@ -127,8 +127,7 @@ def level_answers(model: E3SN, video: Video, index: int) -> Answers:
     crop = _context_crop(before, SEARCH_SIZE)
     image = crop.image(video.frame(index), fill)
     target = _context_crop(first, TEMPLATE_SIZE).image(frame, fill)
-    template = model.encode_template(image_tensor(target, model))
-    search = model.encode_search(image_tensor(image, model))
+    template, search = encode_crops(model, target, image)
     levels = model.mask.whole_maps(template, search)
     finest = [max(level.shape[-1] for level in levels)] * 2
     fused = model.mask.fusion(
@@ -153,9 +152,11 @@ def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
     return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), side, size)
 
 
-def image_tensor(image: Image, model: E3SN) -> Tensor:
-    """Return an image (S, S, 3) as a batch (1, 3, S, S) on the network's device."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device)
+def encode_crops(model: E3SN, template: Image, search: Image) -> tuple[Template, Search]:
+    """Return the features of a template crop and of a search crop, (S, S, 3)."""
+    crops = (torch.from_numpy(each).permute(2, 0, 1)[None] for each in (template, search))
+    template_batch, search_batch = (each.to(model.device) for each in crops)
+    return model.encode_template(template_batch), model.encode_search(search_batch)
 
 
 def _distance(level: Tensor) -> NDArray[np.float32]:
@@ -169,6 +170,5 @@ def predict_windows(model: E3SN, pair: Pair) -> NDArray[np.bool_]:
     """Return a network's masks (K, 127, 127) of the windows drawn from a training pair."""
     rows, columns = torch.from_numpy(pair.cells).unbind(dim=1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
-    template = model.encode_template(image_tensor(pair.template, model))
-    search = model.encode_search(image_tensor(pair.search, model))
+    template, search = encode_crops(model, pair.template, pair.search)
     return (model.segment(template, search, cells) > 0).cpu().numpy()
