@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from e3sn_study.records import MEANS, VARIANTS, Records, reference
+from e3sn_study.records import MEANS, REFERENCE, VARIANTS, Records, reference
 from e3sn_study.records.averages import Interval, Measured
 
 NOT_RUN = "not run"
@@ -51,6 +51,12 @@ def paper_rows(table: str) -> dict[str, dict[str, Any]]:
     """Return the rows of one of the paper's tables by method."""
     content = reference("paper_tables")[table]
     return {row[0]: dict(zip(content["columns"], row, strict=True)) for row in content["rows"]}
+
+
+def recomputed_rows() -> dict[str, dict[str, str]]:
+    """Return what the DAVIS authors' files give on DAVIS-2016 by method, the best first."""
+    table = pd.read_csv(REFERENCE / "davis16_recomputed.csv", dtype=str)
+    return table.sort_values("J-Mean", ascending=False).set_index("name").to_dict("index")
 
 
 def paper_difference(table: str, a: str, b: str) -> dict[str, float]:

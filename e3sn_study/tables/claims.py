@@ -34,7 +34,7 @@ class Finding(NamedTuple):
     """What one claim comes to."""
 
     paper: str
-    ours: str
+    ours: str = NOT_RUN
     verdict: str = ""
 
 
@@ -42,26 +42,22 @@ def claims(records: Records) -> pd.DataFrame:
     """One row per claim: the paper's number, ours, and the verdict."""
     rows, content = [], reference("claims")
     for place, claim in enumerate(content["claims"], start=1):
-        finding = _RULES[claim["rule"]](records, claim)
-        rows.append(
-            {
-                "Claim": f"C{place}",
-                "The paper says": claim["claim"],
-                "Where": claim["where"],
-                "Paper": finding.paper,
-                "Ours": finding.ours,
-                "Verdict": _not_testable(records, claim, finding) or finding.verdict,
-                "Ours is": claim["computed"],
-            }
-        )
+        paper, ours, verdict = _RULES[claim["rule"]](records, claim)
+        verdict = _not_testable(records, claim, ours) or verdict
+        benchmark = claim.get("benchmark")
+        if ours == NOT_RUN and benchmark and records.reason_not_run(benchmark):
+            ours = f"{NOT_RUN} on {BENCHMARKS[benchmark]}"
+        row = {"Claim": f"C{place}", "The paper says": claim["claim"], "Where": claim["where"]}
+        row |= {"Paper": paper, "Ours": ours, "Verdict": verdict, "Ours is": claim["computed"]}
+        rows.append(row)
     rules = content["rules"].items()
     notes = [f"Rule for {key}: {rule.format(**_THRESHOLDS)}." for key, rule in rules]
     return titled(rows, records, "claims", *notes)
 
 
-def _not_testable(records: Records, claim: Claim, finding: Finding) -> str:
+def _not_testable(records: Records, claim: Claim, ours: str) -> str:
     """Return the verdict on a claim that cannot be tested, or ""."""
-    if finding.ours.startswith(NOT_RUN):
+    if ours.startswith(NOT_RUN):
         return "not testable here (not run)"
     if records.synthetic:
         return "not testable here (synthetic)"
@@ -79,7 +75,7 @@ def _stages(records: Records, claim: Claim) -> Finding:
     model, still = records.measure(benchmark, names), records.measure(benchmark, method=STILL)
     stages = records.stages(names)
     if not model or not still or not stages:
-        return Finding("one stage", _not_run(records, benchmark))
+        return Finding("one stage")
     gains = [model.minus(still, name) for name in MEANS]
     learned = [gain.low > 0 for gain in gains]
     pairs = records.rows(names)["pairs"].max()
@@ -95,7 +91,7 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
     compared = records.compared_runs(*claim["of"])
     a, b = (records.measure(claim["benchmark"], names) for names in compared.values())
     if not a or not b:
-        return Finding(points, _not_run(records, claim["benchmark"]))
+        return Finding(points)
     gains = [a.minus(b, name) for name in MEANS]
     by_seed = pd.DataFrame({name: a.minus_by_seed(b, name) for name in MEANS})
     seeds = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
@@ -142,12 +138,10 @@ def _budget(records: Records, claim: Claim) -> Finding:
     paper = f"{old:g} h to {new:g} h: {percent(new / old)}"
     shares = training_shares(records, *claim["of"])
     if shares is None:
-        return Finding(paper, NOT_RUN)
+        return Finding(paper)
     equal, first_stage = map(percent, shares)
-    text = (
-        f"{equal} of SiamMask's time with the same number of pairs in all; {first_stage} if only "
-        "its first stage has as many"
-    )
+    text = f"{equal} of SiamMask's time with the same number of pairs in all; "
+    text += f"{first_stage} if only its first stage has as many"
     saved = [share <= 1 - (1 - new / old) * _THRESHOLDS["saving"] / 100 for share in shares]
     verdict = _verdict(all(saved), round(min(shares), 2) < 1)
     if verdict == "partly":
@@ -159,14 +153,12 @@ def _memory(records: Records, claim: Claim) -> Finding:
     cost = records.table("sampling_cost").dropna(subset=["peak_memory_mb"])
     memory, samples = cost.groupby("samples_per_image")["peak_memory_mb"].first(), claim["samples"]
     if memory.empty:
-        return Finding("no number", NOT_RUN)
+        return Finding("no number")
     if samples not in memory or memory.index[-1] <= samples:
         return Finding("no number", f"not run with {samples} samples and with more")
     few, most = memory[samples], memory.iloc[-1]
-    text = (
-        f"{number(most, decimals=0)} MiB with {memory.index[-1]:g} samples to "
-        f"{number(few, decimals=0)} MiB with {samples}: {percent(few / most)}"
-    )
+    text = f"{number(most, decimals=0)} MiB with {memory.index[-1]:g} samples to "
+    text += f"{number(few, decimals=0)} MiB with {samples}: {percent(few / most)}"
     verdict = _verdict(few / most <= _THRESHOLDS["memory"] / 100, few < most)
     return Finding("no number", text, verdict)
 
@@ -176,7 +168,7 @@ def _speed(records: Records, claim: Claim) -> Finding:
     paper = f"{new:g} of {old:g} per second: {percent(new / old)}"
     share = speed_share(records, *claim["of"])
     if share is None:
-        return Finding(paper, NOT_RUN)
+        return Finding(paper)
     near = share >= new / old - _THRESHOLDS["speed"] / 100
     part = 1 - share <= _THRESHOLDS["speed_loss"] * (1 - new / old)
     return Finding(paper, percent(share), _verdict(near, part))
@@ -187,7 +179,7 @@ def _absolute(records: Records, claim: Claim) -> Finding:
     paper = f"J {row['J-Mean']}, F {row['F-Mean']}"
     model = records.measure(benchmark, records.main_runs("e3sn"))
     if model is None:
-        return Finding(paper, _not_run(records, benchmark))
+        return Finding(paper)
     pairs = [(model.value(name), row[name]) for name in MEANS]
     near = all(ours >= theirs - _THRESHOLDS["below"] for ours, theirs in pairs)
     part = all(ours >= _THRESHOLDS["score"] / 100 * theirs for ours, theirs in pairs)
@@ -211,11 +203,6 @@ def _papers(claim: Claim, column: str) -> tuple[float, float]:
     rows = paper_rows(claim["table"])
     new, old = (float(rows[VARIANTS[variant]][column]) for variant in claim["of"])
     return new, old
-
-
-def _not_run(records: Records, benchmark: str) -> str:
-    reason = records.reason_not_run(benchmark)
-    return f"{NOT_RUN} on {BENCHMARKS[benchmark]}" if reason else NOT_RUN
 
 
 def _both(differences: list[Interval]) -> str:

@@ -12,15 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from e3sn_study.records import (
-    MEANS,
-    PAPER_THRESHOLD,
-    REFERENCE,
-    STATISTICS,
-    VARIANTS,
-    Records,
-    reference,
-)
+from e3sn_study.records import MEANS, PAPER_THRESHOLD, STATISTICS, VARIANTS, Records, reference
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
 from e3sn_study.tables import costs, origins
@@ -37,6 +29,7 @@ from e3sn_study.tables.cells import (
     ours,
     paper_difference,
     paper_rows,
+    recomputed_rows,
     score,
     spread,
     titled,
@@ -46,15 +39,11 @@ from e3sn_study.tables.claims import claims
 
 Cells = dict[str, str]
 ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
-ON_TOP = "second stage on top"
 
 
 def table1(records: Records) -> pd.DataFrame:
     """DAVIS-2016: the paper's Table 1 with our rows and what the DAVIS authors' files give."""
-    path = REFERENCE / "davis16_recomputed.csv"
-    published = pd.read_csv(path, dtype=str).sort_values("J-Mean", ascending=False)
-    recomputed = published.set_index("name").to_dict("index")
-    return _benchmark(records, "table1", "davis2016", recomputed, note("recomputed"))
+    return _benchmark(records, "table1", "davis2016", recomputed_rows(), note("recomputed"))
 
 
 def table2(records: Records) -> pd.DataFrame:
@@ -222,7 +211,7 @@ def _benchmark(
     """Return the paper's rows of a table, each followed by recomputed rows and by ours."""
     whole, remaining = records.whole_set(benchmark), dict(recomputed)
     variants = {label: variant for variant, label in VARIANTS.items()}
-    rows, timed, frozen = list[dict[str, Any]](), list[pd.DataFrame](), False
+    rows, shown = list[dict[str, Any]](), list[str]()
     for method, paper in paper_rows(name).items():
         flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")} | {"Method": method}
         rows.append(paper | flags | {"Numbers from": PAPER})
@@ -234,22 +223,19 @@ def _benchmark(
             cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
             cells |= {"Numbers from": ours(records), "Pairs": spread(group, "pairs")}
             rows.append(cells | flags)
-            timed.append(speeds)
-            frozen |= group["frozen"].any()
+            shown += [*group["run"]]
     if benchmark == "davis2016":
         rows += _exported(records)
     for method, values in remaining.items():
         rows.append(values | {"Method": method, "Numbers from": RECOMPUTED})
-    pairs_of = records.runs.set_index("run")["pairs"]
-    speeds = pd.concat(timed) if timed else records.speed(benchmark, [])
-    pairs = speeds["run"].map(pairs_of).groupby(speeds["machine"]).unique()
+    timed = records.speed(benchmark, shown).merge(records.runs[["run", "pairs"]], on="run")
     machines = " and ".join(
-        f"{machine} ({', '.join(f'{each:,}' for each in sorted(found))} pairs)"
-        for machine, found in pairs.items()
+        f"{machine} ({', '.join(f'{each:,}' for each in sorted({*found}))} pairs)"
+        for machine, found in timed.groupby("machine")["pairs"]
     )
     fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
     general = [note("averages"), note("tuned"), note("pairs"), fps]
-    general += [note("frozen")] if frozen else []
+    general += [note("frozen")] if records.rows(shown)["frozen"].any() else []
     general += [note("part")] if len(records.scores(benchmark)) and not whole else []
     columns = ["Method", "Numbers from", "Pairs", "FT", "M", *STATISTICS]
     columns += ["FPS", "J - paper", "F - paper", "Seeds"]
@@ -297,40 +283,39 @@ def _comparison(
 
     With costs, there is also the old one with its second stage on top, if it was trained so.
     """
-    settings = records.comparable_settings(new, old)
-    compared = records.compared_runs(old, new)
-    groups = {each: records.rows(names) for each, names in compared.items()}
-    on_top = records.with_first_stage(compared[old], groups[new]["pairs"].max())
+    settings, compared = records.comparable_settings(new, old), records.compared_runs(old, new)
+    groups = {VARIANTS[each]: records.rows(names) for each, names in compared.items()}
+    of_new = groups[VARIANTS[new]]
+    on_top = records.with_first_stage(compared[old], of_new["pairs"].max())
     if with_costs and on_top:
-        groups[ON_TOP] = records.rows(on_top)
+        groups[f"{VARIANTS[old]}, second stage on top"] = records.rows(on_top)
     measured = {each: records.measure("davis2016", group["run"]) for each, group in groups.items()}
-    labels = VARIANTS | {ON_TOP: f"{VARIANTS[old]}, {ON_TOP}"}
     rows, per_pair = list[dict[str, Any]](), costs.training_seconds(records) if with_costs else {}
-    for each, group in groups.items():
-        mine = {key: score(measured[each], key) for key in MEANS}
+    for label, group in groups.items():
+        found = measured[label]
+        mine = {key: score(found, key) for key in MEANS}
         if with_costs:
-            variant = old if each == ON_TOP else each
-            timed = len(group) and variant in per_pair
-            time = duration(per_pair[variant] * group["pairs"].max()) if timed else NOT_RUN
+            seconds = (group["variant"].map(per_pair) * group["pairs"]).max()
+            time = NOT_RUN if math.isnan(seconds) else duration(seconds)
             mine |= {"Training time": time, "Peak memory": spread(group, "peak_memory_mb", "MiB")}
-        found = measured[each]
         mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(found.seeds) if found else NOT_RUN}
-        if paper := paper_rows(name).get(labels[each]):
+        if paper := paper_rows(name).get(label):
             theirs = {key: paper[key] for key in MEANS}
             if with_costs:
                 theirs["Training time"] = f"{paper['Training hours']} h"
-            rows.append({"Method": labels[each], "Numbers from": PAPER} | theirs)
-        rows.append({"Method": labels[each], "Numbers from": ours(records)} | mine)
+            rows.append({"Method": label, "Numbers from": PAPER} | theirs)
+        rows.append({"Method": label, "Numbers from": ours(records)} | mine)
     gaps = paper_difference(name, new, old)
     theirs = {key: number(value, signed=True) for key, value in gaps.items()}
-    rows.append({"Method": f"{labels[new]} - {labels[old]}", "Numbers from": PAPER} | theirs)
-    a = measured.pop(new)
-    for each, b in measured.items():
+    method = f"{VARIANTS[new]} - {VARIANTS[old]}"
+    rows.append({"Method": method, "Numbers from": PAPER} | theirs)
+    a = measured.pop(VARIANTS[new])
+    for label, b in measured.items():
         mine = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
-        method = f"{labels[new]} - {labels[each]}"
+        method = f"{VARIANTS[new]} - {label}"
         rows.append({"Method": method, "Numbers from": ours(records)} | mine)
     notes = [note("averages"), note("gains")]
-    for sets in groups[new]["data"][:1]:
+    for sets in of_new["data"][:1]:
         notes.append(note("trained_on", sets=trained_on(sets)))
     notes += [note("budget", settings=settings)] if settings else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups.values()) else []
