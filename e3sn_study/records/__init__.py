@@ -39,11 +39,8 @@ PAPER_THRESHOLD = 0.5
 
 
 class Records:
-    """The files of record in one folder ``results/``; each is read and checked once.
-
-    A missing file means: not run. Every method raises InputError if a file is damaged or does not
-    fit the others.
-    """
+    """The files of record in one folder ``results/``, read and checked once; a missing file means:
+    not run. Every method raises InputError if a file is damaged or does not fit the others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -95,13 +92,11 @@ class Records:
         places = {name: place for place, name in enumerate(VARIANTS)}
         table = self._all_runs[~self._all_runs["repeated"]]
         table = table.assign(place=table["variant"].map(places))
-        return table.sort_values(["settings", "place", "seed"]).reset_index(drop=True)
+        return table.sort_values(["settings", "place", "seed"], ignore_index=True)
 
     def history(self, run: str) -> pd.DataFrame:
-        """Return the log of a run after the logs of the runs that it goes on from.
-
-        The column pairs counts the pairs of all. The stages of each have names of their own.
-        """
+        """Return the log of a run after those of the runs that it goes on from. The column pairs
+        counts the pairs of all. The stages of each have names of their own."""
         logs = []
         for leg in self.legs(run) or [{"run": run, "pairs_before": 0}]:
             log, first = self.recorded(f"runs/{leg['run']}_log"), leg["pairs_before"]
@@ -140,8 +135,7 @@ class Records:
     def main_runs(self, variant: str, settings: str = "", legs: bool = True) -> list[str]:
         """Return the names of a variant's runs, one per seed, by default those of no change.
 
-        Of runs that go on from each other it is the last, which has seen most pairs; without
-        ``legs`` it is the first.
+        Of runs that go on from each other it is the last, without ``legs`` the first.
         """
         of_variant = self.runs["variant"] == variant
         found = self.runs[of_variant & (self.runs["settings"] == settings)]
@@ -255,10 +249,7 @@ class Records:
     def measure(
         self, benchmark: str, runs: Iterable[str] = ("",), method: str = MODEL
     ) -> Measured | None:
-        """Return a method's scores over some runs, None if there are none.
-
-        Baselines belong to the run "".
-        """
+        """Return a method's scores over some runs, or None; baselines belong to the run ""."""
         scores = self.scores(benchmark)
         part = scores[scores["run"].isin(list(runs)) & (scores["method"] == method)]
         return Measured(part) if len(part) else None
@@ -287,7 +278,7 @@ class Records:
         steps = (speed["frames"] - 1) * speed["objects"]
         trained_on = self.runs.set_index("run")["machine"].map("{}, where it was trained".format)
         machines = speed["run"].map(trained_on)
-        machines = speed["machine"].fillna(machines) if "machine" in speed else machines
+        machines = speed.get("machine", machines).fillna(machines)
         return speed.assign(fps=steps / speed["seconds_tracking"], machine=machines)
 
     @property

@@ -144,9 +144,8 @@ class Study:
         for folder in (runs, report):  # asked now, not after hours of training
             nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
             if not nearest.is_dir():
-                raise InputError(
-                    f"{nearest} is a file, so {folder} cannot be a folder; give another"
-                )
+                problem = f"{nearest} is a file, so {folder} cannot be a folder"
+                raise InputError(f"{problem}; give another")
         return cls(profile, data, runs, report, seed, overrides)
 
     def load(

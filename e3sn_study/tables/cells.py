@@ -90,8 +90,8 @@ def titled(
             found.append(note("reason", reason=reason.rstrip(".")))
     if records.left_out and (benchmark or key == "runs"):
         found.append(note("repeated", runs=", ".join(records.left_out)))
-    name = f"{about['name']}{', synthetic' * records.synthetic}"
-    table.attrs |= {"title": f"{name}: {title}", "notes": found}
+    synthetic = ", synthetic" if records.synthetic and key != "checks" else ""
+    table.attrs |= {"title": f"{about['name']}{synthetic}: {title}", "notes": found}
     return table
 
 

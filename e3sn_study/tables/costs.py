@@ -84,19 +84,19 @@ def variant_costs(records: Records) -> pd.DataFrame:
     """Time of training and tracking of the networks that are compared, which took turns."""
     training, tracking = _costs(records, "training"), _costs(records, "tracking")
     columns, rows = ["Network", "Part", "Counts for", "Time", "Of SiamMask's"], list[list[str]]()
+    per_pair = training_seconds(records)
     for variant, label in VARIANTS.items():
-        own = training[training["variant"] == variant]
         is_other = variant != "siammask"
-        for row in own.to_dict("records"):
+        for row in training[training["variant"] == variant].to_dict("records"):
             stage = STAGES.get(row["stage"], row["stage"])
             part = f"training a pair, {stage}, backbone {row['backbone']}"
             counts = f"{percent(row['share'])} of its pairs"
             rows.append([label, part, counts, _milliseconds(row["seconds"]), NONE])
-        if len(own):
+        if variant in per_pair:
             shares = training_shares(records, variant, "siammask") if is_other else None
             equal, on_top = map(percent, shares or (0, 0))
             of = f"{equal}; {on_top} with its second stage on top" if shares else NONE
-            whole = _milliseconds((own["share"] * own["seconds"]).sum())
+            whole = _milliseconds(per_pair[variant])
             rows.append([label, "training a pair, all phases", NONE, whole, of])
         for seconds in tracking.loc[tracking["variant"] == variant, "seconds"]:
             share = speed_share(records, variant, "siammask") if is_other else None

@@ -27,12 +27,12 @@ def ablations(records: Records) -> pd.DataFrame:
     """Runs with changed settings against runs of the same budget without the change."""
     rows = []
     for changes, group, base in records.ablations():
-        kept = base["settings"].iloc[0] if len(base) else ""
         new, old = (records.measure("davis2016", runs["run"]) for runs in (group, base))
         variant = group["variant"].iloc[0]
         row = {"Variant": VARIANTS.get(variant, variant), "Changed": " ".join(changes)}
-        before = kept or "the profile's settings" if len(base) else "no run of this budget"
-        row["Compared with"] = before
+        row["Compared with"] = "no run of this budget"
+        if len(base):
+            row["Compared with"] = base["settings"].iloc[0] or "the profile's settings"
         for name in MEANS:
             gain = gain_text(new, old, name) if new and old else NOT_RUN if len(base) else NONE
             row |= {name: score(new, name), f"{name[0]} gain": gain}
@@ -128,6 +128,4 @@ def checks(records: Records) -> pd.DataFrame:
         }
         for row in records.table("checks").to_dict("records")
     ]
-    table = titled(rows, records, "checks")
-    table.attrs["title"] = table.attrs["title"].replace(", synthetic", "")
-    return table
+    return titled(rows, records, "checks")

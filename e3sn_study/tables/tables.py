@@ -83,15 +83,12 @@ def per_sequence(records: Records) -> pd.DataFrame:
     """J and F of each sequence, the worst of E3SN first."""
     frames = records.scores("davis2016").groupby("sequence")["frames"].max().astype(int)
     columns: dict[str, pd.Series | str] = {"Frames scored": frames}
-    entries = [
-        (f"{statistic[0]} {VARIANTS[variant]}", variant, statistic, MODEL)
-        for variant in _with_own_settings(records)
-        for statistic in MEANS
-    ]
-    entries.append(("J E3SN in true boxes", "e3sn", "J-Mean", BOUND))
-    for label, variant, statistic, method in entries:
-        measured = records.measure("davis2016", records.main_runs(variant), method)
-        columns[label] = measured.by_sequence(statistic) if measured else NOT_RUN
+    own = _own_runs(records)
+    entries = [(label, runs, MODEL) for label, runs in own.items()]
+    for label, runs, method in [*entries, ("E3SN in true boxes", own["E3SN"], BOUND)]:
+        measured = records.measure("davis2016", runs, method)
+        for name in MEANS if method == MODEL else MEANS[:1]:
+            columns[f"{name[0]} {label}"] = measured.by_sequence(name) if measured else NOT_RUN
     table = pd.DataFrame(columns).rename_axis("Sequence").reset_index()
     table = table.sort_values(["J E3SN", "Sequence"])
     table = table.map(lambda cell: number(cell) if isinstance(cell, float) else cell)
@@ -161,18 +158,15 @@ def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.D
 
 def threshold_sweep(records: Records) -> pd.DataFrame:
     """J and F at several mask thresholds, among them that of the runs' own settings."""
-    variants = _with_own_settings(records)
-    names = [records.main_runs(variant) for variant in variants]
-    found = [records.by_threshold("davis2016", each) for each in names]
-    rows = []
-    for threshold in sorted({*chain(*found)}) or [PAPER_THRESHOLD]:
+    runs_of, rows = _own_runs(records), []
+    found = {label: records.by_threshold("davis2016", runs) for label, runs in runs_of.items()}
+    for threshold in sorted({*chain(*found.values())}) or [PAPER_THRESHOLD]:
         row = {"Threshold": f"{threshold:.2f}"}
-        for variant, each in zip(variants, found, strict=True):
-            for name in MEANS:
-                row[f"{name[0]} {VARIANTS[variant]}"] = score(each.get(threshold), name)
+        for label, each in found.items():
+            row |= {f"{name[0]} {label}": score(each.get(threshold), name) for name in MEANS}
         rows.append(row)
     scored = records.scores("davis2016")
-    is_own = (scored["method"] == MODEL) & scored["run"].isin([*chain(*names)])
+    is_own = (scored["method"] == MODEL) & scored["run"].isin([*chain(*runs_of.values())])
     own = sorted(scored.loc[is_own, "mask_threshold"].unique()) or [PAPER_THRESHOLD]
     texts = ["the paper's 0.50" if each == PAPER_THRESHOLD else f"{each:.2f}" for each in own]
     return titled(rows, records, "threshold_sweep", note("thresholds", own=" and ".join(texts)))
@@ -323,6 +317,7 @@ def _comparison(
     return titled(rows, records, name, *notes)
 
 
-def _with_own_settings(records: Records) -> list[str]:
-    """Return the variants trained with the profile's own settings, and E3SN in any case."""
-    return [each for each in VARIANTS if each == "e3sn" or records.main_runs(each)]
+def _own_runs(records: Records) -> dict[str, list[str]]:
+    """Return the runs with the profile's own settings by network, those of E3SN in any case."""
+    found = {label: records.main_runs(variant) for variant, label in VARIANTS.items()}
+    return {label: runs for label, runs in found.items() if runs or label == "E3SN"}
