@@ -61,9 +61,8 @@ class Schema:
     def read(self, path: Path) -> pd.DataFrame:
         """Return the table in `path`; columns of texts hold str, without missing values.
 
-        Raises:
-            InputError: the file is absent, damaged or cut short, lacks a column, or has a cell
-                that does not belong in its column.
+        Raises InputError if the file is absent, damaged or cut short, lacks a column, or has a cell
+        that does not belong in its column.
         """
         texts, gaps, content = self.texts.split(), self.gaps.split(), read_text(path, "table")
         try:
@@ -88,10 +87,10 @@ class Schema:
         for name in [*self.numbers.split(), *gaps]:
             values = pd.to_numeric(table[name], errors="coerce")
             low, high = _LIMITS.get(name, (-np.inf, np.inf))
-            wrong = ~np.isfinite(values) & ~(table[name].isna() & (name in gaps))
-            wrong |= (values < low) | (values > high)
-            if wrong.any():
-                raise self.misfit(path, f"has no valid {name} in row {wrong.argmax() + 1}")
+            valid = np.isfinite(values) & values.between(low, high)
+            valid |= table[name].isna() & (name in gaps)
+            if not valid.all():
+                raise self.misfit(path, f"has no valid {name} in row {valid.argmin() + 1}")
             table[name] = values
         if "made" in table:  # with the number of rows, see `write_record`
             stated = {*table["made"].astype(str).str.extract("/(.*)")[0].dropna()}
@@ -128,6 +127,7 @@ TIMING = Schema("sequence", "frames objects seconds_reading seconds_tracking", k
 SPEED = replace(TIMING, texts="run sequence")
 ATTRIBUTES = Schema("sequence attributes", "", key="sequence", may_be_empty=True)
 LACKING = Schema("method reason", "", key="method", may_be_empty=True)
+_GRAPHS = Schema("contender run machine", "sequences J-Mean F-Mean fps threads", key="contender")
 SCHEMAS = {
     "choices": Schema(
         "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
@@ -161,17 +161,9 @@ SCHEMAS = {
         key="width objects contender",
         by="e3sn bench track",
     ),
-    "exports": Schema(
-        "contender run machine",
-        "sequences J-Mean F-Mean fps threads",
-        key="contender",
-        by="e3sn bench exports",
-    ),
-    "sessions": Schema(
-        "contender run machine",
-        "sequences J-Mean F-Mean fps steps threads",
-        key="contender",
-        by="e3sn bench sessions",
+    "exports": replace(_GRAPHS, by="e3sn bench exports"),
+    "sessions": replace(
+        _GRAPHS, numbers="sequences J-Mean F-Mean fps steps threads", by="e3sn bench sessions"
     ),
     "checks": Schema("check source", "largest tolerance cases", key="check", by="the golden tests"),
     "runs": Schema(

@@ -69,9 +69,8 @@ def masks(study: Study, run: Run, benchmark: str, method: str = MODEL) -> Path:
     for folder in _evaluations(run, benchmark, study.sequences(benchmark)):
         if (folder / "scores.csv").is_file() and (folder / method).is_dir():
             return folder / method
-    raise InputError(
-        f"run {run.name} has no masks of {benchmark} with these settings yet; evaluate it first"
-    )
+    lacking = f"run {run.name} has no masks of {benchmark} with these settings yet"
+    raise InputError(f"{lacking}; evaluate it first")
 
 
 def _evaluations(run: Run, benchmark: str, sequences: list[Video]) -> list[Path]:
@@ -89,11 +88,8 @@ def ablate(study: Study, variant: str, changes: Iterable[str]) -> list[Run]:
 
 
 def baselines(study: Study, benchmark: str) -> pd.DataFrame:
-    """Return the scores per object of what needs no network of this study.
-
-    A method that is not available here is recorded with what it needs. With ``study.recorded``
-    they are those on record.
-    """
+    """Return the scores per object of what needs no network of this study, with ``study.recorded``
+    those on record. A method that is not available here is recorded with what it needs."""
     kept = study.results / benchmark / "baselines.csv"
     if study.load().study.recorded and kept.is_file():
         return SCORES_OF_RECORD.read(kept)
@@ -168,20 +164,14 @@ def sampling_cost(study: Study, counts: Iterable[int] = COUNTS) -> pd.DataFrame:
         *(profile.model, profile.loss, train.optimiser, train.train_layers, train.train_shortcuts),
         *(str(precision_of(train.precision, device)), device.type, counts),
     )
-    return once(
-        study.runs / f"sampling_cost-{made_of}.csv",
-        SCHEMAS["sampling_cost"],
-        made_of,
-        lambda: measure_sampling_cost(profile, counts),
-        study.results / "sampling_cost.csv",
-    )
+    path, kept = study.runs / f"sampling_cost-{made_of}.csv", study.results / "sampling_cost.csv"
+    compute = functools.partial(measure_sampling_cost, profile, counts)
+    return once(path, SCHEMAS["sampling_cost"], made_of, compute, kept)
 
 
 def variant_costs(study: Study) -> pd.DataFrame:
-    """Return what training and tracking cost each variant; the variants take turns.
-
-    Where their networks are not here, it is what is on record.
-    """
+    """Return what training and tracking cost each variant, which take turns; or what is on record
+    of it, where their networks are not here."""
     kept = study.results / "variant_costs.csv"
     profiles = {variant: study.load(variant) for variant in available_variants()}
     runs = {variant: study.compared(variant)[0] for variant in profiles}

@@ -112,19 +112,17 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
 
 def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, gap: float) -> str:
     """Return the verdict on gains in J and F, by seed too, with the largest gap to the paper's."""
-    if rule == "gain":
-        least, passed = 0.0, [gain.mean > 0 for gain in gains]
-    else:
-        least = -_THRESHOLDS["slightly"]
-        passed = [gain.mean >= least for gain in gains]
+    is_gain = rule == "gain"
+    least = 0.0 if is_gain else -_THRESHOLDS["slightly"]
+    passed = [gain.mean > 0 if is_gain else gain.mean >= least for gain in gains]
     if not any(passed):
         return "not reproduced"
     if not all(passed):
-        if rule != "gain":
+        if not is_gain:
             return "partly"
         name, gain = ("J", gains[0]) if passed[0] else ("F", gains[1])
         return f"partly (only {name}{', its interval includes 0' if gain.low <= 0 else ''})"
-    if rule == "gain" and min(gain.low for gain in gains) <= 0:
+    if is_gain and min(gain.low for gain in gains) <= 0:
         return "partly (an interval includes 0)"
     if gap > _THRESHOLDS["alike"]:
         return "partly (an effect of another size)"

@@ -62,9 +62,8 @@ def training_seconds(records: Records) -> pd.Series:
 def training_shares(records: Records, new: str, old: str) -> tuple[float, float] | None:
     """Return the training time of one network as a share of another's; None if it was not run.
 
-    Returns:
-        The share if both see the same number of pairs in all, and the share if the first stage of
-        `old` alone sees as many as `new`, so that its further stages come on top.
+    The first share is with the same number of pairs in all. In the second one, the first stage of
+    `old` alone sees as many as `new`, and its further stages come on top.
     """
     training, per_pair = _costs(records, "training"), training_seconds(records)
     if not {new, old} <= {*per_pair.index}:
@@ -167,8 +166,7 @@ def sessions(records: Records) -> pd.DataFrame:
 
 
 def _against_first(records: Records, name: str, head: str) -> pd.DataFrame:
-    table = records.table(name)
-    rows = []
+    table, rows = records.table(name), []
     for row in table.to_dict("records"):
         cells = {head: row["contender"], "Sequences": f"{row['sequences']:g}"}
         for mean in MEANS:
