@@ -265,8 +265,8 @@ class Records:
     def speed(self, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
         """Return the timing per sequence of some runs.
 
-        The column fps is object-frames per second as the paper counts them, without reading. The
-        machine is the one that tracked; older records know that of the training only, and say so.
+        fps is object-frames per second as the paper counts them, without reading. machine is the
+        one that tracked; older records know that of the training only, and say so.
         """
         tables = [pd.DataFrame(columns=SPEED.columns)]
         for run in runs:

@@ -80,14 +80,11 @@ def once(
     compute: Callable[[], pd.DataFrame],
     copy: Path | None = None,
 ) -> pd.DataFrame:
-    """Return the table at `path`; compute and write it first unless it is there.
+    """Return the table at `path`; compute and write it first unless it is there and fits.
 
     Args:
-        path: a CSV file.
-        schema: its columns. A file that does not fit is made anew.
         made_of: the `digest` of all that the table depends on. A file of another one is made anew.
             A function of it is asked before, and again after the table is made.
-        compute: makes the table.
         copy: where the table is kept too, such as beside the report.
     """
     made = made_of if callable(made_of) else lambda: made_of

@@ -58,10 +58,8 @@ class Run:
         return SCHEMAS["runs"].read(self.folder / "log.csv")
 
     def stages(self) -> pd.DataFrame:
-        """Return one row per training stage.
-
-        Columns stage, pairs, seconds, pairs_per_second, and peak_memory_mb until its end.
-        """
+        """Return one row per training stage: stage, pairs, seconds, pairs_per_second, and
+        peak_memory_mb until its end."""
         ends = self.log().groupby("stage", sort=False, as_index=False).last()
         own = ends[["pairs", "seconds"]].diff().fillna(ends)
         own["pairs_per_second"] = own["pairs"] / own["seconds"]
@@ -72,11 +70,8 @@ class Run:
         return entries.Summary.read(self.folder / "summary.json").model_dump()
 
     def is_finished(self) -> bool:
-        """Return whether the network and its files of record are there.
-
-        What is damaged, or lost by a kill at the end, is made anew from the checkpoint; raises
-        InputError if that is lost too.
-        """
+        """Return whether the network and its files of record are there. What is damaged, or lost by
+        a kill at the end, is made anew; raises InputError if the checkpoint is lost too."""
         if not self.model.is_file():
             return False
         try:
@@ -232,7 +227,6 @@ class Study:
         """Return the finished run of these settings: reused, resumed or trained.
 
         Args:
-            variant: of the network.
             overrides: ``key=value`` settings of this run.
             seed: None: the study's.
             resume: False refuses a run that is there already, finished or not.
@@ -336,8 +330,7 @@ class Study:
         return self._by_seed("siammask", [*others, f"train.pairs={pairs}"], config.seeds)
 
     def _by_seed(self, variant: str, overrides: Iterable[str], seeds: int) -> list[Run]:
-        numbers = range(self.seed, self.seed + seeds)
-        return [self.train(variant, overrides, seed) for seed in numbers]
+        return [self.train(variant, overrides, self.seed + each) for each in range(seeds)]
 
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.

@@ -32,11 +32,8 @@ def deviations(profile: Profile) -> pd.DataFrame:
 
 
 def chosen(entries: Iterable[Mapping[str, Any]], profile: Profile) -> list[dict[str, str]]:
-    """Return the entries that hold for a profile, with their texts filled in.
-
-    Raises:
-        jinja2.UndefinedError: a text or a condition names a setting that does not exist.
-    """
+    """Return the entries that hold for a profile, with their texts filled in; raises
+    jinja2.UndefinedError if a text or a condition names a setting that does not exist."""
     words = _words(profile)
     return [
         {key: _TEXTS.from_string(text).render(words) for key, text in each.items() if key != "when"}

@@ -141,11 +141,8 @@ def attributes(records: Records) -> pd.DataFrame:
 
 
 def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.DataFrame:
-    """Return means over scored sequences by attribute; `labels` has spaces between attributes.
-
-    Returns:
-        By attribute: with, without (NaN if all sequences have it), difference, sequences (which
-        have it), of (how many).
+    """Return means over scored sequences; `labels` has spaces between attributes. By attribute:
+    with, without (NaN if all sequences have it), difference, sequences (which have it), of (all).
     """
     values = model.by_sequence(statistic)
     values = values[values.index.isin(labels.index)]
@@ -248,10 +245,8 @@ def _exported(records: Records) -> list[Cells]:
 
 
 def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
-    """Return a variant's runs with the profile's own settings, and those compared with SiamMask.
-
-    Each group has seen the same number of pairs. Without a run there is one group, which is empty.
-    """
+    """Return a variant's runs with the profile's own settings, and those compared with SiamMask, in
+    groups that have seen the same number of pairs. Without a run there is one, which is empty."""
     of_variant = records.runs[records.runs["variant"] == variant]
     groups = []
     for settings in dict.fromkeys(["", records.comparable_settings("e3sn", "siammask")]):
@@ -273,10 +268,8 @@ def _scores(measured: Measured | None, paper: dict[str, Any]) -> Cells:
 def _comparison(
     records: Records, name: str, new: str, old: str, with_costs: bool = False
 ) -> pd.DataFrame:
-    """Return two variants at equal budget, the paper's rows and ours, and their differences.
-
-    With costs, there is also the old one with its second stage on top, if it was trained so.
-    """
+    """Return two variants at equal budget, the paper's rows and ours, and their differences. With
+    costs, there is also the old one with its second stage on top, if it was trained so."""
     settings, compared = records.comparable_settings(new, old), records.compared_runs(old, new)
     groups = {VARIANTS[each]: records.rows(names) for each, names in compared.items()}
     of_new = groups[VARIANTS[new]]
