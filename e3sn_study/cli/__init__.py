@@ -5,15 +5,14 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from e3sn_lib import __version__
 from e3sn_lib.errors import InputError, end_signals, printable
 from e3sn_study.cli import bench, models, study, track
 
-Run = Callable[[argparse.Namespace], int]
-COMMANDS: dict[Run, Callable[[argparse.ArgumentParser], None]] = {
+COMMANDS = {
     study.reproduce: study.add_reproduce,
     study.report: study.add_report,
     study.data: study.add_data_action,

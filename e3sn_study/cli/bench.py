@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.files import write_csv, write_json
 from e3sn_study.checkout import SHIPPED, open_tracker
-from e3sn_study.cli.options import (
-    a_path,
-    add_changes,
-    add_data,
-    add_profile,
-    at_least,
-    load_settings,
-)
+from e3sn_study.cli.options import a_path, add_settings, at_least, profile_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "the predicted J; held-out: scores of a model"
     )
     add("what", choices=[*MEASUREMENTS], help=text)
-    add_profile(command)
-    add_data(command)
-    add_changes(command)
+    add_settings(command)
     add("--batch", type=at_least(1), default=8, help="pairs per step (default: 8)")
     text = "steps to time (train: 4, track: 5) or to train (precision: 300)"
     add("--steps", type=at_least(1), help=text)
@@ -48,21 +37,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "folder of a run"
     )
     add("--model", type=a_path, default=SHIPPED, help=text)
-    add(
-        "--export",
-        type=a_path,
-        help="track, exports, sessions: its int8 export (default: the shipped)",
-    )
+    text = "track, exports, sessions: its int8 export (default: the shipped)"
+    add("--export", type=a_path, help=text)
     text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
     add("--public", type=a_path, metavar="DIR", help=text)
     text = "track, exports, sessions: number of threads (default: idle cores, at most 4)"
     add("--threads", type=at_least(1), help=text)
     add("--report", type=a_path, help="folder of a report that gets the results, e.g. reports/cpu")
-    add(
-        "--weights",
-        type=a_path,
-        help="confidence: a model or an export (default: E3SN_WEIGHTS, or the shipped)",
-    )
+    text = "confidence: a model or an export (default: E3SN_WEIGHTS, or the shipped)"
+    add("--weights", type=a_path, help=text)
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -85,14 +68,12 @@ def _train(options: argparse.Namespace) -> None:
     from e3sn_lib.data.sources import open_train_sets
     from e3sn_study.bench.training_speed import bench_training
 
-    profile = load_settings(options)
+    profile = profile_of(options)
     sources = open_train_sets(profile.data).opened
     table = bench_training(profile, sources, options.batch, options.steps or 4)
-    shown = table.drop(columns=["batch", "machine"]).assign(
-        ratio=table["ratio"].map("{:.2f}x".format),
-        pairs_per_second=table["pairs_per_second"].map("{:.2f}".format),
-    )
-    print(shown.to_string(index=False, float_format="{:.3f}".format))
+    shown = table.drop(columns=["batch", "machine"])
+    looks = {"ratio": "{:.2f}x".format, "pairs_per_second": "{:.2f}".format}
+    print(shown.to_string(index=False, float_format="{:.3f}".format, formatters=looks))
     print(
         "ratio: this loop's pairs per second over the contender's; forward, backward, update: "
         f"seconds of the fastest step of {options.batch} pairs; data: seconds to prepare them in "
@@ -110,7 +91,7 @@ def _precision(options: argparse.Namespace) -> None:
     from e3sn_study.figures.curves import precision_curves
     from e3sn_study.figures.style import save_figure
 
-    profile, out, steps = load_settings(options), options.out or Path("precision"), options.steps
+    profile, out, steps = profile_of(options), options.out or Path("precision"), options.steps
     profiles = training_speed.precision_profiles(profile, steps or 300, options.batch)
     sources = open_train_sets(profile.data).opened
     hours = sum(dry_run(each, out).phases["hours"].sum() for each in profiles.values())
@@ -121,10 +102,8 @@ def _precision(options: argparse.Namespace) -> None:
     save_figure(out / "precision.png", figure)
     for column in ("loss", "mask_iou"):
         mean, error = training_speed.precision_difference(logs["fp32"], logs["bf16"], column)
-        print(
-            f"{column}: bf16 differs from fp32 by {mean:+.2%} ± {error:.2%} "
-            "(second half, two standard errors)"
-        )
+        difference = f"bf16 differs from fp32 by {mean:+.2%} ± {error:.2%}"
+        print(f"{column}: {difference} (second half, two standard errors)")
     print(f"logs and figure: {out}")
     if options.report:
         save_figure(options.report / "figures" / "precision.png", figure)
@@ -155,33 +134,22 @@ def _track(options: argparse.Namespace) -> None:
     _keep(options, "tracking_speed", table)
 
 
-def _exports(options: argparse.Namespace) -> None:
-    from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports
-
-    _score(options, "exports", EXPORTED, partial(bench_exports, options.model))
-
-
-def _sessions(options: argparse.Namespace) -> None:
-    from e3sn_study.bench.tracking_speed import SESSIONS, bench_sessions
-
-    _score(options, "sessions", SESSIONS, bench_sessions)
-
-
-def _score(
-    options: argparse.Namespace,
-    name: str,
-    contenders: Iterable[str],
-    bench: Callable[..., pd.DataFrame],
-) -> None:
-    """Score contenders on DAVIS-2016 val by a bench of an export, sequences and threads."""
+def _exports_or_sessions(options: argparse.Namespace) -> None:
+    """Score either on DAVIS-2016 val."""
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.tracking.backends import thread_count
+    from e3sn_study.bench.tracking_speed import EXPORTED, SESSIONS, bench_exports, bench_sessions
 
-    sequences = open_evaluation(load_settings(options).data, "davis2016")
+    sequences = open_evaluation(profile_of(options).data, "davis2016")
+    contenders = EXPORTED if options.what == "exports" else SESSIONS
     print(f"{len(sequences)} sequences by {'; '.join(contenders)}: some minutes each")
-    table = bench(options.export, sequences, thread_count(options.threads))
+    threads = thread_count(options.threads)
+    if options.what == "exports":
+        table = bench_exports(options.model, options.export, sequences, threads)
+    else:
+        table = bench_sessions(options.export, sequences, threads)
     print(table.to_string(index=False, float_format="{:.4f}".format))
-    _keep(options, name, table)
+    _keep(options, options.what, table)
 
 
 def _confidence(options: argparse.Namespace) -> None:
@@ -191,7 +159,7 @@ def _confidence(options: argparse.Namespace) -> None:
     from e3sn_study.evaluation.confidence import fit_and_test
     from e3sn_study.records.store import write_record
 
-    tracker, root = open_tracker(options.weights), Path(load_settings(options).data.root, "DAVIS")
+    tracker, root = open_tracker(options.weights), Path(profile_of(options).data.root, "DAVIS")
     train, val = (davis_sequences(root, 2016, split) for split in ("train", "val"))
     table, numbers, found = fit_and_test(tracker, train, val)
     print(pd.DataFrame(found).round(3).to_string())
@@ -212,7 +180,7 @@ def _held_out(options: argparse.Namespace) -> None:
     before = pd.DataFrame(columns=["model"])
     if options.report:
         before = Records(options.report / "results").table("held_out")
-    row = score_held_out(options.model, load_settings(options).data)
+    row = score_held_out(options.model, profile_of(options).data)
     print(pd.Series(row).to_string())
     others = before[before["model"] != row["model"]].drop(columns="made", errors="ignore")
     table = pd.concat([others, pd.DataFrame([row])]).sort_values("pairs")
@@ -224,8 +192,8 @@ MEASUREMENTS = {
     "train": _train,
     "track": _track,
     "precision": _precision,
-    "exports": _exports,
-    "sessions": _sessions,
+    "exports": _exports_or_sessions,
+    "sessions": _exports_or_sessions,
     "confidence": _confidence,
     "held-out": _held_out,
 }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import load_profile
@@ -20,7 +21,6 @@ from e3sn_study.cli.track import add_backend
 if TYPE_CHECKING:
     import pandas as pd
 
-    from e3sn_lib.config import Profile
     from e3sn_lib.data.pairs import Source
 
 
@@ -154,11 +154,9 @@ def export(options: argparse.Namespace) -> int:
         raise InputError("--calibration is for --precision int8")
     samples = calibration_samples(profile, _calibration_sets(options, profile)) if is_int8 else []
     metadata = read_metadata(options.model)
-    origin: dict[str, str] = {
-        "file": options.model.name,
-        "sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
-        **{key: metadata[key] for key in ("run", "commit") if key in metadata},
-    }
+    digest = hashlib.sha256(options.model.read_bytes()).hexdigest()
+    origin = {"file": options.model.name, "sha256": digest}
+    origin |= {key: metadata[key] for key in ("run", "commit") if key in metadata}
     differences = export_model(model, profile, options.out, samples, origin, accuracy)
     size = sum(path.stat().st_size for path in options.out.iterdir()) / 1e6
     print(f"{options.precision} graphs: {options.out} ({size:.1f} MB)")
@@ -169,7 +167,6 @@ def export(options: argparse.Namespace) -> int:
 
 def _calibration_sets(options: argparse.Namespace, profile: Profile) -> list[Source]:
     """Open the folders of ``--calibration``, else the training sets that are there."""
-    from e3sn_lib.config import TrainSetConfig
     from e3sn_lib.data.mask_folder import mask_folder_tracks
     from e3sn_lib.data.sources import open_train_sets
 

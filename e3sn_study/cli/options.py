@@ -31,29 +31,29 @@ def add_data(command: argparse.ArgumentParser, text: str = DATA_HELP) -> None:
     command.add_argument("--data", default=os.environ.get("E3SN_DATA", ""), help=text)
 
 
-def add_changes(command: argparse.ArgumentParser) -> None:
-    """Add ``--seed`` and ``--set``."""
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """Add what `profile_of` needs: ``--profile``, ``--data``, ``--seed`` and ``--set``."""
+    add_profile(command)
+    add_data(command)
     command.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     text = "change a setting, e.g. train.pairs=1000; repeatable"
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def add_study(command: argparse.ArgumentParser) -> None:
-    """Add what `open_study` needs."""
-    add_profile(command)
-    add_data(command)
-    add_changes(command)
+    """Add what `study_of` needs."""
+    add_settings(command)
     add = command.add_argument
     add("--runs", default="runs", help="folder of training runs (default: runs)")
     add("--report", default="", help="folder of results (default: reports/PROFILE)")
 
 
-def load_settings(given: argparse.Namespace, variant: str = "e3sn") -> Profile:
-    """Return the profile of the arguments of `add_profile`, `add_data` and `add_changes`."""
+def profile_of(given: argparse.Namespace, variant: str = "e3sn") -> Profile:
+    """Return the profile of the arguments of `add_settings`."""
     return load_profile(given.profile, variant, given.set, seed=given.seed, data_root=given.data)
 
 
-def open_study(given: argparse.Namespace) -> Study:
+def study_of(given: argparse.Namespace) -> Study:
     """Return the study of the arguments of `add_study`."""
     from e3sn_study.runs import Study
 

@@ -10,14 +10,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT, from_checkout
-from e3sn_study.cli.options import (
-    a_path,
-    add_data,
-    add_profile,
-    add_study,
-    load_settings,
-    open_study,
-)
+from e3sn_study.cli.options import a_path, add_data, add_profile, add_study, profile_of, study_of
 
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
@@ -40,25 +33,21 @@ def reproduce(options: argparse.Namespace) -> int:
     from e3sn_study.notebooks import run_all, to_html
     from e3sn_study.tables.deviations import profiles_of
 
-    study = open_study(options)
+    study = study_of(options)
     profile = study.load()
     sources = _notebooks(options.only)
     study.train_sets()
     write_csv(study.results / "networks.csv", network_sizes(profiles_of(profile)))
     if outdated := study.set_aside_outdated():
-        print(
-            f"{len(outdated)} recorded runs have other settings or data; their records are "
-            f"now in {study.results / 'earlier'}"
-        )
+        fault = f"{len(outdated)} recorded runs have other settings or data"
+        print(f"{fault}; their records are now in {study.results / 'earlier'}")
     duration = "its duration is not known"
     if profile.study.recorded:
         duration = "runs on record are not trained again"
     elif profile.minutes:
         duration = f"about {profile.minutes:g} minutes on two CPU cores"
-    print(
-        f"{len(sources)} notebooks in profile {study.profile} ({profile.title}): {duration}; "
-        "finished runs are reused"
-    )
+    planned = f"{len(sources)} notebooks in profile {study.profile} ({profile.title})"
+    print(f"{planned}: {duration}; finished runs are reused")
     is_file = study.profile.endswith((".yaml", ".yml"))
     # Notebooks take paths relative to the repository. So executed copies name no machine.
     parameters = {
@@ -177,7 +166,7 @@ def train(options: argparse.Namespace) -> int:
 
     with processes.process_group():
         changes, options.set = options.set, []  # of this run alone; its record tells them
-        study = open_study(options)
+        study = study_of(options)
         with processes.first_alone():
             study.run(options.variant, changes)
         run = study.train(options.variant, changes, resume=options.resume == "auto")
@@ -188,7 +177,7 @@ def train(options: argparse.Namespace) -> int:
 def _dry_run(options: argparse.Namespace) -> int:
     from e3sn_study.bench.dry_run import dry_run
 
-    plan = dry_run(load_settings(options, options.variant), Path(options.runs))
+    plan = dry_run(profile_of(options, options.variant), Path(options.runs))
     look = "{:.4g}".format
     if not plan.sets.empty:
         print(plan.sets.to_string(index=False, float_format=look), end="\n\n")

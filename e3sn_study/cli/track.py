@@ -52,11 +52,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
     add("--out", type=a_path, required=True, help="folder for the results")
-    add(
-        "--weights",
-        type=a_path,
-        help="a trained model or an exported folder (default: E3SN_WEIGHTS, or the shipped)",
-    )
+    text = "a trained model or an exported folder (default: E3SN_WEIGHTS, or the shipped)"
+    add("--weights", type=a_path, help=text)
     add_backend(command)
     native = "number type of torch; auto: the fastest that is native here"
     add("--precision", choices=PRECISIONS, default="auto", help=native)
