@@ -1,7 +1,7 @@
 """Figures made of frames: the data, the training pairs, and the answers of the network."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.sources import TrainSets
 from e3sn_lib.data.types import Video
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, box_from_mask
+from e3sn_lib.geometry import TEMPLATE_SIZE, box_from_mask
+from e3sn_lib.metrics.measures import Mask
 from e3sn_lib.model.network import MARGIN
-from e3sn_lib.tracking.video import object_colour, overlay
+from e3sn_lib.tracking.video import Image, object_colour, overlay
 from e3sn_study.evaluation.baselines import boxes_of
 from e3sn_study.evaluation.benchmark import read_masks
 from e3sn_study.evaluation.inspection import Answers
 from e3sn_study.figures.style import QUIET, RED, TARGET, YELLOW, axes_grid, halo, styled
 
-Image = NDArray[np.uint8]
 COLUMNS = 5
 GAP = 8
 """White pixels between a template and its search crop."""
@@ -37,23 +36,17 @@ def show_image(axes: Axes, image: Image) -> None:
 
 
 def draw_box(
-    axes: Axes,
-    box_xyxy: Box | NDArray[Any],
-    colour: str = TARGET,
-    style: str = "-",
-    width: float = 1.8,
+    axes: Axes, box_xyxy: Iterable[float], colour: Any = TARGET, line: str = "-", width: float = 1.8
 ) -> None:
     """Draw a box, in the coordinates of the image that the axes show."""
     x1, y1, x2, y2 = box_xyxy
-    look: dict[str, Any] = {"edgecolor": colour, "linewidth": width, "linestyle": style}
+    look: dict[str, Any] = {"edgecolor": colour, "linewidth": width, "linestyle": line}
     look["path_effects"] = halo(width + 1.6)
     axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **look))
 
 
-def draw_outline(
-    axes: Axes, mask: NDArray[np.bool_], colour: Any = TARGET, width: float = 1.3
-) -> None:
-    """Draw the edge of a mask (H, W) bool."""
+def draw_outline(axes: Axes, mask: Mask, colour: Any = TARGET, width: float = 1.3) -> None:
+    """Draw the edge of a mask (H, W)."""
     if mask.any() and not mask.all():
         y, x = np.arange(mask.shape[0]) + 0.5, np.arange(mask.shape[1]) + 0.5
         look: dict[str, Any] = {"levels": [0.5], "colors": [colour], "linewidths": width}
@@ -65,7 +58,7 @@ def show_masks(axes: Axes, frame: Image, ids: Image) -> None:
     """Show a frame (H, W, 3). Tint and outline the objects of `ids` (H, W)."""
     show_image(axes, overlay(frame, ids))
     for number in np.unique(ids[ids > 0]).tolist():
-        draw_outline(axes, ids == number, np.array(object_colour(number)) / 255, 0.9)
+        draw_outline(axes, ids == number, np.divide(object_colour(number), 255), 0.9)
 
 
 def caption(axes: Axes, text: str) -> None:
@@ -149,8 +142,7 @@ def boxed_frame(frame: Image, boxes_frame_xywh: Sequence[Sequence[float]]) -> Fi
     axes.set_axis_on()
     axes.grid(visible=False)
     for number, (x, y, width, height) in enumerate(boxes_frame_xywh, 1):
-        colour = "#{:02x}{:02x}{:02x}".format(*object_colour(number))
-        draw_box(axes, (x, y, x + width, y + height), colour)
+        draw_box(axes, (x, y, x + width, y + height), np.divide(object_colour(number), 255))
         axes.text(x, y, f" {number}", color="white", va="bottom", path_effects=halo())
     return figure
 
@@ -198,7 +190,7 @@ def video_rows(
     return figure
 
 
-def _look_closer(axes: Axes, mask: NDArray[np.bool_]) -> None:
+def _look_closer(axes: Axes, mask: Mask) -> None:
     """Limit the axes to the surroundings of a mask, with the proportions of the frame."""
     if (box := box_from_mask(mask)) is None:
         return

@@ -24,9 +24,8 @@ PURPLE, YELLOW = "#8E5EA2", "#FFD23F"
 VARIANT_COLOURS = {"e3sn": BLUE, "e3sn-s": ORANGE, "siammask": GREEN}
 LEVEL_COLOURS = {2: "#8BC6A4", 3: "#2C8C99", 4: "#1F3B70"}
 """Shallow levels are light, deep ones dark."""
-TARGET, NEGATIVE = "#00E5C8", "#FF7A59"
-"""On photographs: the target, and what must not be taken for it."""
-
+TARGET = "#00E5C8"
+"""On photographs."""
 SCREEN_DPI = 130
 
 
@@ -55,8 +54,7 @@ def axes_grid(
     lines and ticks are hidden.
     """
     figure = Figure(figsize=size, layout="compressed" if photographs else "constrained")
-    settings = {"squeeze": not photographs} | settings
-    grid = figure.subplots(rows, columns, **settings)
+    grid = figure.subplots(rows, columns, **{"squeeze": not photographs, **settings})
     for axes in grid.flat if photographs else ():
         axes.set_axis_off()
     return figure, grid

@@ -8,25 +8,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from e3sn_lib.config import SamplerConfig
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.geometry import STRIDE, TEMPLATE_SIZE, anchors_xyxy
+from e3sn_lib.metrics.measures import Mask
 from e3sn_lib.model.network import MARGIN
 from e3sn_lib.sampling import anchor_iou
 from e3sn_study.figures.photographs import draw_box, draw_outline, show_image
-from e3sn_study.figures.style import (
-    BLUE,
-    FAINT,
-    INK,
-    NEGATIVE,
-    QUIET,
-    TARGET,
-    YELLOW,
-    axes_grid,
-    styled,
-)
+from e3sn_study.figures.style import BLUE, FAINT, INK, QUIET, TARGET, YELLOW, axes_grid, styled
+
+NEGATIVE = "#FF7A59"
+"""What must not be taken for the target."""
 
 
 def _centre(cells: Any) -> Any:
@@ -91,12 +84,11 @@ def _draw_matrix(axes: Axes, pair: Pair) -> None:
 
 
 def _below(axes: Axes, text: str) -> None:
-    wrapped = textwrap.fill(text, 52)
-    axes.text(0, -0.02, wrapped, transform=axes.transAxes, va="top", color=INK, fontsize=9)
+    axes.text(0, -0.02, textwrap.fill(text, 52), transform=axes.transAxes, va="top", fontsize=9)
 
 
 @styled
-def sampled_windows(pair: Pair, predicted: NDArray[np.bool_] | None = None) -> Figure:
+def sampled_windows(pair: Pair, predicted: Mask | None = None) -> Figure:
     """The drawn candidate windows of 127 px with the true mask and, in yellow, the predicted one.
 
     Args:

@@ -41,21 +41,19 @@ def build_report(report: Path, profile: Profile) -> Path:
         InputError: a file of record is broken.
     """
     records = Records(report / "results")
+    main, page = _main_profile(records, profile), report / "index.html"
     tables = {name: make(records) for name, make in TABLES.items()}
-    main = _main_profile(records, profile)
     tables["deviations"] = deviations(main)
     _write_tables(report, records.synthetic, tables, profile)
     context = _context(report, records, profile, main, tables)
-    page = HTML.get_template("page.html.j2").render(context)
-    write_text(report / "index.html", page)
-    return report / "index.html"
+    write_text(page, HTML.get_template("page.html.j2").render(context))
+    return page
 
 
 def _main_profile(records: Records, profile: Profile) -> Profile:
-    """Return the settings of the main run, with the pairs that it has seen in all legs and without
-    the training sets that were absent.
+    """Return the settings of the main run: the profile's own, or others (see ``study.main``).
 
-    They may be others than the study's, see ``study.main``.
+    The pairs are all that it has seen, in all legs. Training sets that were absent are left out.
     """
     for run in records.rows(records.main_runs("e3sn")).to_dict("records"):
         if run["config"]:
@@ -67,10 +65,7 @@ def _main_profile(records: Records, profile: Profile) -> Profile:
 
 
 def draw_figures(report: Path) -> None:
-    """Draw the figures that are made of files of record alone.
-
-    Those whose records are missing are named and left out.
-    """
+    """Draw the figures made of files of record alone; print which ones lack their records."""
     records = Records(report / "results")
     suffix = "_synthetic" if records.synthetic else ""
     for name, draw in FIGURES.items():
@@ -93,8 +88,7 @@ def _training(records: Records) -> str:
 
 
 def _main_log(records: Records) -> pd.DataFrame:
-    name = next(iter(records.main_runs("e3sn")), "RUN")
-    return records.history(name)
+    return records.history(next(iter(records.main_runs("e3sn")), "RUN"))
 
 
 FIGURES: dict[str, Callable[[Records], Figure]] = {
@@ -118,10 +112,8 @@ FIGURES: dict[str, Callable[[Records], Figure]] = {
 
 def readme_report(reports: Path) -> Path | None:
     """Return the report whose Table 1 the README shows: the largest profile with scores."""
-    for name in ("paper", "cpu", "smoke"):
-        if Records(reports / name / "results").scope("davis2016"):
-            return reports / name
-    return None
+    folders = (reports / name for name in ("paper", "cpu", "smoke"))
+    return next((each for each in folders if Records(each / "results").scope("davis2016")), None)
 
 
 def readme_table(readme: Path, report: Path) -> str:

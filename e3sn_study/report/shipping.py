@@ -45,10 +45,9 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     record = _record(records, run.name)
     track = TrackConfig(**record["track"]) if record["track"] else profile.track
     shipped = replace(without_places(profile), track=track)
-    path = out / f"{profile.variant}.safetensors"
+    path, card = (out / f"{profile.variant}{suffix}" for suffix in (".safetensors", ".md"))
     notes = {"run": run.name, "pairs": str(record["pairs"])}
     notes |= {"commit": str(record.get("commit", "unknown"))}
-    card = path.with_suffix(".md")
     with temporary_path(out) as work:  # both are made before one of them is replaced
         work.mkdir()
         made = work / path.name
