@@ -28,14 +28,12 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn evaluate``."""
     add_profile(command, default="")  # the profile of the model
     add_data(command)
-    add, given = command.add_argument, command.add_mutually_exclusive_group(required=True)
-    text = "folder of a finished run"
-    given.add_argument("--run", dest="run_folder", type=a_path, metavar="RUN", help=text)
-    text = "a trained model (model.safetensors), or an exported folder"
-    given.add_argument("--model", type=a_path, help=text)
-    text = "PNG masks to score: DIR/SEQUENCE/FRAME.png"
-    given.add_argument("--masks", type=a_path, help=text)
+    given = command.add_mutually_exclusive_group(required=True).add_argument
+    given("--run", dest="run_folder", type=a_path, metavar="RUN", help="folder of a finished run")
+    given("--model", type=a_path, help="a trained model (model.safetensors), or an exported folder")
+    given("--masks", type=a_path, help="PNG masks to score: DIR/SEQUENCE/FRAME.png")
     add_backend(command)
+    add = command.add_argument
     text = "benchmark of the profile to score a model on (default: davis2016)"
     add("--benchmark", help=text)
     add("--annotations", type=a_path, help="true masks: DIR/SEQUENCE/FRAME.png")

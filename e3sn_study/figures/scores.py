@@ -110,21 +110,20 @@ def trade_off(records: Records) -> Figure:
         for method, row in paper_rows("table1").items():
             of_two = method in VARIANTS.values()
             label, colour = (f"{method}, {PAPER}", ORANGE) if of_two else (method, QUIET)
-            points.append((label, row["FPS"], [row[name] for name in MEANS], colour))
+            points.append((label, row["FPS"], np.mean([row[name] for name in MEANS]), colour))
     if len(speed):
-        means = [model.value(name) for name in MEANS]
-        points.append((f"E3SN, {ours(records)}", speed["fps"].mean(), means, BLUE))
+        mean = np.mean([model.value(name) for name in MEANS])
+        points.append((f"E3SN, {ours(records)}", speed["fps"].mean(), mean, BLUE))
     for row in records.int8_graphs.to_dict("records"):
-        means = [100 * row[name] for name in MEANS]
-        points.append((f"E3SN, {ours(records)}, int8 graphs", row["fps"], means, BLUE))
+        mean = np.mean([100 * row[name] for name in MEANS])
+        points.append((f"E3SN, {ours(records)}, int8 graphs", row["fps"], mean, BLUE))
     figure, axes = axes_grid(1, 1, (7.5, 4.2))
-    for label, fps, means, colour in points:
+    for label, fps, mean, colour in points:
         fill = "white" if colour == ORANGE else colour
-        axes.plot(fps, np.mean(means), "o", color=fill, mec=colour, ms=8)
+        axes.plot(fps, mean, "o", color=fill, mec=colour, ms=8)
         below = label.startswith("SiamMask") or label.endswith("graphs")  # E3SN's lies beside it
         look = {"textcoords": "offset points", "ha": "center", "va": "top" if below else "bottom"}
-        place = (fps, np.mean(means))
-        axes.annotate(label, place, (0, -8 if below else 8), color=colour, fontsize=9, **look)
+        axes.annotate(label, (fps, mean), (0, -8 if below else 8), color=colour, fontsize=9, **look)
     axes.set(xscale="log", xlabel="frames per second", ylabel="mean of J and F, %")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15, y=0.15)
