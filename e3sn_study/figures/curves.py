@@ -193,9 +193,8 @@ def precision_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
 def certainty(tracks: pd.DataFrame, lost_below: float) -> Figure:
     """Score and predicted J of each object over the frames, and the frames in which it is lost.
 
-    Args:
-        tracks: ``tracks.csv`` of a tracked video.
-        lost_below: predicted J, 0 to 1, below which an object counts as lost.
+    `tracks` is ``tracks.csv`` of a tracked video. `lost_below` is the predicted J, 0 to 1, below
+    which an object counts as lost.
     """
     figure, axes = axes_grid(1, 1, (9.0, 2.8))
     for number, rows in tracks.groupby("object"):

@@ -76,12 +76,10 @@ def count_pairs(axes: Axes) -> None:
 
 
 def label_lines(axes: Axes, labels: Mapping[str, tuple[float, str]], least: float) -> None:
-    """Write names at the ends of lines. Move them apart where they would overlap.
+    """Write names at the ends of lines. The limits of the axes must be final.
 
-    Args:
-        axes: its limits must be final.
-        labels: by text, the last y of the line, and its colour.
-        least: smallest distance between two labels, as a share of the height of the axes.
+    `labels` has, by text, the last y of the line and its colour. Labels that would overlap are
+    moved apart, to a distance of `least`, a share of the height of the axes.
     """
     low, high = axes.get_ylim()
     place = -1.0

@@ -91,9 +91,7 @@ def _below(axes: Axes, text: str) -> None:
 def sampled_windows(pair: Pair, predicted: Mask | None = None) -> Figure:
     """The drawn candidate windows of 127 px with the true mask and, in yellow, the predicted one.
 
-    Args:
-        pair: its search crop must be 255 px wide.
-        predicted: (K, 127, 127) from `e3sn_study.evaluation.inspection.predict_windows`.
+    The search crop must be 255 px wide. `predicted` (K, 127, 127) comes from `predict_windows`.
     """
     taught = np.flatnonzero(pair.sample_labels)
     margin = MARGIN[len(pair.search)] + STRIDE

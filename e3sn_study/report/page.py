@@ -57,16 +57,11 @@ def parts(value: str) -> tuple[str, str]:
 
 
 def view(table: pd.DataFrame, mark: Callable[[Row], str] = lambda row: "") -> dict[str, Any]:
-    """Return a table of text as the templates show it.
+    """Return a table of text, or of `Markup`, as the templates show it.
 
-    Args:
-        table: cells of text, or of `Markup`.
-        mark: gives the class of a row.
-
-    Returns:
-        ``heads``, pairs of kind and name; ``rows`` and ``not_run``, which have ``mark`` and
-        ``cells``, pairs of kind and text. The kind is "n" for numbers, "t" for text and "t long"
-        for text that is wrapped. Two thirds of a row of ``not_run`` or more are "not run".
+    It has ``heads``, pairs of kind and name; and ``rows`` and ``not_run``. These have ``mark``, the
+    class of a row, and ``cells``, pairs of kind and text. The kind is "n" for numbers, "t" for text
+    and "t long" for text that is wrapped. Of a row of ``not_run`` two thirds or more are "not run".
     """
     right = numeric_columns(table)
     wide = [table[name].astype(str).str.len().max() > LONG for name in table.columns]
