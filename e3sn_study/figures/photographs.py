@@ -32,7 +32,6 @@ def show_image(axes: Axes, image: Image) -> None:
     """Show an image in continuous coordinates: pixel i covers [i, i + 1)."""
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0))
-    axes.set_axis_off()
 
 
 def draw_box(
@@ -139,7 +138,6 @@ def boxed_frame(frame: Image, boxes_frame_xywh: Sequence[Sequence[float]]) -> Fi
     """A frame (H, W, 3) with numbered boxes, and axes in pixels to read coordinates from."""
     figure, axes = axes_grid(1, 1, (9.0, 9.0 * frame.shape[0] / frame.shape[1]))
     show_image(axes, frame)
-    axes.set_axis_on()
     axes.grid(visible=False)
     for number, (x, y, width, height) in enumerate(boxes_frame_xywh, 1):
         draw_box(axes, (x, y, x + width, y + height), np.divide(object_colour(number), 255))

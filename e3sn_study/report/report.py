@@ -41,11 +41,12 @@ def build_report(report: Path, profile: Profile) -> Path:
         InputError: a file of record is broken.
     """
     records = Records(report / "results")
-    main, page = _main_profile(records, profile), report / "index.html"
+    main = _main_profile(records, profile)
     tables = {name: make(records) for name, make in TABLES.items()}
     tables["deviations"] = deviations(main)
     _write_tables(report, records.synthetic, tables, profile)
     context = _context(report, records, profile, main, tables)
+    page = report / "index.html"
     write_text(page, HTML.get_template("page.html.j2").render(context))
     return page
 
