@@ -25,7 +25,7 @@ VARIANT_COLOURS = {"e3sn": BLUE, "e3sn-s": ORANGE, "siammask": GREEN}
 LEVEL_COLOURS = {2: "#8BC6A4", 3: "#2C8C99", 4: "#1F3B70"}
 """Shallow levels are light, deep ones dark."""
 TARGET = "#00E5C8"
-"""On photographs."""
+"""On photographs: what is to be found."""
 SCREEN_DPI = 130
 
 

@@ -27,12 +27,12 @@ WORST = 3
 
 
 def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
-    """Write a finished run's model as ``VARIANT.safetensors`` in half precision, and its card.
+    """Write a run's model as ``VARIANT.safetensors`` in half precision and its card ``VARIANT.md``.
 
     The file carries the settings of inference that the run was evaluated with, and no folder of
-    this machine. The same weights and records give the same bytes. The records are those of the
-    study that evaluated the run, in the folder `results`. Both files come into the folder `out`;
-    their paths are returned.
+    this machine. The same weights and records give the same bytes. `run` is the folder of a
+    finished run; `results` has the records of the study that evaluated it. Both files come into the
+    folder `out`, and their paths are returned.
 
     Raises:
         InputError: the run is not finished or not on record, or a weight is not finite.
