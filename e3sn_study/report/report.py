@@ -123,9 +123,8 @@ def readme_table(readme: Path, report: Path) -> str:
     table, main = short_table1(records), records.rows(records.main_runs("e3sn"))
     saw = len(main) and not records.synthetic
     content = MARKDOWN.get_template("readme.md.j2").render(
-        title=table.attrs["title"],
+        table.attrs,
         table=to_markdown(table),
-        notes=table.attrs["notes"],
         pairs=main["pairs"].max() if saw else 0,
         training=_training(records),
         speed=_speed(records),
