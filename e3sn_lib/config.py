@@ -6,9 +6,10 @@ built and how it is trained. The text below a field says where its default comes
 its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
 """
 
+import dataclasses
 import json
 import os
-from dataclasses import asdict, field
+from dataclasses import field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -59,6 +60,7 @@ def _below(value: str) -> str:
 # Kinds of values. "Strict" refuses what pydantic would convert: true for 1, "0.5" for 0.5.
 Count = Annotated[int, Strict(), Field(ge=1, le=10**12)]
 Factor = Annotated[float, Strict(), Field(ge=0, le=1e6)]
+Positive = Annotated[float, Strict(), Field(gt=0, le=1e6)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 BelowOne = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Pixels = Annotated[float, Strict(), Field(ge=0, le=255)]
@@ -243,13 +245,15 @@ class StageConfig:
     search_size: Literal[255, 143] = 255
     """Pixels (paper 4.1); SiamMask's second stage uses 143."""
     search_shift: Annotated[Pixels | None, _NOT_SET] = None
+    """Replaces ``augment.search_shift`` unless None."""
     negative_pairs: Annotated[Share | None, _NOT_SET] = None
-    """They replace ``augment.search_shift`` and ``data.negative_pairs`` unless None."""
+    """Replaces ``data.negative_pairs`` unless None."""
     train_location: Switch = True
     """False freezes backbone, neck and RPN and leaves out their losses (SiamMask's stage two)."""
     lr: Rates = ()
+    """Replaces ``train.lr`` unless empty."""
     warmup: Annotated[Share | None, _NOT_SET] = None
-    """They replace ``train.lr`` unless empty, and ``train.warmup`` unless None."""
+    """Replaces ``train.warmup`` unless None."""
     sets: dict[str, Factor] = field(default_factory=dict)
     """Weights of training sets by kind, instead of their own; 0 leaves a set out."""
 
@@ -285,7 +289,7 @@ class TrainConfig:
     """Backbone layers that are trained, without their batch-norm statistics (SiamMask)."""
     train_shortcuts: Switch = True
     """False: the 3x3 shortcuts of layer2 and layer3 stay ImageNet's 1x1 (ours: faster)."""
-    clip: Annotated[float, Strict(), Field(gt=0, le=1e6)] = 10.0
+    clip: Positive = 10.0
     """Largest norm of the gradient of each parameter group (value: SiamMask; by group: ours)."""
     precision: Precision = "auto"
     """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest that is native here."""
@@ -385,4 +389,4 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts, strings and numbers; `profile_from_dict` is the inverse."""
-        return json.loads(json.dumps(asdict(self)))
+        return json.loads(json.dumps(dataclasses.asdict(self)))

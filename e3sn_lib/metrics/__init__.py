@@ -1,0 +1,1 @@
+"""The DAVIS measures, and the scoring of masks by them."""

@@ -180,8 +180,11 @@ def files_of(profile: Profile, sets: TrainSets) -> Files:
 
 
 def run_folder(runs: Path, profile: Profile, sets: TrainSets, files: Files) -> Path:
-    """Return the folder of a run in `runs`: `run_name`, with a digest of these files added where
-    that holds a run of other files. A run whose files are not on record counts as one of these."""
+    """Return the folder of a run in `runs`.
+
+    It is called by `run_name`. Where that folder holds a run of other files, a digest of these
+    files is added to the name. A run whose files are not on record counts as one of these.
+    """
     folder = runs / run_name(profile, sets)
     for record in (each / DATA for each in places(folder, profile)):
         if record.is_file():

@@ -94,17 +94,23 @@ def runs(records: Records) -> pd.DataFrame:
         each_once = dict.fromkeys([*first, *run["settings"].split(), *given])
         changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
-        row = {"Run": run["run"], "Command": f"e3sn train {options}{changes}"}
-        row |= {"Pairs": f"{run['pairs']:,}", "Of these its own": f"{run['own_pairs']:,}"}
-        row["Of 12 million"] = f"{number(100 * run['pairs'] / PAPER_PAIRS, decimals=3)} %"
-        row["Training time"] = f"{number(run['seconds'] / 3600, decimals=2)} h"
-        row["Peak memory"] = f"{number(run['peak_memory_mb'], decimals=0)} MiB"
-        row["Machine"] = f"{run['machine']}, {known(run.get('cores'))} cores"
-        row["Precision"] = known(run.get("precision"))
         changed = " with changes" if run.get("dirty") is True else ""
-        row["Commit"] = f"{known(run.get('commit'))[:8]}{changed}"
-        row["Files replaced"] = known(run.get("replaced_files"))
-        rows.append(row | {"Steps skipped": known(run.get("skipped_steps"))})
+        rows.append(
+            {
+                "Run": run["run"],
+                "Command": f"e3sn train {options}{changes}",
+                "Pairs": f"{run['pairs']:,}",
+                "Of these its own": f"{run['own_pairs']:,}",
+                "Of 12 million": f"{number(100 * run['pairs'] / PAPER_PAIRS, decimals=3)} %",
+                "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
+                "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
+                "Machine": f"{run['machine']}, {known(run.get('cores'))} cores",
+                "Precision": known(run.get("precision")),
+                "Commit": f"{known(run.get('commit'))[:8]}{changed}",
+                "Files replaced": known(run.get("replaced_files")),
+                "Steps skipped": known(run.get("skipped_steps")),
+            }
+        )
     return titled(rows, records, "runs", note("stage", pairs=PAPER_PAIRS))
 
 
