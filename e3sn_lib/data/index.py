@@ -10,7 +10,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,19 @@ Unpack = Callable[[Any], Track]
 """Makes a track of the value that its JSON holds; it can be sent to another process."""
 
 
-@dataclass(frozen=True, eq=False)
 class PackedTracks(Sequence[Track]):
-    """Tracks that are made when they are asked for."""
+    """Tracks that are made when they are asked for. It is no dataclass: digests of records count
+    the fields of those, but here they have to count the tracks.
 
-    packed: NDArray[np.uint8]  # (bytes,) the JSON of one track after the other
-    offsets: NDArray[np.int64]  # (T + 1,) where each begins, and the end
-    unpack: Unpack
+    Args:
+        packed: (bytes,) the JSON of one track after the other.
+        offsets: (T + 1,) where each begins, and the end.
+    """
+
+    def __init__(
+        self, packed: NDArray[np.uint8], offsets: NDArray[np.int64], unpack: Unpack
+    ) -> None:
+        self.packed, self.offsets, self.unpack = packed, offsets, unpack
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
