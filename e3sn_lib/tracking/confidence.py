@@ -1,4 +1,4 @@
-"""Predict how good a mask is: its region similarity J, from what one tracking step knows.
+"""Tell whether a mask shows its object: predict its region similarity J, and compare colours.
 
 The class score alone stays high after a tracker has drifted to something else. The mask knows more:
 a wrong one is less certain, and its colours often differ from those of the first mask. A logistic
@@ -28,6 +28,10 @@ COLOUR_BINS = 16
 """Along each axis, a and b, of a histogram of colours."""
 LARGEST_SIDE = 128
 """Of larger windows, only every n-th row and column gives colours."""
+SHADES = 16
+"""Of each of R, G and B, in a table of colours."""
+RARE = 1e-4
+"""Shares of pixels that are much smaller say nothing about a colour."""
 Floats = NDArray[np.float64]
 
 
@@ -76,6 +80,28 @@ def same_colours(colours: Floats, others: Floats) -> Floats:
     """Return the Bhattacharyya coefficients of histograms (N, 256): 1 if equal, 0 if nothing is
     in common; (N,)."""
     return np.asarray(np.sqrt(colours * others).sum(axis=1))
+
+
+def colour_shares(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Floats:
+    """Return to what share each colour is an object's and not its surroundings', (4096,).
+
+    The object is where the mask (S, S) is in a crop (S, S, 3). It and its surroundings count the
+    same, whatever their sizes (as in Staple, Bertinetto et al. 2016). Where a colour is rare in
+    both, its share is about 1/2.
+    """
+    shades = _shades(crop)
+    counts = (np.bincount(shades[part], minlength=SHADES**3) for part in (mask, ~mask))
+    own, others = (count / max(count.sum(), 1) + RARE for count in counts)
+    return np.asarray(own / (own + others))
+
+
+def likeness(crop: NDArray[np.uint8], shares: Floats) -> Floats:
+    """Return the `colour_shares` of each pixel of a crop (S, S, 3), (S, S)."""
+    return np.asarray(shares[_shades(crop)])
+
+
+def _shades(crop: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return crop.astype(np.int64) * SHADES // 256 @ (SHADES**2, SHADES, 1)
 
 
 def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, float]:

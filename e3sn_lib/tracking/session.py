@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import NamedTuple, Self
 
@@ -29,6 +30,8 @@ APART = 0.6
 """Distance of the places to look at, as a share of the side of their crops."""
 RESIZED = 1.08
 """If width or height of a box changes by more than this factor, the tracker looks again (ours)."""
+COLOUR_WEIGHT = 0.4
+"""How much colours count against the rank of an anchor, which is at most 1 (ours)."""
 LARGEST_OVERLAP = 0.5
 """A mask of which a larger share lies on other objects does not show the lost one."""
 
@@ -65,7 +68,8 @@ class Session:
     """Objects that are followed through one video, with their state.
 
     The tracker keeps nothing between frames, so several sessions can share one. The paper takes one
-    step in each frame. A session takes more where these help. One step corrects a wrong size in
+    step in each frame, and so does a session, with three additions. Where an object may be at
+    several places, the colours of its first mask help to choose. One step corrects a wrong size in
     part only, so an object that was resized is looked at again, from its new place. A lost object
     is looked for in a wider part of the frame around its last place, and in one other part. The
     other part changes with each frame, so that in time the whole frame is searched. The object is
@@ -76,9 +80,11 @@ class Session:
         keep_lost: show the masks of lost objects too; else they are empty.
         resized_by: factor by which width or height must change for a second look, 1 or more;
             infinity: there is none.
+        colour_weight: how much the colours of the first mask count in the choice between places, 0
+            or more; 0: not at all.
 
     Raises:
-        InputError: `lost_below` or `resized_by` is out of range.
+        InputError: `lost_below`, `resized_by` or `colour_weight` is out of range.
     """
 
     def __init__(
@@ -88,12 +94,16 @@ class Session:
         lost_below: float = 0.0,
         keep_lost: bool = False,
         resized_by: float = RESIZED,
+        colour_weight: float = COLOUR_WEIGHT,
     ) -> None:
         if not 0 <= lost_below <= 1:
             raise InputError(f"lost_below is {lost_below}; give a predicted J, 0 to 1")
         if not resized_by >= 1:
             raise InputError(f"resized_by is {resized_by}; give a factor of 1 or more")
+        if not 0 <= colour_weight < np.inf:
+            raise InputError(f"colour_weight is {colour_weight}; give a number of 0 or more")
         self._tracker = tracker
+        self._step = partial(tracker.step, colour_weight=colour_weight)
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._resized_by = resized_by
         self._steps = 0
@@ -146,7 +156,7 @@ class Session:
         if self._given:
             numbers = tuple(self._given)
             state = self._tracker.start(frame, list(self._given.values()), numbers)
-            state, result = self._tracker.step(frame, state, move=False)
+            state, result = self._step(frame, state, move=False)
             steps.append((numbers, state, self._found(result)))
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
@@ -167,11 +177,11 @@ class Session:
         self, frame: NDArray[np.uint8], before: Targets
     ) -> tuple[Targets, list[tuple[Found, Patch]]]:
         """Take a step with a group, and one more with its objects that were resized."""
-        after, result = self._tracker.step(frame, before)
+        after, result = self._step(frame, before)
         found = self._found(result)
         change = np.abs(np.log(after.size_wh / before.size_wh)).max(axis=1)
         if places := np.flatnonzero(change > np.log(self._resized_by)).tolist():
-            again, result = self._tracker.step(frame, after.select(places))
+            again, result = self._step(frame, after.select(places))
             for place, each in zip(places, self._found(result), strict=True):
                 found[place] = each
             boxes = after.boxes_frame_xyxy()
@@ -204,8 +214,8 @@ class Session:
             lost = before.select(places)
             if elsewhere:
                 lost = self._elsewhere(lost, [numbers[place] for place in places])
-            near, _ = self._tracker.step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
-            _, result = self._tracker.step(frame, near)
+            near, _ = self._step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
+            _, result = self._step(frame, near)
             for place, (found, patch) in zip(places, self._found(result), strict=True):
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}
                 if found.lost or self._is_covered(patch, others, frame.shape[:2]):

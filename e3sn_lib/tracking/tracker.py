@@ -5,13 +5,15 @@ the network is behind a `Backend`. The network knows nothing of objects. Their s
 value that goes into each step and comes out changed, so several videos can share one tracker.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
@@ -34,6 +36,9 @@ from e3sn_lib.tracking.backends import Backend
 
 Floats = NDArray[np.float64]
 Boxes = Sequence[Sequence[float]]
+Select = Callable[[Floats, Floats], NDArray[np.int64]]
+"""Returns an anchor of each object (N,), from the ranks (N, 3125) and the boxes (N, 3125, 4) of
+all, which are centre and size in crop pixels from the middle of the crop."""
 SEARCH_SIZE = 255
 MOST_OBJECTS = 254
 """Masks hold ids in 8 bits; 0 is background, and 255 means "do not score" in DAVIS."""
@@ -43,6 +48,9 @@ ROUNDING = 1e-6
 """Pixels by which a box may reach outside the frame, for sums that are not exact."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
+MOST_PLACES, LEAST_RANK, LARGEST_OVERLAP = 3, 0.3, 0.1
+"""An object may be at this many places. Their ranks are at least this share of the best one, and
+their boxes overlap by at most this IoU (ours)."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
 """(3125,) how much an anchor is favoured for being near the middle."""
 
@@ -63,6 +71,8 @@ class Targets:
     """Height and width of all frames."""
     colours: Floats
     """(N, 256) `mask_colours` of each object's first mask; 0 before it is known."""
+    shares: Floats
+    """(N, 4096) `colour_shares` of each object's first mask; 1/2 before it is known."""
 
     def boxes_frame_xyxy(self) -> Floats:
         """Return the boxes, (N, 4)."""
@@ -77,6 +87,7 @@ class Targets:
             centre_frame_xy=self.centre_frame_xy[objects],
             size_wh=self.size_wh[objects],
             colours=self.colours[objects],
+            shares=self.shares[objects],
         )
 
     def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Self:
@@ -194,11 +205,16 @@ class Tracker:
         centre, size = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
         template = self.backend.encode_template(np.stack(crops))
-        unknown = np.zeros((len(boxes), confidence.COLOUR_BINS**2))
-        return Targets(template, centre, size, fill, frame.shape[:2], unknown)
+        colours = np.zeros((len(boxes), confidence.COLOUR_BINS**2))
+        shares = np.full((len(boxes), confidence.SHADES**3), 0.5)
+        return Targets(template, centre, size, fill, frame.shape[:2], colours, shares)
 
     def step(
-        self, frame: NDArray[np.uint8], targets: Targets, move: bool = True
+        self,
+        frame: NDArray[np.uint8],
+        targets: Targets,
+        move: bool = True,
+        colour_weight: float = 0.0,
     ) -> tuple[Targets, FrameResult]:
         """Find and segment the objects in the next frame.
 
@@ -206,6 +222,7 @@ class Tracker:
             frame: (H, W, 3) RGB uint8.
             targets: state after the previous frame.
             move: False segments at the known position, for a frame whose boxes are given.
+            colour_weight: how much colours count where an object may be at several places.
 
         Raises:
             InputError: the frame is of another kind or size.
@@ -217,7 +234,9 @@ class Tracker:
         cls, loc, features = self.backend.search(images, targets.template)
         cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
         if move:
-            choice = choose(cls, loc, targets.size_wh, self.config)
+            by_colour = partial(_by_colour, images, targets.shares, colour_weight)
+            select = by_colour if colour_weight else None
+            choice = choose(cls, loc, targets.size_wh, self.config, select)
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
         corners = (STRIDE * cells[:, ::-1] - WINDOW_MARGIN).tolist()  # x and y, in the crop
@@ -228,6 +247,11 @@ class Tracker:
         colours = confidence.mask_colours(frame, patches, threshold)
         first = np.where(targets.colours.any(axis=1, keepdims=True), targets.colours, colours)
         targets = replace(targets, colours=first)
+        if colour_weight and not move:
+            around = (SEARCH_SIZE - TEMPLATE_SIZE) // 2  # of the window in the middle of the crop
+            masks = (np.pad(each > threshold, around) for each in soft)
+            shares = [confidence.colour_shares(*each) for each in zip(images, masks, strict=True)]
+            targets = replace(targets, shares=np.stack(shares))
         same = confidence.same_colours(colours, first)
         known = confidence.mask_features(scores, soft, threshold, same)
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
@@ -259,7 +283,11 @@ class Choice(NamedTuple):
 
 
 def choose(
-    cls: NDArray[np.float32], loc: NDArray[np.float32], size_wh: Floats, config: TrackConfig
+    cls: NDArray[np.float32],
+    loc: NDArray[np.float32],
+    size_wh: Floats,
+    config: TrackConfig,
+    select: Select | None = None,
 ) -> Choice:
     """Pick the best anchor of each object (SiamRPN).
 
@@ -269,6 +297,7 @@ def choose(
         cls: (N, 2, 5, 25, 25) logits, background first.
         loc: (N, 4, 5, 25, 25) box offsets.
         size_wh: (N, 2) in the previous frame, in frame pixels.
+        select: picks the best; None: it is the one with the highest rank.
     """
     logits = np.asarray(cls, np.float64).reshape(len(cls), 2, -1)
     scores = _sigmoid(logits[:, 1] - logits[:, 0])
@@ -279,11 +308,44 @@ def choose(
     ranked = scores
     if config.score == "penalised":
         ranked = penalty * scores * (1 - config.window_influence) + WINDOW * config.window_influence
-    best = ranked.argmax(axis=1)
+    best = select(ranked, boxes_crop_cxcywh) if select else ranked.argmax(axis=1)
     rows = np.arange(len(best))
     box, score = boxes[rows, best], scores[rows, best]
     rate = (penalty[rows, best] * score * config.size_lr)[:, None]
     return Choice(ranked, best, score, box[:, :2], (1 - rate) * size_wh + rate * box[:, 2:])
+
+
+def _by_colour(
+    crops: NDArray[np.uint8], shares: Floats, weight: float, ranked: Floats, boxes_cxcywh: Floats
+) -> NDArray[np.int64]:
+    """Pick the best place of each object, see `Select`: what counts is its rank, and the mean share
+    of the object in its colours. Other boxes at the same place do not compete."""
+    best = []
+    for crop, own, ranks, boxes in zip(crops, shares, ranked, boxes_cxcywh, strict=True):
+        places = _places(ranks, boxes)
+        if len(places) > 1:
+            likeness = confidence.likeness(crop, own)
+            middles, half = boxes[places, :2] + SEARCH_SIZE / 2, boxes[places, 2:] / 2
+            corners = np.hstack([middles - half, middles + half]).round().clip(0, SEARCH_SIZE)
+            parts = [likeness[y1:y2, x1:x2] for x1, y1, x2, y2 in corners.astype(int)]
+            alike = [part.mean() if part.size else 0 for part in parts]
+            places = [places[np.argmax(ranks[places] + weight * np.array(alike))]]
+        best.append(places[0])
+    return np.array(best)
+
+
+def _places(ranks: Floats, boxes_cxcywh: Floats) -> list[int]:
+    """Return the anchors of the places where an object may be, the best one first."""
+    boxes_xywh = np.hstack([boxes_cxcywh[:, :2] - boxes_cxcywh[:, 2:] / 2, boxes_cxcywh[:, 2:]])
+    found, left = [int(ranks.argmax())], ranks.copy()
+    while len(found) < MOST_PLACES:
+        overlap = coco_mask.iou(boxes_xywh, boxes_xywh[found[-1:]], [False])[:, 0]
+        left[overlap > LARGEST_OVERLAP] = -1
+        place = int(left.argmax())
+        if not left[place] >= LEAST_RANK * ranks[found[0]]:
+            break
+        found.append(place)
+    return found
 
 
 def labels_from_patches(

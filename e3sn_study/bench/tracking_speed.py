@@ -46,6 +46,7 @@ EXPORTED = ("torch fp32", "ONNX fp32", "ONNX int8")
 """The same network three times."""
 SESSIONS = (
     "one step a frame, as the paper",
+    "and colours, to choose between places",
     "and a second look at resized objects",
     "and a search for lost ones, as e3sn track",
 )
@@ -135,6 +136,7 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
     """
     backend = load_export(int8, threads)
     made = (
+        _InSession(backend, resized_by=math.inf, colour_weight=0),
         _InSession(backend, resized_by=math.inf),
         _InSession(backend),
         _InSession(backend, lost_below=shipped_table()["lost_below"], keep_lost=True),
@@ -182,11 +184,11 @@ class _InSession(Tracker):
         yield from map(session.step, frames)
 
     def step(
-        self, frame: Image, targets: Targets, move: bool = True
+        self, frame: Image, targets: Targets, move: bool = True, colour_weight: float = 0.0
     ) -> tuple[Targets, FrameResult]:
         """See `Tracker.step`."""
         self.steps += len(targets.size_wh) if move else 0
-        return super().step(frame, targets, move)
+        return super().step(frame, targets, move, colour_weight)
 
 
 class PublicSiamMask:

@@ -61,7 +61,8 @@ def take_step(
     tracker = Tracker(model, DAVIS_SETTINGS)
     kept = tracker.backend.encode_template(template_image[None])
     place = expected["state_pos"][None], expected["state_sz"][None]
-    before = Targets(kept, *place, fill, first.shape[:2], np.zeros((1, 256)))
+    colours = np.zeros((1, 256)), np.full((1, 4096), 0.5)
+    before = Targets(kept, *place, fill, first.shape[:2], *colours)
     crop = crop_around(expected["state_pos"], expected["state_sz"], SEARCH_SIZE)
     search_image = crop.image(second, fill)
     search = model.encode_search(torch.from_numpy(search_image).permute(2, 0, 1)[None])

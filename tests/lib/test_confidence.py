@@ -20,6 +20,8 @@ from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.confidence import (
     FEATURES,
     LARGEST_LOGIT,
+    colour_shares,
+    likeness,
     mask_colours,
     mask_features,
     predict_j,
@@ -66,6 +68,26 @@ class TestFeatures:
         found = mask_features(np.array([0.0, 1.0]), soft, 0.5, colour)
         assert found.tolist() == [[-LARGEST_LOGIT, 0, 1, 0], [LARGEST_LOGIT, 0, 1, 0]]
         assert mask_features(np.zeros(0), soft[:0], 0.5, colour[:0]).shape == (0, 4)
+
+
+class TestColourShares:
+    def test_of_an_object_that_has_half_of_the_red(self) -> None:
+        """Red is all of the object, and two thirds of its surroundings; both count the same."""
+        crop = np.zeros((40, 40, 3), np.uint8)
+        crop[:20], crop[20:, :20], crop[20:, 20:] = (200, 30, 30), (30, 160, 30), (207, 17, 31)
+        mask = np.zeros((40, 40), bool)
+        mask[:10] = True
+        found = likeness(crop, colour_shares(crop, mask))
+        assert found[20:, :20] == pytest.approx(0, abs=1e-3)
+        red = (400 + 400) / 1200  # (207, 17, 31) is so near to (200, 30, 30) that it counts as red
+        assert found[:20] == pytest.approx(1 / (1 + red), abs=1e-3)
+        assert np.array_equal(found[20:, 20:], found[:20, 20:])
+
+    def test_a_colour_that_was_not_there_says_nothing(self) -> None:
+        crop = np.full((20, 20, 3), 200, np.uint8)
+        shares = colour_shares(crop, np.eye(20, dtype=bool))
+        assert (likeness(np.zeros((20, 20, 3), np.uint8), shares) == 0.5).all()
+        assert likeness(crop, shares) == pytest.approx(0.5)
 
 
 class TestColours:
@@ -160,7 +182,9 @@ class TestLost:
         rng = np.random.default_rng(0)
         frames = [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(3)]
         tracker = Tracker(tiny_model)
-        once = partial(Session, tracker, resized_by=math.inf)  # one step, as the tracker takes
+        once = partial(
+            Session, tracker, resized_by=math.inf, colour_weight=0
+        )  # one step, as the tracker takes
         plain, kept = once(), once(lost_below=1.0, keep_lost=True)
         hidden = once(lost_below=1.0)
         for each in (plain, kept, hidden):

@@ -44,7 +44,7 @@ def boxes(seen: Seen) -> NDArray[np.float64]:
 class TestSession:
     def test_objects_from_the_start_are_those_of_the_tracker(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(3)
-        session = Session(tracker, resized_by=math.inf)
+        session = Session(tracker, resized_by=math.inf, colour_weight=0)
         assert [session.add(ONE), session.add(TWO)] == [1, 2]
         for frame, result in zip(frames, tracker.run(frames, [ONE, TWO]), strict=True):
             seen = session.step(frame)
@@ -55,7 +55,7 @@ class TestSession:
 
     def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(4)
-        session = Session(tracker, resized_by=math.inf)
+        session = Session(tracker, resized_by=math.inf, colour_weight=0)
         assert session.step(frames[0]).ids.max() == 0
         session.add(TWO, 7)
         session.step(frames[1])
@@ -71,7 +71,7 @@ class TestSession:
         self, tiny_model: E3SN
     ) -> None:
         tracker, frames = Tracker(tiny_model), noise(5)
-        session, plain = (Session(tracker, resized_by=math.inf) for _ in range(2))
+        session, plain = (Session(tracker, resized_by=math.inf, colour_weight=0) for _ in range(2))
         for each in (session, plain):
             each.add(ONE), each.add(TWO), each.add(THREE)
             each.step(frames[0]), each.step(frames[1])
@@ -113,6 +113,11 @@ class TestSession:
     def test_a_factor_that_is_none(self, resized_by: float) -> None:
         with pytest.raises(InputError, match=f"resized_by is {resized_by}; give a factor of 1 or"):
             Session(Tracker(Planted()), resized_by=resized_by)
+
+    @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
+    def test_a_weight_that_is_none(self, weight: float) -> None:
+        with pytest.raises(InputError, match=f"colour_weight is {weight}; give a number of 0 or"):
+            Session(Tracker(Planted()), colour_weight=weight)
 
     def test_a_frame_of_another_size(self) -> None:
         session = Session(Tracker(Planted()))

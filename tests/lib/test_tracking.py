@@ -152,6 +152,55 @@ class TestChoice:
             assert choice.size_wh[0] == pytest.approx([127 + 0.5 * rate, 127 + 0.5 * rate])
 
 
+class Rival(Planted):
+    """Finds the object at column 20, and perhaps at another column too."""
+
+    def __init__(self, column: int, logit: float) -> None:
+        super().__init__(column=20)
+        self.rival = column, logit
+
+    def locate(self, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        cls, loc = super().locate(*given)
+        column, logit = self.rival
+        cls[:, 1, 2, 12, column] = logit
+        return cls, loc
+
+
+class TestColours:
+    """Columns are 8 pixels of the crop apart, and the boxes here are 64 pixels wide."""
+
+    @pytest.mark.parametrize(
+        ("column", "logit", "weight", "chosen"),
+        [(4, 2.0, 0.4, 4), (4, 2.0, 0.0, 20), (4, -2.0, 0.4, 20), (18, 2.0, 0.4, 20)],
+        ids=["same colours", "colours do not count", "low score", "same place"],
+    )
+    def test_they_choose_between_places(
+        self, column: int, logit: float, weight: float, chosen: int
+    ) -> None:
+        first, then = blank(128), blank(128)
+        first[90:130, 140:180] = then[90:130, 100:170] = (200, 30, 30)
+        then[90:130, 180:220] = (30, 160, 30)
+        tracker = Tracker(Rival(column, logit), PLAIN)
+        targets, _ = tracker.step(first, tracker.start(first, [BOX]), False, weight)
+        moved, result = tracker.step(then, targets, True, weight)
+        assert moved.centre_frame_xy[0] == pytest.approx([160 + 8 * (chosen - 12) * UNIT, 110])
+        assert result.scores == pytest.approx([1 if chosen == 20 else 1 / (1 + math.exp(-logit))])
+
+    def test_each_object_has_its_own(self) -> None:
+        first, then = blank(128), blank(128)
+        for frame, right in ((first, 0), (then, 40)):
+            frame[20:60, 140 - right : 180 - right] = frame[150:190, 140 + right : 180 + right] = (
+                255
+            )
+        boxes = [(140.0, 20.0, 40.0, 40.0), (140.0, 150.0, 40.0, 40.0)]
+        tracker = Tracker(Rival(4, 2.0), PLAIN)
+        targets, _ = tracker.step(first, tracker.start(first, boxes), False, 0.4)
+        for objects in ([0, 1], [1, 0], [1]):
+            moved, _ = tracker.step(then, targets.select(objects), True, 0.4)
+            columns = 12 + (moved.centre_frame_xy[:, 0] - 160) / UNIT / 8
+            assert columns == pytest.approx([[4, 20][each] for each in objects])
+
+
 class TestSeveralObjects:
     boxes = ((140.0, 90.0, 40.0, 40.0), (20.0, 30.0, 60.0, 25.0), (200.0, 100.0, 30.0, 90.0))
 
