@@ -25,11 +25,9 @@ FEATURES = ("score", "expected_iou", "rim", "colour")
 LARGEST_LOGIT = 10.0
 """Larger logits of the class score tell nothing more."""
 COLOUR_BINS = 16
-"""Along each axis, a and b, of a histogram of colours."""
+"""Along each axis of a table of colours: a and b of CIELAB, or R, G and B."""
 LARGEST_SIDE = 128
 """Of larger windows, only every n-th row and column gives colours."""
-SHADES = 16
-"""Of each of R, G and B, in a table of colours."""
 RARE = 1e-4
 """Shares of pixels that are much smaller say nothing about a colour."""
 Floats = NDArray[np.float64]
@@ -70,8 +68,7 @@ def mask_colours(frame: NDArray[np.uint8], patches: Sequence[Patch], threshold: 
         every = slice(None, None, 1 + max(soft.shape) // LARGEST_SIDE)
         pixels = frame[rows, columns][every, every][soft[every, every] > threshold]
         if len(pixels):
-            lab = cv2.cvtColor(pixels[None], cv2.COLOR_RGB2LAB)[0].astype(int)
-            bins = lab[:, 1:] * COLOUR_BINS // 256 @ (COLOUR_BINS, 1)
+            bins = _bins(cv2.cvtColor(pixels[None], cv2.COLOR_RGB2LAB)[0, :, 1:])
             histogram[:] = np.bincount(bins, minlength=len(histogram)) / len(bins)
     return histograms
 
@@ -83,25 +80,27 @@ def same_colours(colours: Floats, others: Floats) -> Floats:
 
 
 def colour_shares(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Floats:
-    """Return to what share each colour is an object's and not its surroundings', (4096,).
+    """Return how much of each colour belongs to an object, 0 to 1, (4096,).
 
-    The object is where the mask (S, S) is in a crop (S, S, 3). It and its surroundings count the
-    same, whatever their sizes (as in Staple, Bertinetto et al. 2016). Where a colour is rare in
-    both, its share is about 1/2.
+    The object is where the mask (S, S) is in a crop (S, S, 3); the other pixels are its
+    surroundings. Both count the same, whatever their sizes (as in Staple, Bertinetto et al. 2016).
+    The share of a colour that is rare in both is about 1/2.
     """
-    shades = _shades(crop)
-    counts = (np.bincount(shades[part], minlength=SHADES**3) for part in (mask, ~mask))
+    bins = _bins(crop)
+    counts = (np.bincount(bins[part], minlength=COLOUR_BINS**3) for part in (mask, ~mask))
     own, others = (count / max(count.sum(), 1) + RARE for count in counts)
     return np.asarray(own / (own + others))
 
 
 def likeness(crop: NDArray[np.uint8], shares: Floats) -> Floats:
     """Return the `colour_shares` of each pixel of a crop (S, S, 3), (S, S)."""
-    return np.asarray(shares[_shades(crop)])
+    return np.asarray(shares[_bins(crop)])
 
 
-def _shades(crop: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return crop.astype(np.int64) * SHADES // 256 @ (SHADES**2, SHADES, 1)
+def _bins(colours: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the places of colours (..., C) uint8 in a flat table of C axes, (...)."""
+    steps = COLOUR_BINS ** np.arange(colours.shape[-1])[::-1]
+    return colours.astype(np.int64) * COLOUR_BINS // 256 @ steps
 
 
 def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, float]:

@@ -4,7 +4,6 @@ import operator
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from typing import NamedTuple, Self
 
@@ -103,9 +102,8 @@ class Session:
         if not 0 <= colour_weight < np.inf:
             raise InputError(f"colour_weight is {colour_weight}; give a number of 0 or more")
         self._tracker = tracker
-        self._step = partial(tracker.step, colour_weight=colour_weight)
         self._lost_below, self._keep_lost = lost_below, keep_lost
-        self._resized_by = resized_by
+        self._resized_by, self._colour_weight = resized_by, colour_weight
         self._steps = 0
         self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
         """Of each object the step in which it was seen last, and its box, x1, y1, x2, y2."""
@@ -156,7 +154,7 @@ class Session:
         if self._given:
             numbers = tuple(self._given)
             state = self._tracker.start(frame, list(self._given.values()), numbers)
-            state, result = self._step(frame, state, move=False)
+            state, result = self._tracker.step(frame, state, False, self._colour_weight)
             steps.append((numbers, state, self._found(result)))
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
@@ -177,11 +175,11 @@ class Session:
         self, frame: NDArray[np.uint8], before: Targets
     ) -> tuple[Targets, list[tuple[Found, Patch]]]:
         """Take a step with a group, and one more with its objects that were resized."""
-        after, result = self._step(frame, before)
+        after, result = self._tracker.step(frame, before)
         found = self._found(result)
         change = np.abs(np.log(after.size_wh / before.size_wh)).max(axis=1)
         if places := np.flatnonzero(change > np.log(self._resized_by)).tolist():
-            again, result = self._step(frame, after.select(places))
+            again, result = self._tracker.step(frame, after.select(places))
             for place, each in zip(places, self._found(result), strict=True):
                 found[place] = each
             boxes = after.boxes_frame_xyxy()
@@ -214,8 +212,8 @@ class Session:
             lost = before.select(places)
             if elsewhere:
                 lost = self._elsewhere(lost, [numbers[place] for place in places])
-            near, _ = self._step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
-            _, result = self._step(frame, near)
+            near, _ = self._tracker.step(frame, replace(lost, size_wh=WIDER * lost.size_wh))
+            _, result = self._tracker.step(frame, near)
             for place, (found, patch) in zip(places, self._found(result), strict=True):
                 others = {key: patches[key] for key, each in objects.items() if not each.lost}
                 if found.lost or self._is_covered(patch, others, frame.shape[:2]):

@@ -48,9 +48,9 @@ ROUNDING = 1e-6
 """Pixels by which a box may reach outside the frame, for sums that are not exact."""
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
-MOST_PLACES, LEAST_RANK, LARGEST_OVERLAP = 3, 0.3, 0.1
-"""An object may be at this many places. Their ranks are at least this share of the best one, and
-their boxes overlap by at most this IoU (ours)."""
+MOST_PLACES, LEAST_RANK, SAME_PLACE = 3, 0.3, 0.1
+"""An object may be at this many places. Their ranks are at least this share of the best one. Boxes
+with a larger IoU than this are at the same place (ours)."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
 """(3125,) how much an anchor is favoured for being near the middle."""
 
@@ -72,7 +72,8 @@ class Targets:
     colours: Floats
     """(N, 256) `mask_colours` of each object's first mask; 0 before it is known."""
     shares: Floats
-    """(N, 4096) `colour_shares` of each object's first mask; 1/2 before it is known."""
+    """(N, 4096) `colour_shares` of each object's first mask, times their weight; 0: colours do not
+    count."""
 
     def boxes_frame_xyxy(self) -> Floats:
         """Return the boxes, (N, 4)."""
@@ -206,7 +207,7 @@ class Tracker:
         crops = [crop.image(frame, fill) for crop in self._crops(centre, size, TEMPLATE_SIZE)]
         template = self.backend.encode_template(np.stack(crops))
         colours = np.zeros((len(boxes), confidence.COLOUR_BINS**2))
-        shares = np.full((len(boxes), confidence.SHADES**3), 0.5)
+        shares = np.zeros((len(boxes), confidence.COLOUR_BINS**3))
         return Targets(template, centre, size, fill, frame.shape[:2], colours, shares)
 
     def step(
@@ -222,7 +223,8 @@ class Tracker:
             frame: (H, W, 3) RGB uint8.
             targets: state after the previous frame.
             move: False segments at the known position, for a frame whose boxes are given.
-            colour_weight: how much colours count where an object may be at several places.
+            colour_weight: with ``move=False``, how much the colours of these masks count in later
+                frames, where an object may be at several places; 0: not at all.
 
         Raises:
             InputError: the frame is of another kind or size.
@@ -234,8 +236,7 @@ class Tracker:
         cls, loc, features = self.backend.search(images, targets.template)
         cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
         if move:
-            by_colour = partial(_by_colour, images, targets.shares, colour_weight)
-            select = by_colour if colour_weight else None
+            select = partial(_by_colour, images, targets.shares) if targets.shares.any() else None
             choice = choose(cls, loc, targets.size_wh, self.config, select)
             cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
@@ -251,7 +252,7 @@ class Tracker:
             around = (SEARCH_SIZE - TEMPLATE_SIZE) // 2  # of the window in the middle of the crop
             masks = (np.pad(each > threshold, around) for each in soft)
             shares = [confidence.colour_shares(*each) for each in zip(images, masks, strict=True)]
-            targets = replace(targets, shares=np.stack(shares))
+            targets = replace(targets, shares=colour_weight * np.stack(shares))
         same = confidence.same_colours(colours, first)
         known = confidence.mask_features(scores, soft, threshold, same)
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
@@ -316,10 +317,10 @@ def choose(
 
 
 def _by_colour(
-    crops: NDArray[np.uint8], shares: Floats, weight: float, ranked: Floats, boxes_cxcywh: Floats
+    crops: NDArray[np.uint8], shares: Floats, ranked: Floats, boxes_cxcywh: Floats
 ) -> NDArray[np.int64]:
-    """Pick the best place of each object, see `Select`: what counts is its rank, and the mean share
-    of the object in its colours. Other boxes at the same place do not compete."""
+    """Pick the best place of each object, see `Select`. Its rank counts, and the mean share of its
+    colours. Other boxes at the same place do not compete."""
     best = []
     for crop, own, ranks, boxes in zip(crops, shares, ranked, boxes_cxcywh, strict=True):
         places = _places(ranks, boxes)
@@ -329,7 +330,7 @@ def _by_colour(
             corners = np.hstack([middles - half, middles + half]).round().clip(0, SEARCH_SIZE)
             parts = [likeness[y1:y2, x1:x2] for x1, y1, x2, y2 in corners.astype(int)]
             alike = [part.mean() if part.size else 0 for part in parts]
-            places = [places[np.argmax(ranks[places] + weight * np.array(alike))]]
+            places = [places[np.argmax(ranks[places] + alike)]]
         best.append(places[0])
     return np.array(best)
 
@@ -340,7 +341,7 @@ def _places(ranks: Floats, boxes_cxcywh: Floats) -> list[int]:
     found, left = [int(ranks.argmax())], ranks.copy()
     while len(found) < MOST_PLACES:
         overlap = coco_mask.iou(boxes_xywh, boxes_xywh[found[-1:]], [False])[:, 0]
-        left[overlap > LARGEST_OVERLAP] = -1
+        left[overlap > SAME_PLACE] = -1
         place = int(left.argmax())
         if not left[place] >= LEAST_RANK * ranks[found[0]]:
             break

@@ -134,8 +134,8 @@ def _track(options: argparse.Namespace) -> None:
     _keep(options, "tracking_speed", table)
 
 
-def _exports_or_sessions(options: argparse.Namespace) -> None:
-    """Score either on DAVIS-2016 val."""
+def _score(options: argparse.Namespace) -> None:
+    """Score exported graphs, or sessions, on DAVIS-2016 val."""
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.tracking.backends import thread_count
     from e3sn_study.bench.tracking_speed import EXPORTED, SESSIONS, bench_exports, bench_sessions
@@ -192,8 +192,8 @@ MEASUREMENTS = {
     "train": _train,
     "track": _track,
     "precision": _precision,
-    "exports": _exports_or_sessions,
-    "sessions": _exports_or_sessions,
+    "exports": _score,
+    "sessions": _score,
     "confidence": _confidence,
     "held-out": _held_out,
 }

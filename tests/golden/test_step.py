@@ -61,7 +61,7 @@ def take_step(
     tracker = Tracker(model, DAVIS_SETTINGS)
     kept = tracker.backend.encode_template(template_image[None])
     place = expected["state_pos"][None], expected["state_sz"][None]
-    colours = np.zeros((1, 256)), np.full((1, 4096), 0.5)
+    colours = np.zeros((1, 256)), np.zeros((1, 4096))
     before = Targets(kept, *place, fill, first.shape[:2], *colours)
     crop = crop_around(expected["state_pos"], expected["state_sz"], SEARCH_SIZE)
     search_image = crop.image(second, fill)

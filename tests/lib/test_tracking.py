@@ -182,7 +182,7 @@ class TestColours:
         then[90:130, 180:220] = (30, 160, 30)
         tracker = Tracker(Rival(column, logit), PLAIN)
         targets, _ = tracker.step(first, tracker.start(first, [BOX]), False, weight)
-        moved, result = tracker.step(then, targets, True, weight)
+        moved, result = tracker.step(then, targets)
         assert moved.centre_frame_xy[0] == pytest.approx([160 + 8 * (chosen - 12) * UNIT, 110])
         assert result.scores == pytest.approx([1 if chosen == 20 else 1 / (1 + math.exp(-logit))])
 
@@ -196,7 +196,7 @@ class TestColours:
         tracker = Tracker(Rival(4, 2.0), PLAIN)
         targets, _ = tracker.step(first, tracker.start(first, boxes), False, 0.4)
         for objects in ([0, 1], [1, 0], [1]):
-            moved, _ = tracker.step(then, targets.select(objects), True, 0.4)
+            moved, _ = tracker.step(then, targets.select(objects))
             columns = 12 + (moved.centre_frame_xy[:, 0] - 160) / UNIT / 8
             assert columns == pytest.approx([[4, 20][each] for each in objects])
 
