@@ -19,7 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     text = (
         "train, track: time of a step; precision: losses in fp32 and bf16; exports: J, F and speed "
-        "by torch and by graphs; sessions: of the steps that e3sn track adds; confidence: fit of "
+        "by torch and by graphs; sessions: of what e3sn track adds; confidence: fit of "
         "the predicted J; held-out: scores of a model"
     )
     add("what", choices=[*MEASUREMENTS], help=text)
