@@ -48,7 +48,7 @@ lab: say-lab $(READY)
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 say-reproduce:
-	@echo "Runs the notebooks in the $$PROFILE profile ($(if $(MINUTES),about $(MINUTES) minutes on two CPU cores,no duration is known for it))" \
+	@echo "Runs the notebooks in the $$PROFILE profile ($(if $(MINUTES),about $(MINUTES) minutes on two fast CPU cores and longer on others,no duration is known for it))" \
 	  "and builds its page below reports/."
 
 say-test:

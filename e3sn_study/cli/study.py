@@ -45,7 +45,7 @@ def reproduce(options: argparse.Namespace) -> int:
     if profile.study.recorded:
         duration = "runs on record are not trained again"
     elif profile.minutes:
-        duration = f"about {profile.minutes:g} minutes on two CPU cores"
+        duration = f"about {profile.minutes:g} minutes on two fast CPU cores and longer on others"
     planned = f"{len(sources)} notebooks in profile {study.profile} ({profile.title})"
     print(f"{planned}: {duration}; finished runs are reused")
     is_file = study.profile.endswith((".yaml", ".yml"))
