@@ -1,5 +1,6 @@
 """JSON files of record, and the folder of a run, which is bound to the data it was trained on."""
 
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -99,6 +100,7 @@ class RunRecord(Summary):
     """Settings of inference."""
     packages: dict[str, str] | None = None
     commit: str = "unknown"
+    command: str = "unknown"
     precision: str = "unknown"
     cpu: str = "unknown"
     machine: str = ""
@@ -125,6 +127,7 @@ class RunRecord(Summary):
         if self.track and not {*SETTINGS} <= {*self.track}:
             raise ValueError("track lacks a setting of inference")
         TrackConfig(**self.track)  # refuses values that cannot be
+        shlex.split(self.command)  # refuses quotes that do not end
         return self
 
 

@@ -88,7 +88,7 @@ def runs(records: Records) -> pd.DataFrame:
     for run in records.runs.to_dict("records"):
         own = [f"train.pairs={run['own_pairs']}", "train.init_weights=MODEL"]
         first = own if run["pairs_before"] else []
-        command = str(run.get("command"))
+        command = run["command"]
         words = shlex.split(command) if command.startswith("e3sn train ") else []
         given = told(value for key, value in pairwise(words) if key == "--set")
         each_once = dict.fromkeys([*first, *run["settings"].split(), *given])

@@ -268,6 +268,12 @@ def test_a_record_of_a_run_has_settings_that_can_be(
         _ = Records(tmp_path).runs
 
 
+def test_a_command_whose_quote_does_not_end_is_named(tmp_path: Path) -> None:
+    run = add_run(tmp_path, environment={"command": "e3sn train --set 'train.precision=fp32"})
+    with pytest.raises(InputError, match=rf"{run}.json is no record of a run \(.*[Qq]uot"):
+        _ = Records(tmp_path).runs
+
+
 def test_a_file_of_another_run_is_refused(results: Path) -> None:
     e3sn, siammask = (Records(results).main_runs(variant)[0] for variant in ("e3sn", "siammask"))
     for name in (f"davis2016/{e3sn}.csv", f"davis2016/{e3sn}_speed.csv", f"runs/{e3sn}.json"):
