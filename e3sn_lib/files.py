@@ -54,7 +54,8 @@ _cleared: set[Path] = set()
 def temporary_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` for a file or a folder, which is deleted in the end.
 
-    What killed processes of this machine left beside `path` is deleted too.
+    What killed processes of this machine left beside `path` is deleted too. An OSError about what
+    is written there names `path`.
     """
     import psutil  # imported here: --help need not wait for it
 
@@ -69,6 +70,10 @@ def temporary_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:SHORT_STEM]}.{unique}.tmp{path.suffix}")
     try:
         yield temporary
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         _delete(temporary)
 
@@ -89,9 +94,10 @@ def _delete(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; raises OSError if the disk is full."""
+    """Write a text file in UTF-8, whole or not at all; raises OSError if the disk is full. Names of
+    files that are in no encoding are written as they are."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -102,7 +108,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table without its index, six digits after the point, as `write_text`."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f")
+        table.to_csv(temporary, index=False, float_format="%.6f", errors="surrogateescape")
 
 
 def as_webp(
@@ -142,6 +148,18 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> d
         if other != path:
             raise InputError(f"{folder} has {other.name} and {path.name} for one frame; keep one")
     return found
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder in `root`, in order, with the names of its files; links to folders are
+    followed, except to those around them, which would never end."""
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        around = {os.path.realpath(each) for each in Path(folder).parents}
+        if os.path.realpath(folder) in around:
+            subfolders.clear()
+        else:
+            subfolders.sort()
+            yield Path(folder), sorted(names)
 
 
 def as_counted(path: Path) -> str:
@@ -201,9 +219,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         if image.format in ("JPEG", "MPO"):
             return simplejpeg.decode_jpeg(encoded, "RGB")  # strict, where OpenCV fills up with grey
+        if image.format == "PNG":
+            image.verify()  # OpenCV believes the lengths in a damaged file and takes up to 4 GB
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except (ValueError, cv2.error) as error:
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
         cut = "Premature end" in str(error)
         how = "cut short (no end-of-image marker)" if cut else f"damaged ({_one_line(error)})"
         raise _damaged("image", path, how) from error

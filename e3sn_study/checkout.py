@@ -47,10 +47,11 @@ def open_tracker(
     from e3sn_lib.tracking.backends import VARIABLE, has_shipped, load_export, thread_count
     from e3sn_lib.tracking.tracker import Tracker
 
+    origin = ""
     if weights is None and (named := os.environ.get(VARIABLE)):
-        weights = Path(named)
+        weights, origin = Path(named), f", which the variable {VARIABLE} names"
     if weights and not weights.exists():
-        raise InputError(f"there is no file {weights}")
+        raise InputError(f"there is no file {weights}{origin}")
     exported = weights.is_dir() if weights else has_shipped()
     if backend == "auto":
         # is there a GPU for torch? asked without the seconds that importing torch takes

@@ -5,7 +5,6 @@ every annotation is checked first. One that cannot be used is left out, counted 
 """
 
 import hashlib
-import os
 import re
 import warnings
 from collections import defaultdict
@@ -23,7 +22,7 @@ from e3sn_lib.config import TrainSetConfig
 from e3sn_lib.data.index import indexed_tracks
 from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import MOST_PIXELS, file_names, read_json
+from e3sn_lib.files import MOST_PIXELS, file_names, read_json, walk
 from e3sn_lib.geometry import Box, box_xywh
 
 LARGEST = 2**53
@@ -61,7 +60,7 @@ def coco_tracks(root: Path, config: TrainSetConfig, held_out: bool = False) -> T
     """
     images, annotations = root / config.images, root / config.annotations
     key = (images, annotations, config.min_area, config.hold_out_share, held_out)
-    sources = [str(annotations), *(folder for folder, _, _ in os.walk(images, followlinks=True))]
+    sources = [annotations, *(folder for folder, _ in walk(images))]
     parse = partial(_parse, root, config, held_out)
     return indexed_tracks("coco", key, sources, parse, partial(_track, images))
 

@@ -1,7 +1,6 @@
 """ImageNet-VID in the official layout: frames in ``Data/VID/SPLIT``, boxes as XML in
 ``Annotations/VID/SPLIT``, no masks."""
 
-import os
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 from e3sn_lib.data.index import indexed_tracks, track_of_boxes
 from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import files_by_stem, read_bytes
+from e3sn_lib.files import files_by_stem, read_bytes, walk
 from e3sn_lib.geometry import Box
 
 
@@ -33,26 +32,19 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
     return indexed_tracks(f"imagenet_vid-{split}", (annotations, data), sources, parse, unpack)
 
 
-def _snippets(annotations: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder below, as a relative path, with its files."""
-    for folder, subfolders, names in os.walk(annotations, followlinks=True):
-        subfolders.sort()
-        yield Path(folder).relative_to(annotations), sorted(names)
-
-
 def _sources(annotations: Path, data: Path) -> Iterator[Path | str]:
-    for snippet, names in _snippets(annotations):
-        yield data / snippet
-        folder = str(annotations / snippet)
+    for folder, names in walk(annotations):
+        yield data / folder.relative_to(annotations)
         yield from (f"{folder}/{name}" for name in names)
 
 
 def _parse(annotations: Path, data: Path, findings: Findings) -> Iterator[Any]:
     """Yield snippet, track id, and file names and boxes of its frames."""
-    for snippet, _ in _snippets(annotations):
+    for folder, _ in walk(annotations):
+        snippet = folder.relative_to(annotations)
         images = files_by_stem(data / snippet)
         frames: dict[str, list[tuple[str, Box]]] = defaultdict(list)
-        for stem, path in files_by_stem(annotations / snippet, (".xml",)).items():
+        for stem, path in files_by_stem(folder, (".xml",)).items():
             if stem not in images:
                 findings.leave_out("frame not on disk", missing=f"{path.parent.name}/{stem}.JPEG")
                 continue
@@ -78,6 +70,6 @@ def _boxes(path: Path) -> list[tuple[str, Box]]:
             x2, y2 = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmax", "ymax"))
             boxes.append((thing.findtext("trackid", ""), (x1, y1, x2 + 1, y2 + 1)))
         return boxes
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: the encoding
         reason = f"damaged or no ImageNet-VID annotation ({error})"
         raise InputError(f"{path} is {reason}; copy it again") from error

@@ -210,7 +210,8 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Pat
         return ensure_synthetic(folders[0]), None
     if config.kind != "synthetic" and not root.is_dir():
         advice = "give another with --data DIR or E3SN_DATA"
-        raise InputError(f"the data folder {root} does not exist; {advice}")
+        fault = "is no folder" if root.exists() else "does not exist"
+        raise InputError(f"the data folder {root} {fault}; {advice}")
     lacking = {}
     for folder in folders:
         wanted = [folder, *KINDS[config.kind].needs(folder, config)]

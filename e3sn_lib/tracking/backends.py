@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -139,7 +140,8 @@ class OnnxBackend:
         outputs = [each.name for each in session.get_outputs()]
 
         def run(values: Mapping[str, Any]) -> Arrays:
-            found = session.run(outputs, {each: values[each] for each in inputs})
+            with _named_errors(f"compute {name}"):
+                found = session.run(outputs, {each: values[each] for each in inputs})
             return dict(zip(outputs, found, strict=True))
 
         return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
@@ -224,8 +226,17 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
-    try:
+    with _named_errors(f"open {path}"):
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _named_errors(act: str) -> Iterator[None]:
+    """Turn errors of ONNX Runtime, as for want of memory, into an InputError."""
+    import onnxruntime
+
+    try:
+        yield
     except Exception as error:  # ONNX Runtime's errors have no class of their own
         program, reason = f"ONNX Runtime {onnxruntime.__version__}", " ".join(str(error).split())
-        raise InputError(f"{program} cannot open {path}: {reason}") from error
+        raise InputError(f"{program} cannot {act}: {reason}") from error

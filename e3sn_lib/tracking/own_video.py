@@ -28,6 +28,9 @@ from e3sn_lib.tracking.video import Frame, VideoSource, open_video
 
 T = TypeVar("T")
 END = object()
+LONGEST_NAME = 230
+"""Bytes of the name of a folder for results. File systems allow 255, but the folder for the results
+of a stopped run has a longer name."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +145,16 @@ def track_video(
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Raise InputError if a kind of output is unknown, if `out` is a file or a link to nothing, or
-    if an output would replace an input."""
+    """Raise InputError if a kind of output is unknown, if `out` is a file or a link to nothing, if
+    its name is too long, or if an output would replace an input."""
     if unknown := sorted(set(save) - set(FILES)):
         raise InputError(f"cannot save '{unknown[0]}'; choose from {', '.join(FILES)}")
     places = [out / FILES[kind] for kind in save]
     for path in (out, *places):
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path} is a link to a place that is not there; give another --out")
+    if len(os.fsencode(out.name)) > LONGEST_NAME:
+        raise InputError(f"the name of --out has over {LONGEST_NAME} bytes; give a shorter one")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
     for place in places:

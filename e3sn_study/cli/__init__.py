@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from e3sn_lib import __version__
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, text = 2, f"{command}: {error}"
     except OSError as error:  # a folder that may not be written, a full disk
         status, text = 2, f"{command}: {error.filename or 'output'}: {error.strerror or error}"
+    except MemoryError as error:
+        remedy = "close other programs, or give smaller or fewer images"
+        status, text = 2, f"{command}: there is not enough memory ({error}); {remedy}"
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise
@@ -57,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    print(printable(text), file=sys.stderr)
+    with suppress(OSError):  # it is closed, as by a pipe that ended, or its disk is full
+        print(printable(text), file=sys.stderr)
     return status
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -182,12 +181,15 @@ def _read_scores(path: Path) -> dict[str, float]:
     import pandas as pd
 
     try:
-        (row,) = pd.read_csv(path, dtype=float).to_dict("records")
+        table = pd.read_csv(path, dtype=float)
+        (row,) = table.to_dict("records")
+        if not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("a row has more cells than the header")
     except (OSError, ValueError) as error:
         what = "no table of scores as e3sn evaluate writes it"
         raise InputError(f"{path} is {what}: {error}") from error
-    if not all(map(math.isfinite, row.values())):
-        raise InputError(f"{path} has a score that is not finite; make it again with e3sn evaluate")
+    if not all(abs(value) <= 1 for value in row.values()):
+        raise InputError(f"{path} has a score outside -1 to 1; make it again with e3sn evaluate")
     return {str(name): value for name, value in row.items()}
 
 

@@ -70,6 +70,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
 def track(options: argparse.Namespace) -> int:
     """Follow boxed objects through your own video."""
     import cv2
+    from av import FFmpegError
 
     from e3sn_lib.tracking.confidence import shipped_table
     from e3sn_lib.tracking.own_video import check_out, track_video
@@ -101,7 +102,7 @@ def track(options: argparse.Namespace) -> int:
                 stopped=stopped,
                 **{name: getattr(options, name) for name in names},
             )
-        except OSError as error:
+        except (OSError, FFmpegError) as error:
             fault = f"cannot write the results to {options.out}: {error.strerror or error}"
             raise InputError(f"{fault}; nothing of them is kept") from error
     seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_text
 from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.entries import Manifest, RunRecord, Slider
@@ -340,7 +341,7 @@ def _but_pairs(settings: str) -> frozenset[str]:
 @cache
 def reference(name: str) -> Any:
     """Return the content of a YAML file of ``reference/``."""
-    return yaml.safe_load((REFERENCE / f"{name}.yaml").read_text())
+    return yaml.safe_load(read_text(REFERENCE / f"{name}.yaml"))
 
 
 def without_folders(text: str) -> str:

@@ -193,15 +193,15 @@ def _context(
     words, short = (sections.in_words(records, with_pairs) for with_pairs in (True, False))
     packages = runs.sort_values("date")["packages"].dropna()
     failures = report / "what_did_not_work.md"
-    own_text = mistune.create_markdown()(failures.read_text()) if failures.is_file() else ""
+    own_text = mistune.create_markdown()(read_text(failures, "notes")) if failures.is_file() else ""
     networks = records.table("networks").replace({"variant": VARIANTS})
     return {
         "profile": profile,
         "main": main,
         "settings": main.to_dict(),
         "synthetic": records.synthetic,
-        "style": Markup((REFERENCE / "report.css").read_text()),  # noqa: S704 our own file
-        "drawing": Markup((REFERENCE / "network.svg").read_text()),  # noqa: S704 our own file
+        "style": Markup(read_text(REFERENCE / "report.css")),  # noqa: S704 our own file
+        "drawing": Markup(read_text(REFERENCE / "network.svg")),  # noqa: S704 our own file
         "failures": Markup(own_text),  # noqa: S704 mistune escapes
         "texts": {
             key: [each["text"] for each in chosen(entries, main)]

@@ -113,6 +113,13 @@ def test_an_image_that_comes_later_behind_a_link_is_found(tmp_path: Path) -> Non
     assert len(open_coco(images, annotations).tracks) == 2
 
 
+def test_links_in_circles_are_not_followed(tmp_path: Path) -> None:
+    images, annotations = write_coco(tmp_path)
+    for name, place in (("here", "."), ("there", "."), ("up", ".."), ("above", "..")):
+        (images / name).symlink_to(place)
+    assert len(open_coco(images, annotations).tracks) == 1
+
+
 def test_a_share_of_the_images_is_held_out_whole(shared_path: SharedPath) -> None:
     root = shared_path("data/coco_mini")
     files = root / "images", root / "annotations" / "instances_mini.json"

@@ -383,6 +383,8 @@ class TestCommand:
             (["--precision", "int8", "--calibration", "absent"], "absent"),
             (["--calibration", "absent"], "--calibration is for --precision int8"),
             (["--accuracy", "absent"], "absent is no table of scores"),
+            (["--accuracy", "commas.csv"], "commas.csv is no table of scores"),
+            (["--accuracy", "percent.csv"], "percent.csv has a score outside -1 to 1"),
         ],
     )
     def test_what_it_cannot_do(
@@ -399,6 +401,9 @@ class TestCommand:
         profile = tiny_profile()
         profile = replace(profile, data=replace(profile.data, root=""))
         save_model(tmp_path / "m.safetensors", lively, profile)
+        monkeypatch.chdir(tmp_path)
+        Path("commas.csv").write_text("J&F-Mean,J-Mean\n0,61,0,62\n")
+        Path("percent.csv").write_text("J&F-Mean,J-Mean\n61,62\n")
         status, said = self.export(capsys, tmp_path / "m.safetensors", tmp_path / "out", *arguments)
         assert status == 2
         assert words in said

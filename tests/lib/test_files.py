@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,6 +119,18 @@ def test_damaged_bytes_give_an_image_or_one_line(
         assert "\n" not in reason
 
 
+def test_a_wrong_length_in_a_png_costs_no_memory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(cv2.imencode(".png", PHOTO)[1].tobytes())
+    content[content.index(b"IDAT") - 4] = 0x7F  # the chunk claims 2 GB
+    (tmp_path / "a.png").write_bytes(content)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "damaged" in refusal(read_image, tmp_path / "a.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # kB
+    assert capfd.readouterr().err == ""
+
+
 def test_a_mask_may_have_black_anywhere_or_be_grey_in_three_colours(tmp_path: Path) -> None:
     """Programs that reduce a mask to two colours order them as they like."""
     mask = np.zeros((20, 30), np.uint8)
@@ -170,6 +185,23 @@ def test_a_text_is_written_in_utf_8_whatever_the_system_prefers(tmp_path: Path) 
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", code], env={**os.environ, **plain}, check=True)
     assert read_text(tmp_path / "a") == "×"
+
+
+def test_a_name_in_no_encoding_is_written_as_it_is(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    files.write_text(tmp_path / "a", name)
+    assert (tmp_path / "a").read_bytes() == b"caf\xe9"
+    files.write_csv(tmp_path / "b", pd.DataFrame({"name": [name]}))
+    assert (tmp_path / "b").read_bytes() == b"name\ncaf\xe9\n"
+
+
+def test_a_full_disk_is_told_of_the_file_that_was_wanted(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, files.atomic_path(tmp_path / "a.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    with pytest.raises(OSError) as caught, files.atomic_path(tmp_path / "a.csv"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../x.jpg"])

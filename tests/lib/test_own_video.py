@@ -378,6 +378,12 @@ class TestEnds:
         with pytest.raises(InputError, match="out is a link to a place that is not there"):
             track_video(planted, video, [BOX], tmp_path / "out")
 
+    def test_a_name_that_leaves_no_room_for_another_is_refused(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError, match="the name of --out has over 230 bytes"):
+            track_video(planted, video, [BOX], tmp_path / ("ü" * 120))
+
     def test_what_is_left_out_is_said(self, planted: Tracker, tmp_path: Path) -> None:
         frames = tmp_path / "frames"
         frames.mkdir()

@@ -476,6 +476,22 @@ def test_imagenet_vid_may_lie_behind_links(tmp_path: Path) -> None:
     assert len(imagenet_vid_tracks(tmp_path).tracks) == 2
 
 
+def test_imagenet_vid_does_not_follow_links_in_circles(tmp_path: Path) -> None:
+    make_imagenet_vid(tmp_path)
+    for part in ("Annotations", "Data"):
+        folder = tmp_path / part / "VID" / "train"
+        for name, place in (("here", "."), ("there", "."), ("up", ".."), ("above", "..")):
+            (folder / name).symlink_to(place)
+    assert len(imagenet_vid_tracks(tmp_path).tracks) == 2
+
+
+def test_imagenet_vid_of_an_unknown_encoding_is_damaged(tmp_path: Path) -> None:
+    path = next((make_imagenet_vid(tmp_path) / "Annotations").rglob("000001.xml"))
+    path.write_text('<?xml version="1.0" encoding="utf8mb4"?>' + path.read_text())
+    with pytest.raises(InputError, match=r"000001\.xml is damaged or no ImageNet-VID annotation"):
+        imagenet_vid_tracks(tmp_path)
+
+
 def test_imagenet_vid_leaves_out_boxes_without_end(tmp_path: Path) -> None:
     path = next((make_imagenet_vid(tmp_path) / "Annotations").rglob("000001.xml"))
     whole = path.read_text()

@@ -588,6 +588,23 @@ class TestStart:
         assert (ended.status, ended.err) == (130, "\ne3sn report: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) is before
 
+    def test_too_little_memory_is_one_line(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def build(*_: object) -> None:
+            np.empty(2**60)
+
+        monkeypatch.setattr(study, "_build_report", build)
+        (tmp_path / "results").mkdir()
+        ended = run("report --report", tmp_path)
+        assert ended.status == 2
+        assert re.fullmatch("e3sn report: there is not enough memory .*\n", ended.err)
+
+    def test_an_error_that_cannot_be_printed_keeps_its_status(self, tmp_path: Path) -> None:
+        words = [sys.executable, "-m", "e3sn_study", "report", "--report", str(tmp_path / "none")]
+        with open("/dev/full", "w") as full:
+            assert subprocess.run(words, stderr=full, check=False).returncode == 2
+
 
 class TestDryRun:
     def test_prints_the_plan_and_writes_nothing(
