@@ -41,7 +41,7 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> str:
-        """Return a digest of all that masks depend on."""
+        """Return a digest of everything that masks depend on."""
 
     def encode_template(self, crops: NDArray[np.uint8]) -> Any:
         """Return what is kept of N objects, from their RGB crops (N, 127, 127, 3). Its method
@@ -70,13 +70,13 @@ class Window:
     size: Annotated[int, Field(ge=1, le=LARGEST_MAP)]
     """Rows and columns of a window."""
     step: Annotated[int, Field(ge=1, le=LARGEST_MAP)]
-    """By how many rows or columns windows of neighbouring cells lie apart."""
+    """Rows or columns from the window of one cell to that of its neighbour."""
     first: Annotated[int, Field(ge=-LARGEST_MAP, le=LARGEST_MAP)]
     """Where the first window begins; below 0 it begins outside the maps."""
 
 
 class Manifest(BaseModel, extra="allow"):
-    """What ``export.json`` holds; what is not named here is for the record."""
+    """The entries of ``export.json`` that the tracker needs; its others are for the record."""
 
     files: dict[str, str]
     """Digests by name."""
@@ -203,9 +203,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def thread_count(wanted: int | None = None) -> int:
-    """Return how many threads to use: as wanted, but one per processor at most; None or 0: as many
-    of this process's processors as nobody uses now, 1 to 4. One thread too many costs more than one
-    too few. More than 4 help a single crop little. Raises InputError if it is below 0."""
+    """Return how many threads to use: `wanted`, but at most one per processor.
+
+    None or 0: the number of processors that are idle now, from 1 to 4. One thread too many costs
+    more time than one too few, and more than 4 hardly help a single crop. Raises InputError if
+    `wanted` is below 0.
+    """
     if wanted is not None and wanted < 0:
         raise InputError(f"threads is {wanted}; give 0 or more")
     processors = os.cpu_count() or 1

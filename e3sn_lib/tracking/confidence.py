@@ -1,7 +1,7 @@
 """Tell whether a mask shows its object: predict its region similarity J, and compare colours.
 
-The class score alone stays high after a tracker has drifted to something else. The mask knows more:
-a wrong one is less certain, and its colours often differ from those of the first mask. A logistic
+The class score often stays high after a tracker has drifted to something else. The mask tells more:
+a wrong mask is less certain, and its colours often differ from those of the first mask. A logistic
 regression on four features predicts J. ``shipped/confidence.json`` holds its numbers and where they
 come from. ``e3sn bench confidence`` fits them. They belong to the shipped model: for other models
 the prediction ranks frames, but its values may be off.
@@ -23,20 +23,20 @@ TABLE = Path(__file__).parent / "shipped" / "confidence.json"
 FEATURES = ("score", "expected_iou", "rim", "colour")
 """Columns of `mask_features`."""
 LARGEST_LOGIT = 10.0
-"""Larger logits of the class score tell nothing more."""
+"""Logits of the class score are limited to this; larger ones tell nothing more."""
 COLOUR_BINS = 16
 """Along each axis of a table of colours: a and b of CIELAB, or R, G and B."""
 LARGEST_SIDE = 128
 """Of larger windows, only every n-th row and column gives colours."""
 RARE = 1e-4
-"""Shares of pixels that are much smaller say nothing about a colour."""
+"""A share of pixels that is much smaller says nothing about a colour."""
 Floats = NDArray[np.float64]
 
 
 def mask_features(
     scores: Floats, soft: NDArray[np.float32], threshold: float, colour: Floats
 ) -> Floats:
-    """Return what a step tells about N masks.
+    """Return the features of N masks from which `predict_j` predicts J.
 
     Args:
         scores: (N,) class scores, 0 to 1.
@@ -83,7 +83,8 @@ def colour_shares(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Floats:
     """Return how much of each colour belongs to an object, 0 to 1, (4096,).
 
     The object is where the mask (S, S) is in a crop (S, S, 3); the other pixels are its
-    surroundings. Both count the same, whatever their sizes (as in Staple, Bertinetto et al. 2016).
+    surroundings. Both have the same weight, whatever their sizes (as in Staple, Bertinetto et al.
+    2016).
     The share of a colour that is rare in both is about 1/2.
     """
     bins = _bins(crop)
@@ -116,10 +117,10 @@ def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, flo
 def predict_j(features: Floats, table: dict[str, Any] | None = None) -> Floats:
     """Return the predicted J (N,), 0 to 1, from `mask_features` (N, 4).
 
-    The table has the numbers of a fit; None means those that come with the package.
+    The table has the numbers of a fit; None: those that come with the package.
 
-    A class score below one half says that the object is not there, which training sequences hardly
-    ever show. There the prediction falls to 0 with the score.
+    A class score below one half says that the object is not there. Training sequences hardly ever
+    show this case. So below one half the prediction falls to 0 with the score.
     """
     table = table or shipped_table()
     scores = 1 / (1 + np.exp(-features[:, 0]))

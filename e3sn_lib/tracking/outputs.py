@@ -1,4 +1,4 @@
-"""What a tracked video is kept as: masks, clips, a table, COCO annotations."""
+"""The outputs of a tracked video: masks, clips, a table, COCO annotations."""
 
 import csv
 import json
@@ -21,10 +21,10 @@ from e3sn_lib.tracking.session import Seen
 from e3sn_lib.tracking.video import Frame, Image, VideoSource, overlay
 
 FRINGE = 9
-"""Pixels around an object that keep their colour in a cut-out: scaled, it gets no dark rim."""
+"""Pixels around an object that keep their colour in a cut-out: so scaling gives no dark rim."""
 COLUMNS = "frame,name,seconds,object,x,y,width,height,mask_area,score,predicted_j,lost"
 Write = Callable[[Frame, Seen], object]
-"""Adds what one frame gives; raises OSError if the disk is full."""
+"""Adds the results of one frame; raises OSError if the disk is full."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From boxes in anyone's video to masks, a clip and a table on the disk."""
+"""Follow boxed objects through a user's video; write masks, a clip and a table to the disk."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ of a stopped run has a longer name."""
 
 @dataclass(frozen=True)
 class Tracked:
-    """What became of a video."""
+    """The result of tracking a video."""
 
     frames: int
     """How many are done."""
@@ -45,7 +45,7 @@ class Tracked:
     stopped: bool
     """Whether it was stopped before the end."""
     notes: tuple[str, ...]
-    """What the user should know, such as frames that could not be read."""
+    """What the user should know, such as which frames could not be read."""
     lost: Mapping[int, Sequence[int]]
     """For each lost object, the numbers of the frames in which it was lost."""
 
@@ -74,7 +74,8 @@ def track_video(
         video: a file, or a folder of frames.
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
         out: a folder, made if there is none; files of the same names are replaced. If
-            `stopped` ends it early, they are not: the frames that are done go to a folder beside.
+            `stopped` ends the tracking early, earlier files stay as they are: the frames that are
+            done then go to a folder beside `out`.
         prompts: further boxes, in other frames or with given ids.
         save: what to write, keys of `FILES`.
         first, last: numbers of the first and last frame; None: the last of the video.
@@ -83,7 +84,8 @@ def track_video(
         clean: keep only the largest part of each mask and fill its holes.
         lost_below, keep_lost: see `Session`.
         watch: called after each step with the number of steps done and of all, 0 if unknown.
-        stopped: asked after each step and in between; True ends with the frames that are done.
+        stopped: called after each step and while frames are read; if it returns True, the tracking
+            ends with the frames that are done.
 
     Raises:
         InputError: the video cannot be read, or a box cannot be used. If some frames are done by
@@ -170,10 +172,10 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield what another thread takes from `items` while the caller works on earlier ones.
+    """Yield `items`, which another thread takes while the caller works on earlier ones.
 
-    `depth` items are taken ahead, which bounds the memory. Errors come after the items before them.
-    The items are closed with this generator.
+    At most `depth` items are taken ahead, which limits the memory. An error is raised after the
+    items before it were yielded. `items` is closed together with this generator.
     """
     found, thread = iter(items), ThreadPoolExecutor(1, "prefetch")
     try:
@@ -198,8 +200,10 @@ def _until_fault(steps: Iterable[T], faults: list[InputError]) -> Iterator[T]:
 def _followed(
     start: Callable[[], Session], source: VideoSource, frames: range, boxes: Placed, way_back: range
 ) -> Iterator[tuple[Frame, Seen] | None]:
-    """Follow objects back from their first boxes, then forward: yield None for each step of the
-    way back, then each frame with its objects of both ways."""
+    """Follow objects backward from their first boxes, then forward.
+
+    Yield None for each backward step, then each frame with its objects of both directions.
+    """
     session, begins, earlier = start(), first_frames(boxes), {}
     for number, image in source.backwards(way_back):
         for each, box in boxes.get(number, {}).items():
@@ -236,8 +240,10 @@ def _free(out: Path, why: str) -> Path:
 
 
 def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
-    """Move results to their folder; return where they are, and a line about what else is there.
-    Raises InputError if the folder cannot take one of them; they are kept beside it."""
+    """Move results to their folder; return their paths, and a note about other files there.
+
+    Raises InputError if a file cannot be moved; the results are then kept beside the folder.
+    """
     files = [out / name for name in FILES.values() if (work / name).exists()]
     moved = {out / path.relative_to(work): path for path in work.rglob("*") if path.is_file()}
     try:

@@ -60,7 +60,7 @@ def prompts_from_mask(path: Path, size_wh: tuple[int, int]) -> list[Prompt]:
 
 def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Placed:
     """Return the boxes by number of frame and of object. Raises InputError if there is no box, if
-    one cannot be used, or if its frame or object is none of those that are tracked."""
+    a box cannot be used, or if its frame or object is not tracked."""
     if not prompts:
         raise InputError("no box is given, so there is nothing to follow")
     boxes: Placed = {}

@@ -66,19 +66,20 @@ class Seen(NamedTuple):
 class Session:
     """Objects that are followed through one video, with their state.
 
-    The tracker keeps nothing between frames, so several sessions can share one. The paper takes one
-    step in each frame, and so does a session, with three additions. Where an object may be at
-    several places, the colours of its first mask help to choose. One step corrects a wrong size in
-    part only, so an object that was resized is looked at again, from its new place. A lost object
-    is looked for in a wider part of the frame around its last place, and in one other part. The
-    other part changes with each frame, so that in time the whole frame is searched. The object is
-    found if its mask there has a predicted J of `lost_below` or more.
+    The tracker keeps nothing between frames, so several sessions can share one. As in the paper, a
+    session takes one step in each frame, but with three additions. If several places look like an
+    object, the colours of its first mask help to choose. One step corrects a wrong size only
+    partly, so the session takes a second step, from the new place, if the size of an object changed
+    much. The session searches for a lost object in a wider part of the frame around its last place,
+    and in one other part. The other part changes with each frame, so that over time the whole frame
+    is searched. The object is found if its mask there has a predicted J of `lost_below` or more and
+    at most half of it lies on other objects.
 
     Args:
-        lost_below: predicted J, 0 to 1, below which an object is lost; 0: none ever is.
+        lost_below: predicted J, 0 to 1, below which an object is lost; 0: no object is ever lost.
         keep_lost: show the masks of lost objects too; else they are empty.
-        resized_by: factor by which width or height must change for a second look, 1 or more;
-            infinity: there is none.
+        resized_by: factor by which width or height must change for a second step, 1 or more;
+            infinity: no second step.
         colour_weight: how much the colours of the first mask count in the choice between places, 0
             or more; 0: not at all.
 
@@ -106,7 +107,7 @@ class Session:
         self._resized_by, self._colour_weight = resized_by, colour_weight
         self._steps = 0
         self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        """Of each object the step in which it was seen last, and its box, x1, y1, x2, y2."""
+        """For each object, the step in which it was last seen, and its box, x1, y1, x2, y2."""
         self._given: dict[int, Sequence[float]] = {}
         self._groups: list[tuple[tuple[int, ...], Targets]] = []
         """Numbers and state of objects whose templates come from the same frame."""
@@ -135,14 +136,14 @@ class Session:
         return number
 
     def correct(self, number: int, box_frame_xywh: Sequence[float]) -> None:
-        """Say where an object is in the next frame; it is followed from there with a new template.
+        """Say where an object is in the next frame, and follow it from there with a new template.
         Raises InputError if there is no object of this number."""
         if number not in self.numbers:
             raise InputError(f"there is no object {number} that could be corrected")
         self._given[check_number(number)] = copy(box_frame_xywh)
 
     def step(self, frame: NDArray[np.uint8]) -> Seen:
-        """Find and segment the objects in the next frame, (H, W, 3) RGB; all have one size.
+        """Find and segment the objects in the next frame, (H, W, 3) RGB, of the size of the first.
 
         Raises:
             InputError: a given box cannot be followed.
@@ -174,7 +175,7 @@ class Session:
     def _follow(
         self, frame: NDArray[np.uint8], before: Targets
     ) -> tuple[Targets, list[tuple[Found, Patch]]]:
-        """Take a step with a group, and one more with its objects that were resized."""
+        """Take a step with a group, and a second step with its objects that were resized."""
         after, result = self._tracker.step(frame, before)
         found = self._found(result)
         change = np.abs(np.log(after.size_wh / before.size_wh)).max(axis=1)
@@ -202,9 +203,11 @@ class Session:
         objects: dict[int, Found],
         patches: dict[int, Patch],
     ) -> None:
-        """Search lost objects in wider crops, from their groups before this frame: where they were,
-        then at one other place. What is found replaces what was there. From where an object seems
-        to be, one more step is taken: its mask decides."""
+        """Search for lost objects in wider crops: at their last place, then at one other place.
+
+        The search starts from the state before this frame. One more step is taken from the place
+        found, and its mask decides. An object that is found replaces the lost one.
+        """
         for (group, (numbers, before)), elsewhere in product(enumerate(kept), (False, True)):
             places = [place for place, number in enumerate(numbers) if objects[number].lost]
             if not places:
@@ -227,7 +230,7 @@ class Session:
     def _is_covered(
         self, patch: Patch, others: dict[int, Patch], frame_hw: tuple[int, ...]
     ) -> bool:
-        """Return whether a mask lies on other objects, so that it does not show the lost one."""
+        """Return whether a mask lies mostly on other objects, so it does not show the lost one."""
         threshold = self._tracker.config.mask_threshold
         mask, taken = patch.soft > threshold, labels_from_patches(others, frame_hw, threshold)
         covered = mask & (taken[patch.rows, patch.columns] > 0)

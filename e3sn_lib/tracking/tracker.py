@@ -1,8 +1,8 @@
 """Follow objects through a video: locate, segment, paste back.
 
-This is "Inference" of the paper's section 4.1, as SiamMask's tracker does it. All of it is numpy;
-the network is behind a `Backend`. The network knows nothing of objects. Their state is a `Targets`
-value that goes into each step and comes out changed, so several videos can share one tracker.
+This is "Inference" of the paper's section 4.1, as in SiamMask's tracker. All of it is numpy; the
+network is behind a `Backend` and keeps no state. The state of the objects is a `Targets` value.
+Each step takes it and returns a new one, so several videos can share one tracker.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,8 +49,8 @@ ROUNDING = 1e-6
 ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 MOST_PLACES, LEAST_RANK, SAME_PLACE = 3, 0.3, 0.1
-"""An object may be at this many places. Their ranks are at least this share of the best one. Boxes
-with a larger IoU than this are at the same place (ours)."""
+"""Largest number of places where an object may be; least rank of a place, as a share of the best
+rank; the IoU above which two boxes are at the same place (ours)."""
 WINDOW = np.tile(np.outer(np.hanning(CELLS), np.hanning(CELLS)).ravel(), len(ANCHORS) // CELLS**2)
 """(3125,) how much an anchor is favoured for being near the middle."""
 
@@ -100,7 +100,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What one step says about one frame."""
+    """The result of one step in one frame."""
 
     ids: NDArray[np.uint8]
     """(H, W): 0 background, k for the k-th box given at the start."""
@@ -222,7 +222,7 @@ class Tracker:
         Args:
             frame: (H, W, 3) RGB uint8.
             targets: state after the previous frame.
-            move: False segments at the known position, for a frame whose boxes are given.
+            move: False: segment at the known position, for a frame whose boxes are given.
             colour_weight: with ``move=False``, how much the colours of these masks count in later
                 frames, where an object may be at several places; 0: not at all.
 
@@ -319,8 +319,10 @@ def choose(
 def _by_colour(
     crops: NDArray[np.uint8], shares: Floats, ranked: Floats, boxes_cxcywh: Floats
 ) -> NDArray[np.int64]:
-    """Pick the best place of each object, see `Select`. Its rank counts, and the mean share of its
-    colours. Other boxes at the same place do not compete."""
+    """Pick each object's best place by its rank and the mean share of its colours, see `Select`.
+
+    Only the best box of each place competes.
+    """
     best = []
     for crop, own, ranks, boxes in zip(crops, shares, ranked, boxes_cxcywh, strict=True):
         places = _places(ranks, boxes)
@@ -352,7 +354,7 @@ def _places(ranks: Floats, boxes_cxcywh: Floats) -> list[int]:
 def labels_from_patches(
     patches: Mapping[int, Patch], frame_hw: tuple[int, ...], threshold: float
 ) -> NDArray[np.uint8]:
-    """Return the number of the most probable object of each pixel, (H, W).
+    """Return the number of the most probable object at each pixel, (H, W).
 
     It is 0, background, where no probability exceeds the threshold (SiamMask). Outside their
     patches probabilities are 0. Of equally probable objects the lowest number is taken.

@@ -25,9 +25,9 @@ from e3sn_lib.tracking.tracker import check_frame
 
 Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)
-"""Frames per second of what has no rate of its own: a folder of images."""
+"""Frames per second of a folder of images, which has no rate of its own."""
 HELD_BYTES = 256_000_000
-"""How much a video that is read backwards may hold in memory."""
+"""Memory that decoded frames may fill while a video is read backwards."""
 BT709, BT601, BT2020 = 1, 5, 9
 """FFmpeg's numbers of colours: those of HD, which players expect today, of SD and of HDR."""
 CONVERTED = (0, 1, 4, 5, 6, 7, 9)
@@ -85,7 +85,7 @@ class VideoSource:
     """Seconds of the first frame on the clock that a file's pictures and sound share."""
     has_sound: bool = False
     left_out: tuple[str, ...] = ()
-    """What of the video cannot be used, in words."""
+    """The parts of the video that cannot be used, in words."""
     turn: tuple[bool, bool, bool] = (False, False, False)
     """To get a stored frame upright: whether to swap rows and columns, flip columns, flip rows."""
     damaged: bool = False
@@ -93,13 +93,16 @@ class VideoSource:
     missing: tuple[str, ...] = ()
     """Where frames of a file seem to be missing, in words, once all have been read."""
     stopped: Callable[[], bool] = lambda: False
-    """Asked at each frame of a file, also at those that are skipped; True ends the video there."""
+    """Called at each frame of a file, also at skipped ones; True ends the video there."""
     _converter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
-    """Kept from frame to frame: for HDR, it takes seconds to begin."""
+    """Kept from frame to frame, because for HDR it takes seconds to start."""
 
     def frames(self, chosen: range = EVERY_FRAME) -> Iterator[Frame]:
-        """Yield the chosen frames in order, one in memory at a time; `chosen` may end behind the
-        video. Raises InputError if an image cannot be read, or a frame has another size."""
+        """Yield the chosen frames in order, one in memory at a time.
+
+        `chosen` may reach beyond the end of the video. Raises InputError if an image cannot be
+        read, or a frame has another size.
+        """
         found = self._from_folder(chosen) if self.names else self._from_file(chosen)
         for frame in islice(found, len(chosen)):
             check_frame(frame.image, self.size[::-1], f"frame {frame.number} of {self.path}")
@@ -152,7 +155,7 @@ class VideoSource:
             self.missing += (f"the file announces {float(self.seconds):.1f} s, {there}",)
 
     def _held(self, numbers: range, ticks: list[int]) -> dict[int, Image]:
-        """Decode some frames, from a little before them or else from the start; by number."""
+        """Decode frames, from a little before them or else the start; return them by number."""
         by_tick = {ticks[number]: number for number in numbers} if ticks else {}
         begins = [ticks[max(numbers[0] - REORDERED, 0)], None] if ticks else [None]
         for begin in begins:
@@ -257,7 +260,7 @@ def open_file(path: Path) -> av.container.InputContainer:
 
 
 def pictures_in(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Return the streams of moving pictures; the cover of a song is none."""
+    """Return the streams of moving pictures, without the cover image of a song."""
     cover = Disposition.attached_pic
     return [each for each in container.streams.video if not each.disposition & cover]
 
@@ -298,7 +301,7 @@ def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.Vide
 
 
 def _weaver(stream: av.VideoStream) -> Graph:
-    """Return the filter that makes one picture of the two half pictures of an interlaced frame."""
+    """Return the filter that joins the two half pictures of an interlaced frame."""
     graph = Graph()
     graph.link_nodes(
         graph.add_buffer(template=stream),
