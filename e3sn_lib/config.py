@@ -1,7 +1,7 @@
 """Settings of the study: frozen pydantic dataclasses that check their values when they are made.
 
 `e3sn_lib.profiles.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, paper)
-says how much data and time is spent. A *variant* (e3sn, e3sn-s, siammask) says which network is
+says how much data and time a study uses. A *variant* (e3sn, e3sn-s, siammask) says which network is
 built and how it is trained. The text below a field says where its default comes from: *paper* with
 its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
 """
@@ -106,7 +106,8 @@ class SamplerConfig:
     """Supervised sampling of candidate windows (paper 3.3)."""
 
     policy: Literal["supervised", "all_positive"] = "supervised"
-    """A fixed number per image (paper 3.3), or all cells of drawn positive anchors (SiamMask)."""
+    """``supervised``: a fixed number per image (paper 3.3); ``all_positive``: all cells of drawn
+    positive anchors (SiamMask)."""
     samples_per_image: Annotated[Count, Field(le=625)] = 4
     """K (paper 3.3); a search crop of 255 px has 625 windows."""
     positives_per_image: Count = 3
@@ -144,7 +145,7 @@ class LossConfig:
     loc: Literal["smooth_l1", "l1"] = "smooth_l1"
     """``smooth_l1`` (paper 3.2) or ``l1`` (SiamMask's code)."""
     loc_beta: Factor = 1.0
-    """Where smooth L1 turns linear, in units of the encoded offsets (torch's default)."""
+    """Offset from which smooth L1 is linear, in units of the encoded offsets (torch's default)."""
     negatives: Literal["zero", "background"] = "zero"
     """A negative sample adds nothing to the mask loss (equation 4) or is all background (ours)."""
 
@@ -267,7 +268,8 @@ class TrainConfig:
     batch_size: Annotated[Count, Field(le=65_536)] = 64
     """Pairs of a step, summed over all processes (SiamMask)."""
     accumulate: Count = 1
-    """Number of parts of a process's share of a batch; each has its own batch-norm statistics."""
+    """Parts into which a process divides its share of a batch; each has its own batch-norm
+    statistics."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd`` (paper 4.1) or ``adamw`` (ours)."""
     momentum: BelowOne = 0.9
@@ -288,7 +290,7 @@ class TrainConfig:
     train_layers: Layers = ("layer2", "layer3")
     """Backbone layers that are trained, without their batch-norm statistics (SiamMask)."""
     train_shortcuts: Switch = True
-    """False: the 3x3 shortcuts of layer2 and layer3 stay ImageNet's 1x1 (ours: faster)."""
+    """False: the 3x3 shortcuts of layer2 and layer3 stay ImageNet's 1x1 ones (ours: faster)."""
     clip: Positive = 10.0
     """Largest norm of the gradient of each parameter group (value: SiamMask; by group: ours)."""
     precision: Precision = "auto"
@@ -302,7 +304,7 @@ class TrainConfig:
     init_sha256: Text = ""
     """The first 12 digits of that file's SHA-256; empty: filled in when training starts."""
     backup: Place = ""
-    """A second folder for each checkpoint; a run whose own folder is gone goes on from there."""
+    """A second folder for each checkpoint; a run that lost its own folder continues from there."""
     log_every: Count = 20
     checkpoint_every: Count = 500
     """Both in steps."""
@@ -330,9 +332,9 @@ class StudyConfig:
     """Which runs a study makes beside the main one (ours). No run depends on it."""
 
     main: Text = ""
-    """The main run: folder of a finished run, or model of a run on record; empty: it is trained."""
+    """The main run: folder of a finished run, or model of a recorded run; empty: train it."""
     recorded: Switch = False
-    """True: runs that are on record are not trained again, even if their networks are not here."""
+    """True: recorded runs are not trained again, even if their networks are not here."""
     comparison: Texts = ()
     """Settings ``key=value`` of the runs of Tables 3 and 4; empty: those of the main run."""
     seeds: Annotated[Count, Field(le=100)] = 1

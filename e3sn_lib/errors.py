@@ -14,7 +14,7 @@ ONE_PRESS = 1.0
 
 
 def printable(text: str) -> str:
-    """Return a text as a single line: what does not print, as a line break, becomes an escape."""
+    """Return a text as one line: characters that do not print, as a line break, become escapes."""
     # bytes of names that are in no encoding, which Python keeps as the characters U+DC80 to U+DCFF
     text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -38,7 +38,7 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 
 
 def end_signals() -> list[signal.Signals]:
-    """Return the signals that ask a process to end, without those it was started to ignore."""
+    """Return the signals that ask a process to end, without those that it ignores already."""
     asked = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP"):  # the terminal is closed; `nohup` ignores it
         asked.append(signal.SIGHUP)
@@ -49,8 +49,8 @@ def end_signals() -> list[signal.Signals]:
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether one of `end_signals` came within the block.
 
-    The first one does nothing else; Ctrl-C more than `ONE_PRESS` after it interrupts at once.
-    Outside the main thread, where Python knows no signals, nothing is deferred.
+    The first signal has no other effect. A Ctrl-C more than `ONE_PRESS` later interrupts at once.
+    Outside the main thread, where Python handles no signals, nothing is deferred.
     """
     noted: list[float] = []
 

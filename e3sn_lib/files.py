@@ -52,10 +52,10 @@ _cleared: set[Path] = set()
 
 @contextmanager
 def temporary_path(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` for a file or a folder, which is deleted in the end.
+    """Yield a path beside `path` for a temporary file or folder; delete it at the end.
 
-    What killed processes of this machine left beside `path` is deleted too. An OSError about what
-    is written there names `path`.
+    Also delete what killed processes of this machine left beside `path`. An OSError about what is
+    written there names `path`.
     """
     import psutil  # imported here: --help need not wait for it
 
@@ -209,8 +209,8 @@ def read_json(path: Path, what: str = "annotations") -> dict[str, Any]:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image as (H, W, 3) RGB uint8, whatever its suffix says it is.
 
-    Pixels are as stored: a turn that a camera noted (EXIF) is not made, since masks, boxes and
-    annotations are made for the stored pixels. Raises InputError if the file cannot be read, is no
+    Pixels are as stored: a rotation that the camera noted (EXIF) is ignored, since masks, boxes and
+    annotations refer to the stored pixels. Raises InputError if the file cannot be read, is no
     image, too large, damaged or cut short.
     """
     import cv2  # imported here: without libGL it fails, and e.g. --help should still work
@@ -258,7 +258,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def _with_black_as_0(ids: NDArray[np.uint8], image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    """Return ids of a palette in which the background is 0, whatever order its colours have."""
+    """Return ids with the background as 0, whatever the order of the palette's colours."""
     palette = image.getpalette() or []
     if not any(palette[:3]):
         return ids

@@ -1,7 +1,7 @@
 """COCO instances in the official layout: a folder of images, and one JSON of polygons and runs.
 
-pycocotools trusts what it is given: wrong sizes and lengths end in a crash or in unset memory. So
-every annotation is checked first. One that cannot be used is left out, counted and named.
+pycocotools does not check its input: wrong sizes and lengths cause a crash or read unset memory. So
+every annotation is checked first. If it cannot be used, it is left out, counted and named.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from e3sn_lib.geometry import Box, box_xywh
 LARGEST = 2**53
 """Larger numbers are not exact as floats."""
 LONGEST_POLYGON = 1e6
-"""Pixels around a polygon; pycocotools keeps five points for each."""
+"""Largest outline of a polygon in pixels; pycocotools keeps five points for each pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def coco_tracks(root: Path, config: TrainSetConfig, held_out: bool = False) -> T
 
     `config` has the folder of the images, which may lie in folders below it, and the file
     ``instances_*.json``, both below `root`. Objects whose own ``area`` is below ``min_area`` pixels
-    are left out. Of the images that ``hold_out_share`` keeps out of training, it returns none, or
-    with `held_out` these alone.
+    are left out. Images that ``hold_out_share`` keeps out of training are left out; with
+    `held_out`, only these images are used.
 
     Raises:
         InputError: the JSON cannot be read or lacks a list.
@@ -85,7 +85,7 @@ class _Image(NamedTuple):
 
 
 def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Findings) -> Iterator[Any]:
-    """Yield what is kept of each object; its look-alikes are known once all have been read."""
+    """Yield the stored values of each object; all objects are read first, to know look-alikes."""
     images, annotations = root / config.images, root / config.annotations
     content = read_json(annotations)
     try:
@@ -133,7 +133,7 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
 
 
 def _is_held_out(file_name: str, share: float) -> bool:
-    """Say whether an image is in the share that training does not see; its name alone decides."""
+    """Return whether training does not see an image; only the name of the image decides."""
     return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
@@ -165,7 +165,7 @@ def _number(value: Any) -> float:
 
 
 def _check_near(x1: float, y1: float, x2: float, y2: float, image: _Image) -> None:
-    """Refuse what is further outside its image than the image is large."""
+    """Refuse coordinates that lie outside the image by more than the size of the image."""
     width, height = image.width, image.height
     if min(x1 + width, y1 + height) < 0 or x2 > 2 * width or y2 > 2 * height:
         raise _LeftOutError("far outside the image", f"in {width}x{height}")
@@ -183,7 +183,7 @@ def _box(annotation: dict[str, Any], image: _Image) -> Box:
 def _check_box(box: Box, counts: bytes, image: _Image) -> None:
     """Refuse a box whose intersection over union with its mask's own box is below one half.
 
-    Both are first made larger by one pixel at each side: very small objects differ by rounding.
+    Both are first made one pixel larger at each side, because rounding matters for tiny objects.
     """
     of_mask = run_lengths.toBbox({"size": [image.height, image.width], "counts": counts})
     larger = np.add([box_xywh(box), of_mask], [-1, -1, 2, 2])
@@ -239,8 +239,10 @@ added to all but the last digit; the highest bit of the last is the sign."""
 
 
 def _decompressed(text: bytes) -> list[int]:
-    """Return the run lengths of COCO's compressed text (``rleToString`` of pycocotools); from the
-    fourth number on it has the differences to the ones two before."""
+    """Return the run lengths of COCO's compressed text (``rleToString`` of pycocotools).
+
+    From the fourth number on, the text has each number minus the number two places before it.
+    """
     numbers = _NUMBER.findall(text)
     if b"".join(numbers) != text:
         raise _LeftOutError("with damaged run lengths", "of no known form")

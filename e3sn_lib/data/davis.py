@@ -30,7 +30,7 @@ def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()
     Args:
         year: 2016 has one object, so ids are merged; 2017 has palette ids, which are read from
             ``Annotations_2017`` if that exists.
-        names: only these; with names the list itself may be absent.
+        names: return only these sequences; the list may then be absent.
 
     Raises:
         InputError: there is no such list or name, frames or masks are absent or do not match, or
@@ -71,8 +71,8 @@ def davis_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     """Return a split as training tracks: one for each sequence (2016) or object (2017).
 
     An object of 2017 is an id of its sequence's first mask. Boxes are taken from the masks later.
-    Frames whose mask is empty are left out, and so are the sequences of ``hold_out``. A frame that
-    shows other objects only, or fewer than ``min_area`` pixels, has a mask that reads as empty.
+    Frames with an empty mask are left out, and so are the sequences of ``hold_out``. If a frame
+    shows only other objects, or fewer than ``min_area`` pixels, its mask is read as empty.
 
     Raises:
         InputError: as `davis_sequences`, or ``hold_out`` names no sequence of the split.
@@ -161,8 +161,10 @@ def _check_names(names: Iterable[str], known: list[str], where: Path | str) -> N
 
 
 def _check_ids(path: Path, year: int) -> None:
-    """Refuse masks of the other year, which have the same names: those of 2016 show one object of
-    value 255 (in a set of one's own: 1), those of 2017 ids."""
+    """Refuse masks of the other year, which have the same names.
+
+    Masks of 2016 show one object of value 255 (or 1 in a set of the user), those of 2017 ids.
+    """
     values = set(np.unique(read_mask(path)).tolist())
     if year == 2017 and values <= {0, 255} and 255 in values:
         what = "is a DAVIS-2016 mask (values 0 and 255) where object ids of DAVIS-2017 are needed"

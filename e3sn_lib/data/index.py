@@ -1,8 +1,8 @@
 """Tracks as two flat arrays: kept in a file, so that a set is parsed once, and shared by workers.
 
-A million small Python objects take seconds to make, and every worker process would end up with its
-own copy, because reading an object writes its reference count. Here a track is a few bytes of JSON
-until it is asked for.
+A million small Python objects take seconds to make. Every worker process would also copy them,
+because reading an object changes its reference count. Here a track stays a few bytes of JSON until
+it is used.
 """
 
 import hashlib
@@ -20,16 +20,18 @@ from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.files import atomic_path
 
 VERSION = 5
-"""Rises whenever a reader keeps other values; older indices are then made anew."""
+"""To be raised whenever a reader stores other values; older indices are then made again."""
 NAMED = 5
-"""Missing files that are named; the rest is counted."""
+"""Number of missing files that are named; further ones are only counted."""
 Unpack = Callable[[Any], Track]
 """Makes a track of the value that its JSON holds; it can be sent to another process."""
 
 
 class PackedTracks(Sequence[Track]):
-    """Tracks that are made when they are asked for. It is no dataclass: digests of records count
-    the fields of those, but here they have to count the tracks.
+    """Tracks that are made when they are used.
+
+    This is no dataclass, because a digest reads the fields of a dataclass, but here it must read
+    the tracks.
 
     Args:
         packed: (bytes,) the JSON of one track after the other.
@@ -63,9 +65,9 @@ def indexed_tracks(
     """Return a set's tracks from its index, or parse them and keep the index for the next time.
 
     Args:
-        key: what the tracks depend on beside the sources: folders, settings.
-        sources: every file and folder that `parse` looks into; another size or time of any of them
-            makes the index out of date.
+        key: what else the tracks depend on: folders, settings.
+        sources: every file and folder that `parse` reads; if the size or time of one of them
+            changes, the index is out of date.
         parse: reads the sources. It yields a value of lists, strings and numbers for each track,
             and notes what it leaves out.
 
@@ -94,7 +96,7 @@ def indexed_tracks(
 
 
 def track_of_boxes(root: Path, record: Any) -> Track:
-    """Make a track without masks of its name, a folder below `root`, and file names with boxes."""
+    """Make a track without masks from its name, a folder in `root`, and file names with boxes."""
     name, folder, frames = record
     shown = [TrackFrame(root / folder / image, None, tuple(box)) for image, box in frames]
     return Track(name, tuple(shown))
@@ -123,7 +125,7 @@ def _fingerprint(sources: Iterable[Path | str]) -> str:
 
 
 def _load(path: Path, header: str) -> dict[str, Any] | None:
-    """Return the arrays of an index of just these sources; a damaged one fails its checksums."""
+    """Return the arrays of an index of exactly these sources; checksums find a damaged index."""
     if not path.is_file():  # a pipe would never end
         return None
     try:

@@ -12,8 +12,10 @@ from e3sn_lib.files import files_by_stem, read_mask
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
-    """Return the folders that `config` names, which are below its first path. Below the others, and
-    if not both exist, they are ``images`` and ``masks``."""
+    """Return the folders of images and masks that `config` names, if `root` is its first path.
+
+    Below its other paths, or if one of the two does not exist, they are ``images`` and ``masks``.
+    """
     named, plain = (root / config.images, root / config.masks), (root / "images", root / "masks")
     is_first = root.name == Path(config.path[0]).name
     return named if is_first or all(each.is_dir() for each in named) else plain
@@ -22,8 +24,9 @@ def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Pat
 def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     """Return one track of one frame for each image with a mask, or for each id of a mask of ids.
 
-    `config` has the names of the two folders below `root`, what joins a mask to its image, what a
-    mask's values mean, and ``min_area`` in pixels; smaller masks read as empty.
+    `config` has the names of the two folders below `root`, the text that a mask's name adds to that
+    of its image, the meaning of a mask's values, and ``min_area`` in pixels; smaller masks are read
+    as empty.
 
     Raises:
         InputError: not one image has a mask, or a mask of ids cannot be read.

@@ -36,7 +36,7 @@ Source = tuple[TrackSet, TrainSetConfig]
 Place = tuple[int, int]
 """Number of a set, and of a track within it."""
 ATTEMPTS = 20
-"""Draws for one pair before a run stops. So many failures come from the data, not from chance."""
+"""Draws for one pair before a run stops. So many failures are caused by the data, not by chance."""
 SMALLEST_SIDE = 4
 """Shortest side of a usable object, in frame pixels."""
 ALIKE = 0.5
@@ -70,8 +70,8 @@ class Pair:
 class Batch(NamedTuple):
     """B pairs as tensors.
 
-    Images are (B, 3, S, S) uint8. Windows that teach nothing are left out, except one if there is
-    no other.
+    Images are (B, 3, S, S) uint8. Windows that teach nothing are left out, except for one if there
+    is no other.
     """
 
     template: Tensor
@@ -230,7 +230,7 @@ class PairDataset(Dataset[Pair]):
         return self._targets(template, search, negative, alike, track.name, rng)
 
     def _new_surroundings(self, search: _View, still: bool, place: Place, rng: Generator) -> _View:
-        """Show a target with a mask before another background, or with a second object."""
+        """Show a target with a mask in front of another background, or with a second object."""
         if search.mask is None:
             return search
         if still and rng.random() < self.augment.new_background and not search.alike_xyxy:
@@ -297,7 +297,7 @@ class PairDataset(Dataset[Pair]):
         return _View(image, mask, box, alike)
 
     def _cut_view(self, shown: _View, rng: Generator, flip: bool, degrees: float) -> _View | None:
-        """Cut a random search crop; None if nothing of a rotated mask is in it."""
+        """Cut a random search crop; return None if no part of a rotated mask is in it."""
         size, shift = self.stage.search_size, self.search_shift
         scale, zoom = self.augment.search_scale, self.augment.search_zoom
         crop = augment.random_crop(
@@ -342,5 +342,5 @@ def _draw_frame(track: Track, rng: Generator) -> TrackFrame:
 
 
 def _cut(crop: Crop, image: Image) -> Image:
-    """Crop an image. Outside of it is its mean colour, of every 8th pixel."""
+    """Crop an image; outside it, fill with its mean colour, computed from every 8th pixel."""
     return crop.image(image, tuple(image[::8, ::8].reshape(-1, 3).mean(axis=0).tolist()))

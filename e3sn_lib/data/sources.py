@@ -1,4 +1,4 @@
-"""From a profile's data settings to open sets: where each is, what is missing, where to get it."""
+"""Open the data sets of a profile: find each set; say what is missing and where to get it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TrainSets:
 
     opened: list[tuple[TrackSet, TrainSetConfig]] = field(default_factory=list)
     absent: list[tuple[str, TrainSetConfig]] = field(default_factory=list)
-    """With a line each: what is absent, where it can be had and where it belongs."""
+    """One line for each absent set: its name, where to get it, and where to put it."""
 
 
 def open_train_sets(data: DataConfig) -> TrainSets:
@@ -91,14 +91,14 @@ def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
 
 
 def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
-    """Look at what is there, without making anything but indices of large sets; one row per set.
+    """Report which data are there, one row per set; write nothing but indices of large sets.
 
     Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks``
     (objects that can be used), ``images``, ``with_masks`` (tracks), ``left_out`` (how many of what
     and why, or what is missing or damaged), ``remedy`` (where to get the set).
 
-    State is *present*: it is all there; *partial*: some files are missing or damaged, and if there
-    are no tracks it cannot be used at all; *absent*: it is not there.
+    A set is *present*: complete; *partial*: some files are missing or damaged (without tracks it
+    cannot be used at all); or *absent*.
 
     Args:
         prepare: also make what can be made, and open frames and masks of each set. Frames that
@@ -165,8 +165,11 @@ def _open_frames(folder: Path, config: EvalSetConfig) -> tuple[TrackSet, int]:
 
 
 def _opened(tracks: Sequence[Track], is_train: bool) -> tuple[int, list[str], list[str]]:
-    """Open a frame of up to `SAMPLE` tracks, evenly spread; return how many, what is wrong, and,
-    of training sets, the images whose mask reads as empty."""
+    """Open a frame of up to `SAMPLE` evenly spaced tracks.
+
+    Return how many were opened, what is wrong, and the training images with a mask that is read
+    as empty.
+    """
     spread = np.linspace(0, len(tracks) - 1, min(SAMPLE, len(tracks))).astype(int)
     problems, empty = [], []
     for number in spread:
@@ -200,7 +203,7 @@ def _present(data: DataConfig, config: SetConfig) -> Path:
 
 
 def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Path, Path | None]:
-    """Return where a set is, or where it belongs and what it lacks there."""
+    """Return the folder of a set, or the folder where it should be and what is missing there."""
     if not data.root:
         advice = "give one with --data DIR or in the environment variable E3SN_DATA"
         raise InputError(f"no data folder: {advice}")

@@ -22,7 +22,7 @@ from e3sn_lib.files import read_json, temporary_path, write_json, write_mask, wr
 
 MARKER = "synthetic.json"
 VERSION = 2
-"""Rises whenever the same seed gives other pictures; older sets are then made anew."""
+"""To be raised whenever a seed gives other pictures; older sets are then made again."""
 WIDTH, HEIGHT = 320, 180
 SPRITE = 256
 """Side of an object's picture; its coordinates u (right) and v (down) run from -1 to 1."""
@@ -80,8 +80,11 @@ class Clip:
 
 
 def ensure_synthetic(root: Path, whole: bool = False) -> Path:
-    """Return the procedural set in `root`; make it if it is absent or of another seed or version,
-    or if it has to be `whole` and is not. Raises InputError as `synthesise`."""
+    """Return the procedural set in `root`.
+
+    Make it if it is absent, if its seed or version differs, or if `whole` asks for a complete set
+    and it is incomplete. Raises InputError as `synthesise`.
+    """
     made = _marker(root)
     is_known = (made.get("version"), made.get("seed")) == (VERSION, 0)
     if not is_known or (whole and made.get("bytes") != _size(root)):
@@ -209,7 +212,7 @@ def _blend(dark: ArrayLike, light: ArrayLike, share: ArrayLike) -> Floats:
 
 
 def _wave(rng: Generator, time: Floats, least: float, most: float) -> Floats:
-    """Return a slow wave (n,) with a reach between `least` and `most`."""
+    """Return a slow wave (n,) with an amplitude between `least` and `most`."""
     wave = np.sin(2 * np.pi * (rng.uniform(0.3, 0.9) * time + rng.random()))
     return (rng.uniform(least, most) * wave).astype(np.float32)
 
@@ -363,7 +366,7 @@ def _size(root: Path) -> int:
 
 
 def _put_in_place(work: Path, root: Path) -> None:
-    """Rename the finished folder, unless the same set is there, whole, as by another process."""
+    """Rename the finished folder, unless another process has put the same complete set there."""
     if _marker(root) == _marker(work) and _size(root) == _size(work):
         return
     shutil.rmtree(root, ignore_errors=True)

@@ -16,7 +16,7 @@ from e3sn_lib.files import read_image, read_mask
 from e3sn_lib.geometry import Box
 
 MANY_IDS = 32
-"""No video has as many objects; larger values of a grey mask are levels of grey."""
+"""No video has more objects; larger values of a grey mask are levels of grey, not ids."""
 VOID = 255
 """Value of the pixels of a mask of ids that belong to no object; in DAVIS-2016 it is the object."""
 
@@ -45,8 +45,8 @@ def read_ids(path: Path) -> NDArray[np.uint8]:
 
 
 def shows_one_object(path: Path) -> bool:
-    """Return whether a mask has one value above 0 that is no id, as in DAVIS-2016; errors are those
-    of `read_ids`."""
+    """Return whether a mask has one value above 0, which is no id, as in DAVIS-2016; raises the
+    errors of `read_ids`."""
     return bool(read_ids(path).max(initial=0) < read_mask(path).max(initial=0))
 
 
@@ -122,14 +122,14 @@ class Track:
 
 @dataclass(kw_only=True)
 class Findings:
-    """What a reader notes beside the tracks of a data set."""
+    """What a reader found in a data set besides the tracks."""
 
     left_out: Counter[str] = field(default_factory=Counter)
     """How many, by reason."""
     faults: dict[str, str] = field(default_factory=dict)
     """The first that was left out, by reason, where the data are at fault."""
     missing: list[str] = field(default_factory=list)
-    """Files that the annotations name and the disk lacks; an index has the first few."""
+    """Files that the annotations name but that are not on the disk; an index has the first few."""
     categories: list[int] = field(default_factory=list)
     """The category of each track; empty if the set knows none."""
 
