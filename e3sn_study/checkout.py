@@ -1,4 +1,4 @@
-"""Where things lie in a checkout of this repository, and the model that comes with it."""
+"""Find files in a checkout of this repository, and open the model that comes with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHIPPED = ROOT / "models" / "e3sn.safetensors"
 
 
 def from_checkout(path: str | Path) -> Path:
-    """Return a path; in ``notebooks/``, where notebooks start, it begins at the repository."""
+    """Return a path; in ``notebooks/``, where notebooks run, it is relative to the repository."""
     return (ROOT if Path.cwd() == NOTEBOOKS else Path()) / path
 
 
@@ -36,9 +36,10 @@ def open_tracker(
     Args:
         weights: a file or a folder; None: what the variable E3SN_WEIGHTS names, else the shipped
             model.
-        backend: ``torch`` for a file, ``onnx`` for an exported folder. ``auto``: what `weights` is.
-            Of the shipped model it takes the export, or torch where a GPU is.
-        precision: of torch, see `precision_of`; with other values than ``auto``, ``auto`` is torch.
+        backend: ``torch`` for a file, ``onnx`` for an exported folder. ``auto``: what `weights`
+            needs; for the shipped model, torch if there is a GPU, else the export.
+        precision: of torch, see `precision_of`. If it is not ``auto``, the backend ``auto`` means
+            torch for the shipped model.
         threads: see `thread_count`.
 
     Raises:

@@ -207,8 +207,8 @@ def _webp_address(png: re.Match[str]) -> str:
 def _stopped_in(executed: Any, failed: bool) -> str:
     """Name the cell in which an executed notebook stopped, or return "" if it did not.
 
-    Papermill's own marks are not enough. It calls a notebook a success if a cell calls
-    ``sys.exit``, and it marks cells as completed that a dead kernel never reached.
+    Papermill's own marks are not enough. It reports success if a cell calls ``sys.exit``, and it
+    marks cells as completed although a dead kernel never reached them.
     """
     cells = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
     reached = [cell for cell in cells if cell.metadata.papermill.get("start_time")]

@@ -1,4 +1,4 @@
-"""The command line. Wrong input ends in one line and status 2; nothing is left half-written."""
+"""The command line. Wrong input gives one line and status 2; no file is left half-written."""
 
 import argparse
 import io
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse's parser, but wrong usage is answered in one line."""
+    """Argparse's parser, but it answers wrong usage in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{printable(f'{self.prog}: {message}; see {self.prog} --help')}\n")

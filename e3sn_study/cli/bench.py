@@ -19,7 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     text = (
         "train, track: time of a step; precision: losses in fp32 and bf16; exports: J, F and speed "
-        "by torch and by graphs; sessions: of what e3sn track adds; confidence: fit of "
+        "by torch and by graphs; sessions: the same for what e3sn track adds; confidence: fit of "
         "the predicted J; held-out: scores of a model"
     )
     add("what", choices=[*MEASUREMENTS], help=text)
@@ -33,18 +33,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--out", type=a_path, help=text)
     text = (
-        "track, exports, held-out: a trained model (default: the shipped); held-out also takes the "
-        "folder of a run"
+        "track, exports, held-out: a trained model (default: the shipped one); held-out also takes "
+        "the folder of a run"
     )
     add("--model", type=a_path, default=SHIPPED, help=text)
-    text = "track, exports, sessions: its int8 export (default: the shipped)"
+    text = "track, exports, sessions: its int8 export (default: the shipped one)"
     add("--export", type=a_path, help=text)
     text = "track: a checkout of github.com/foolwood/SiamMask, whose code is run and timed too"
     add("--public", type=a_path, metavar="DIR", help=text)
     text = "track, exports, sessions: number of threads (default: idle cores, at most 4)"
     add("--threads", type=at_least(1), help=text)
     add("--report", type=a_path, help="folder of a report that gets the results, e.g. reports/cpu")
-    text = "confidence: a model or an export (default: E3SN_WEIGHTS, or the shipped)"
+    text = "confidence: a model or an export (default: E3SN_WEIGHTS, or the shipped one)"
     add("--weights", type=a_path, help=text)
 
 

@@ -119,7 +119,7 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 
 
 def _check_beside(out: Path, *folders: Path) -> None:
-    """Raise InputError for an output that would be taken for a sequence next time."""
+    """Raise InputError if the next run would take the output folder for a sequence."""
     for folder in folders:
         if out.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"--out {out} lies inside {folder}, which has masks; choose another")
@@ -217,7 +217,7 @@ def ship(options: argparse.Namespace) -> int:
 def add_convert(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn convert``."""
     add = command.add_argument
-    add("layout", choices=["siammask"], help="whose weights they are")
+    add("layout", choices=["siammask"], help="network of the weights")
     add("checkpoint", type=a_path, help="published weights of SiamMask or PySOT (.pth)")
     add("out", type=a_path, help="the model to write (.safetensors)")
 

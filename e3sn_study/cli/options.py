@@ -1,4 +1,4 @@
-"""Arguments that several commands share. Nothing heavy is imported here, nor for any ``--help``."""
+"""Arguments that several commands share. No slow import is made here, nor for any ``--help``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_settings(command: argparse.ArgumentParser) -> None:
     """Add what `profile_of` needs: ``--profile``, ``--data``, ``--seed`` and ``--set``."""
     add_profile(command)
     add_data(command)
-    command.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
+    command.add_argument("--seed", type=int, default=0, help="random seed of the run (default: 0)")
     text = "change a setting, e.g. train.pairs=1000; repeatable"
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -61,7 +61,7 @@ def study_of(given: argparse.Namespace) -> Study:
 
 
 def a_path(text: str) -> Path:
-    """Read a path; refuse an empty one, as a variable that is not set gives it."""
+    """Read a path; refuse an empty one, which a shell variable without a value gives."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)

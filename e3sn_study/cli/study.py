@@ -82,7 +82,7 @@ def _notebooks(only: str) -> list[Path]:
 def add_report(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn report``."""
     add_profile(command)
-    command.add_argument("--report", type=a_path, help="its folder (default: reports/PROFILE)")
+    command.add_argument("--report", type=a_path, help="report folder (default: reports/PROFILE)")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -155,7 +155,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     add("--variant", default="e3sn", help=f"{', '.join(available_variants())} (default: e3sn)")
     resume = "auto, the default: continue the run if it exists; never: refuse"
     add("--resume", choices=["auto", "never"], default="auto", help=resume)
-    add("--dry-run", action="store_true", help="check all, time a step, print the plan; no more")
+    add("--dry-run", action="store_true", help="check, time a step, print the plan; do not train")
 
 
 def train(options: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from e3sn_lib.tracking.video import VideoSource
 
 SECONDS_PER_LINE = 10
-"""Between lines of progress where no terminal is."""
+"""Between lines of progress without a terminal."""
 TRY_WINDOW = "import cv2; cv2.namedWindow('e3sn'); cv2.destroyAllWindows()"
 WINDOW_SIDE = 1000
 """Largest side in pixels of the picture that boxes are drawn on."""
@@ -44,18 +44,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--mask", type=a_path, action="append", default=[], help=each)
     add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
     add("--backward", action="store_true", help="also follow objects back from their first box")
-    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="begin here")
-    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="end here; it is tracked too")
+    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="first frame")
+    add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame, included")
     add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
     saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)}); repeatable"
     add("--save", action="append", metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
     add("--out", type=a_path, required=True, help="folder for the results")
-    text = "a trained model or an exported folder (default: E3SN_WEIGHTS, or the shipped)"
+    text = "a trained model or an exported folder (default: E3SN_WEIGHTS, or the shipped one)"
     add("--weights", type=a_path, help=text)
     add_backend(command)
-    native = "number type of torch; auto: the fastest that is native here"
+    native = "precision of torch; auto: the fastest that this machine computes natively"
     add("--precision", choices=PRECISIONS, default="auto", help=native)
 
 
@@ -169,7 +169,7 @@ def _drawn(source: VideoSource, first: int) -> list[Prompt]:
 
 
 class _Lines:
-    """Stands in for a terminal: each state of the bar becomes a line of its own."""
+    """Replaces a terminal: each state of the bar becomes a line of its own."""
 
     def write(self, text: str) -> None:
         if text := text.strip():
@@ -177,7 +177,7 @@ class _Lines:
 
 
 def _progress() -> tqdm:
-    """Return a bar with frames/s and the time left; lines where no terminal is."""
+    """Return a progress bar with frames/s and the time left; without a terminal, print lines."""
     from tqdm import tqdm
 
     if sys.stderr.isatty():

@@ -87,8 +87,8 @@ class Records:
         """One row per training run: the entries of `RunRecord` and all others on record.
 
         pairs are all that the model has seen, with those of the models before it; own_pairs are
-        those of the run alone. Where a variant was trained twice with the same seed and settings,
-        it is the later run, unless that goes on from the earlier one.
+        those of the run alone. If a variant was trained twice with the same seed and settings,
+        only the later run has a row, unless it continues the earlier one.
         """
         places = {name: place for place, name in enumerate(VARIANTS)}
         table = self._all_runs[~self._all_runs["repeated"]]
@@ -136,7 +136,7 @@ class Records:
     def main_runs(self, variant: str, settings: str = "", legs: bool = True) -> list[str]:
         """Return the names of a variant's runs, one per seed, by default those of no change.
 
-        Of runs that go on from each other it is the last, without ``legs`` the first.
+        If runs continue each other, it is the last one; without ``legs``, the first one.
         """
         of_variant = self.runs["variant"] == variant
         found = self.runs[of_variant & (self.runs["settings"] == settings)]
@@ -147,8 +147,8 @@ class Records:
     def comparable_settings(self, *variants: str) -> str:
         """Return the settings under which all variants were trained and scored.
 
-        The profile's own come first, then those of the largest budget that change fewest. Runs that
-        go on from others do not count.
+        The profile's own settings come first, then those of the largest number of pairs with the
+        fewest changes. Runs that continue other runs do not count.
         """
         scored = {path.stem for path in self.folder.glob("davis*/*.csv")}
         whole = self.runs[self.runs["run"].isin(scored) & (self.runs["pairs_before"] == 0)]
@@ -345,5 +345,5 @@ def reference(name: str) -> Any:
 
 
 def without_folders(text: str) -> str:
-    """Return a text with absolute paths cut to their last part, which tells of no machine."""
+    """Return a text with absolute paths cut to their last part, which names no machine."""
     return re.sub(r"(?<![\w:/.])/(?:[^\s;,/]+/)+", ".../", text)

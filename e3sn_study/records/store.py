@@ -1,4 +1,4 @@
-"""Tables of record on the disk: made once, bound to what they were made of, checked when read."""
+"""Tables of record on the disk: made once, bound to their inputs, checked when read."""
 
 import functools
 import hashlib
@@ -83,9 +83,9 @@ def once(
     """Return the table at `path`; compute and write it first unless it is there and fits.
 
     Args:
-        made_of: the `digest` of all that the table depends on. A file of another one is made anew.
-            A function of it is asked before, and again after the table is made.
-        copy: where the table is kept too, such as beside the report.
+        made_of: the `digest` of all that the table depends on; a file with another digest is made
+            again. A function that returns it is called before and after the table is made.
+        copy: a second place for the table, such as beside the report.
     """
     made = made_of if callable(made_of) else lambda: made_of
     table, wanted = None, made()
@@ -105,5 +105,5 @@ def once(
 
 
 def write_record(path: Path, table: pd.DataFrame, made_of: str = "") -> None:
-    """Write a table with a column ``made``, by which a reader can tell whether rows are lost."""
+    """Write a table with a column ``made``, by which a reader sees whether rows are lost."""
     write_csv(path, table.assign(made=f"{made_of}/{len(table)}"))

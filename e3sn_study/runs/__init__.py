@@ -1,6 +1,6 @@
-"""Runs by configuration: trained once, found again by name, kept on record beside the report.
+"""Runs by configuration: trained once, found again by name, recorded beside the report.
 
-What a name depends on is told in `run_name` and `run_folder`.
+`run_name` and `run_folder` say what a name depends on.
 """
 
 import os
@@ -95,7 +95,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A profile with its folders; what the notebooks talk to."""
+    """A profile with its folders; notebooks do all their work through it."""
 
     profile: str
     data: str
@@ -163,7 +163,7 @@ class Study:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether a training set or a benchmark is procedural."""
+        """Whether any training set or benchmark is procedural."""
         data = self.load().data
         kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
         return "synthetic" in kinds
@@ -229,8 +229,8 @@ class Study:
         Args:
             overrides: ``key=value`` settings of this run.
             seed: None: the study's.
-            resume: False refuses a run that is there already, finished or not.
-            watch: gets the log so far whenever a row is added.
+            resume: False: refuse a run that exists already, finished or not.
+            watch: called with the log so far whenever a row is added.
 
         Raises:
             InputError: the run is refused; or see `Trainer.run`.
@@ -297,7 +297,7 @@ class Study:
         return None
 
     def _unpack(self, folder: Path) -> None:
-        """Write what is on record of a run into its folder."""
+        """Write the records of a run into its folder."""
         record = self.results / "runs" / f"{folder.name}.json"
         content = entries.RunRecord.read(record).model_dump()
         write_json(folder / "summary.json", content)
@@ -335,9 +335,9 @@ class Study:
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.
 
-        Tables use all records in the folder. A record is outdated if its run has other settings or
-        data than today's, and is not the one that ``study.main`` names; or if its benchmark has
-        other files. With ``study.recorded`` none is moved.
+        Tables use all records in the folder. A record is outdated if the settings or data of its
+        run differ from the present ones, unless ``study.main`` names this run; or if the files of
+        its benchmark differ. With ``study.recorded`` no record is moved.
         """
         if self.load().study.recorded:
             return []
@@ -377,7 +377,7 @@ class Study:
         return self._opened[key]
 
     def _bind(self, run: Run) -> None:
-        """Write of which data a run is, unless that is on record."""
+        """Record the data that a run is trained on, unless they are recorded already."""
         for folder in entries.places(run.folder, run.profile) if processes.is_first() else ():
             if not (folder / entries.DATA).is_file():
                 write_json(folder / entries.DATA, {"files": self._open(run.profile)[1]})

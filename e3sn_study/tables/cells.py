@@ -12,7 +12,7 @@ from e3sn_study.records.averages import Interval, Measured
 
 NOT_RUN = "not run"
 NONE = "–"
-"""A cell that cannot have a value."""
+"""Text of a cell that cannot have a value."""
 PAPER = "the paper"
 PAPER_GPU = "NVIDIA TITAN RTX"
 PAPER_PAIRS = 12_000_000
@@ -96,7 +96,7 @@ def titled(
 
 
 def ours(records: Records) -> str:
-    """Return what our rows are called: "ours", or "ours (synthetic)"."""
+    """Return the label of our rows: "ours", or "ours (synthetic)"."""
     return "ours (synthetic)" if records.synthetic else "ours"
 
 

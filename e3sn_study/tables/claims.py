@@ -31,7 +31,7 @@ _THRESHOLDS: dict[str, float] = reference("claims")["thresholds"]
 
 
 class Finding(NamedTuple):
-    """What one claim comes to."""
+    """The paper's number for one claim, ours, and the verdict."""
 
     paper: str
     ours: str = NOT_RUN
