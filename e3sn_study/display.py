@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import cv2
@@ -11,6 +12,8 @@ import pandas as pd
 import traitlets
 from IPython.display import DisplayHandle, Markdown, Video, display
 from IPython.display import Image as ShownImage
+from ipywidgets import Image as ImageWidget
+from ipywidgets import VBox
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
@@ -50,11 +53,28 @@ def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Non
     return update
 
 
-def as_picture(figure: Figure, dpi: float = SCREEN_DPI) -> ShownImage:
-    """Return a figure as a notebook shows it; it is written nowhere."""
+def as_picture(drawn: Figure | Image, dpi: float = SCREEN_DPI) -> ShownImage:
+    """Return a figure or an image, (H, W, 3) RGB, as a notebook shows it; it is written nowhere."""
     buffer = BytesIO()
-    figure.savefig(buffer, dpi=dpi)
+    if isinstance(drawn, Figure):
+        drawn.savefig(buffer, dpi=dpi)
+    else:
+        PillowImage.fromarray(drawn).save(buffer, "PNG")
     return ShownImage(data=buffer.getvalue(), format="png")  # type: ignore[no-untyped-call]
+
+
+def with_slider(slider: Any, draw: Callable[[Any], Figure | Image]) -> VBox:
+    """Return a slider and below it the picture that `draw` makes of its value.
+
+    It takes the place of ``ipywidgets.interact``, with which papermill often waits forever.
+    """
+    shown = ImageWidget(value=as_picture(draw(slider.value)).data, layout={"max_width": "100%"})
+
+    def update(change: Any) -> None:
+        shown.value = as_picture(draw(change["new"])).data
+
+    slider.observe(update, "value")
+    return VBox([slider, shown])
 
 
 def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:

@@ -165,9 +165,9 @@ def test_a_dragged_box_is_followed_and_the_clip_plays(
     video = page.locator("video").first
     video.evaluate("each => each.play()")
     page.wait_for_function("document.querySelector('video').currentTime > 0")
-    picture = ".widget-interact .widget-output img"
+    picture = "img.widget-image"
     before = page.locator(picture).first.get_attribute("src")
-    page.locator(".widget-interact .noUi-handle").first.press("ArrowRight")
+    page.locator(".widget-slider .noUi-handle").first.press("ArrowRight")
     page.wait_for_function(
         "([picture, src]) => document.querySelector(picture)?.src != src", arg=[picture, before]
     )
