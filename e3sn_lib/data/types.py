@@ -67,11 +67,15 @@ class PngMask:
     kind: str = "ids"
 
     def read(self) -> NDArray[np.bool_]:
-        """Return the object's pixels, (H, W) bool; raises InputError as `read_mask`."""
+        """Return the object's pixels, (H, W) bool; raises InputError as `read_mask`, or if a binary
+        mask holds object numbers."""
         mask = read_mask(self.path)
         if self.kind == "trimap":
             return _inside_border(mask)
-        if self.kind == "binary" and mask.max(initial=0) > 1:  # grey levels; else 0 and 1
+        if self.kind == "binary" and (highest := mask.max(initial=0)) > 1:  # else 0 and 1
+            if highest <= MANY_IDS:
+                fault = f"has values up to {highest}, which are object numbers, not grey levels"
+                raise InputError(f"mask {self.path} {fault}; give mask_kind: ids")
             return mask > 127
         return mask == self.object_id if self.object_id else mask > 0
 

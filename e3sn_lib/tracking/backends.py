@@ -37,7 +37,8 @@ Arrays = dict[str, Floats]
 
 
 class Backend(Protocol):
-    """A network in numpy's terms. Only the backend itself can read its templates and features."""
+    """A network in numpy's terms. Only the backend itself can read its templates and features. It
+    may have ``config``, a `TrackConfig`, which a tracker then takes."""
 
     @property
     def identity(self) -> str:
@@ -106,7 +107,7 @@ class OnnxBackend:
         if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
             problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
             raise InputError(f"{problem}; export the model again")
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._pool = cache(lambda process: ThreadPoolExecutor(self._threads))  # forks lose threads
 
     @property
     def identity(self) -> str:
@@ -144,7 +145,9 @@ class OnnxBackend:
                 found = session.run(outputs, {each: values[each] for each in inputs})
             return dict(zip(outputs, found, strict=True))
 
-        return list(self._pool.map(run, given)) if len(given) > 1 else [run(given[0])]
+        if len(given) == 1:
+            return [run(given[0])]
+        return list(self._pool(os.getpid()).map(run, given))
 
 
 def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:

@@ -23,7 +23,7 @@ from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.outputs import open_outputs
 from e3sn_lib.tracking.prompts import Placed, Prompt, first_frames, placed
 from e3sn_lib.tracking.session import Seen, Session, cleaned
-from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.tracker import Boxes, Tracker
 from e3sn_lib.tracking.video import Frame, VideoSource, open_video
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Tracked:
 def track_video(
     tracker: Tracker,
     video: str | Path,
-    boxes_frame_xywh: Sequence[Sequence[float]],
+    boxes_frame_xywh: Boxes,
     out: str | Path,
     *,
     prompts: Sequence[Prompt] = (),

@@ -11,17 +11,17 @@ from e3sn_lib.data.types import VOID, read_ids
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_from_mask, box_xywh
 from e3sn_lib.tracking.session import check_number
-from e3sn_lib.tracking.tracker import check_box
+from e3sn_lib.tracking.tracker import FourNumbers, check_box
 from e3sn_lib.tracking.video import VideoSource
 
-Placed = dict[int, dict[int, Sequence[float]]]
+Placed = dict[int, dict[int, FourNumbers]]
 """By number of frame, then of object: x, y, width and height."""
 
 
 class Prompt(NamedTuple):
     """A box around an object."""
 
-    box_frame_xywh: Sequence[float]
+    box_frame_xywh: FourNumbers
     frame: int | None = None
     """Number of the frame; None: the first that is tracked."""
     number: int | None = None

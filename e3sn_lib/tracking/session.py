@@ -1,7 +1,7 @@
 """Follow objects that come and go: add one in any frame, correct one in a later frame."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import product
@@ -16,6 +16,7 @@ from e3sn_lib.geometry import TEMPLATE_SIZE, Patch, context_side
 from e3sn_lib.tracking.tracker import (
     MOST_OBJECTS,
     SEARCH_SIZE,
+    FourNumbers,
     FrameResult,
     Targets,
     Tracker,
@@ -108,7 +109,7 @@ class Session:
         self._steps = 0
         self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
         """For each object, the step in which it was last seen, and its box, x1, y1, x2, y2."""
-        self._given: dict[int, Sequence[float]] = {}
+        self._given: dict[int, FourNumbers] = {}
         self._groups: list[tuple[tuple[int, ...], Targets]] = []
         """Numbers and state of objects whose templates come from the same frame."""
 
@@ -117,7 +118,7 @@ class Session:
         """The numbers of all objects that the next step follows."""
         return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
-    def add(self, box_frame_xywh: Sequence[float], number: int | None = None) -> int:
+    def add(self, box_frame_xywh: FourNumbers, number: int | None = None) -> int:
         """Add an object by its box in the next frame; return its number.
 
         Args:
@@ -135,22 +136,29 @@ class Session:
         self._given[number] = copy(box_frame_xywh)
         return number
 
-    def correct(self, number: int, box_frame_xywh: Sequence[float]) -> None:
+    def correct(self, number: int, box_frame_xywh: FourNumbers) -> None:
         """Say where an object is in the next frame, and follow it from there with a new template.
         Raises InputError if there is no object of this number."""
         if number not in self.numbers:
             raise InputError(f"there is no object {number} that could be corrected")
         self._given[check_number(number)] = copy(box_frame_xywh)
 
+    def remove(self, number: int) -> None:
+        """Follow an object no longer; raises InputError if there is none of this number."""
+        if number not in self.numbers:
+            raise InputError(f"there is no object {number} that could be removed")
+        self._given.pop(number, None)
+        self._groups = self._without({number})
+
     def step(self, frame: NDArray[np.uint8]) -> Seen:
         """Find and segment the objects in the next frame, (H, W, 3) RGB, of the size of the first.
 
         Raises:
-            InputError: a given box cannot be followed.
+            InputError: a given box cannot be followed; `correct` or `remove` its object.
         """
         check_frame(frame)  # also where there is no object yet
         self._steps += 1
-        kept = self._kept()
+        kept = self._without(self._given)
         steps = [(numbers, *self._follow(frame, state)) for numbers, state in kept]
         if self._given:
             numbers = tuple(self._given)
@@ -166,7 +174,7 @@ class Session:
         self._search_lost(frame, kept, objects, patches)
         for number, last in objects.items():
             if number in self._given or not last.lost:
-                self._known[number] = self._steps, last.box_frame_xyxy
+                self._known[number] = self._steps, last.box_frame_xyxy.copy()
         self._given = {}
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
@@ -253,11 +261,11 @@ class Session:
             centres.append(places[nearest[(self._steps - step - 1) % len(places)]])
         return replace(known, centre_frame_xy=np.array(centres))
 
-    def _kept(self) -> list[tuple[tuple[int, ...], Targets]]:
-        """Return the groups without the objects that get a new box."""
+    def _without(self, dropped: Container[int]) -> list[tuple[tuple[int, ...], Targets]]:
+        """Return the groups without some of the objects."""
         groups = []
         for numbers, state in self._groups:
-            kept = [place for place, number in enumerate(numbers) if number not in self._given]
+            kept = [place for place, number in enumerate(numbers) if number not in dropped]
             if len(kept) == len(numbers):  # in most frames; nothing is copied
                 groups.append((numbers, state))
             elif kept:

@@ -35,7 +35,8 @@ from e3sn_lib.tracking import confidence
 from e3sn_lib.tracking.backends import Backend
 
 Floats = NDArray[np.float64]
-Boxes = Sequence[Sequence[float]]
+FourNumbers = Sequence[float] | NDArray[Any]
+Boxes = Sequence[FourNumbers] | NDArray[Any]
 Select = Callable[[Floats, Floats], NDArray[np.int64]]
 """Returns an anchor of each object (N,), from the ranks (N, 3125) and the boxes (N, 3125, 4) of
 all, which are centre and size in crop pixels from the middle of the crop."""
@@ -158,6 +159,9 @@ class Tracker:
             network = TorchBackend(network, precision)
         self.backend: Backend = network
         self.config: TrackConfig = config or getattr(network, "config", None) or TrackConfig()
+        if not isinstance(self.config, TrackConfig):
+            kind = type(self.config).__name__
+            raise InputError(f"a tracker needs a TrackConfig, not {kind}; see profile.track")
 
     def run(
         self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes
@@ -405,7 +409,7 @@ def check_frame(
         raise InputError(f"{name} is {sizes}; all must have one size")
 
 
-def check_box(box_frame_xywh: Sequence[float], frame_hw: tuple[int, ...], number: int) -> None:
+def check_box(box_frame_xywh: FourNumbers, frame_hw: tuple[int, ...], number: int) -> None:
     """Raise InputError for a box that is not four numbers, with an area, inside the frame."""
     height, width = frame_hw
     try:

@@ -366,9 +366,11 @@ def overlay(frame: Image, ids: Image, opacity: float = 0.45) -> Image:
     if frame and ids do not fit together, or if one of the three is of another kind."""
     check_frame(frame)
     ids = np.asarray(ids)
-    if ids.shape != frame.shape[:2] or ids.dtype.kind not in "bui" or not 0 <= opacity <= 1:
+    fit = ids.shape == frame.shape[:2] and ids.dtype.kind in "bui" and 0 <= opacity <= 1
+    if not fit or ids.min(initial=0) < 0 or ids.max(initial=0) > 255:
         given = f"ids are {ids.dtype} of shape {ids.shape}, opacity is {opacity}"
-        raise InputError(f"{given}; give whole numbers of shape {frame.shape[:2]}, and 0 to 1")
+        rule = f"whole numbers from 0 to 255 of shape {frame.shape[:2]}, and 0 to 1"
+        raise InputError(f"{given}; give {rule}")
     ids = ids.astype(np.uint8)
     shown = frame.copy()
     left, top, columns, rows = cv2.boundingRect(ids)  # of the objects; the rest stays as it is

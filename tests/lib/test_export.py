@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -131,6 +132,22 @@ class TestGraphs:
             targets.template[number]["cls_filter"].sum() for number in (2, 0)
         ]
         assert len(one.template) == 1
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_forked_process_can_go_on_with_it(
+        self, exported: Path, frames: list[NDArray[np.uint8]]
+    ) -> None:
+        tracker = Tracker(load_export(exported, threads=1))
+        here = [result.ids for result in tracker.run(frames, BOXES)]
+
+        def there() -> None:
+            again = [result.ids for result in tracker.run(frames, BOXES)]
+            np.testing.assert_array_equal(again, here)
+
+        child = multiprocessing.get_context("fork").Process(target=there, daemon=True)
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
 
     def test_half_precision_is_cast_once(self, lively: E3SN) -> None:
         backend = TorchBackend(lively, "bf16")

@@ -609,6 +609,14 @@ def test_mask_folder_of_ids_takes_255_for_void_beside_other_ids(tmp_path: Path) 
     assert [track.name for track in tracks] == ["a/1", "b/255"]
 
 
+def test_mask_folder_of_ids_that_are_not_called_so_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.png")
+    write_mask(tmp_path / "masks" / "a.png", rectangle(8, 8, 28, 28) + rectangle(40, 8, 50, 28, 2))
+    tracks = mask_folder_tracks(tmp_path, TrainSetConfig("mask_folder", ("set",))).tracks
+    with pytest.raises(InputError, match=r"a\.png has values up to 2, .*; give mask_kind: ids"):
+        tracks[0].frames[0].read()
+
+
 def test_mask_folder_with_a_misspelt_folder_takes_no_other(tmp_path: Path) -> None:
     root = make_mask_folder(tmp_path / "mine")
     config = TrainSetConfig("mask_folder", ("mine",), masks="msaks")

@@ -83,6 +83,29 @@ class TestSession:
             assert np.array_equal(boxes(seen)[1], result.boxes_frame_xyxy[0])
             np.testing.assert_allclose(boxes(seen)[[0, 2]], boxes(other)[[0, 2]], atol=1e-2)
 
+    def test_a_removed_object_leaves_the_others_alone(self, tiny_model: E3SN) -> None:
+        tracker, frames = Tracker(tiny_model), noise(4)
+        session, plain = Session(tracker), Session(tracker)
+        session.add(ONE), session.add(TWO), plain.add(TWO, 2)
+        session.step(frames[0]), plain.step(frames[0])
+        session.add(THREE, 3)  # not seen yet
+        session.remove(1), session.remove(3)
+        for frame in frames[1:]:
+            seen, other = session.step(frame), plain.step(frame)
+            assert seen.objects.keys() == session.numbers == {2}
+            np.testing.assert_allclose(boxes(seen), boxes(other), atol=1e-2)
+        with pytest.raises(InputError, match="there is no object 1 that could be removed"):
+            session.remove(1)
+
+    def test_after_a_box_outside_the_others_go_on_without_it(self) -> None:
+        session, frame = Session(Tracker(Planted())), np.zeros((240, 320, 3), np.uint8)
+        session.add(ONE), session.step(frame)
+        session.add((300, 0, 30, 30))
+        with pytest.raises(InputError, match="reaches outside the frame"):
+            session.step(frame)
+        session.remove(2)
+        assert session.step(frame).objects.keys() == {1}
+
     def test_of_two_objects_that_are_equally_probable_the_first_is_seen(self) -> None:
         session = Session(Tracker(Planted(side=32), TrackConfig(penalty_k=0, window_influence=0)))
         frame = np.zeros((240, 320, 3), np.uint8)
@@ -281,6 +304,19 @@ class TestLostObjects:
                     assert not each.objects[1].lost
             if not lost_below:
                 assert not seen[-1].ids.any()
+
+    def test_what_a_caller_does_with_boxes_changes_nothing(self) -> None:
+        shown = [self.LEFT, self.LEFT, None, None, (60, 60, 20, 20)]
+        seen = []
+        for spoil in (False, True):
+            session = self.session(0.4)
+            session.add(self.LEFT)
+            for place in shown:
+                result = session.step(self.scene(**({"red": place} if place else {})))
+                seen.append(boxes(result).copy())
+                if spoil:
+                    result.objects[1].box_frame_xyxy[:] = -1000
+        np.testing.assert_array_equal(seen[: len(shown)], seen[len(shown) :])
 
     def test_one_that_is_hidden_is_found_where_it_comes_back(self) -> None:
         session = self.session(0.4)

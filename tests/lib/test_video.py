@@ -370,8 +370,8 @@ class TestOverlay:
         frame, ids = still(100, 100, 100), np.zeros((64, 96), np.int64)
         ids[20:40, 30:60] = 1
         assert np.array_equal(overlay(frame, ids == 1), overlay(frame, ids))
-        for wrong in (ids.T, ids / 1.0, ids[:-1]):
-            with pytest.raises(InputError, match=r"give whole numbers of shape \(64, 96\)"):
+        for wrong in (ids.T, ids / 1.0, ids[:-1], -ids, 256 * ids):
+            with pytest.raises(InputError, match=r"numbers from 0 to 255 of shape \(64, 96\)"):
                 overlay(frame, wrong)
         with pytest.raises(InputError, match=r"opacity is 1\.5; give .* 0 to 1"):
             overlay(frame, ids, 1.5)
