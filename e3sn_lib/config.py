@@ -280,7 +280,7 @@ class TrainConfig:
     """Share of the steps in which the rate rises: linearly (ours) or, with ``epochs``, once an
     epoch, from a fifth (SiamMask). Paper: none."""
     epochs: Annotated[int, Strict(), Field(ge=0, le=10**6)] = 20
-    """The rate changes once an epoch (paper 4.1); 0: at every step."""
+    """The rate changes once an epoch (SiamMask; paper 4.1: "in 20 epochs"); 0: at every step."""
     mask_lr: Factor = 0.1
     """Factor on the rate of mask correlation, fusion weights and refinement (paper 4.1)."""
     backbone_lr: Factor = 0.1

@@ -21,8 +21,9 @@ SHIPPED = ROOT / "models" / "e3sn.safetensors"
 
 
 def from_checkout(path: str | Path) -> Path:
-    """Return a path; in ``notebooks/``, where notebooks run, it is relative to the repository."""
-    return (ROOT if Path.cwd() == NOTEBOOKS else Path()) / path
+    """Return a path, in which ``~`` is the home folder; in ``notebooks/``, where notebooks run, it
+    is relative to the repository."""
+    return (ROOT if Path.cwd() == NOTEBOOKS else Path()) / os.path.expanduser(path)
 
 
 def open_tracker(

@@ -121,7 +121,8 @@ def score_folder(
 def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Series:
     """Return J&F-Mean and the mean, recall and decay of J and F, averaged over a video's objects.
 
-    Arguments and errors are those of `score_sequence`.
+    Values are 0 to 1, decays -1 to 1. Arguments and errors are those of `score_sequence`: masks of
+    object ids for each frame of a video with true masks, as `davis_sequences` returns it.
     """
     return summarise(score_sequence(masks, sequence))[1]
 

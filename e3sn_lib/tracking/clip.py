@@ -1,7 +1,7 @@
 """Write clips: H.264 in MP4, which browsers, phones and editors play, or ProRes 4444 with alpha."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain
@@ -71,7 +71,7 @@ class ClipWriter:
         """
         if self._begin is None:
             self._begin = seconds
-            self._sound = self._encoded_sound(seconds) if self._with_sound else iter(())
+            self._sound = self._encoded_sound(seconds)
             self._heard = next(self._sound, math.inf)
         base, stream = self._like.time_base, self._stream
         image = cv2.copyMakeBorder(image, 0, 1, 0, 1, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
@@ -88,9 +88,13 @@ class ClipWriter:
         """Complete the clip; raise OSError if the disk is full."""
         with self._container:
             self._container.mux(self._stream.encode(None))
+            if self._begin is not None:
+                self._sound.close()
 
-    def _encoded_sound(self, begin: Fraction) -> Iterator[float]:
+    def _encoded_sound(self, begin: Fraction) -> Generator[float, None, None]:
         """Write the video's sound from a second on, as AAC; yield how many seconds are written."""
+        if not self._with_sound:
+            return
         with open_file(self._like.path) as file:
             track = file.streams.audio[0]
             layout = "mono" if track.codec_context.channels == 1 else "stereo"
@@ -98,25 +102,27 @@ class ClipWriter:
             kind: Any = None
             resampler: Any = None
             last = -1
-            for frame in decoded(file.demux(track), self._like):
-                if frame.pts is None:
-                    continue
-                frame.pts -= round((begin + self._like.start) / frame.time_base)
-                if frame.pts < 0:
-                    continue
-                if frame.pts <= last:  # a broken clock
-                    self._like.damaged = True
-                    continue
-                last, before, seconds = frame.pts, kind, float(frame.pts * frame.time_base)
-                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if kind != before:  # as where a broadcast changes from surround to stereo
-                    resampler = av.AudioResampler("fltp", layout, SOUND_RATE)
-                for part in resampler.resample(frame):
-                    part.pts = round(part.pts * part.time_base * SOUND_RATE)
-                    part.time_base = Fraction(1, SOUND_RATE)
-                    self._container.mux(encoder.encode(part))
-                yield seconds
-            self._container.mux(encoder.encode(None))
+            try:
+                for frame in decoded(file.demux(track), self._like):
+                    if frame.pts is None:
+                        continue
+                    frame.pts -= round((begin + self._like.start) / frame.time_base)
+                    if frame.pts < 0:
+                        continue
+                    if frame.pts <= last:  # a broken clock
+                        self._like.damaged = True
+                        continue
+                    last, before, seconds = frame.pts, kind, float(frame.pts * frame.time_base)
+                    kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+                    if kind != before:  # as where a broadcast changes from surround to stereo
+                        resampler = av.AudioResampler("fltp", layout, SOUND_RATE)
+                    for part in resampler.resample(frame):
+                        part.pts = round(part.pts * part.time_base * SOUND_RATE)
+                        part.time_base = Fraction(1, SOUND_RATE)
+                        self._container.mux(encoder.encode(part))
+                    yield seconds
+            finally:  # also where the pictures end first
+                self._container.mux(encoder.encode(None))
 
 
 def write_clip(path: Path, frames: Iterable[Image], fps: float = float(FRAME_RATE)) -> None:

@@ -142,7 +142,7 @@ def track_video(
         raise InputError(f"{fault}; what was done before, {count}, is in {target}") from fault
     if target != out:
         notes.append(f"the earlier results in {out} are as they were")
-    notes += _notes(source, lost, "table" in save)
+    notes += _notes(source, lost, "table" in save, keep_lost)
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 
 
@@ -266,7 +266,9 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
     return files, notes
 
 
-def _notes(source: VideoSource, lost: Mapping[int, Sequence[int]], has_table: bool) -> list[str]:
+def _notes(
+    source: VideoSource, lost: Mapping[int, Sequence[int]], has_table: bool, keep_lost: bool
+) -> list[str]:
     """Return lines about frames that could not be read, and about objects that are lost."""
     notes = [f"left out: {each}" for each in source.left_out]
     notes += [f"frames seem to be missing: {each}" for each in source.missing]
@@ -275,6 +277,8 @@ def _notes(source: VideoSource, lost: Mapping[int, Sequence[int]], has_table: bo
     for number, frames in sorted(lost.items()):
         where = "frame" if len(frames) == 1 else f"{len(frames)} frames, the first is"
         notes.append(f"object {number} is probably lost in {where} {frames[0]}")
+    if lost and not keep_lost:
+        notes.append("masks of lost objects are empty; --keep-lost keeps them")
     if lost and has_table:
         notes.append("see predicted_j in tracks.csv")
     return notes

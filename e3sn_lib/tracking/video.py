@@ -223,8 +223,11 @@ def open_video(path: str | Path) -> VideoSource:
             ends = Fraction(container.duration or 0, av.time_base)
     frame = next(_pictures(source), None)
     if frame is None:
-        raise InputError(f"{path} is a video without a frame that can be decoded")
-    source.start, source.turn = _seconds(frame, Fraction(0)), _turn(frame)
+        advice = "convert it, or give a folder of images"
+        raise InputError(f"{path} is a video without a frame that can be decoded; {advice}")
+    source.start = _seconds(frame, Fraction(0))
+    if path.suffix.lower() not in IMAGE_SUFFIXES:  # an image is taken as it is stored
+        source.turn = _turn(frame)
     source.seconds = lasts or max(ends - source.start, Fraction(0))
     source.size = (frame.height, frame.width) if source.turn[0] else (frame.width, frame.height)
     if aspect:

@@ -61,10 +61,11 @@ def study_of(given: argparse.Namespace) -> Study:
 
 
 def a_path(text: str) -> Path:
-    """Read a path; refuse an empty one, which a shell variable without a value gives."""
+    """Read a path, in which ``~`` is the home folder, also where the shell leaves it, as in
+    ``--out=~/a``; refuse an empty one, which a shell variable without a value gives."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
+    return Path(os.path.expanduser(text))
 
 
 def at_least(least: int) -> Callable[[str], int]:

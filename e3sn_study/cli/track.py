@@ -29,7 +29,7 @@ TRY_WINDOW = "import cv2; cv2.namedWindow('e3sn'); cv2.destroyAllWindows()"
 WINDOW_SIDE = 1000
 """Largest side in pixels of the picture that boxes are drawn on."""
 BOX_HELP = (
-    "an object: its box in the first frame; FRAME:X,Y,W,H for an object that appears later; "
+    "an object: its box in the first tracked frame; FRAME:X,Y,W,H for one that appears later; "
     "FRAME:ID=X,Y,W,H corrects object ID from that frame on; repeatable. Frames are counted from "
     "0, objects are numbered 1, 2, ... in the order given"
 )
@@ -40,14 +40,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("video", type=a_path, help="video file or folder of frames")
     add("--box", type=_prompt, action="append", default=[], metavar="X,Y,W,H", help=BOX_HELP)
-    each = "PNG of object ids in the first frame; each gets a box; repeatable"
+    each = "PNG of object ids in the first tracked frame; each gets a box; repeatable"
     add("--mask", type=a_path, action="append", default=[], help=each)
-    add("--draw", action="store_true", help="draw boxes on the first frame with the mouse")
+    add("--draw", action="store_true", help="draw boxes on the first tracked frame with the mouse")
+    later = "draw boxes on this frame too; FRAME:ID corrects object ID from there on; repeatable"
+    add("--draw-in", type=_place, action="append", default=[], metavar="FRAME", help=later)
     add("--backward", action="store_true", help="also follow objects back from their first box")
-    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="first frame")
+    add("--from", dest="first", type=at_least(0), default=0, metavar="FRAME", help="first to track")
     add("--to", dest="last", type=at_least(0), metavar="FRAME", help="last frame, included")
     add("--stride", type=at_least(1), default=1, metavar="N", help="track every Nth frame")
-    saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)}); repeatable"
+    saved = f"some of {', '.join(FILES)} (default: {','.join(DEFAULT_SAVE)}); docs/tracking.md "
+    saved += "says what each is; repeatable"
     add("--save", action="append", metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
@@ -134,20 +137,20 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
     from e3sn_lib.tracking.prompts import prompts_from_mask
     from e3sn_lib.tracking.video import open_video
 
-    if not (options.box or options.mask or options.draw):
-        raise InputError("one of these is required: --box, --mask, --draw")
+    if not (options.box or options.mask or options.draw or options.draw_in):
+        raise InputError("one of these is required: --box, --mask, --draw, --draw-in")
     if options.last is not None and options.last < options.first:
         raise InputError(f"--to {options.last} lies before --from {options.first}")
     prompts: list[Prompt] = options.box
     for path in reversed(options.mask):
         prompts = prompts_from_mask(path, open_video(options.video).size) + prompts
-    if options.draw:
-        prompts = prompts + _drawn(open_video(options.video), options.first)
+    for place in [(options.first, None)] * options.draw + options.draw_in:
+        prompts = prompts + _drawn(open_video(options.video), *place)
     return prompts
 
 
-def _drawn(source: VideoSource, first: int) -> list[Prompt]:
-    """Let the user draw boxes in a window."""
+def _drawn(source: VideoSource, number: int, corrected: int | None) -> list[Prompt]:
+    """Let the user draw boxes on a frame in a window: of new objects, or one that corrects."""
     import cv2
 
     from e3sn_lib.tracking.prompts import Prompt
@@ -155,17 +158,27 @@ def _drawn(source: VideoSource, first: int) -> list[Prompt]:
     # without a screen OpenCV's window ends the process, so another process tries first
     if subprocess.run([sys.executable, "-c", TRY_WINDOW], capture_output=True).returncode:
         raise InputError("--draw needs a screen; give --box x,y,width,height instead")
-    frame = next(source.frames(range(first, first + 1)), None)
+    frame = next(source.frames(range(number, number + 1)), None)
     if frame is None:
-        raise InputError(f"{source.path} has no frame {first}")
+        raise InputError(f"{source.path} has no frame {number}")
     scale = min(WINDOW_SIDE / max(source.size), 1.0)
     picture = cv2.resize(frame.image[..., ::-1], None, fx=scale, fy=scale)
-    title = "Drag a box, press Enter; again for the next object; Escape when done"
+    title = f"Frame {number}: drag a box, press Enter; again for the next object; Escape when done"
     boxes = cv2.selectROIs(title, picture, showCrosshair=False, printNotice=False)
     cv2.destroyAllWindows()
     if len(boxes) == 0:
-        raise InputError("no box was drawn, so there is nothing to follow")
-    return [Prompt([side / scale for side in box]) for box in boxes]
+        raise InputError(f"no box was drawn on frame {number}")
+    if corrected is not None and len(boxes) > 1:
+        raise InputError(f"{len(boxes)} boxes were drawn to correct object {corrected}; draw one")
+    new = [[side / scale for side in box] for box in boxes]
+    return [Prompt(box, number, corrected, corrects=corrected is not None) for box in new]
+
+
+def _place(text: str) -> tuple[int, int | None]:
+    """Read ``FRAME`` or ``FRAME:ID``."""
+    if not (found := re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", text, re.ASCII)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not FRAME or FRAME:ID")
+    return int(found[1]), int(found[2]) if found[2] else None
 
 
 class _Lines:

@@ -228,6 +228,7 @@ class TestLost:
         tracked = track_video(tracker, tmp_path / "v", [(20, 16, 20, 20)], out, lost_below=0.35)
         assert tracked.lost == {1: [1, 2]}
         assert "object 1 is probably lost in 2 frames, the first is 1" in tracked.notes[0]
+        assert "masks of lost objects are empty" in tracked.notes[1]
         with (out / "tracks.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["predicted_j"] for row in rows] == ["0.9", "0.2", "0.3", "0.8"]

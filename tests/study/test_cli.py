@@ -241,17 +241,30 @@ class TestTrack:
             )
 
     def test_what_is_drawn_is_followed(
-        self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        run: Run,
+        refused,
+        tracking: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         drawn = np.array([[30, 20, 25, 25], [5, 5, 15, 20]])
         monkeypatch.setattr(track, "TRY_WINDOW", "")
         monkeypatch.setattr(track, "WINDOW_SIDE", 160)  # half the width of the frames
         monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
-        monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: drawn)
+        monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: drawn)  # as it is by then
         assert run(*tracking, "--draw").status == 0
         rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
         boxes = rows.loc[:1, ["x", "y", "width", "height"]].to_numpy()
         assert np.array_equal(boxes, 2 * drawn)
+        line = refused(*tracking, "--draw", "--draw-in", "2:1")
+        assert line == "e3sn track: 2 boxes were drawn to correct object 1; draw one\n"
+        drawn = drawn[:1]
+        assert run(*tracking, "--draw --draw-in 2 --draw-in 4:1").status == 0
+        rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
+        assert rows.groupby("frame")["object"].apply(list).tolist() == 2 * [[1]] + 3 * [[1, 2]]
+        given = rows[(rows["frame"] == 0) | (rows["frame"] == 4) & (rows["object"] == 1)]
+        assert np.array_equal(given[["x", "y", "width", "height"]], 2 * np.repeat(drawn, 2, axis=0))
 
     def test_progress_is_lines_where_no_terminal_is(
         self, run: Run, tracking: list[str], monkeypatch: pytest.MonkeyPatch
@@ -592,7 +605,7 @@ class TestStart:
         self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         def build(*_: object) -> None:
-            np.empty(2**60)
+            np.empty(2**50)
 
         monkeypatch.setattr(study, "_build_report", build)
         (tmp_path / "results").mkdir()
