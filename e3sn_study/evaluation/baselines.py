@@ -1,4 +1,4 @@
-"""Masks of simpler methods, and upper bounds, to compare the network with.
+"""Masks of simpler methods, and masks with true boxes, to compare the network with.
 
 Methods are functions that yield one (H, W) array of object ids per frame of a sequence.
 """
@@ -60,7 +60,8 @@ def baseline_masks(
 
 
 def mask_in_true_boxes(sequence: Video, tracker: Tracker) -> Iterator[Ids]:
-    """Yield the network's masks at the true boxes: an upper bound, with perfect localisation."""
+    """Yield the network's masks at the true boxes: no strict upper bound, since the network can do
+    better in its own boxes."""
     first = boxes_of(sequence.mask(0), sequence.object_ids())
     targets = tracker.start(sequence.frame(0), [box_xywh(box) for box in first.values()])
     for index in range(len(sequence)):

@@ -50,9 +50,9 @@ def crop_quality(
         pairs: of each set.
 
     Returns:
-        One row per pair: set, pair, mask_iou (mean over its positive windows), box_iou (of the
-        anchor with the highest score), size and predicted_size (square root of the box's area, in
-        crop pixels). NaN for a pair without a positive window.
+        One row per pair: set, pair, box_iou (of the anchor with the highest score), size and
+        predicted_size (square root of the box's area, in crop pixels), mask_iou (mean over its
+        positive windows; NaN without any).
     """
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
     rows = []
@@ -66,9 +66,7 @@ def crop_quality(
 
 @torch.inference_mode()
 def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
-    """Return mask_iou, box_iou, size and predicted_size."""
-    if not (pair.sample_labels == 1).any():
-        return (np.nan,) * 4
+    """Return box_iou, size, predicted_size and mask_iou."""
     batch = collate([pair]).to(model.device)
     template, search = model.encode_template(batch.template), model.encode_search(batch.search)
     logits = model.segment(template, search, batch.cells)
@@ -79,10 +77,10 @@ def _quality(model: E3SN, pair: Pair) -> tuple[float, float, float, float]:
     box = _box(loc.numpy(), best, pair.search.shape[0])
     true = torch.from_numpy(pair.box_crop_xyxy).double()[None]
     return (
-        float(mask_iou(logits[positive], labels[positive]).mean()),
         float(box_iou(true, box)),
         float(box_area(true).sqrt()),
         float(box_area(box).sqrt()),
+        float(mask_iou(logits[positive], labels[positive]).mean()),
     )
 
 

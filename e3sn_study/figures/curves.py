@@ -119,12 +119,13 @@ def stage_times(records: Records) -> Figure:
     longest = stages.groupby("variant").sum().max()
     for row, variant in enumerate(shown):
         begun, colour = 0.0, VARIANT_COLOURS[variant]
-        for place, (stage, time) in enumerate(stages[variant].items()):
-            look = {"color": colour, "alpha": 1 - 0.25 * place, "edgecolor": "white"}
+        for number, (stage, time) in enumerate(stages[variant].items()):
+            look = {"color": colour, "alpha": 1 - 0.25 * number, "edgecolor": "white"}
             axes.barh(row, time, left=begun, height=0.62, **look)
-            look = {"color": "white", "rotation": 90 if time < 0.08 * longest else 0}
-            middle, name = begun + time / 2, STAGES.get(str(stage), str(stage))
-            axes.text(middle, row, name, ha="center", va="center", fontsize=8, **look)
+            name, fits = STAGES.get(str(stage), str(stage)), time > 0.15 * longest
+            place = {"y": row, "va": "center"} if fits else {"y": row - 0.32, "va": "bottom"}
+            look = {"color": "white" if fits else INK, "ha": "center", "fontsize": 8}
+            axes.text(begun + time / 2, s=name, **place, **look)
             begun += time
         axes.text(begun, row, f"  {begun:.0f} ms", va="center", color=INK, fontweight="bold")
     name_rows(axes, [VARIANTS[variant] for variant in shown])

@@ -166,7 +166,7 @@ def video_rows(
     Args:
         columns: pictures in a row, the first frame included.
         truth: also outline the true masks, in white.
-        close: show only the part of each frame around the true masks.
+        close: show only the part of each frame around the true masks and those found.
     """
     size = (12.0, 12.0 / columns * 0.72 * len(rows))
     figure, grid = axes_grid(len(rows), columns, size, photographs=True)
@@ -183,7 +183,7 @@ def video_rows(
             if truth:
                 draw_outline(axes, true, "white", 0.8)
             if close:
-                _look_closer(axes, true)
+                _look_closer(axes, true | (predicted > 0))
             caption(axes, f"frame {index}")
     return figure
 

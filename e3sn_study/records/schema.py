@@ -132,7 +132,7 @@ SCHEMAS = {
     "choices": Schema(
         "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
     ),
-    "crops": Schema("set", "pair", "mask_iou box_iou size predicted_size", "set pair"),
+    "crops": Schema("set", "pair box_iou size predicted_size", "mask_iou", "set pair"),
     "held_out": Schema(
         "model run",
         "pairs J-Mean F-Mean scenes raw_over penalised_over",

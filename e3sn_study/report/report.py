@@ -41,9 +41,10 @@ def build_report(report: Path, profile: Profile) -> Path:
         InputError: a file of record is broken.
     """
     records = Records(report / "results")
-    main = _main_profile(records, profile)
+    main = _profile_of(records, records.main_runs("e3sn"), profile)
+    compared = _profile_of(records, records.compared_runs(*VARIANTS)["e3sn"], profile)
     tables = {name: make(records) for name, make in TABLES.items()}
-    tables["deviations"] = deviations(main)
+    tables["deviations"] = deviations(main, compared)
     _write_tables(report, records.synthetic, tables, profile)
     context = _context(report, records, profile, main, tables)
     page = report / "index.html"
@@ -51,15 +52,14 @@ def build_report(report: Path, profile: Profile) -> Path:
     return page
 
 
-def _main_profile(records: Records, profile: Profile) -> Profile:
-    """Return the settings of the main run: the profile's own, or others (see ``study.main``).
+def _profile_of(records: Records, runs: list[str], profile: Profile) -> Profile:
+    """Return the settings of runs: the profile's own, or others (see ``study.main``).
 
-    The pairs are all that it has seen, in all legs. Training sets that were absent are left out.
+    The pairs are all that they have seen, in all legs. Training sets that were absent are left out.
     """
-    for run in records.rows(records.main_runs("e3sn")).to_dict("records"):
-        if run["config"]:
-            main = profile_from_dict(run["config"])
-            profile = replace(main, train=replace(main.train, pairs=run["pairs"]))
+    for run in records.rows(runs).to_dict("records"):
+        own = profile_from_dict(run["config"]) if run["config"] else profile
+        profile = replace(own, train=replace(own.train, pairs=run["pairs"]))
         if seen := tuple(sets_seen(profile, run["absent"])):
             profile = replace(profile, data=replace(profile.data, train=seen))
     return profile

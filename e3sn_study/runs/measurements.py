@@ -157,14 +157,17 @@ def keep_attributes(study: Study, benchmark: str = "davis2016") -> None:
 
 
 def sampling_cost(study: Study, counts: Iterable[int] = COUNTS) -> pd.DataFrame:
-    """Return memory and time of a training step of E3SN only S by samples per image."""
-    profile, counts = study.load("e3sn-s"), list(counts)
+    """Return memory and time of a training step of E3SN only S by samples per image, with
+    ``study.recorded`` those on record."""
+    kept, profile, counts = study.results / "sampling_cost.csv", study.load("e3sn-s"), list(counts)
+    if profile.study.recorded and kept.is_file():
+        return SCHEMAS["sampling_cost"].read(kept)
     train, device = profile.train, best_device()
     made_of = digest(
         *(profile.model, profile.loss, train.optimiser, train.train_layers, train.train_shortcuts),
         *(str(precision_of(train.precision, device)), device.type, counts),
     )
-    path, kept = study.runs / f"sampling_cost-{made_of}.csv", study.results / "sampling_cost.csv"
+    path = study.runs / f"sampling_cost-{made_of}.csv"
     compute = functools.partial(measure_sampling_cost, profile, counts)
     return once(path, SCHEMAS["sampling_cost"], made_of, compute, kept)
 

@@ -141,7 +141,7 @@ def _budget(records: Records, claim: Claim) -> Finding:
     text = f"{equal} of SiamMask's time with the same number of pairs in all; "
     text += f"{first_stage} if only its first stage has as many"
     saved = [share <= 1 - (1 - new / old) * _THRESHOLDS["saving"] / 100 for share in shares]
-    verdict = _verdict(all(saved), round(min(shares), 2) < 1)
+    verdict = _verdict(all(saved), 1 - min(shares) >= _THRESHOLDS["saving_least"] / 100)
     if verdict == "partly":
         verdict = f"partly (it saves {percent(1 - min(shares))} by one count of pairs)"
     return Finding(paper, text, verdict)

@@ -23,11 +23,25 @@ _TEXTS = Environment(undefined=StrictUndefined)  # noqa: S701 plain text, which 
 _TEXTS.filters |= {"count": "{:,}".format, "plain": "{:g}".format, "percent": percent}
 
 
-def deviations(profile: Profile) -> pd.DataFrame:
-    """Return the deviations that hold for a profile: item, the paper, ours, why, likely effect."""
-    table = pd.DataFrame(chosen(reference("deviations"), profile))[list(COLUMNS)]
+def deviations(profile: Profile, compared: Profile | None = None) -> pd.DataFrame:
+    """Return the deviations that hold for a profile: item, the paper, ours, why, likely effect.
+
+    Those of the networks of Tables 3 and 4 follow, where `compared`, their profile, has others.
+    """
+    compared = compared or profile
+    rows, others = (chosen(reference("deviations"), each) for each in (profile, compared))
+    different = [each for each in others if each not in rows]
+    notes, items = [], {each["item"] for each in others}
+    if different:
+        absent = ", ".join(each["item"] for each in rows if each["item"] not in items) or NONE
+        notes = [
+            f"Tables 3 and 4: rows of the networks that they compare (profile {compared.name}). "
+            f"The other rows hold for these networks too, except: {absent}."
+        ]
+    rows += [each | {"item": f"{each['item']}, Tables 3 and 4"} for each in different]
+    table = pd.DataFrame(rows)[list(COLUMNS)]
     title = f"Deviations from the paper, and how its gaps were filled (profile {profile.name})"
-    table.attrs |= {"title": title, "notes": []}
+    table.attrs |= {"title": title, "notes": notes}
     return table.rename(columns=COLUMNS)
 
 

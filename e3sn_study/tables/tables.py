@@ -62,7 +62,7 @@ def table4(records: Records) -> pd.DataFrame:
 
 
 def bounds(records: Records) -> pd.DataFrame:
-    """Return baselines without learning, and upper bounds with true boxes."""
+    """Return baselines without learning, and scores with true boxes."""
     scores, chosen = records.scores("davis2016"), records.main_runs("e3sn")
     baselines = scores.loc[scores["run"] == "", "method"].unique().tolist()
     entries = [(method, method, [""]) for method in baselines or [STILL_BOX, STILL]]
@@ -107,18 +107,17 @@ def crops(records: Records) -> pd.DataFrame:
                 row[label] = f"{number(values.mean())} ± {number(values.sem())}"
             slope = size_slope(part)
             row["Slope of size"] = NONE if math.isnan(slope) else number(slope, decimals=2)
-            row["Pairs"] = str(part["mask_iou"].count())
-            rows.append(row | {"Left out": str(part["mask_iou"].isna().sum())})
+            row["Crops"] = str(len(part))
+            rows.append(row | {"Without a mask": str(part["mask_iou"].isna().sum())})
     return titled(rows, records, "crops")
 
 
 def size_slope(rows: pd.DataFrame) -> float:
     """Return the slope of log predicted size over log true size: 1 follows it, 0 ignores it; NaN
-    for fewer than two rows with both sizes."""
-    seen = rows.dropna()
-    if len(seen) < 2:
+    for fewer than two rows."""
+    if len(rows) < 2:
         return float("nan")
-    return float(np.polyfit(np.log(seen["size"]), np.log(seen["predicted_size"]), 1)[0])
+    return float(np.polyfit(np.log(rows["size"]), np.log(rows["predicted_size"]), 1)[0])
 
 
 def attributes(records: Records) -> pd.DataFrame:

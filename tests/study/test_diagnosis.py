@@ -69,8 +69,7 @@ def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(
     has_positive = [bool((pair.sample_labels == 1).any()) for pair in oracle.pairs]
     assert sum(has_positive) > 0
     assert rows["mask_iou"].notna().tolist() == has_positive
-    rows = rows.dropna()
-    assert rows["mask_iou"].to_numpy() == pytest.approx(1)
+    assert rows["mask_iou"].dropna().to_numpy() == pytest.approx(1)
     assert rows["box_iou"].to_numpy() == pytest.approx(1 / growth**2, abs=1e-5)
     assert (rows["predicted_size"] / rows["size"]).to_numpy() == pytest.approx(growth, abs=1e-5)
 
