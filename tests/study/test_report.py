@@ -391,6 +391,17 @@ def test_deviations_follow_from_the_settings(name: str) -> None:
         assert f"{profile.train.pairs:,} pairs" in table.loc["Length of training", "We did"]
 
 
+def test_compared_networks_add_the_deviations_that_they_have_alone() -> None:
+    main, compared = load_profile("long"), load_profile("cpu")
+    alone, table = deviations(main), deviations(main, compared)
+    assert alone.equals(table[: len(alone)])
+    added = table[len(alone) :].set_index("Item")["We did"]
+    assert added["Negative pairs, Tables 3 and 4"].startswith("10 %")
+    assert "Mask threshold, Tables 3 and 4" not in added  # it is the same
+    assert table.attrs["notes"][0].endswith("except: Look-alikes.")
+    assert deviations(main, main).equals(alone)
+
+
 def test_a_changed_setting_changes_the_deviations() -> None:
     settings = load_profile("paper").to_dict()
     settings["loss"]["negatives"] = "background"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_study.bench import sampling_cost
 from e3sn_study.bench.sampling_cost import measure_here, measure_sampling_cost
+from e3sn_study.records.store import write_record
+from e3sn_study.runs import Study, measurements
 
 
 @pytest.fixture
@@ -66,3 +69,11 @@ def test_a_step_can_be_measured_for_every_variant(tiny_profile: Callable[..., Pr
 def test_a_failed_measurement_is_one_line(tiny_profile: Callable[..., Profile]) -> None:
     with pytest.raises(InputError, match=r"^measuring 0 samples per image failed: \S.*$"):
         measure_sampling_cost(tiny_profile(), (0,), batch_size=0, steps=0)
+
+
+def test_a_study_from_records_measures_nothing(tmp_path: Path, linear: list[int]) -> None:
+    study = Study.open("cpu", report=tmp_path, overrides=["study.recorded=true"])
+    cost = {"samples_per_image": [4], "samples": [32], "peak_memory_mb": [900.0]}
+    write_record(study.results / "sampling_cost.csv", pd.DataFrame(cost))
+    assert measurements.sampling_cost(study)["peak_memory_mb"].tolist() == [900]
+    assert linear == []
