@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -151,11 +152,14 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> d
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder in `root`, in order, with the names of its files; links to folders are
-    followed, except to those around them, which would never end."""
+    """Yield `root` and every folder in it, in order, with the names of its files.
+
+    Links to folders are followed. A link to a folder that contains it would never end, so there
+    the search stops.
+    """
+    real = functools.cache(os.path.realpath)
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        around = {os.path.realpath(each) for each in Path(folder).parents}
-        if os.path.realpath(folder) in around:
+        if real(folder) in {real(str(each)) for each in Path(folder).parents}:
             subfolders.clear()
         else:
             subfolders.sort()

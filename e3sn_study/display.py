@@ -66,7 +66,7 @@ def as_picture(drawn: Figure | Image, dpi: float = SCREEN_DPI) -> ShownImage:
 def with_slider(slider: Any, draw: Callable[[Any], Figure | Image]) -> VBox:
     """Return a slider and below it the picture that `draw` makes of its value.
 
-    It takes the place of ``ipywidgets.interact``, with which papermill often waits forever.
+    Use it instead of ``ipywidgets.interact``, with which papermill often waits forever.
     """
     shown = ImageWidget(value=as_picture(draw(slider.value)).data, layout={"max_width": "100%"})
 

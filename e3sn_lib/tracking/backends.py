@@ -38,7 +38,7 @@ Arrays = dict[str, Floats]
 
 class Backend(Protocol):
     """A network in numpy's terms. Only the backend itself can read its templates and features. It
-    may have ``config``, a `TrackConfig`, which a tracker then takes."""
+    may have ``config``, a `TrackConfig`; a tracker then uses it."""
 
     @property
     def identity(self) -> str:
@@ -238,11 +238,11 @@ def _session(path: Path, threads: int) -> Any:
 
 @contextmanager
 def _named_errors(act: str) -> Iterator[None]:
-    """Turn errors of ONNX Runtime, as for want of memory, into an InputError."""
-    import onnxruntime
-
+    """Turn errors of ONNX Runtime, such as too little memory, into an InputError."""
     try:
         yield
     except Exception as error:  # ONNX Runtime's errors have no class of their own
+        import onnxruntime
+
         program, reason = f"ONNX Runtime {onnxruntime.__version__}", " ".join(str(error).split())
         raise InputError(f"{program} cannot {act}: {reason}") from error

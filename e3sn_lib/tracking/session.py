@@ -144,7 +144,7 @@ class Session:
         self._given[check_number(number)] = copy(box_frame_xywh)
 
     def remove(self, number: int) -> None:
-        """Follow an object no longer; raises InputError if there is none of this number."""
+        """Stop following an object; raises InputError if there is none of this number."""
         if number not in self.numbers:
             raise InputError(f"there is no object {number} that could be removed")
         self._given.pop(number, None)

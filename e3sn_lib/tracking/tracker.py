@@ -36,6 +36,7 @@ from e3sn_lib.tracking.backends import Backend
 
 Floats = NDArray[np.float64]
 FourNumbers = Sequence[float] | NDArray[Any]
+"""Left, top, width and height of a box."""
 Boxes = Sequence[FourNumbers] | NDArray[Any]
 Select = Callable[[Floats, Floats], NDArray[np.int64]]
 """Returns an anchor of each object (N,), from the ranks (N, 3125) and the boxes (N, 3125, 4) of

@@ -53,7 +53,7 @@ def build_report(report: Path, profile: Profile) -> Path:
 
 
 def _profile_of(records: Records, runs: list[str], profile: Profile) -> Profile:
-    """Return the settings of runs: the profile's own, or others (see ``study.main``).
+    """Return the settings that runs share: the profile's own, or others (see ``study.main``).
 
     The pairs are all that they have seen, in all legs. Training sets that were absent are left out.
     """

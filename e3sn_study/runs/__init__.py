@@ -133,7 +133,7 @@ class Study:
         overrides = tuple(as_list(overrides))
         own = load_profile(profile, overrides=overrides, seed=seed).data.root
         root = data or os.environ.get("E3SN_DATA", "") or own
-        data = str(from_checkout(os.path.expanduser(root))) if root else ""
+        data = str(from_checkout(root)) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")
         runs = from_checkout(runs)
         for folder in (runs, report):  # asked now, not after hours of training

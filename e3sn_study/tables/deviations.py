@@ -15,7 +15,7 @@ from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
 from e3sn_study.records import reference
-from e3sn_study.tables.cells import NONE, PAPER_PAIRS, percent
+from e3sn_study.tables.cells import NONE, PAPER_PAIRS, note, percent
 
 COLUMNS = {"item": "Item", "paper": "The paper says", "ours": "We did", "why": "Why"}
 COLUMNS["effect"] = "Likely effect"
@@ -26,18 +26,14 @@ _TEXTS.filters |= {"count": "{:,}".format, "plain": "{:g}".format, "percent": pe
 def deviations(profile: Profile, compared: Profile | None = None) -> pd.DataFrame:
     """Return the deviations that hold for a profile: item, the paper, ours, why, likely effect.
 
-    Those of the networks of Tables 3 and 4 follow, where `compared`, their profile, has others.
+    `compared` is the profile of the networks in Tables 3 and 4. Its rows follow, if they differ.
     """
     compared = compared or profile
     rows, others = (chosen(reference("deviations"), each) for each in (profile, compared))
     different = [each for each in others if each not in rows]
-    notes, items = [], {each["item"] for each in others}
-    if different:
-        absent = ", ".join(each["item"] for each in rows if each["item"] not in items) or NONE
-        notes = [
-            f"Tables 3 and 4: rows of the networks that they compare (profile {compared.name}). "
-            f"The other rows hold for these networks too, except: {absent}."
-        ]
+    items = {each["item"] for each in others}
+    absent = ", ".join(each["item"] for each in rows if each["item"] not in items) or NONE
+    notes = [note("compared", profile=compared.name, absent=absent)] if different else []
     rows += [each | {"item": f"{each['item']}, Tables 3 and 4"} for each in different]
     table = pd.DataFrame(rows)[list(COLUMNS)]
     title = f"Deviations from the paper, and how its gaps were filled (profile {profile.name})"
