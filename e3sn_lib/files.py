@@ -98,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all; raises OSError if the disk is full. Names of
     files that are in no encoding are written as they are."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.write_text(text, "utf-8", errors="surrogateescape", newline="\n")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -109,7 +109,8 @@ def write_json(path: Path, content: Any) -> None:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table without its index, six digits after the point, as `write_text`."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f", errors="surrogateescape")
+        how: Any = {"errors": "surrogateescape", "lineterminator": "\n"}
+        table.to_csv(temporary, index=False, float_format="%.6f", **how)
 
 
 def as_webp(

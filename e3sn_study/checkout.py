@@ -20,6 +20,9 @@ SHIPPED = ROOT / "models" / "e3sn.safetensors"
 """The trained model that comes with the repository."""
 
 
+BACKENDS = ("auto", "torch", "onnx")
+
+
 def from_checkout(path: str | Path) -> Path:
     """Return a path, in which ``~`` is the home folder; in ``notebooks/``, where notebooks run, it
     is relative to the repository."""
@@ -55,10 +58,10 @@ def open_tracker(
     if weights and not weights.exists():
         raise InputError(f"there is no file {weights}{origin}")
     exported = weights.is_dir() if weights else has_shipped()
+    if backend not in BACKENDS:
+        raise InputError(f"there is no backend '{backend}'; choose from {', '.join(BACKENDS)}")
     if backend == "auto":
-        # is there a GPU for torch? asked without the seconds that importing torch takes
-        has_gpu = shutil.which("nvidia-smi") and importlib.util.find_spec("torch")
-        by_torch = SHIPPED.is_file() and (has_gpu or precision != "auto")
+        by_torch = SHIPPED.is_file() and (precision != "auto" or _has_gpu())
         backend = "onnx" if exported and (weights or not by_torch) else "torch"
     if backend == "onnx":
         if weights and not exported:
@@ -80,3 +83,14 @@ def open_tracker(
 
     torch.set_num_threads(thread_count(threads))
     return Tracker(load_model(weights or SHIPPED), precision=precision)
+
+
+def _has_gpu() -> bool:
+    """Return whether torch finds a GPU. Importing it takes seconds, so only a machine with NVIDIA's
+    tools is asked."""
+    modules = ("torch", "torchvision", "safetensors")
+    if not shutil.which("nvidia-smi") or not all(map(importlib.util.find_spec, modules)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -40,15 +40,15 @@ class NotebookRun:
     """One line: the cell, and what went wrong in it."""
 
 
-def as_list(parameter: Iterable[Any] | str) -> list[Any]:
-    """Return a parameter that is a list, which papermill's ``-p`` passes as text; raises InputError
-    if the text is no list."""
+def as_list(parameter: Iterable[Any] | str | None) -> list[Any]:
+    """Return a parameter that is a list, which papermill's ``-p`` passes as text. None is an empty
+    list, as in a file of parameters. Raises InputError if it is something else."""
     values: Any = None
     with suppress(yaml.YAMLError):
-        values = yaml.safe_load(parameter) if isinstance(parameter, str) else list(parameter)
-    if not isinstance(values, list):
-        raise InputError(f"'{parameter}' is no list; write one like [1, 2]")
-    return values
+        values = yaml.safe_load(parameter) if isinstance(parameter, str) else parameter or []
+    if not isinstance(values, list | tuple):
+        raise InputError(f"'{parameter}' is no list; write one like [1, 4] or ['train.pairs=8']")
+    return list(values)
 
 
 def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
@@ -192,6 +192,14 @@ def to_html(executed: Path, out: Path) -> None:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\$\$(.+?)\$\$", set_aside, cell.source)
     html, _ = exporter.from_notebook_node(notebook, name)
+    pictures = [
+        output.metadata.get("image/png", {}).get("alt", "a figure")
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    for text in pictures:  # nbconvert drops it
+        html = html.replace("No description has been provided for this image", escape(text), 1)
     for mark, equation in equations.items():
         html = html.replace(mark, equation)
     html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)

@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,30 @@ def peak_memory_bytes() -> int:
         return int(torch.cuda.max_memory_allocated())
     if match := re.search(r"VmHWM:\s+(\d+) kB", _read("/proc/self/status")):
         return int(match[1]) * 1024
-    import resource  # which Windows does not have
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def machine() -> dict[str, Any]:
-    """Describe this machine in JSON's types; ``machine`` is what computes, ``memory`` is bytes."""
+def reset_peak_memory() -> None:
+    """Let `peak_memory_bytes` count from now on; on a CPU only Linux can do so."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def machine(device: str | None = None) -> dict[str, Any]:
+    """Describe this machine in JSON's types; ``machine`` is what computes, ``memory`` is bytes.
+
+    What computes is a `device`, ``cpu`` or ``cuda``; None: the `best_device`.
+    """
     cpu = _cpuinfo("model name") or platform.processor() or "unknown"
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    on_gpu = (device or best_device().type) == "cuda"
+    gpu = torch.cuda.get_device_name() if on_gpu else None
     instructions = torch.backends.cpu.get_cpu_capability()  # one name, speeds that differ threefold
     return {
         "machine": gpu or f"{cpu} ({instructions})",

@@ -150,7 +150,8 @@ def pairs_seen(path: Path) -> int:
     """Return on how many pairs a model was trained, with those of the models that it started from;
     errors are as in `read_metadata`."""
     noted = read_metadata(path).get("pairs", "")
-    return int(noted) if noted.isdecimal() else load_profile_of(path).train.pairs
+    is_count = noted.isdecimal() and len(noted) < 16
+    return int(noted) if is_count else load_profile_of(path).train.pairs
 
 
 def read_metadata(path: Path) -> dict[str, str]:

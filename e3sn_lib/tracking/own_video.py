@@ -278,7 +278,7 @@ def _notes(
         where = "frame" if len(frames) == 1 else f"{len(frames)} frames, the first is"
         notes.append(f"object {number} is probably lost in {where} {frames[0]}")
     if lost and not keep_lost:
-        notes.append("masks of lost objects are empty; --keep-lost keeps them")
+        notes.append("masks of lost objects are empty; keep_lost (--keep-lost) keeps them")
     if lost and has_table:
         notes.append("see predicted_j in tracks.csv")
     return notes

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,13 @@ from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model import weights
-from e3sn_lib.model.device import autocast, best_device, peak_memory_bytes, precision_of
+from e3sn_lib.model.device import (
+    autocast,
+    best_device,
+    peak_memory_bytes,
+    precision_of,
+    reset_peak_memory,
+)
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes, schedule
@@ -130,6 +137,7 @@ class Trainer:
 
     def _run(self, watch: store.Watch | None) -> Path:
         # go on from the last checkpoint, if there is one
+        reset_peak_memory()  # it would be that of an earlier run in this process
         self._resume()
         self.watchers: list[store.Watch] = [watch] if watch else []
         if processes.is_first():
@@ -200,7 +208,7 @@ class Trainer:
                 self._save(optimiser)
             if stop and not last:
                 reached = f"stopped after step {self.state.step} of {self.steps}"
-                raise KeyboardInterrupt(f"{reached}; the same command goes on from there")
+                raise KeyboardInterrupt(f"{reached}; the same command or cell goes on from there")
             step_ended = time.perf_counter()
         bar.close()
         self._save(None)
@@ -220,8 +228,11 @@ class Trainer:
         """Wrap the network anew: the wrapper exchanges gradients of what is trainable now."""
         if self.world > 1:
             devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
+            known = signature(DistributedDataParallel).parameters
+            name = "forward_sync_buffers"  # of torch 2.14; before, it was broadcast_buffers
+            options: dict[str, Any] = {name if name in known else "broadcast_buffers": False}
             self.network = DistributedDataParallel(
-                self.model, devices, broadcast_buffers=False, find_unused_parameters=True
+                self.model, devices, find_unused_parameters=True, **options
             )
 
     def _step(

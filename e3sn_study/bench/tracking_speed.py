@@ -103,7 +103,7 @@ def bench_tracking(
                 row |= {f"{stage}_ms": 1000 * value for stage, value in seconds.items()}
                 row |= {"step_ms": 1000 * step, "frames_per_second": 1 / step}
                 rows.append(row | {"ratio": slowest / step, "share": share, "peak": peak / 1e9})
-    return pd.DataFrame(rows).assign(threads=threads, machine=machine()["machine"])
+    return pd.DataFrame(rows).assign(threads=threads, machine=machine("cpu")["machine"])
 
 
 def bench_exports(
@@ -158,7 +158,7 @@ def _scored(trackers: Mapping[str, Tracker], sequences: list[Video]) -> pd.DataF
         fps = (timing["frames"] - 1) * timing["objects"] / timing["seconds_tracking"]
         row = {"contender": name, "sequences": len(sequences), "fps": fps.mean()}
         rows.append(row | dict(scores[["J-Mean", "F-Mean"]].mean()))
-    return pd.DataFrame(rows).assign(machine=machine()["machine"])
+    return pd.DataFrame(rows).assign(machine=machine("cpu")["machine"])
 
 
 def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError, deferred_interrupts, printable
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
-from e3sn_study.checkout import open_tracker
+from e3sn_study.checkout import BACKENDS, open_tracker
 from e3sn_study.cli.options import a_path, at_least
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def add_backend(command: argparse.ArgumentParser) -> None:
     """Add the arguments that say what computes the network."""
     found = "auto: onnx for an exported folder, and for the shipped model without a GPU"
-    command.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto", help=found)
+    command.add_argument("--backend", choices=BACKENDS, default="auto", help=found)
     idle = "number of threads (default: idle cores, at most 4)"
     command.add_argument("--threads", type=at_least(0), help=idle)
 

@@ -176,7 +176,9 @@ def _track(
     row = (sequence.name, len(sequence), len(boxes), sum(reading), tracking)
     from e3sn_lib.model.device import machine  # it imports PyTorch, which graphs do not need
 
-    return pd.DataFrame([row], columns=TIMING.columns).assign(machine=machine()["machine"])
+    device = getattr(tracker.backend, "device", None)  # of torch; graphs are for CPUs
+    computes = machine(device.type if device else "cpu")["machine"]
+    return pd.DataFrame([row], columns=TIMING.columns).assign(machine=computes)
 
 
 def _timed_frames(sequence: Video, seconds: list[float]) -> Iterator[Ids]:

@@ -168,7 +168,7 @@ def _distance(level: Tensor) -> NDArray[np.float32]:
 @torch.inference_mode()
 def predict_windows(model: E3SN, pair: Pair) -> NDArray[np.bool_]:
     """Return a network's masks (K, 127, 127) of the windows drawn from a training pair."""
-    rows, columns = torch.from_numpy(pair.cells).unbind(dim=1)
+    rows, columns = torch.from_numpy(pair.cells).to(model.device).unbind(dim=1)
     cells = Cells(torch.zeros_like(rows), rows, columns)
     template, search = encode_crops(model, pair.template, pair.search)
     return (model.segment(template, search, cells) > 0).cpu().numpy()

@@ -35,6 +35,8 @@ STAGES = {"base": "first stage", "sharp": "second stage", "end_to_end": "end to 
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
 NO_SCORES = ("attributes", "baselines_not_run", "_speed")
 """How the names of files beside those of scores end."""
+SAME = ["profile", "variant", "seed", "settings", "pairs_before"]
+"""Columns of runs in which a run equals the one that it replaces."""
 PAPER_THRESHOLD = 0.5
 """Mask threshold of the paper, and of records that do not tell theirs."""
 
@@ -79,8 +81,7 @@ class Records:
         table = pd.DataFrame(rows, columns=None if rows else [*RunRecord.model_fields])
         table = table.assign(own_pairs=table["pairs"], pairs=table["pairs"] + table["pairs_before"])
         table = table.sort_values(["date", "run"])
-        same = ["profile", "variant", "seed", "settings", "pairs_before"]
-        return table.assign(repeated=table.duplicated(same, keep="last"))
+        return table.assign(repeated=table.duplicated(SAME, keep="last"))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -118,6 +119,11 @@ class Records:
             wanted &= runs["settings"].isin(["", own["settings"]])
             wanted &= (runs["pairs"] == own["pairs_before"]) & (own["pairs_before"] > 0)
         return found
+
+    def replaced_by(self, run: str) -> list[str]:
+        """Return the names of the other runs of the same seed and settings."""
+        own = self._all_runs.loc[self._all_runs["run"] == run, SAME]
+        return sorted({*self._all_runs.merge(own, on=SAME)["run"]} - {run})
 
     @property
     def left_out(self) -> list[str]:
@@ -346,4 +352,5 @@ def reference(name: str) -> Any:
 
 def without_folders(text: str) -> str:
     """Return a text with absolute paths cut to their last part, which names no machine."""
+    text = re.sub(r"\b[A-Za-z]:[\\/](?:[^\s;,\\/]+[\\/])+", ".../", text)  # of Windows
     return re.sub(r"(?<![\w:/.])/(?:[^\s;,/]+/)+", ".../", text)

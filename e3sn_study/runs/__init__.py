@@ -22,8 +22,8 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, read_text, write_csv, write_json, write_text
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
-from e3sn_lib.profiles.identity import run_name
-from e3sn_lib.profiles.loading import load_profile
+from e3sn_lib.profiles.identity import run_name, training_settings
+from e3sn_lib.profiles.loading import load_profile, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training import processes
 from e3sn_lib.training.loop import Trainer
@@ -128,9 +128,14 @@ class Study:
         Raises:
             InputError: there is no such profile or setting, or a folder cannot be one.
         """
+        for name, value in {"profile": profile, "runs": runs}.items():  # from a file of parameters
+            if not isinstance(value, str | Path):
+                raise InputError(f"{name} is {value!r}; give text")
         if profile.endswith((".yaml", ".yml")):
             profile = str(from_checkout(profile))
         overrides = tuple(as_list(overrides))
+        if wrong := [each for each in overrides if not isinstance(each, str)]:
+            raise InputError(f"overrides has {wrong[0]!r}; give text such as 'train.pairs=8'")
         own = load_profile(profile, overrides=overrides, seed=seed).data.root
         root = data or os.environ.get("E3SN_DATA", "") or own
         data = str(from_checkout(root)) if root else ""
@@ -141,6 +146,8 @@ class Study:
             if not nearest.is_dir():
                 problem = f"{nearest} is a file, so {folder} cannot be a folder"
                 raise InputError(f"{problem}; give another")
+            if not os.access(nearest, os.W_OK):
+                raise InputError(f"{nearest} may not be changed; give another folder")
         return cls(profile, data, runs, report, seed, overrides)
 
     def load(
@@ -291,9 +298,16 @@ class Study:
             return None
         records = self.records
         alike = records.rows(records.main_runs(variant, entries.settings_text(overrides)))
-        for name in alike.loc[alike["seed"] == profile.seed, "run"]:
-            self._unpack(self.runs / name)
-            return Run(self.runs / name, profile, tuple(overrides))
+        for row in alike[alike["seed"] == profile.seed].to_dict("records"):
+            # older records do not tell all settings: they are of the profile as it is
+            plain = load_profile(self.profile, variant, overrides, seed=profile.seed).to_dict()
+            track = row["track"] or plain["track"]
+            known = profile_from_dict((row["config"] or plain) | {"track": track})
+            if _told(known) != _told(profile):
+                fault = f"the record of {row['run']} is of other settings"
+                raise InputError(f"{fault}; leave out the overrides, or study.recorded")
+            self._unpack(self.runs / row["run"])
+            return Run(self.runs / row["run"], profile, tuple(overrides))
         return None
 
     def _unpack(self, folder: Path) -> None:
@@ -352,7 +366,7 @@ class Study:
                 name = self.run(record.variant, record.overrides, record.seed).name
             if name != path.stem:
                 outdated.append(path.stem)
-                self._set_aside(self.results.glob(f"*/{escape(path.stem)}[._]*"))
+                self._set_aside(self._files_of(path.stem))
         for config in self.load().data.evaluation:
             with suppress(InputError):  # the benchmark is absent
                 files = digest(self.sequences(config.name))
@@ -361,6 +375,9 @@ class Study:
                         if {*pd.read_csv(path, dtype=str).get("data", [files])} != {files}:
                             self._set_aside([path])
         return outdated
+
+    def _files_of(self, run: str) -> Iterable[Path]:
+        return self.results.glob(f"*/{escape(run)}[._]*")
 
     def _set_aside(self, paths: Iterable[Path]) -> None:
         for path in list(paths):
@@ -403,3 +420,14 @@ class Study:
         }
         write_json(self.results / "runs" / f"{run.name}.json", record)
         write_csv(self.results / "runs" / f"{run.name}_log.csv", run.log())
+        with suppress(InputError):  # a damaged record is told where tables are made
+            for other in self.records.replaced_by(run.name):
+                self._set_aside(self._files_of(other))
+                print(f"{other} has other settings; its records are now in results/earlier")
+
+
+def _told(profile: Profile) -> dict[str, Any]:
+    """Return the settings that decide weights and masks, as far as records tell them."""
+    train = replace(profile.train, init_weights="", init_sha256="")
+    told = training_settings(replace(profile, train=train))
+    return told | {"track": profile.to_dict()["track"]}

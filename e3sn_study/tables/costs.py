@@ -48,7 +48,7 @@ def _costs(records: Records, part: str) -> pd.DataFrame:
     """Return the training or the tracking part of `measurements.variant_costs`."""
     costs = records.table("variant_costs")
     shares = costs[costs["part"] == "training"].groupby("variant")["share"].sum()
-    if not np.allclose(shares, 1, atol=1e-3):
+    if not np.allclose(shares.astype(float), 1, atol=1e-3):
         raise SCHEMAS["variant_costs"].misfit(records.folder / "variant_costs.csv", "lacks rows")
     return costs[costs["part"] == part]
 

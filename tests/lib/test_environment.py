@@ -263,3 +263,22 @@ def test_git_stores_notebooks_without_outputs_after_setup(tmp_path):
     assert "seen" in (tmp_path / "notebooks" / "01.ipynb").read_text()
     assert "seen" not in stored
     assert cell.id in stored
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a process's peak")
+def test_a_second_run_in_a_process_does_not_count_the_memory_of_the_first():
+    code = (
+        "import numpy; from e3sn_lib.model import device;"
+        "held = numpy.ones(2**26); del held; before = device.peak_memory_bytes();"
+        "device.reset_peak_memory(); print(before - device.peak_memory_bytes())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.8 * 2**29 < int(ended.stdout) < 1.2 * 2**29
+
+
+def test_what_a_cpu_computes_is_not_told_of_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert device.machine()["machine"] == device.machine("cuda")["machine"] == "a GPU"
+    assert device.machine("cpu")["machine"].startswith(device.machine("cpu")["cpu"])

@@ -792,7 +792,7 @@ def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(PairDataset, "__getitem__", pressed)
-        words = "stopped after step 3 of 6; the same command goes on from there"
+        words = "stopped after step 3 of 6; the same command or cell goes on from there"
         with pytest.raises(KeyboardInterrupt, match=words):
             trainer(*settings, folder="parts").run()
     capsys.readouterr()

@@ -128,6 +128,17 @@ def test_figures_stay_in_the_executed_copy_and_its_page(notebook, out, tmp_path)
     assert "data:image/webp;base64," in page.read_text()
 
 
+def test_figures_on_a_page_have_the_text_that_describes_them(tmp_path):
+    Image.new("L", (2, 2)).save(content := io.BytesIO(), "PNG")
+    png = base64.b64encode(content.getvalue()).decode()
+    outputs = [
+        new_output("display_data", {"image/png": png}, metadata={"image/png": {"alt": text}})
+        for text in ("J < 1 over time", "a second one")
+    ]
+    page = page_of(tmp_path, new_code_cell("", outputs=outputs))
+    assert re.findall(r'alt="([^"]*)"', page) == ["J &lt; 1 over time", "a second one"]
+
+
 def test_links_between_notebooks_lead_to_their_pages(notebook, out, tmp_path):
     source = notebook("1")
     content = nbformat.read(source, as_version=4)
@@ -142,8 +153,9 @@ def test_links_between_notebooks_lead_to_their_pages(notebook, out, tmp_path):
 def test_a_list_may_come_as_text():
     assert as_list("[[16, 18, 28, 28]]") == as_list([[16, 18, 28, 28]]) == [[16, 18, 28, 28]]
     assert as_list("[train.pairs=8, 'model.levels=[4]']") == ["train.pairs=8", "model.levels=[4]"]
+    assert as_list(None) == []  # an empty entry in a file of parameters
     for text in ("16,18", "[1", "3", ""):
-        with pytest.raises(InputError, match=r"is no list; write one like \[1, 2\]"):
+        with pytest.raises(InputError, match=r"is no list; write one like \[1, 4\] or"):
             as_list(text)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -554,6 +556,51 @@ def test_runs_on_record_need_not_be_trained_again(
     assert other.main().folder == main.folder
     with pytest.raises(TypeError):  # this one is on no record: it would be trained
         again.train("siammask")
+
+
+@pytest.mark.parametrize("change", ["loss.mask_weight=1", "track.mask_threshold=0.3"])
+def test_runs_on_record_are_not_taken_for_those_of_other_settings(
+    study: Study, data_root: Path, tiny_settings: tuple[str, ...], change: str
+) -> None:
+    study.train("e3sn-s", ["train.pairs=4"])
+    changed = [*tiny_settings, "study.recorded=true", change]
+    again = Study.open("smoke", str(data_root), study.runs, study.report, overrides=changed)
+    with pytest.raises(InputError, match="is of other settings; leave out the overrides"):
+        again.train("e3sn-s", ["train.pairs=4"])
+
+
+def test_tables_are_of_the_run_that_was_asked_for_last(
+    own: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = own.train()
+    second = replace(own, overrides=(*own.overrides, "loss.mask_weight=1")).train()
+    assert own.records.runs["run"].tolist() == [second.name]
+    assert f"{first.name} has other settings; its records are now in" in capsys.readouterr().out
+    assert own.train().name == first.name  # it is not trained again, and so is older
+    assert own.records.runs["run"].tolist() == [first.name]
+    assert (own.results / "earlier" / "runs" / f"{second.name}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"profile": 3}, "profile is 3; give text"),
+        ({"runs": None}, "runs is None; give text"),
+        ({"overrides": [{"train.pairs": 8}]}, r"overrides has {'train.pairs': 8}; give text"),
+        ({"overrides": "8"}, "'8' is no list"),
+    ],
+)
+def test_parameters_of_the_wrong_type_are_told(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        Study.open(**given)
+
+
+def test_a_folder_that_may_not_be_changed_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may do anything
+    with pytest.raises(InputError, match="may not be changed; give another folder"):
+        Study.open(report=tmp_path / "report")
 
 
 def test_scores_on_other_files_of_a_benchmark_are_set_aside(

@@ -148,7 +148,7 @@ def test_asked_to_end_it_saves_and_says_how_to_go_on(
         process.send_signal(signal.SIGTERM)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert "the same command goes on from there" in errors
+    assert "the same command or cell goes on from there" in errors
     assert "Traceback" not in errors
     assert same_weights(train(tmp_path, data_root), undisturbed)
 
