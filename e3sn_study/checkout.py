@@ -35,7 +35,8 @@ def open_tracker(
     precision: str = "auto",
     threads: int | None = None,
 ) -> Tracker:
-    """Return a tracker on a model file, or on an exported folder, which needs no torch.
+    """Return a tracker on a model file, or on an exported folder, which needs no torch; raises
+    InputError if there is no such model, or the backend cannot use it.
 
     Args:
         weights: a file or a folder; None: what the variable E3SN_WEIGHTS names, else the shipped
@@ -45,9 +46,6 @@ def open_tracker(
         precision: of torch, see `precision_of`. If it is not ``auto``, the backend ``auto`` means
             torch for the shipped model.
         threads: see `thread_count`.
-
-    Raises:
-        InputError: there is no such model, or the backend cannot use it.
     """
     from e3sn_lib.tracking.backends import VARIABLE, has_shipped, load_export, thread_count
     from e3sn_lib.tracking.tracker import Tracker

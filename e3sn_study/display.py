@@ -109,13 +109,10 @@ def _narrowed(frame: Image, width: int) -> Image:
 
 
 class BoxWidget(anywidget.AnyWidget):
-    """A frame on which boxes are dragged with the mouse.
+    """A frame (H, W, 3) on which boxes are dragged with the mouse.
 
-    Args:
-        frame: (H, W, 3) RGB.
-        boxes_frame_xywh: at the start: x, y, width and height of each.
-        key: a widget with an equal key starts with the boxes that were drawn last, so that running
-            all cells again keeps them.
+    A widget with an equal key starts with the boxes that were drawn last, so that running all cells
+    again keeps them.
     """
 
     _esm = REFERENCE / "boxes.js"

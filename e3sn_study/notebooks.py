@@ -52,15 +52,9 @@ def as_list(parameter: Iterable[Any] | str | None) -> list[Any]:
 
 
 def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
-    """Return boxes ``[x, y, width, height]`` of a parameter.
-
-    Args:
-        parameter: text such as "10,20,30,40", with ";" between several boxes; or a list of four
-            numbers, or of such lists. A list may come as text.
-
-    Raises:
-        InputError: it is something else.
-    """
+    """Return boxes ``[x, y, width, height]`` of a parameter: of text such as "10,20,30,40", with
+    ";" between several boxes; or of a list of four numbers, or of such lists. A list may come as
+    text. Raises InputError if the parameter is something else."""
     text = parameter if isinstance(parameter, str) else str(list(parameter))
     parts = re.split(r"[;\]\[]+\s*,?\s*", text)
     boxes = list[list[float]]()
@@ -74,10 +68,8 @@ def as_boxes(parameter: Iterable[Any] | str) -> list[list[float]]:
 def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> NotebookRun:
     """Execute a notebook with this Python, in its own folder, as JupyterLab does.
 
-    Args:
-        source: the notebook, which is not changed.
-        out: gets the executed copy, also if a cell fails.
-        parameters: values by name, which replace those of the cell tagged ``parameters``.
+    `out` gets the executed copy, also if a cell fails. `parameters` replace those of the cell
+    tagged ``parameters``.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError

@@ -32,10 +32,8 @@ def take_turns(entries: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, lis
     """Call all entries one after another, once to warm up and then `rounds` times.
 
     The speed of a shared machine changes with time. Because the entries take turns, such changes
-    meet all of them alike.
-
-    Returns:
-        By entry, its results without the warm-up (only the warm-up's result if `rounds` is 0).
+    meet all of them alike. Return by entry its results without the warm-up (only the warm-up's
+    result if `rounds` is 0).
     """
     turns = [{name: call() for name, call in entries.items()} for _ in range(rounds + 1)]
     return {name: [turn[name] for turn in turns[1:] or turns] for name in entries}

@@ -67,17 +67,12 @@ def bench_tracking(
 ) -> pd.DataFrame:
     """Time steps of all contenders, for several sizes of the frame and numbers of objects.
 
-    Args:
-        model, int8: a trained model and its export; None: see `load_export`.
-        public: a checkout of SiamMask's public code, see `PublicSiamMask`; None: without it.
-        threads: of each contender.
-        rounds: steps of each contender that are timed, after one that is not.
-        sizes, objects: widths and heights of the frame, and how many objects are followed.
+    `int8` is the model's export, see `load_export`; `public` is a checkout for `PublicSiamMask`, if
+    that shall be timed too. Of each contender, `rounds` steps are timed, after one that is not.
 
-    Returns:
-        One row per size, number of objects and contender: median ms of each stage, of the step and
-        of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
-        stand-in's; share of the peak that the network reaches; peak of a matrix product, GFLOP/s.
+    Returns one row per size, number of objects and contender: median ms of each stage, of the step
+    and of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
+    stand-in's; share of the peak that the network reaches; peak of a matrix product, GFLOP/s.
     """
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
@@ -111,11 +106,8 @@ def bench_exports(
 ) -> pd.DataFrame:
     """Score a model and its exported graphs on the sequences of a benchmark.
 
-    The other arguments are those of `bench_tracking`.
-
-    Returns:
-        One row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
-        F-Mean, 0 to 1; fps, object-frames per second as the paper counts.
+    Returns one row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
+    F-Mean, 0 to 1; fps, object-frames per second as the paper counts.
     """
     torch.set_num_threads(threads)
     run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track
@@ -128,11 +120,8 @@ def bench_exports(
 def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) -> pd.DataFrame:
     """Score the steps that a session takes beside the paper's, one kind after the other.
 
-    The arguments are those of `bench_exports`.
-
-    Returns:
-        One row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for each
-        object in each frame.
+    Returns one row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for
+    each object in each frame.
     """
     backend = load_export(int8, threads)
     made = (
@@ -195,13 +184,8 @@ class PublicSiamMask:
     """SiamMask's public code as a `Backend`, with random weights.
 
     It makes the calls of that code's own tracker, one object after the other. As there, torch keeps
-    what gradients would need, and the 63x63 masks of all windows are computed too.
-
-    Args:
-        checkout: of https://github.com/foolwood/SiamMask. Its code is imported and run.
-
-    Raises:
-        InputError: there is no such code, or it cannot be imported.
+    what gradients would need, and the 63x63 masks of all windows are computed too. The code of the
+    checkout of https://github.com/foolwood/SiamMask is imported and run; InputError if it cannot.
     """
 
     def __init__(self, checkout: Path) -> None:

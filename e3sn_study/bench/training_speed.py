@@ -64,14 +64,12 @@ def bench_training(
 
     Plain means: fp32, contiguous, every position, 3x3 shortcuts in full. The contenders take turns
     and compute the same pairs (SiamMask draws its own samples from them). The fastest of `steps`
-    counts, because other programs disturb it least.
+    counts, because other programs disturb it least. Without `sources`, steps are computed on noise.
+    The profile is of the variant ``e3sn``.
 
-    Without `sources`, steps are computed on noise. The profile is of the variant ``e3sn``.
-
-    Returns:
-        One row per phase and contender: phase, contender, pairs_per_second, ratio (this loop's
-        rate over the contender's), seconds of forward, backward, update, and data (seconds to
-        prepare the batch in one process; nan for noise), batch, machine.
+    Returns one row per phase and contender: phase, contender, pairs_per_second, ratio (this loop's
+    rate over the contender's), seconds of forward, backward, update, and data (seconds to prepare
+    the batch in one process; nan for noise), batch, machine.
     """
     entries = contenders(profile)
     batches = {
@@ -145,12 +143,9 @@ def train_precisions(
 def precision_difference(
     reference: pd.DataFrame, other: pd.DataFrame, column: str = "loss"
 ) -> tuple[float, float]:
-    """Compare two logs of the same pairs over the second half of the run.
-
-    Returns:
-        The mean difference and twice its standard error, both as shares of the reference's mean.
-        The error treats the rows as independent, which is only roughly true.
-    """
+    """Return the mean difference of two logs of the same pairs, over the second half of the run,
+    and twice its standard error, both as shares of the reference's mean. The error treats the rows
+    as independent, which is only roughly true."""
     both = reference.merge(other, on="step", suffixes=("", "_other"))
     both = both.dropna(subset=[column, f"{column}_other"])
     half = both[both["step"] > both["step"].max() / 2]

@@ -22,12 +22,8 @@ from e3sn_study.records.schema import SCHEMAS
 
 
 def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
-    """Count parameters and work of the network of each variant.
-
-    Returns:
-        One row per variant: variant, backbone, levels (of the mask), stages (of training),
-        parameters, and multiply_adds for one object in one frame: search features, location and
-        one mask.
+    """Return one row per variant: variant, backbone, levels (of the mask), stages (of training),
+    parameters, and multiply_adds for one object in one frame: search features, location, one mask.
     """
     rows = []
     for variant, profile in profiles.items():
@@ -57,18 +53,13 @@ def variant_costs(
 ) -> pd.DataFrame:
     """Time training steps in every phase of each network, and tracking steps on the same frames.
 
-    Args:
-        profiles, trackers: by variant.
-        sources: where pairs come from; without any, steps are computed on noise.
-        frames: at least two, each (H, W, 3) RGB uint8.
-        box_frame_xywh: the object in the first frame.
-        steps: timed steps of each phase, after one that warms up.
+    Without `sources`, training steps are computed on noise. There are at least two frames. Of each
+    phase, `steps` are timed, after one that warms up.
 
-    Returns:
-        Columns variant, part (training or tracking), stage, backbone (frozen or trained), share
-        (of the variant's pairs that this phase trains), seconds, batch (pairs per step), machine.
-        Seconds are per training pair, of the fastest step, because other programs disturb it
-        least; or per object and frame of tracking, the median.
+    Returns variant, part (training or tracking), stage, backbone (frozen or trained), share (of the
+    variant's pairs that this phase trains), seconds, batch (pairs per step), machine. Seconds are
+    per training pair, of the fastest step, because other programs disturb it least; or per object
+    and frame of tracking, the median.
     """
     rows = _training(profiles, sources, steps)
     first, *remaining = frames

@@ -46,8 +46,7 @@ def evaluate_tracker(
         thresholds: further mask thresholds to score. None: `THRESHOLDS` with extras, else none.
         show: gets a line of progress for each sequence.
 
-    Returns:
-        Scores per object with the columns ``method`` and ``mask_threshold``; timing per sequence.
+    Returns scores per object, with ``method`` and ``mask_threshold``, and timing per sequence.
     """
     own = tracker.config.mask_threshold
     wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()
@@ -74,16 +73,12 @@ def write_masks(
     extras: bool = False,
     thresholds: Iterable[float] = (),
 ) -> Iterator[pd.DataFrame]:
-    """Write the masks of sequences as ``out/METHOD/SEQUENCE/FRAME.png``; yield the timing of each.
+    """Write the masks of sequences as ``out/METHOD/SEQUENCE/FRAME.png``; yield the timing of each,
+    one row with the columns of `TIMING`.
 
     Masks that are there already are kept if the same network made them with the same settings
-    from the same frames and true masks, and if they are as it wrote them.
-
-    Yields:
-        One row: sequence, frames, objects, seconds_reading, seconds_tracking.
-
-    Raises:
-        InputError: a frame or mask cannot be read, or a first mask has another size than its frame.
+    from the same frames and true masks, and if they are as it wrote them. Raises InputError if a
+    frame or mask cannot be read, or if a first mask has another size than its frame.
     """
     thresholds, network = tuple(thresholds), (tracker.backend.identity, tracker.config)
     for sequence in sequences:
@@ -101,10 +96,8 @@ def evaluate_baselines(
 ) -> pd.DataFrame:
     """Return the scores per object of all methods that need no network of this study.
 
-    Args:
-        sequences: of one benchmark. As many are done at a time as there are cores.
-        trackers: OpenCV's, by name. Each is scored with its box filled and with GrabCut in it.
-        out: keeps the scores of each sequence, for the next time.
+    Each of OpenCV's `trackers` is scored with its box filled and with GrabCut in it. As many
+    sequences are done at a time as there are cores. `out` keeps the scores for the next time.
     """
     settings = baselines.GRABCUT, cv2.__version__
     makers = [(name, getattr(make, "args", ())) for name, make in trackers.items()]

@@ -34,15 +34,11 @@ def sweep(
 ) -> pd.DataFrame:
     """Score settings of inference one after the other, each with the best values found before.
 
-    Each value is judged at its best threshold, by the mean of J and F.
+    Each value is judged at its best threshold, by the mean of J and F. The tracker has the settings
+    to start from, which win a tie; its own threshold is added to `thresholds`. The folder `out`
+    keeps finished passes.
 
-    Args:
-        tracker: with the network and the settings to start from, which win a tie.
-        out: keeps finished passes.
-        thresholds: of the masks; the tracker's own is added.
-
-    Returns:
-        Scores (0 to 1) of every pass, threshold and object: the columns of ``SCHEMAS["choices"]``.
+    Returns scores (0 to 1) of every pass, threshold and object, as ``SCHEMAS["choices"]`` has them.
     """
     passes: dict[TrackConfig, pd.DataFrame] = {}
 

@@ -34,10 +34,9 @@ def fit_and_test(
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, dict[str, float]]]:
     """Fit on training sequences, forward and `fast_backwards`, and test on others.
 
-    Returns:
-        The table of `measure` with ``split`` (train, backwards, val) and ``predicted_j``, which is
-        `cross_validated` where it was fitted; what `fit` found, with ``lost_below`` and
-        ``origin``; and the `agreement` of each split.
+    Returns the table of `measure` with ``split`` (train, backwards, val) and ``predicted_j``, which
+    is `cross_validated` where it was fitted; what `fit` found, with ``lost_below`` and ``origin``;
+    and the `agreement` of each split.
     """
     plays = {"train": train, "backwards": map(fast_backwards, train), "val": val}
     measured = [measure(tracker, each).assign(split=split) for split, each in plays.items()]
@@ -121,13 +120,9 @@ def cross_validated(table: pd.DataFrame) -> Floats:
 
 
 def agreement(j: Floats, predicted: Floats) -> dict[str, float]:
-    """Return how well predictions agree with J.
-
-    Returns:
-        Spearman's ``rank_correlation``, the areas under the ROC curves ``auc_0.1`` and ``auc_0.5``
-        of finding frames with a lower J than that (NaN if there are none), and the mean
-        ``absolute_error``.
-    """
+    """Return how well predictions agree with J: Spearman's ``rank_correlation``, the areas under
+    the ROC curves ``auc_0.1`` and ``auc_0.5`` of finding frames with a lower J than that (NaN if
+    there are none), and the mean ``absolute_error``."""
     correlations = pd.DataFrame({"j": j, "predicted": predicted}).corr("spearman")
     areas = {f"auc_{level}": area_under_curve(j < level, -predicted) for level in LEVELS}
     error = float(np.abs(j - predicted).mean())

@@ -44,15 +44,12 @@ def crop_quality(
     bad on both are held back by few pairs, the data or the network. A predicted size that does not
     follow the true one explains a box that drifts.
 
-    Args:
-        sources: opened track sets, each measured by itself.
-        profile: augmentation, sampling and seed. The pairs are not those of the first steps.
-        pairs: of each set.
+    Each set of `sources` is measured by itself, with so many `pairs`, which are not those of the
+    first steps of training.
 
-    Returns:
-        One row per pair: set, pair, box_iou (of the anchor with the highest score), size and
-        predicted_size (square root of the box's area, in crop pixels), mask_iou (mean over its
-        positive windows; NaN without any).
+    Returns one row per pair: set, pair, box_iou (of the anchor with the highest score), size and
+    predicted_size (square root of the box's area, in crop pixels), mask_iou (mean over its
+    positive windows; NaN without any).
     """
     stage = replace(next(iter(profile.stages.values())), negative_pairs=0.0)
     rows = []
@@ -108,20 +105,13 @@ def changing_over(
     """Measure how often the best anchor lies on another object of the target's category.
 
     Template and search crop come from one image, with other colours, place and scale. The target
-    and another object of its category are in the search crop. The scenes depend on `tracks` alone.
+    and another object of its category are in the search crop. The scenes depend on `tracks` alone,
+    whose frames have to know the look-alikes in their image (COCO). There are `scenes`, or fewer.
 
-    Args:
-        tracks: objects whose frames know the look-alikes in their image (COCO).
-        config: settings of inference, for the penalised score.
-        scenes: looked at; fewer if there are no more.
-
-    Returns:
-        One row per scene: track, others (look-alikes in the crop), and whether the box with the
-        highest score (``raw_over``), or with the highest penalised and windowed score
-        (``penalised_over``), overlaps one of them more than the target.
-
-    Raises:
-        InputError: no track has a look-alike.
+    Returns one row per scene: track, others (look-alikes in the crop), and whether the box with the
+    highest score (``raw_over``), or with the highest penalised and windowed score
+    (``penalised_over``), overlaps one of them more than the target. Raises InputError if no track
+    has a look-alike.
     """
     rows: list[dict[str, Any]] = []
     for number in np.random.default_rng(0).permutation(len(tracks.tracks)).tolist():

@@ -43,16 +43,12 @@ def slider_frames(
 ) -> list[dict[str, Any]]:
     """Return frames of some videos for the slider of the report page.
 
-    Args:
-        videos: with all their objects shown as one.
-        masks: folder of the masks that a network gave, see `read_masks`.
-        boxes: folder of its filled boxes.
-        count: frames of each video, evenly spaced.
+    All objects of a video are shown as one, in `count` frames that are evenly spaced. `masks` and
+    `boxes` are folders of a network's masks and filled boxes, see `read_masks`.
 
-    Returns:
-        For each video its name, its size (width, height) and its frames: number, j (percent; None
-        for the first frame, which was given), image (WebP, base64), box (x, y, width, height),
-        mask and truth (outlines as paths of SVG). Boxes and outlines are in pixels of the frame.
+    Each video has its name, its size (width, height) and its frames: number, j (percent; None for
+    the first frame, which was given), image (WebP, base64), box (x, y, width, height), mask and
+    truth (outlines as paths of SVG). Boxes and outlines are in pixels of the frame.
     """
     shown = []
     for video in videos:
@@ -116,10 +112,8 @@ class Answers(NamedTuple):
 def level_answers(model: E3SN, video: Video, index: int) -> Answers:
     """Correlate object 1 of the first frame with a later frame, level by level.
 
-    The search crop lies where the object was one frame before.
-
-    Raises:
-        InputError: the object is absent from one of the three frames.
+    The search crop lies where the object was one frame before. Raises InputError if the object is
+    absent from one of the three frames.
     """
     first, before, now = (_box(video, number) for number in (0, index - 1, index))
     frame = video.frame(0)

@@ -161,12 +161,8 @@ def video_rows(
 ) -> Figure:
     """The first frame of each video with its boxes, then frames with the masks found (Figure 4).
 
-    The frames are evenly spaced.
-
-    Args:
-        columns: pictures in a row, the first frame included.
-        truth: also outline the true masks, in white.
-        close: show only the part of each frame around the true masks and those found.
+    There are `columns` frames in a row, evenly spaced. `truth`: also outline the true masks, in
+    white. `close`: show only the part of each frame around the true masks and those found.
     """
     size = (12.0, 12.0 / columns * 0.72 * len(rows))
     figure, grid = axes_grid(len(rows), columns, size, photographs=True)

@@ -29,12 +29,10 @@ def bootstrap_interval(
     method (Owen, "The pigeonhole bootstrap", 2007). Of a single seed only sequences are drawn.
 
     Args:
-        values: finite numbers, (N,) one per sequence, or (S, N) one per seed and sequence.
+        values: finite numbers, (N,) one per sequence, or (S, N) one per seed and sequence; without
+            any, or with one that is not finite, InputError is raised.
         weights: (N,) objects of each sequence, for a mean over objects.
         others: values of another method on the same sequences, which are subtracted.
-
-    Raises:
-        InputError: there are no values, or one is not finite.
     """
     w, random = np.asarray(weights, np.float64), np.random.default_rng(0)
     drawn = random.integers(max(w.size, 1), size=(RESAMPLES, w.size))

@@ -76,11 +76,8 @@ def view(table: pd.DataFrame, mark: Callable[[Row], str] = lambda row: "") -> di
 
 
 def picture(path: Path, caption: str) -> dict[str, Any]:
-    """Return a figure or a clip as the templates show it, its bytes included.
-
-    Raises:
-        InputError: a clip cannot be read.
-    """
+    """Return a figure or a clip as the templates show it, its bytes included; raises InputError if
+    a clip cannot be read."""
     drawing = path.with_suffix(".svg")
     link = f"figures/{drawing.name if drawing.is_file() else path.name}"
     shown: dict[str, Any] = {"caption": caption, "link": link, "clip": ""}

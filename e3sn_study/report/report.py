@@ -35,10 +35,8 @@ def build_report(report: Path, profile: Profile) -> Path:
     """Write the tables and the page ``index.html`` from ``results/`` and ``figures/``.
 
     Return the page, which needs no network. What is missing in the folder is "not run" on it. The
-    settings of the main run choose its text; the profile says how the study is repeated.
-
-    Raises:
-        InputError: a file of record is broken.
+    settings of the main run choose its text; the profile says how the study is repeated. Raises
+    InputError if a file of record is broken.
     """
     records = Records(report / "results")
     main = _profile_of(records, records.main_runs("e3sn"), profile)
@@ -147,11 +145,8 @@ def _speed(records: Records) -> dict[str, Any]:
 
 
 def update_readme(readme: Path, report: Path) -> bool:
-    """Replace what stands between the README's marks; return whether that changed the file.
-
-    Raises:
-        InputError: the README cannot be read or lacks the marks.
-    """
+    """Replace what stands between the README's marks; return whether that changed the file. Raises
+    InputError if the README cannot be read or lacks the marks."""
     begin, end = MARKS
     content = read_text(readme)
     before, _, old = content.partition(begin)

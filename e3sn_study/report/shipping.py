@@ -32,10 +32,8 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     The file carries the settings of inference that the run was evaluated with, and no folder of
     this machine. The same weights and records give the same bytes. `run` is the folder of a
     finished run; `results` has the records of the study that evaluated it. Both files come into the
-    folder `out`, and their paths are returned.
-
-    Raises:
-        InputError: the run is not finished or not on record, or a weight is not finite.
+    folder `out`, and their paths are returned. Raises InputError if the run is not finished or not
+    on record, or a weight is not finite.
     """
     model, profile = load_model(run / FINAL)
     records = Records(results)
@@ -57,11 +55,8 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
 
 
 def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
-    """Return what a shipped model is, in Markdown: data, licences, scores, limits, use.
-
-    Raises:
-        InputError: the run is not on record.
-    """
+    """Return what a shipped model is, in Markdown: data, licences, scores, limits, use; raises
+    InputError if the run is not on record."""
     record, content, extents = _record(records, run), file.read_bytes(), dict[str, str]()
     for name, title in BENCHMARKS.items():
         if reason := records.reason_not_run(name):

@@ -115,7 +115,8 @@ class Study:
         seed: int = 0,
         overrides: Iterable[str] | str = (),
     ) -> Self:
-        """Check the profile and name the folders, see `from_checkout`.
+        """Check the profile and name the folders, see `from_checkout`; raises InputError if there
+        is no such profile or setting, or a folder cannot be one.
 
         Args:
             profile: ``smoke``, ``cpu``, ``long``, ``paper``, or a YAML file.
@@ -124,9 +125,6 @@ class Study:
             report: folder of results, figures and notebooks. Empty: ``reports/PROFILE``.
             seed: of the first run of each kind.
             overrides: ``key=value`` settings for every run.
-
-        Raises:
-            InputError: there is no such profile or setting, or a folder cannot be one.
         """
         for name, value in {"profile": profile, "runs": runs}.items():  # from a file of parameters
             if not isinstance(value, str | Path):
@@ -233,14 +231,9 @@ class Study:
     ) -> Run:
         """Return the finished run of these settings: reused, resumed or trained.
 
-        Args:
-            overrides: ``key=value`` settings of this run.
-            seed: None: the study's.
-            resume: False: refuse a run that exists already, finished or not.
-            watch: called with the log so far whenever a row is added.
-
-        Raises:
-            InputError: the run is refused; or see `Trainer.run`.
+        The seed is by default the study's. Without `resume` a run that exists already, finished or
+        not, is refused with an InputError; for others see `Trainer.run`. `watch` is called with the
+        log so far whenever a row is added.
         """
         if known := self._on_record(variant, overrides, seed):
             return known
