@@ -57,7 +57,16 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         stepper.train_backbone(phase.backbone)
         rows.append(_row(stepper, phase, opened.opened))
     table = pd.DataFrame(rows)
-    notes += _about_this_machine(stepper, float(table["hours"].sum()))
+    dtype, device = str(stepper.dtype).removeprefix("torch."), stepper.device.type
+    notes += [
+        f"this machine: {table['hours'].sum():,.1f} hours in {dtype} on {device}, "
+        f"{torch.get_num_threads()} threads; pairs prepared by "
+        f"{profile.data.workers or 'the same'} process(es)",
+        f"memory: the steps timed here used at most {peak_memory_bytes() / 1e9:.2g} GB, "
+        f"{free_memory_mb() * 2**20 / 1e9:.3g} GB are still free",
+    ]
+    if device != "cuda":
+        notes.append("no GPU was used; with a GPU, run the same command there")
     folder, state = run_folder(runs, profile, opened, files_of(profile, opened)), "would begin"
     if (folder / FINAL).is_file():
         state = "is finished"
@@ -154,16 +163,3 @@ def _row(stepper: Stepper, phase: Phase, sources: list[Source]) -> dict[str, obj
         "ms/pair drawn": preparing * 1e3,
         "hours": seconds * phase.steps / 3600,
     }
-
-
-def _about_this_machine(stepper: Stepper, hours: float) -> list[str]:
-    dtype, device = str(stepper.dtype).removeprefix("torch."), stepper.device.type
-    lines = [
-        f"this machine: {hours:,.1f} hours in {dtype} on {device}, {torch.get_num_threads()} "
-        f"threads; pairs prepared by {stepper.profile.data.workers or 'the same'} process(es)",
-        f"memory: the steps timed here used at most {peak_memory_bytes() / 1e9:.2g} GB, "
-        f"{free_memory_mb() * 2**20 / 1e9:.3g} GB are still free",
-    ]
-    if device != "cuda":
-        lines.append("no GPU was used; with a GPU, run the same command there")
-    return lines
