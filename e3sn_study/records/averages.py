@@ -80,10 +80,6 @@ class Measured:
         """Return the mean over seeds."""
         return float(self.by_seed(statistic).mean())
 
-    def spread(self, statistic: str) -> float:
-        """Return the sample standard deviation over seeds; NaN for a single one."""
-        return float(self.by_seed(statistic).std())
-
     def by_seed_and_sequence(self, statistic: str) -> pd.DataFrame:
         """Return the mean over objects, a row per seed and a column per sequence."""
         return self.objects.groupby(["seed", "sequence"])[statistic].mean().unstack()

@@ -317,13 +317,6 @@ class Study:
         config = self.load().study
         return self._by_seed(variant, config.comparison, config.seeds)
 
-    def ablated(self, variant: str, changes: Iterable[str]) -> list[Run]:
-        """Train the runs of an ablation, one per seed; none without ``study.ablation``."""
-        config = self.load().study
-        if not config.ablation:
-            return []
-        return self._by_seed(variant, [*config.ablation, *changes], config.ablation_seeds)
-
     def on_top(self) -> list[Run]:
         """Train SiamMask with its second stage on top of the compared pairs, one run per seed; none
         without ``study.on_top``."""

@@ -80,8 +80,12 @@ def _evaluations(run: Run, benchmark: str, sequences: list[Video]) -> list[Path]
 
 
 def ablate(study: Study, variant: str, changes: Iterable[str]) -> list[Run]:
-    """Train and score the short runs with changed settings, see `Study.ablated`."""
-    runs = study.ablated(variant, changes)
+    """Train and score the short runs with changed settings, one per seed; none without
+    ``study.ablation``."""
+    config = study.load().study
+    seeds = range(config.ablation_seeds if config.ablation else 0)
+    overrides = [*config.ablation, *changes]
+    runs = [study.train(variant, overrides, study.seed + each) for each in seeds]
     for run in runs:
         evaluate(study, run, "davis2016", extras=False)
     return runs

@@ -106,7 +106,7 @@ def score(measured: Measured | None, statistic: str) -> str:
         return NOT_RUN
     text = number(measured.value(statistic))
     if measured.seeds > 1:
-        text += f" ± {number(measured.spread(statistic))}"
+        text += f" ± {number(measured.by_seed(statistic).std())}"
     if statistic in MEANS and len(measured.weights) > 1:
         _, low, high = measured.interval(statistic)
         text += f" ({number(low)} to {number(high)})"
