@@ -14,16 +14,7 @@ from e3sn_lib.files import read_text
 from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.entries import Manifest, RunRecord, Slider
-from e3sn_study.records.schema import (
-    ATTRIBUTES,
-    LACKING,
-    MODEL,
-    SCHEMAS,
-    SCORES_OF_RECORD,
-    SPEED,
-    Schema,
-    threshold_of,
-)
+from e3sn_study.records.schema import MODEL, SCHEMAS, SCORES_OF_RECORD, SPEED, Schema, threshold_of
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 """What others published, and the report's own texts."""
@@ -51,7 +42,9 @@ class Records:
 
     def table(self, name: str, schema: Schema | None = None) -> pd.DataFrame:
         """Return a copy of the table ``NAME.csv``, without rows where there is none."""
-        schema, path = schema or SCHEMAS[name.partition("/")[0]], self.folder / f"{name}.csv"
+        folder, _, file = name.rpartition("/")
+        schema = schema or SCHEMAS.get(file) or SCHEMAS[folder]
+        path = self.folder / f"{name}.csv"
         if not path.is_file():
             return pd.DataFrame(columns=schema.columns)
         if name not in self._tables:
@@ -173,13 +166,13 @@ class Records:
 
     def with_first_stage(self, compared: Iterable[str], pairs: float) -> list[str]:
         """Return runs like `compared`, but with more pairs: their first stage saw so many alone."""
-        known, found = self.rows(compared), []
-        alike = {(row.variant, _but_pairs(row.settings)) for row in known.itertuples()}
-        for row in self.runs[~self.runs["run"].isin(known["run"])].itertuples():
-            ends = self.table(f"runs/{row.run}_log").groupby("stage", sort=False)["pairs"].last()
-            is_alike = (row.variant, _but_pairs(row.settings)) in alike
-            if is_alike and len(ends) > 1 and ends.iloc[0] == pairs:
-                found.append(row.run)
+        but_pairs = self.runs["settings"].str.replace(r"(^| )train\.pairs=\S+", "", regex=True)
+        kind = self.runs["variant"] + " " + but_pairs.str.strip()
+        is_compared, found = self.runs["run"].isin(list(compared)), []
+        for run in self.runs.loc[~is_compared & kind.isin(kind[is_compared]), "run"]:
+            ends = self.table(f"runs/{run}_log").groupby("stage", sort=False)["pairs"].last()
+            if len(ends) > 1 and ends.iloc[0] == pairs:
+                found.append(run)
         return found
 
     def ablations(self) -> Iterator[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
@@ -295,14 +288,9 @@ class Records:
         is_main = table["run"].isin(self.main_runs("e3sn"))
         return table[is_main & (table["contender"] == "ONNX int8")]
 
-    def lacking(self, benchmark: str) -> dict[str, str]:
-        """Return what each baseline needs that could not be run."""
-        table = self.table(f"{benchmark}/baselines_not_run", LACKING)
-        return dict(table[["method", "reason"]].to_numpy())
-
     def attributes(self, benchmark: str) -> pd.Series | None:
         """Return the attributes of each sequence as one text, None if they are not on record."""
-        table = self.table(f"{benchmark}/attributes", ATTRIBUTES)
+        table = self.table(f"{benchmark}/attributes")
         return table.set_index("sequence")["attributes"] if len(table) else None
 
     def scope(self, benchmark: str) -> str:
@@ -338,10 +326,6 @@ class Records:
         """Return why a benchmark was not run; "" if that is not on record."""
         path = self.folder / benchmark / "not_run.txt"
         return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
-
-
-def _but_pairs(settings: str) -> frozenset[str]:
-    return frozenset(each for each in settings.split() if not each.startswith("train.pairs="))
 
 
 @cache

@@ -125,10 +125,10 @@ SCORES_OF_RECORD = replace(
 )
 TIMING = Schema("sequence", "frames objects seconds_reading seconds_tracking", key="sequence")
 SPEED = replace(TIMING, texts="run sequence")
-ATTRIBUTES = Schema("sequence attributes", "", key="sequence", may_be_empty=True)
-LACKING = Schema("method reason", "", key="method", may_be_empty=True)
 _GRAPHS = Schema("contender run machine", "sequences J-Mean F-Mean fps threads", key="contender")
 SCHEMAS = {
+    "attributes": Schema("sequence attributes", "", key="sequence", may_be_empty=True),
+    "baselines_not_run": Schema("method reason", "", key="method", may_be_empty=True),
     "choices": Schema(
         "sequence", f"{_SETTINGS} object J-Mean F-Mean", key=f"{_SETTINGS} sequence object"
     ),

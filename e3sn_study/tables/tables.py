@@ -73,8 +73,8 @@ def bounds(records: Records) -> pd.DataFrame:
         shows = reference("tables")["methods"].get(method, "no network of this study")
         row = {"Method": label, "What it shows": shows}
         rows.append(row | {name: score(measured, name) for name in STATISTICS})
-    for method, reason in records.lacking("davis2016").items():
-        row = {"Method": method, "What it shows": f"not run: {reason}"}
+    for lacking in records.table("davis2016/baselines_not_run").to_dict("records"):
+        row = {"Method": lacking["method"], "What it shows": f"not run: {lacking['reason']}"}
         rows.append(row | dict.fromkeys(STATISTICS, NOT_RUN))
     return titled(rows, records, "bounds", note("averages"))
 
