@@ -8,11 +8,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -28,8 +27,7 @@ PAGE = Path(__file__).parent / "report" / "templates" / "notebook.html.j2"
 """How an executed notebook becomes a page."""
 
 
-@dataclass(frozen=True)
-class NotebookRun:
+class NotebookRun(NamedTuple):
     """How one notebook ended."""
 
     name: str
@@ -134,7 +132,7 @@ def run_all(
             runs[i] = run_notebook(source, report / "notebooks" / source.name, parameters)
         error = f"\n  {runs[i].error}" if runs[i].error else ""
         print(f"{runs[i].status:<7}  {runs[i].seconds:7.1f}{error}", flush=True)
-        by_name = others | {run.name: asdict(run) for run in runs}
+        by_name = others | {run.name: run._asdict() for run in runs}
         write_json(path, {**manifest, "notebooks": [by_name[name] for name in sorted(by_name)]})
     return runs
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -39,8 +38,7 @@ def take_turns(entries: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, lis
     return {name: [turn[name] for turn in turns[1:] or turns] for name in entries}
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """Steps of one stage that cost the same: the backbone is frozen, or its layers are trained."""
 
     stage: schedule.StagePlan

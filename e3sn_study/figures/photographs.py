@@ -2,9 +2,8 @@
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -145,8 +144,7 @@ def boxed_frame(frame: Image, boxes_frame_xywh: Sequence[Sequence[float]]) -> Fi
     return figure
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One video with the masks that a method made."""
 
     video: Video
