@@ -1,9 +1,7 @@
 """How fast the training loop is against a plain one; whether half precision learns the same."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +13,6 @@ from e3sn_lib.model.device import machine
 from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.profiles.loading import load_profile
-from e3sn_lib.training.loop import Trainer
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, take_turns
 
 OURS, PLAIN, TWO_STAGE = "this loop", "plain", "plain SiamMask"
@@ -129,15 +126,6 @@ def precision_profiles(profile: Profile, steps: int, batch: int) -> dict[str, Pr
     train = replace(profile.train, pairs=pairs, batch_size=batch, log_every=every)
     each = {name: replace(train, precision=name) for name in ("fp32", "bf16")}
     return {name: replace(profile, train=own) for name, own in each.items()}
-
-
-def train_precisions(
-    profiles: Mapping[str, Profile], sources: list[Source], folder: Path
-) -> dict[str, pd.DataFrame]:
-    """Train each profile in a folder with its name, or continue it; return the logs by name."""
-    for name, profile in profiles.items():
-        Trainer(profile, sources, folder / name, data_root=Path(profile.data.root)).run()
-    return {name: pd.read_csv(folder / name / "log.csv") for name in profiles}
 
 
 def precision_difference(

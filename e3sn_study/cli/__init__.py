@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(words)
         command = f"e3sn {options.command}"
-        return int(options.run(options))
+        return options.run(options) or 0
     except InputError as error:
         status, text = 2, f"{command}: {error}"
     except OSError as error:  # a folder that may not be written, a full disk

@@ -48,10 +48,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--weights", type=a_path, help=text)
 
 
-def bench(options: argparse.Namespace) -> int:
+def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
     MEASUREMENTS[options.what](options)
-    return 0
 
 
 def _keep(options: argparse.Namespace, name: str, table: pd.DataFrame) -> None:
@@ -86,6 +85,7 @@ def _precision(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from e3sn_lib.data.sources import open_train_sets
+    from e3sn_lib.training.loop import Trainer
     from e3sn_study.bench import training_speed
     from e3sn_study.bench.dry_run import dry_run
     from e3sn_study.figures.curves import precision_curves
@@ -97,7 +97,9 @@ def _precision(options: argparse.Namespace) -> None:
     hours = sum(dry_run(each, out).phases["hours"].sum() for each in profiles.values())
     runs = f"two runs of {steps or 300} steps of {options.batch} pairs"
     print(f"{runs}: about {60 * hours:.2g} minutes")
-    logs = training_speed.train_precisions(profiles, sources, out)
+    for name, each in profiles.items():
+        Trainer(each, sources, out / name, data_root=Path(each.data.root)).run()
+    logs = {name: pd.read_csv(out / name / "log.csv") for name in profiles}
     figure = precision_curves(logs)
     save_figure(out / "precision.png", figure)
     for column in ("loss", "mask_iou"):

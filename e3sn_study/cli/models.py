@@ -42,7 +42,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     add("--out", type=a_path, help="folder for the tables")
 
 
-def evaluate(options: argparse.Namespace) -> int:
+def evaluate(options: argparse.Namespace) -> None:
     """Score PNG masks, or the masks of a run or a model on a benchmark."""
     import pandas as pd
 
@@ -60,7 +60,6 @@ def evaluate(options: argparse.Namespace) -> int:
     print("  ".join(f"{name} {value:.3f}" for name, value in overall.items()))
     frames = f"{per_object['frames'].sum()} object frames (first and last left out)"
     print(f"{frames} scored in {seconds:.1f} s; tables in {out}")
-    return 0
 
 
 def _given_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float]:
@@ -138,7 +137,7 @@ def add_export(command: argparse.ArgumentParser) -> None:
     add("--accuracy", type=a_path, metavar="CSV", help=scores)
 
 
-def export(options: argparse.Namespace) -> int:
+def export(options: argparse.Namespace) -> None:
     """Write a model as ONNX graphs, which run without torch and in other languages."""
     from e3sn_lib.model.weights import load_model, read_metadata
     from e3sn_lib.tracking.export import export_model
@@ -159,7 +158,6 @@ def export(options: argparse.Namespace) -> int:
     print(f"{options.precision} graphs: {options.out} ({size:.1f} MB)")
     text = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
     print(f"largest difference from torch in fp32, of one crop: {text}")
-    return 0
 
 
 def _calibration_sets(options: argparse.Namespace, profile: Profile) -> list[Source]:
@@ -202,7 +200,7 @@ def add_ship(command: argparse.ArgumentParser) -> None:
     add("--out", type=a_path, default=Path("models"), help=text)
 
 
-def ship(options: argparse.Namespace) -> int:
+def ship(options: argparse.Namespace) -> None:
     """Write a run's model as one half-precision file, with a model card from its records."""
     from e3sn_lib.model.weights import load_model
     from e3sn_lib.training.state import FINAL
@@ -211,7 +209,6 @@ def ship(options: argparse.Namespace) -> int:
     report = Path(options.report or f"reports/{load_model(options.run_folder / FINAL)[1].name}")
     model, card = write(options.run_folder, report / "results", options.out)
     print(f"model: {model} ({model.stat().st_size / 1e6:.1f} MB)\ncard: {card}")
-    return 0
 
 
 def add_convert(command: argparse.ArgumentParser) -> None:
@@ -222,10 +219,9 @@ def add_convert(command: argparse.ArgumentParser) -> None:
     add("out", type=a_path, help="the model to write (.safetensors)")
 
 
-def convert(options: argparse.Namespace) -> int:
+def convert(options: argparse.Namespace) -> None:
     """Turn published SiamMask weights into a model of this project."""
     from e3sn_lib.model.convert import convert_file
 
     convert_file(options.checkpoint, options.out)
     print(f"model: {options.out}")
-    return 0

@@ -85,14 +85,13 @@ def add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", type=a_path, help="report folder (default: reports/PROFILE)")
 
 
-def report(options: argparse.Namespace) -> int:
+def report(options: argparse.Namespace) -> None:
     """Make tables, page and most figures of a report from its records, without data or runs."""
     folder = options.report or from_checkout(f"reports/{Path(options.profile).stem}")
     if not (folder / "results").is_dir():
         remedy = f"run the study first: make reproduce PROFILE={options.profile}"
         raise InputError(f"{folder} holds no results; {remedy}")
     _build_report(folder, load_profile(options.profile))
-    return 0
 
 
 def _build_report(folder: Path, profile: Profile) -> None:

@@ -70,7 +70,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=at_least(0), help=idle)
 
 
-def track(options: argparse.Namespace) -> int:
+def track(options: argparse.Namespace) -> None:
     """Follow boxed objects through your own video."""
     import cv2
     from av import FFmpegError
@@ -116,7 +116,6 @@ def track(options: argparse.Namespace) -> int:
         print(printable(line))
     if tracked.stopped:
         raise KeyboardInterrupt(f"stopped after {counted[0]}; what is there is complete")
-    return 0
 
 
 def one_word_boxes(arguments: Iterable[str]) -> list[str]:
