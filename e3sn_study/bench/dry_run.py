@@ -96,8 +96,8 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
 
 def step_memory(stepper: Stepper) -> tuple[int, int]:
     """Return the bytes that a step holds: those of weights, gradients and the optimiser's state;
-    and for each pair, those that PyTorch keeps for the backward pass. Short-lived results of single
-    operations come on top. Steps with 2 and with 4 pairs of random images are measured."""
+    and for each pair, those that PyTorch keeps for the backward pass. They are counted with 2 and
+    with 4 pairs of random images. Short-lived results of single operations come on top."""
     batches = [noise(stepper.profile, stepper.stage, size) for size in (2, 4)]
     less, more = (saved_bytes(partial(stepper.step, batch)) for batch in batches)
     return state_bytes(stepper), (more - less) // 2

@@ -67,8 +67,9 @@ def bench_tracking(
 ) -> pd.DataFrame:
     """Time steps of all contenders, for several sizes of the frame and numbers of objects.
 
-    `int8` is the model's export, see `load_export`; `public` is a checkout for `PublicSiamMask`, if
-    that shall be timed too. Of each contender, `rounds` steps are timed, after one that is not.
+    `int8` is the model's export, see `load_export`. `public` is a checkout for `PublicSiamMask`;
+    without one, that code is not timed. Each contender takes one step that is not timed, and then
+    `rounds` steps with `threads` threads.
 
     Returns one row per size, number of objects and contender: median ms of each stage, of the step
     and of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
@@ -184,8 +185,8 @@ class PublicSiamMask:
     """SiamMask's public code as a `Backend`, with random weights.
 
     It makes the calls of that code's own tracker, one object after the other. As there, torch keeps
-    what gradients would need, and the 63x63 masks of all windows are computed too. The code of the
-    checkout of https://github.com/foolwood/SiamMask is imported and run; InputError if it cannot.
+    what gradients would need, and the 63x63 masks of all windows are computed too. The checkout is
+    of https://github.com/foolwood/SiamMask. Raises InputError if its code cannot be imported.
     """
 
     def __init__(self, checkout: Path) -> None:

@@ -53,8 +53,8 @@ def variant_costs(
 ) -> pd.DataFrame:
     """Time training steps in every phase of each network, and tracking steps on the same frames.
 
-    Without `sources`, training steps are computed on noise. There are at least two frames. Of each
-    phase, `steps` are timed, after one that warms up.
+    Without `sources`, training steps are computed on noise. At least two frames are needed; the box
+    is that of the object in the first one. Of each phase `steps` are timed, after one to warm up.
 
     Returns variant, part (training or tracking), stage, backbone (frozen or trained), share (of the
     variant's pairs that this phase trains), seconds, batch (pairs per step), machine. Seconds are

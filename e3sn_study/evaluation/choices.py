@@ -35,7 +35,7 @@ def sweep(
     """Score settings of inference one after the other, each with the best values found before.
 
     Each value is judged at its best threshold, by the mean of J and F. The tracker has the settings
-    to start from, which win a tie; its own threshold is added to `thresholds`. The folder `out`
+    to start from, which win a tie. Its own threshold is tried beside `thresholds`. The folder `out`
     keeps finished passes.
 
     Returns scores (0 to 1) of every pass, threshold and object, as ``SCHEMAS["choices"]`` has them.

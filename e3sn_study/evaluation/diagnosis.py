@@ -44,8 +44,8 @@ def crop_quality(
     bad on both are held back by few pairs, the data or the network. A predicted size that does not
     follow the true one explains a box that drifts.
 
-    Each set of `sources` is measured by itself, with so many `pairs`, which are not those of the
-    first steps of training.
+    Each set of `sources` is measured by itself, with `pairs` pairs. They are not those of the first
+    steps of training.
 
     Returns one row per pair: set, pair, box_iou (of the anchor with the highest score), size and
     predicted_size (square root of the box's area, in crop pixels), mask_iou (mean over its

@@ -29,8 +29,8 @@ def bootstrap_interval(
     method (Owen, "The pigeonhole bootstrap", 2007). Of a single seed only sequences are drawn.
 
     Args:
-        values: finite numbers, (N,) one per sequence, or (S, N) one per seed and sequence; without
-            any, or with one that is not finite, InputError is raised.
+        values: finite numbers, (N,) one per sequence, or (S, N) one per seed and sequence. Raises
+            InputError if there are none, or if one is not finite.
         weights: (N,) objects of each sequence, for a mean over objects.
         others: values of another method on the same sequences, which are subtracted.
     """

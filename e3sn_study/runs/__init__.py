@@ -231,9 +231,9 @@ class Study:
     ) -> Run:
         """Return the finished run of these settings: reused, resumed or trained.
 
-        The seed is by default the study's. Without `resume` a run that exists already, finished or
-        not, is refused with an InputError; for others see `Trainer.run`. `watch` is called with the
-        log so far whenever a row is added.
+        The seed is by default the study's. `watch` gets the log so far whenever a row is added.
+        Raises the errors of `Trainer.run`. Without `resume`, it also raises InputError if the run
+        exists already, finished or not.
         """
         if known := self._on_record(variant, overrides, seed):
             return known
