@@ -26,10 +26,8 @@ def box_folder_tracks(root: Path) -> TrackSet:
 
     Line i of the file has the box of frame i, in the order of the file names: left, top, width and
     height in pixels, or the four corners of a turned box. A turned box becomes an upright one of
-    the same centre, area and proportions (as in SiamMask's code for VOT).
-
-    Raises:
-        InputError: there is no such file, or a line has neither four nor eight numbers.
+    the same centre, area and proportions (as in SiamMask's code for VOT). Raises InputError if
+    there is no such file, or a line has neither four nor eight numbers.
     """
     files = sorted(root.rglob(BOXES))
     if not files:

@@ -53,10 +53,8 @@ def coco_tracks(root: Path, config: TrainSetConfig, held_out: bool = False) -> T
     `config` has the folder of the images, which may lie in folders below it, and the file
     ``instances_*.json``, both below `root`. Objects whose own ``area`` is below ``min_area`` pixels
     are left out. Images that ``hold_out_share`` keeps out of training are left out; with
-    `held_out`, only these images are used.
-
-    Raises:
-        InputError: the JSON cannot be read or lacks a list.
+    `held_out`, only these images are used. Raises InputError if the JSON cannot be read or lacks a
+    list.
     """
     images, annotations = root / config.images, root / config.annotations
     key = (images, annotations, config.min_area, config.hold_out_share, held_out)

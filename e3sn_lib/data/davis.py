@@ -27,14 +27,13 @@ def davis_list(root: Path, year: int, split: str) -> Path:
 def davis_sequences(root: Path, year: int, split: str, names: Iterable[str] = ()) -> list[Video]:
     """Return the sequences of a split, in the order of its list.
 
+    Raises InputError if there is no such list or name, if frames or masks are absent or do not
+    match, or if masks are 0/255 where ids are needed.
+
     Args:
         year: 2016 has one object, so ids are merged; 2017 has palette ids, which are read from
             ``Annotations_2017`` if that exists.
         names: return only these sequences; the list may then be absent.
-
-    Raises:
-        InputError: there is no such list or name, frames or masks are absent or do not match, or
-            masks are 0/255 where ids are needed.
     """
     names, path = list(names), davis_list(root, year, split)
     if path.is_file():
@@ -72,10 +71,8 @@ def davis_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 
     An object of 2017 is an id of its sequence's first mask. Boxes are taken from the masks later.
     Frames with an empty mask are left out, and so are the sequences of ``hold_out``. If a frame
-    shows only other objects, or fewer than ``min_area`` pixels, its mask is read as empty.
-
-    Raises:
-        InputError: as `davis_sequences`, or ``hold_out`` names no sequence of the split.
+    shows only other objects, or fewer than ``min_area`` pixels, its mask is read as empty. Raises
+    InputError as `davis_sequences`, or if ``hold_out`` names no sequence of the split.
     """
     year, split, held_out = config.year, config.split, config.hold_out
     videos = davis_sequences(root, year, split)

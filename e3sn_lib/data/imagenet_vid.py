@@ -21,10 +21,8 @@ def imagenet_vid_tracks(root: Path, split: str = "train") -> TrackSet:
 
     Boxes marked as ``occluded`` or ``generated`` (interpolated) are used like the others, as in
     SiamMask's code. `root` holds ``Annotations`` and ``Data`` (``ILSVRC2015``). `split` is
-    ``train``, four folders of snippets, or ``val``, a folder of snippets.
-
-    Raises:
-        InputError: an XML file is damaged.
+    ``train``, four folders of snippets, or ``val``, a folder of snippets. Raises InputError if an
+    XML file is damaged.
     """
     annotations, data = root / "Annotations" / "VID" / split, root / "Data" / "VID" / split
     parse, unpack = partial(_parse, annotations, data), partial(track_of_boxes, data)

@@ -64,15 +64,14 @@ def indexed_tracks(
 ) -> TrackSet:
     """Return a set's tracks from its index, or parse them and keep the index for the next time.
 
+    Raises InputError from `parse`; nothing is kept then.
+
     Args:
         key: what else the tracks depend on: folders, settings.
         sources: every file and folder that `parse` reads; if the size or time of one of them
             changes, the index is out of date.
         parse: reads the sources. It yields a value of lists, strings and numbers for each track,
             and notes what it leaves out.
-
-    Raises:
-        InputError: from `parse`; nothing is kept then.
     """
     header = json.dumps([VERSION, name, *key], default=os.path.realpath)
     path = cache_folder() / f"tracks-{hashlib.sha256(header.encode()).hexdigest()[:16]}.npz"

@@ -26,10 +26,7 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 
     `config` has the names of the two folders below `root`, the text that a mask's name adds to that
     of its image, the meaning of a mask's values, and ``min_area`` in pixels; smaller masks are read
-    as empty.
-
-    Raises:
-        InputError: not one image has a mask, or a mask of ids cannot be read.
+    as empty. Raises InputError if not one image has a mask, or a mask of ids cannot be read.
     """
     folders = image_and_mask_folder(root, config)
     images, found = map(files_by_stem, folders)

@@ -132,7 +132,8 @@ class _View:
 
 
 class PairDataset(Dataset[Pair]):
-    """The pairs of one training stage.
+    """The pairs of one training stage; raises InputError if there is no training data, or, when a
+    pair is read, if twenty draws failed.
 
     Args:
         sources: track sets with their settings. A set's share of the pairs is given by its weight,
@@ -140,9 +141,6 @@ class PairDataset(Dataset[Pair]):
         profile: augmentation, sampling and seed.
         stage: search size and what is taught.
         first: number of the first pair within the run.
-
-    Raises:
-        InputError: there is no training data. When a pair is read: twenty draws failed.
     """
 
     def __init__(

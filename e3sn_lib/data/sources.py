@@ -100,12 +100,9 @@ def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
     A set is *present*: complete; *partial*: some files are missing or damaged (without tracks it
     cannot be used at all); or *absent*.
 
-    Args:
-        prepare: also make what can be made, and open frames and masks of each set. Frames that
-            cannot be used make it *partial*; ``left_out`` counts them and names the first.
-
-    Raises:
-        InputError: no data root, or the procedural set cannot be made.
+    With `prepare`, also make what can be made, and open frames and masks of each set. Frames that
+    cannot be used make it *partial*; ``left_out`` counts them and names the first. Raises
+    InputError if there is no data root, or if the procedural set cannot be made.
     """
     import pandas as pd
 

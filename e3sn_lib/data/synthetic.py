@@ -102,15 +102,13 @@ def synthesise(
     """Draw the set in DAVIS layout: JPEG frames, palette masks, lists; the same bytes for a seed.
 
     Lists of 2016 name the clips with one object; that of 2017 ``val`` begins with those of two.
+    Raises InputError if `root` holds something else, or cannot be written.
 
     Args:
         root: replaced as a whole if it holds an older procedural set.
         train_clips: how many; all have one object.
         val_clips: how many; a third of them, rounded down, has two objects.
         frames: least and largest number of frames of a clip.
-
-    Raises:
-        InputError: `root` holds something else, or cannot be written.
     """
     root = root.resolve()
     foreign = not root.is_dir() or (any(root.iterdir()) and not (root / MARKER).is_file())

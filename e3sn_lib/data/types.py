@@ -24,10 +24,8 @@ VOID = 255
 def read_ids(path: Path) -> NDArray[np.uint8]:
     """Return a mask of object ids, (H, W) uint8, in which 255 is void.
 
-    A mask of black and white, or of black and one grey above `MANY_IDS`, shows object 1.
-
-    Raises:
-        InputError: as `read_mask`, or grey values are no ids but soft edges or noise of a JPEG.
+    A mask of black and white, or of black and one grey above `MANY_IDS`, shows object 1. Raises
+    InputError as `read_mask`, or if grey values are no ids but soft edges or noise of a JPEG.
     """
     ids = read_mask(path)
     with Image.open(path) as image:

@@ -17,9 +17,8 @@ def youtube_vos_tracks(root: Path, split: str = "train", min_area: float = 0.0) 
 
     A track has the frames that ``meta.json`` gives the object: those with masks, every fifth.
     Boxes are taken from the masks later. Masks of fewer than `min_area` pixels read as empty.
-
-    Raises:
-        InputError: ``meta.json`` cannot be read, lacks a key or names a video outside the folder.
+    Raises InputError if ``meta.json`` cannot be read, lacks a key or names a video outside the
+    folder.
     """
     folder = root / split
     sources = [folder / "meta.json"]

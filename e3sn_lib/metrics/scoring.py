@@ -35,19 +35,13 @@ SUMMARY_COLUMNS = ("J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Dec
 def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFrame:
     """Return J and F of every object in every evaluated frame of one video.
 
-    Only one pair of masks is in memory at a time.
+    Columns are sequence, object, frame (file name without suffix), J, F; ``attrs["notes"]`` says
+    what was merged or left out. Only one pair of masks is in memory at a time. Raises InputError
+    for too few or too many masks, a wrong size, an id above K, or no frame to evaluate.
 
     Args:
         masks: one (H, W) array of object ids per frame, in order, first and last included.
         sequence: the truth. With its `merge_ids`, predicted ids above 0 are merged too.
-
-    Returns:
-        Columns sequence, object, frame (file name without suffix), J, F. ``attrs["notes"]`` says
-        what was merged or left out.
-
-    Raises:
-        InputError: too few or too many masks, another size than the truth, an id above K, or no
-            frame to evaluate.
     """
     truth = _Truth(sequence)
     scores, given = [], 0
@@ -70,18 +64,15 @@ def score_folder(
 ) -> pd.DataFrame:
     """Return J and F of masks from any method that are saved as PNG files.
 
+    The rows are those of `score_sequence`, one sequence after the other. Raises InputError as that,
+    or if a folder or a mask is missing or cannot be read.
+
     Args:
         masks, annotations: folders with SEQUENCE/FRAME.png, palette or grey images of object ids,
             or folders of one sequence with FRAME.png. First and last masks are not needed.
         names: the sequences to score; empty: all folders in `annotations`.
         merge: whether all ids above 0 are one object; None: where the first truth mask has one
             value above 0 that is no id, such as 255 (DAVIS-2016).
-
-    Returns:
-        As `score_sequence`, one sequence after the other.
-
-    Raises:
-        InputError: as `score_sequence`, or a folder or a mask is missing or cannot be read.
     """
     for role, folder in (("masks", masks), ("annotations", annotations)):
         if not folder.is_dir():
@@ -130,12 +121,9 @@ def evaluate_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.Seri
 def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """Return the statistics of each object over its frames, and their mean over all objects.
 
-    Every object counts the same, however many frames its video has. The rows are those of
-    `score_sequence` or `score_folder`; raises InputError if there are none.
-
-    Returns:
-        Per object: sequence, object, J-Mean, J-Recall, J-Decay, F-Mean, F-Recall, F-Decay, frames.
-        Of all: J&F-Mean and those six.
+    The columns of the first are sequence, object, `SUMMARY_COLUMNS`, frames. The second has
+    J&F-Mean and those six; every object counts the same, however many frames its video has. The
+    rows are those of `score_sequence` or `score_folder`; raises InputError if there are none.
     """
     import pandas as pd
 

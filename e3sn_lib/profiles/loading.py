@@ -41,15 +41,14 @@ def load_profile(
 ) -> Profile:
     """Build a profile: defaults, then the variant, then the profile's file, then the overrides.
 
+    Raises InputError for an unknown profile, variant or key, or a value that is not allowed.
+
     Args:
         name: a shipped profile, see `available_profiles`, or the path of a YAML file.
         variant: ``e3sn``, ``e3sn-s`` or ``siammask``.
         overrides: ``"train.pairs=1000"``; values are read as YAML.
         seed: of the run, from 0.
         data_root: replaces ``data.root`` unless empty.
-
-    Raises:
-        InputError: unknown profile, variant or key, or a value that is not allowed.
     """
     variants = _read_yaml(PROFILE_DIR / "variants.yaml")
     _check_known([variant], variants, "unknown variant")

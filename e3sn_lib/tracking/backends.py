@@ -88,12 +88,8 @@ class Manifest(BaseModel, extra="allow"):
 class OnnxBackend:
     """Exported graphs in ONNX Runtime, as a `Backend`. Objects are computed side by side.
 
-    Args:
-        folder: what ``e3sn export`` wrote.
-        threads: see `thread_count`.
-
-    Raises:
-        InputError: the folder is no export of this version, or its files do not fit together.
+    The folder is what ``e3sn export`` wrote; for `threads` see `thread_count`. Raises InputError if
+    the folder is no export of this version, or if its files do not fit together.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -163,12 +159,9 @@ def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
 def load_export(folder: str | Path | None = None, threads: int | None = None) -> OnnxBackend:
     """Open an exported model, such as ``Tracker(load_export())``.
 
-    Args:
-        folder: what ``e3sn export`` wrote; None: the folder that the variable E3SN_WEIGHTS names,
-            else the one that comes with the package.
-
-    Raises:
-        InputError: there is none, or as `OnnxBackend`.
+    The folder is what ``e3sn export`` wrote; None: the folder that the variable E3SN_WEIGHTS names,
+    else the one that comes with the package. Raises InputError if there is none, or as
+    `OnnxBackend`.
     """
     if folder is None and not has_shipped():
         where = f"none in {PACKAGED}, and {VARIABLE} is not set"

@@ -59,15 +59,12 @@ class ClipWriter:
         context.flags |= Flags.frame_duration
 
     def write(self, image: Image, seconds: Fraction, duration: Fraction) -> None:
-        """Add a frame.
+        """Add a frame; raise OSError if the disk is full.
 
         Args:
             image: (H, W, 3) RGB, or (H, W, 4) RGBA for ProRes.
             seconds: its time in the video; the clip begins with that of its first frame.
             duration: how many seconds it is shown, which matters for the last frame only.
-
-        Raises:
-            OSError: the disk is full.
         """
         if self._begin is None:
             self._begin = seconds

@@ -115,18 +115,15 @@ def export_model(
 ) -> dict[str, float]:
     """Write the graphs, their weights, ``export.json`` and ``README.md`` to a folder.
 
+    Return the largest difference from torch in fp32 of each output that is a logit or an offset.
+    Raises InputError if the folder holds files of something else.
+
     Args:
         profile: that it came with; its settings of inference go along.
         out: a new folder, or that of an earlier export, which is replaced.
         samples: to calibrate int8 on, see `calibration_samples`; none: fp32.
         origin: what is known of the model, such as its file's name and digest.
         accuracy: scores of these graphs, for the record.
-
-    Returns:
-        The largest difference from torch in fp32 of each output that is a logit or an offset.
-
-    Raises:
-        InputError: the folder holds files of something else.
     """
     with temporary_path(out / "export") as work:  # it deletes what a killed export left there
         is_export = all((out / name).is_file() for name in (backends.MANIFEST, *GRAPHS))

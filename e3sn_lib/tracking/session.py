@@ -74,18 +74,15 @@ class Session:
     much. The session searches for a lost object in a wider part of the frame around its last place,
     and in one other part. The other part changes with each frame, so that over time the whole frame
     is searched. The object is found if its mask there has a predicted J of `lost_below` or more and
-    at most half of it lies on other objects.
+    at most half of it lies on other objects. Raises InputError if a setting is out of range.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: no object is ever lost.
         keep_lost: show the masks of lost objects too; else they are empty.
         resized_by: factor by which width or height must change for a second step, 1 or more;
             infinity: no second step.
-        colour_weight: how much the colours of the first mask count in the choice between places, 0
-            or more; 0: not at all.
-
-    Raises:
-        InputError: `lost_below`, `resized_by` or `colour_weight` is out of range.
+        colour_weight: how much the colours of the first mask count in the choice between places,
+            from 0, not at all.
     """
 
     def __init__(
@@ -119,14 +116,10 @@ class Session:
         return {*self._given, *(number for numbers, _ in self._groups for number in numbers)}
 
     def add(self, box_frame_xywh: FourNumbers, number: int | None = None) -> int:
-        """Add an object by its box in the next frame; return its number.
+        """Add an object by its box in the next frame: left, top, width and height in pixels.
 
-        Args:
-            box_frame_xywh: left, top, width and height in pixels.
-            number: of the object, 1 to 254; None: one more than the highest so far.
-
-        Raises:
-            InputError: the number is taken or out of range.
+        Return its number, 1 to 254; None stands for one more than the highest so far. Raises
+        InputError if the number is taken or out of range.
         """
         if number is None:
             number = max(self.numbers, default=0) + 1
@@ -152,9 +145,7 @@ class Session:
 
     def step(self, frame: NDArray[np.uint8]) -> Seen:
         """Find and segment the objects in the next frame, (H, W, 3) RGB, of the size of the first.
-
-        Raises:
-            InputError: a given box cannot be followed; `correct` or `remove` its object.
+        Raises InputError if a given box cannot be followed; `correct` or `remove` its object.
         """
         check_frame(frame)  # also where there is no object yet
         self._steps += 1

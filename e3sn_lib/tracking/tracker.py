@@ -167,17 +167,13 @@ class Tracker:
     def run(
         self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes
     ) -> Iterator[FrameResult]:
-        """Follow objects through a video.
+        """Yield one result per frame of a video; that of the first frame has the given boxes.
+
+        Raises InputError for no frame, frames of different sizes, or a box that cannot be followed.
 
         Args:
             frames: (H, W, 3) RGB uint8, all of one size; read one at a time.
             boxes_frame_xywh: x, y, width and height of each object in the first frame.
-
-        Yields:
-            One result per frame; that of the first frame has the given boxes.
-
-        Raises:
-            InputError: no frame, frames of different sizes, or a box that cannot be followed.
         """
         targets: Targets | None = None
         for index, frame in enumerate(frames):
@@ -222,17 +218,14 @@ class Tracker:
         move: bool = True,
         colour_weight: float = 0.0,
     ) -> tuple[Targets, FrameResult]:
-        """Find and segment the objects in the next frame.
+        """Find and segment the objects in the next frame, (H, W, 3) RGB uint8; raises InputError if
+        it is of another kind or size.
 
         Args:
-            frame: (H, W, 3) RGB uint8.
             targets: state after the previous frame.
             move: False: segment at the known position, for a frame whose boxes are given.
             colour_weight: with ``move=False``, how much the colours of these masks count in later
                 frames, where an object may be at several places; 0: not at all.
-
-        Raises:
-            InputError: the frame is of another kind or size.
         """
         check_frame(frame, targets.frame_hw)
         frame_hw = targets.frame_hw

@@ -58,13 +58,11 @@ class Trainer:
 
     Within `processes.process_group` each process trains on its part of every batch, and the first
     one writes. Each step has the same pairs as with one process. The result differs by rounding.
+    Raises InputError if the batch cannot be divided, or if there are no weights that fit.
 
     Args:
         sources: the opened track sets, each with its settings.
         data_root: where files of backbone weights are searched.
-
-    Raises:
-        InputError: the batch cannot be divided, or there are no weights that fit.
     """
 
     def __init__(
