@@ -5,7 +5,7 @@ pair at a time and draw from the pair's own random generator.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -20,8 +20,7 @@ NEGATIVE_PAIR_REACH = 3
 (SiamMask)."""
 
 
-@dataclass(frozen=True)
-class AnchorTargets:
+class AnchorTargets(NamedTuple):
     """Targets of the classification and box branches."""
 
     labels: Labels
@@ -30,8 +29,7 @@ class AnchorTargets:
     """(4, 5, n, n): `encode_boxes` of the target. Only those at positives mean something."""
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Candidate windows that go through the refinement."""
 
     cells: NDArray[np.int64]

@@ -31,11 +31,6 @@ class Kind:
     """True: its sequences can be evaluated on, and held out of training."""
 
 
-def _synthetic(folder: Path, config: TrainSetConfig) -> TrackSet:
-    """Put the version of the pictures into the name, and so into the names of runs."""
-    return replace(davis_tracks(folder, config), name=f"synthetic-v{VERSION}-{config.split}")
-
-
 KINDS = {
     "davis": Kind(
         "DAVIS-{year} {split}",
@@ -86,7 +81,10 @@ KINDS = {
         "it is made on the spot at first use",
         "made by this study, MIT",
         lambda folder, config: [folder / MARKER],
-        _synthetic,
+        # the version of the pictures is in the name of the set, and so in the names of runs
+        lambda folder, config: replace(
+            davis_tracks(folder, config), name=f"synthetic-v{VERSION}-{config.split}"
+        ),
         has_videos=True,
     ),
 }

@@ -113,9 +113,10 @@ def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
 
 def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
     folder, lacking = _locate(data, config, make)
+    is_train = isinstance(config, TrainSetConfig)
     row = ROW | {
-        "use": "train" if isinstance(config, TrainSetConfig) else "evaluation",
-        "name": config.name if isinstance(config, EvalSetConfig) else config.kind,
+        "use": "train" if is_train else "evaluation",
+        "name": getattr(config, "name", config.kind),
         "kind": config.kind,
         "path": str(folder),
         "left_out": f"no {lacking}",
@@ -133,7 +134,6 @@ def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
             masks = sum(track.frames[0].mask is not None for track in tracks.tracks)
     except InputError as error:
         return row | {"state": "partial", "left_out": str(error)}
-    is_train = isinstance(config, TrainSetConfig)
     opened, problems, empty = _opened(tracks.tracks, is_train) if make else (1, [], [])
     of = f"of {opened} frames that were opened"
     problem, small = "", ""

@@ -143,10 +143,7 @@ class Tracker:
     """
 
     def __init__(
-        self,
-        network: Any,
-        config: TrackConfig | None = None,
-        precision: str = "fp32",
+        self, network: Any, config: TrackConfig | None = None, precision: str = "fp32"
     ) -> None:
         if isinstance(network, tuple):
             network, profile = network
@@ -236,7 +233,11 @@ class Tracker:
         if move:
             select = partial(_by_colour, images, targets.shares) if targets.shares.any() else None
             choice = choose(cls, loc, targets.size_wh, self.config, select)
-            cells, scores, targets = choice.cells, choice.scores, _moved(targets, choice, frame_hw)
+            cells, scores, limit = choice.cells, choice.scores, frame_hw[::-1]
+            # objects stay in the frame and between the smallest size and its own (SiamMask)
+            centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
+            size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
+            targets = replace(targets, centre_frame_xy=centre, size_wh=size)
         soft = _sigmoid(self.backend.segment(targets.template, features, cells))
         corners = (STRIDE * cells[:, ::-1] - WINDOW_MARGIN).tolist()  # x and y, in the crop
         windows = zip(soft, corners, crops, strict=True)
@@ -381,14 +382,6 @@ def _penalty(size_wh: Floats, previous_wh: Floats, k: float) -> Floats:
     scale = change(context_side(size_wh) / context_side(previous))
     aspect = change((previous[..., 0] / previous[..., 1]) / (size_wh[..., 0] / size_wh[..., 1]))
     return np.exp(-(scale * aspect - 1) * k)
-
-
-def _moved(targets: Targets, choice: Choice, frame_hw: tuple[int, int]) -> Targets:
-    """Move targets; they stay in the frame and between the smallest size and its own (SiamMask)."""
-    limit = frame_hw[::-1]
-    centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
-    size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
-    return replace(targets, centre_frame_xy=centre, size_wh=size)
 
 
 def check_frame(

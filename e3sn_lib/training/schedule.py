@@ -1,8 +1,7 @@
 """The course of a run: its stages, the learning rate, what is trained when, and the average."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,7 @@ Groups = list[dict[str, Any]]
 """Groups of parameters, as torch's optimisers take them."""
 
 
-@dataclass(frozen=True)
-class StagePlan:
+class StagePlan(NamedTuple):
     """The steps of one stage within its run."""
 
     name: str
