@@ -207,6 +207,14 @@ class TrainSetConfig:
     hold_out_share: BelowOne = 0.0
     """Share of a ``coco`` set's images that are kept out of training, to measure on them (ours)."""
 
+    @model_validator(mode="after")
+    def _can_hold_out(self) -> Self:
+        if self.hold_out and self.kind not in get_args(EvalKind):
+            raise ValueError(f"hold_out needs sequences; a {self.kind} set has none")
+        if self.hold_out_share and self.kind != "coco":
+            raise ValueError("hold_out_share works for coco sets only")
+        return self
+
 
 @dataclass(frozen=True, config=_CHECKED)
 class EvalSetConfig:

@@ -254,11 +254,12 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         return ids[..., 0]
     if image.mode.startswith("I"):  # 16 or 32 bits a pixel
         if not 0 <= ids.min(initial=0) <= ids.max(initial=0) <= 255:
-            raise InputError(f"mask {path} has values up to {ids.max()}; ids end at 255")
+            remedy = "save it as an 8-bit grey PNG"
+            raise InputError(f"mask {path} has values up to {ids.max()}, not 255; {remedy}")
         return ids.astype(np.uint8)
     if image.mode not in ("P", "L", "1", "LA"):
-        kind = "a palette or grey image of object ids"
-        raise InputError(f"mask {path} has colours ({image.mode}); it must be {kind}")
+        remedy = "save it as a grey PNG without alpha, or with a palette of object ids"
+        raise InputError(f"mask {path} has colours ({image.mode}); {remedy}")
     return _with_black_as_0(ids, image, path) if image.mode == "P" else ids
 
 

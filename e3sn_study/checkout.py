@@ -92,3 +92,28 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def lost_limit(weights: Path | None = None) -> float:
+    """Return the predicted J below which an object counts as lost.
+
+    It was fitted for the shipped model. With `weights` of another model, or with one that the
+    variable E3SN_WEIGHTS names, it is 0: no object counts as lost. Errors are as in `open_tracker`.
+    """
+    from e3sn_lib.files import read_json
+    from e3sn_lib.tracking.backends import MANIFEST, PACKAGED, VARIABLE
+    from e3sn_lib.tracking.confidence import shipped_table
+
+    def run_of(folder: Path) -> object:
+        return read_json(folder / MANIFEST, "manifest").get("model", {}).get("run")
+
+    fitted: float = shipped_table()["lost_below"]
+    if not (named := weights or os.environ.get(VARIABLE)):
+        return fitted
+    if Path(named).is_dir():
+        run = run_of(Path(named))
+    else:
+        from e3sn_lib.model.weights import read_metadata
+
+        run = read_metadata(Path(named)).get("run")
+    return fitted if run and run == run_of(PACKAGED) else 0.0

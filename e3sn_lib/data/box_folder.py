@@ -1,5 +1,6 @@
 """Videos with a box for each frame, as tracking sets pack them: GOT-10k, LaSOT, OTB, VOT."""
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 from e3sn_lib.data.index import indexed_tracks, track_of_boxes
 from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import file_names, read_text
+from e3sn_lib.files import as_counted, file_names, read_text, walk
 from e3sn_lib.geometry import Box
 
 BOXES = "groundtruth*.txt"
@@ -24,17 +25,24 @@ FRAMES = ("img", "color")
 def box_folder_tracks(root: Path) -> TrackSet:
     """Return one track for each file of boxes below `root`, in whatever subfolder it lies.
 
-    Line i of the file has the box of frame i, in the order of the file names: left, top, width and
-    height in pixels, or the four corners of a turned box. A turned box becomes an upright one of
-    the same centre, area and proportions (as in SiamMask's code for VOT). Raises InputError if
-    there is no such file, or a line has neither four nor eight numbers.
+    Line i of the file has the box of the i-th frame, by the numbers in the frames' names: left,
+    top, width and height in pixels, or the four corners of a turned box. A turned box becomes an
+    upright one of the same centre, area and proportions (as in SiamMask's code for VOT). Raises
+    InputError if there is no such file, or a line has neither four nor eight numbers.
     """
-    files = sorted(root.rglob(BOXES))
+    files = box_files(root)
     if not files:
         raise InputError(f"{root}: no {BOXES} in any of its folders; unpack a tracking set there")
     sources = [source for file in files for source in (file, _frames_folder(file))]
     parse, unpack = partial(_parse, root, files), partial(track_of_boxes, root)
     return indexed_tracks(root.name, (root,), sources, parse, unpack)
+
+
+def box_files(root: Path) -> list[Path]:
+    """Return the files of boxes below a folder, in order; links to folders are followed."""
+    return sorted(
+        folder / name for folder, names in walk(root) for name in fnmatch.filter(names, BOXES)
+    )
 
 
 def _frames_folder(file: Path) -> Path:
@@ -48,13 +56,15 @@ def _parse(root: Path, files: list[Path], findings: Findings) -> Iterator[Any]:
         folder, shown = _frames_folder(file), []
         text = read_text(file, "boxes").rstrip()
         lines = text.split("\n") if text else []
-        for number, (image, line) in enumerate(zip_longest(file_names(folder), lines), 1):
+        images = sorted(file_names(folder), key=lambda name: as_counted(Path(name)))
+        for number, (image, line) in enumerate(zip_longest(images, lines), 1):
             box = None if line is None else _box(file, number, line)
             if image is None:
                 lost = f"frame {number} of {file.relative_to(root)}"
                 findings.leave_out("box without frame", missing=lost)
             elif line is None:
-                findings.leave_out("frame without box")
+                fault = f"frame {number} of {file.relative_to(root)}"
+                findings.leave_out("frame without box", fault)
             elif box is None:
                 findings.leave_out("box without area")
             else:

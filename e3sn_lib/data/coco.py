@@ -138,15 +138,15 @@ def _is_held_out(file_name: str, share: float) -> bool:
 def _image(entry: Any, on_disk: Callable[[PurePosixPath], frozenset[str]]) -> _Image:
     """Return an image of the file's list if it can be used."""
     name, height, width = (entry.get(each) for each in ("file_name", "height", "width"))
-    path = PurePosixPath(str(name))
+    path = PurePosixPath(str(name).replace("\\", "/"))  # as tools on Windows write it
     if path.is_absolute() or ".." in path.parts:
         raise _LeftOutError("of an image outside the folder of images", f"in {name}")
     if path.name not in on_disk(path.parent):
         raise _LeftOutError("image not on disk", missing=str(name))
-    whole = isinstance(height, int) and isinstance(width, int)
+    whole = all(isinstance(side, int | float) and side == int(side) for side in (height, width))
     if not (whole and min(height, width) > 0 and height * width <= MOST_PIXELS):
         raise _LeftOutError("of an image of impossible size", f"in {name}, {width}x{height}")
-    return _Image(str(path), height, width)
+    return _Image(str(path), int(height), int(width))
 
 
 def _track(images: Path, record: Any) -> Track:
@@ -196,6 +196,8 @@ def _counts(segmentation: Any, image: _Image) -> bytes:
         raise _LeftOutError("without segmentation", "")
     if isinstance(segmentation, dict):
         return _checked_runs(segmentation, image.height, image.width)
+    if not all(isinstance(each, list) for each in segmentation):
+        raise ValueError("its segmentation is no list of polygons")
     polygons = [_polygon(each, image) for each in segmentation if len(each) >= 6]
     if not polygons:
         raise _LeftOutError("polygon of less than three points")

@@ -66,7 +66,9 @@ def _boxes(path: Path) -> list[tuple[str, Box]]:
         for thing in ElementTree.fromstring(read_bytes(path, "annotations")).iterfind("object"):
             x1, y1 = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin"))
             x2, y2 = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmax", "ymax"))
-            boxes.append((thing.findtext("trackid", ""), (x1, y1, x2 + 1, y2 + 1)))
+            if not (track_id := thing.findtext("trackid")):
+                raise ValueError("an object has no trackid")
+            boxes.append((track_id, (x1, y1, x2 + 1, y2 + 1)))
         return boxes
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: the encoding
         reason = f"damaged or no ImageNet-VID annotation ({error})"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 5
+VERSION = 6
 """To be raised whenever a reader stores other values; older indices are then made again."""
 NAMED = 5
 """Number of missing files that are named; further ones are only counted."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from e3sn_lib.config import TrainSetConfig
-from e3sn_lib.data.box_folder import BOXES, box_folder_tracks
+from e3sn_lib.data.box_folder import BOXES, box_files, box_folder_tracks
 from e3sn_lib.data.coco import coco_tracks
 from e3sn_lib.data.davis import DAVIS_SITE, davis_list, davis_tracks
 from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
@@ -28,7 +28,7 @@ class Kind:
     tracks: Callable[[Path, TrainSetConfig], TrackSet]
     """Opens a folder for training."""
     has_videos: bool = False
-    """True: its sequences can be evaluated on, and held out of training."""
+    """True: its sequences can be evaluated on."""
 
 
 KINDS = {
@@ -66,7 +66,7 @@ KINDS = {
         "videos with boxes",
         "its own site (docs/data.md names those of the profiles' sets)",
         "terms of each set, see docs/data.md",
-        lambda folder, config: [next(folder.rglob(BOXES), folder / "*" / BOXES)],
+        lambda folder, config: [next(iter(box_files(folder)), folder / "*" / BOXES)],
         lambda folder, config: box_folder_tracks(folder),
     ),
     "mask_folder": Kind(

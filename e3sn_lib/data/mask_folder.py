@@ -51,6 +51,9 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, PngMask]]:
     """Return name and mask of each object in one mask file; 255 is void beside other ids."""
     if kind == "ids":
+        if mask.suffix.lower() in (".jpg", ".jpeg"):
+            advice = "save a PNG, which keeps object numbers as they are"
+            raise InputError(f"mask {mask} is a JPEG, whose noise looks like numbers; {advice}")
         ids = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
         ids = ids if ids == [VOID] else [value for value in ids if value < VOID]
         return [(f"{stem}/{value}", PngMask(mask, value)) for value in ids]

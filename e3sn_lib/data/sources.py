@@ -68,7 +68,7 @@ def open_held_out(data: DataConfig) -> list[tuple[list[Video], TrainSetConfig]]:
     found = [
         (davis_sequences(_present(data, each), each.year, each.split, each.hold_out), each)
         for each in data.train
-        if each.hold_out and KINDS[each.kind].has_videos
+        if each.hold_out
     ]
     if not found:
         advice = "name some in hold_out of a set of data.train"
@@ -224,15 +224,10 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Pat
 
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
     """Open a training set and make sure that it has objects."""
-    kind, label = KINDS[config.kind], _label(config)
-    if config.hold_out and not kind.has_videos:
-        raise InputError(f"{label}: hold_out needs sequences; a {config.kind} set has none")
-    if config.hold_out_share and config.kind != "coco":
-        raise InputError(f"{label}: hold_out_share works for coco sets only")
-    tracks = kind.tracks(folder, config)
+    tracks = KINDS[config.kind].tracks(folder, config)
     if not tracks.tracks:
         reasons = tracks.reasons() or "it is empty"
-        raise InputError(f"{label} in {folder} has no usable object: {reasons}")
+        raise InputError(f"{_label(config)} in {folder} has no usable object: {reasons}")
     return tracks
 
 

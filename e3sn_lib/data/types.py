@@ -72,8 +72,8 @@ class PngMask:
             return _inside_border(mask)
         if self.kind == "binary" and (highest := mask.max(initial=0)) > 1:  # else 0 and 1
             if highest <= MANY_IDS:
-                fault = f"has values up to {highest}, which are object numbers, not grey levels"
-                raise InputError(f"mask {self.path} {fault}; give mask_kind: ids")
+                fault = f"has values up to {highest}, which are no grey levels"
+                raise InputError(f"mask {self.path} {fault}; its mask_kind is ids or trimap")
             return mask > 127
         return mask == self.object_id if self.object_id else mask > 0
 
@@ -105,10 +105,16 @@ class TrackFrame:
         """Return the image, (H, W, 3) RGB uint8, and its mask, (H, W) bool, if it has one; raises
         InputError if one of them cannot be read, or they differ in size."""
         image, mask = read_image(self.image), self.mask.read() if self.mask else None
+        height, width = image.shape[:2]
         if mask is not None and mask.shape != image.shape[:2]:
-            height, width = image.shape[:2]
             size = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise InputError(f"mask of {self.image} is {size}, its image {width}x{height}")
+            turned = mask.shape == (width, height)
+            why = "; is it a photo with a rotation noted in it (EXIF)?" if turned else ""
+            raise InputError(f"mask of {self.image} is {size}, its image {width}x{height}{why}")
+        x1, y1, x2, y2 = self.box_frame_xyxy or (0, 0, width, height)
+        if min(x2, y2, width - x1, height - y1) <= 0:
+            box = f"box {x1:g},{y1:g} to {x2:g},{y2:g}"
+            raise InputError(f"{box} of {self.image} lies outside its {width}x{height} pixels")
         if mask is not None and np.count_nonzero(mask) < self.min_area:
             mask = np.zeros_like(mask)
         return image, mask

@@ -95,7 +95,7 @@ class OnnxBackend:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.config = self.manifest.track
-        self._threads = thread_count(threads)
+        self._threads = count = thread_count(threads)
         self._session = cache(lambda name, threads: _session(folder / name, threads))
         template, _, mask = (self._session(name, self._threads) for name in GRAPHS)
         filters = {each.name for each in template.get_outputs()}
@@ -103,7 +103,8 @@ class OnnxBackend:
         if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
             problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
             raise InputError(f"{problem}; export the model again")
-        self._pool = cache(lambda process: ThreadPoolExecutor(self._threads))  # forks lose threads
+        # one for each process, as forks lose threads; without self, so that all goes when it goes
+        self._pool = cache(lambda process: ThreadPoolExecutor(count))
 
     @property
     def identity(self) -> str:

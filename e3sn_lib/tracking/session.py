@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import product
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 import cv2
 import numpy as np
@@ -103,7 +103,7 @@ class Session:
         self._tracker = tracker
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._resized_by, self._colour_weight = resized_by, colour_weight
-        self._steps = 0
+        self._steps, self._frame_hw = 0, cast(tuple[int, int] | None, None)
         self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
         """For each object, the step in which it was last seen, and its box, x1, y1, x2, y2."""
         self._given: dict[int, FourNumbers] = {}
@@ -118,8 +118,8 @@ class Session:
     def add(self, box_frame_xywh: FourNumbers, number: int | None = None) -> int:
         """Add an object by its box in the next frame: left, top, width and height in pixels.
 
-        Return its number, 1 to 254; None stands for one more than the highest so far. Raises
-        InputError if the number is taken or out of range.
+        Return its number, 1 to 254; None stands for one more than the highest that is followed now.
+        Raises InputError if the number is taken or out of range.
         """
         if number is None:
             number = max(self.numbers, default=0) + 1
@@ -147,8 +147,7 @@ class Session:
         """Find and segment the objects in the next frame, (H, W, 3) RGB, of the size of the first.
         Raises InputError if a given box cannot be followed; `correct` or `remove` its object.
         """
-        check_frame(frame)  # also where there is no object yet
-        self._steps += 1
+        check_frame(frame, self._frame_hw)  # also where there is no object yet
         kept = self._without(self._given)
         steps = [(numbers, *self._follow(frame, state)) for numbers, state in kept]
         if self._given:
@@ -156,6 +155,7 @@ class Session:
             state = self._tracker.start(frame, list(self._given.values()), numbers)
             state, result = self._tracker.step(frame, state, False, self._colour_weight)
             steps.append((numbers, state, self._found(result)))
+        self._frame_hw, self._steps = frame.shape[:2], self._steps + 1
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
         for numbers, _, found in steps:

@@ -108,6 +108,10 @@ class Trainer:
         if config.init_sha256 not in ("", digest):
             other = f"{source} is another model: its SHA-256 is {digest}..."
             raise InputError(f"train.init_weights: {other}, not {config.init_sha256}")
+        own, theirs = vars(self.profile.model), vars(weights.load_profile_of(source).model)
+        if differing := [name for name in own if own[name] != theirs[name]]:
+            told = ", ".join(f"model.{name}={theirs[name]}" for name in differing)
+            raise InputError(f"train.init_weights: {source} was trained with {told}; set the same")
         self.profile = replace(self.profile, train=replace(config, init_sha256=digest))
         weights.strict_load(self.model, weights.read_safetensors(source), f"model {source}")
         self.state.pairs_before = weights.pairs_seen(source)

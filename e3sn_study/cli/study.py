@@ -128,9 +128,8 @@ def data(options: argparse.Namespace) -> int:
     table = verify(profile.data, prepare=options.action == "prepare")
     print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
     for row in table[table["left_out"] != ""].itertuples():
-        what, remedy = row.state, f"; {row.remedy}"
-        if row.state == "present":
-            what, remedy = "left out", ""
+        what = "left out" if row.state == "present" else row.state
+        remedy = f"; {row.remedy}" if row.state == "absent" else ""
         print(f"{what}: {row.use} set {row.name}, {row.left_out}{remedy}")
     complete, usable = table["state"] == "present", table["tracks"] > 0
     print(f"{complete.sum()} of {len(table)} sets are complete")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError, deferred_interrupts, printable
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
-from e3sn_study.checkout import BACKENDS, open_tracker
+from e3sn_study.checkout import BACKENDS, lost_limit, open_tracker
 from e3sn_study.cli.options import a_path, at_least
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--save", action="append", metavar="KIND,KIND", help=saved)
     add("--clean", action="store_true", help="keep the largest part of each mask, without holes")
     add("--keep-lost", action="store_true", help="keep the masks of objects that seem to be lost")
+    limit = "predicted J below which an object is lost (default: 0.4; with your own model 0: never)"
+    add("--lost-below", type=_share, metavar="J", help=limit)
     add("--out", type=a_path, required=True, help="folder for the results")
     text = "a trained model or an exported folder (default: E3SN_WEIGHTS, or the shipped one)"
     add("--weights", type=a_path, help=text)
@@ -75,7 +77,6 @@ def track(options: argparse.Namespace) -> None:
     import cv2
     from av import FFmpegError
 
-    from e3sn_lib.tracking.confidence import shipped_table
     from e3sn_lib.tracking.own_video import check_out, track_video
 
     cv2.setNumThreads(1)  # a second pool of threads would take turns with the network's
@@ -85,6 +86,7 @@ def track(options: argparse.Namespace) -> None:
     check_out(options.out, save, [path for path in given if path])
     prompts = _prompts(options)
     tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
+    limit = lost_limit(options.weights) if options.lost_below is None else options.lost_below
     names = ("first", "last", "stride", "backward", "clean", "keep_lost")
     with deferred_interrupts() as stopped, _progress() as bar:
 
@@ -100,7 +102,7 @@ def track(options: argparse.Namespace) -> None:
                 options.out,
                 prompts=prompts,
                 save=save,
-                lost_below=shipped_table()["lost_below"],
+                lost_below=limit,
                 watch=watch,
                 stopped=stopped,
                 **{name: getattr(options, name) for name in names},
@@ -112,7 +114,10 @@ def track(options: argparse.Namespace) -> None:
     counts = {"frame": tracked.frames, "object": tracked.objects}
     counted = [f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items()]
     results = ", ".join(map(str, tracked.files)) or "nothing is written"
-    for line in (f"{', '.join(counted)}, {seconds:.1f} s: {results}", *tracked.notes):
+    notes = [*tracked.notes]
+    if limit == 0 and options.lost_below is None:
+        notes.append("no object counts as lost: with this model, that needs --lost-below")
+    for line in (f"{', '.join(counted)}, {seconds:.1f} s: {results}", *notes):
         print(printable(line))
     if tracked.stopped:
         raise KeyboardInterrupt(f"stopped after {counted[0]}; what is there is complete")
@@ -180,12 +185,25 @@ def _place(text: str) -> tuple[int, int | None]:
     return int(found[1]), int(found[2]) if found[2] else None
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
+    return value
+
+
 class _Lines:
-    """Replaces a terminal: each state of the bar becomes a line of its own."""
+    """Replaces a terminal: each new state of the bar becomes a line of its own."""
+
+    last = ""
 
     def write(self, text: str) -> None:
-        if text := text.strip():
+        if (text := text.strip()) and text != self.last:
             print(text, file=sys.stderr)
+            self.last = text
 
 
 def _progress() -> tqdm:

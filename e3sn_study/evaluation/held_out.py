@@ -35,9 +35,10 @@ def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
     run, digest, pairs, model, profile = _open(source)
     tracker = Tracker(model, profile.track)
     videos = [video for videos, _ in open_held_out(data) for video in videos]
+    stills = open_held_out_stills(data)  # before the minutes of tracking
     with TemporaryDirectory() as folder:
         scores, _ = evaluate_tracker(tracker, videos, Path(folder), extras=False)
-    scenes = changing_over(model, open_held_out_stills(data), profile.track)
+    scenes = changing_over(model, stills, profile.track)
     return {
         "model": digest,
         "run": run,

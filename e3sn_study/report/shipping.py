@@ -126,6 +126,7 @@ def _failures(records: Records, run: str) -> dict[str, str]:
         found["worst"] = ", ".join(f"{name} {number(value)}" for name, value in worst.items())
     if model and labels is not None:
         losses = with_and_without(model, labels, "J-Mean")["difference"].nsmallest(WORST)
+        losses = losses[losses < 0]
         found["losses"] = ", ".join(
             f"{ATTRIBUTES.get(str(name), name)} {number(value, signed=True)}"
             for name, value in losses.items()

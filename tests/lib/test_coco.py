@@ -47,6 +47,8 @@ BROKEN = [
     ({"file_name": "/etc/2.jpg"}, f"of an image outside the folder of images {ANNOTATION} in /etc/2.jpg)"),
     ({"width": 100_000, "height": 100_000},
      f"of an image of impossible size {ANNOTATION} in 2.jpg, 100000x100000)"),
+    ({"segmentation": [RUNS]}, f"damaged annotation {ANNOTATION}, ValueError its segmentation is no"),
+    ({"height": 48.5}, f"of an image of impossible size {ANNOTATION} in 2.jpg, 64x48.5)"),
     ({"height": None}, f"of an image of impossible size {ANNOTATION} in 2.jpg, 64xNone)"),
 ]  # fmt: skip
 """Changes of an annotation or of its image, and why it is then left out."""
@@ -88,6 +90,14 @@ def test_an_annotation_that_cannot_be_used_is_left_out_alone(
     (row,) = verify(DataConfig(root=str(tmp_path.parent), train=(config,))).itertuples()
     assert (row.state, row.tracks) == ("partial", 1)
     assert row.left_out == tracks.reasons()
+
+
+def test_coco_as_tools_on_windows_write_it(tmp_path: Path) -> None:
+    images, annotations = write_coco(tmp_path, {"file_name": "below\\2.jpg", "width": 64.0})
+    write_image(images / "below" / "2.jpg")
+    tracks = open_coco(images, annotations)
+    assert [track.frames[0].image for track in tracks.tracks][1] == images / "below" / "2.jpg"
+    assert tracks.tracks[1].frames[0].read()[1].shape == (48, 64)
 
 
 def test_coco_images_may_lie_in_folders_below(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,17 @@ class TestGraphs:
         child.start()
         child.join(60)
         assert child.exitcode == 0
+
+    def test_one_that_is_no_longer_used_is_gone_at_once(self, exported: Path) -> None:
+        """Its memory does not wait for a collection, which would hang in a forked process."""
+        backend = load_export(exported, threads=2)
+        alive = weakref.ref(backend)
+        gc.disable()
+        try:
+            del backend
+            assert alive() is None
+        finally:
+            gc.enable()
 
     def test_half_precision_is_cast_once(self, lively: E3SN) -> None:
         backend = TorchBackend(lively, "bf16")

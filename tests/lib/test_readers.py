@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,7 +24,7 @@ from e3sn_lib.data.imagenet_vid import imagenet_vid_tracks
 from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.mask_folder import mask_folder_tracks
 from e3sn_lib.data.sources import open_evaluation, open_train_sets, verify
-from e3sn_lib.data.types import TrackFrame, TrackSet
+from e3sn_lib.data.types import PngMask, TrackFrame, TrackSet
 from e3sn_lib.data.youtube_vos import youtube_vos_tracks
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
@@ -107,13 +108,17 @@ def test_a_video_without_object_in_its_first_mask_is_counted(tmp_path: Path) -> 
     assert tracks.left_out["video without object in its first mask"] == 1
 
 
-def test_sequences_can_be_held_out_of_sets_of_sequences_only(tmp_path: Path) -> None:
-    still = TrainSetConfig(kind="mask_folder", path=("still",), hold_out=("a",))
-    write_image(tmp_path / "still" / "images" / "a.jpg")
-    write_mask(tmp_path / "still" / "masks" / "a.png", rectangle(5, 10, 20, 30))
-    reason = r"\(still\): hold_out needs sequences; a mask_folder set has none"
-    with pytest.raises(InputError, match=reason):
-        open_train_sets(DataConfig(root=str(tmp_path), train=(still,)))
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("hold_out: a", "hold_out needs sequences; a mask_folder set has none"),
+        ("hold_out_share: 0.1", "hold_out_share works for coco sets only"),
+    ],
+)
+def test_what_a_kind_of_set_cannot_hold_out_is_a_wrong_setting(setting: str, reason: str) -> None:
+    still = f"data.train=[{{kind: mask_folder, path: still, {setting}}}]"
+    with pytest.raises(InputError, match=rf"data.train\[0\].*{reason}"):
+        load_profile("smoke", overrides=[still])
 
 
 def test_davis_2017_masks_are_not_taken_for_those_of_2016(tmp_path: Path) -> None:
@@ -509,6 +514,14 @@ def test_imagenet_vid_says_what_is_wrong(tmp_path: Path) -> None:
         imagenet_vid_tracks(tmp_path)
 
 
+def test_imagenet_vid_without_track_ids_is_refused(tmp_path: Path) -> None:
+    make_imagenet_vid(tmp_path)
+    file = next((tmp_path / "Annotations").rglob("000001.xml"))
+    file.write_text(re.sub("<trackid>.*?</trackid>", "", file.read_text()))
+    with pytest.raises(InputError, match=r"000001\.xml .*an object has no trackid"):
+        imagenet_vid_tracks(tmp_path)
+
+
 # Videos with boxes
 
 
@@ -541,6 +554,30 @@ def test_box_folder_reads_upright_and_turned_boxes(tmp_path: Path) -> None:
         "frame without box": 1,
         "box without frame": 1,
     }
+
+
+def test_box_folder_counts_frames_and_says_which_have_no_box(tmp_path: Path) -> None:
+    for i in range(1, 13):
+        write_image(tmp_path / "disk" / "img" / f"{i}.jpg")  # 10.jpg comes after 9.jpg
+    boxes = "".join(f"{i},5,20,30\n" for i in range(1, 11))
+    (tmp_path / "disk" / "groundtruth.txt").write_text(boxes)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "disk")
+    tracks = box_folder_tracks(tmp_path / "set")
+    (track,) = tracks.tracks
+    assert [frame.box_frame_xyxy[0] for frame in track.frames if frame.box_frame_xyxy] == [
+        int(frame.image.stem) for frame in track.frames
+    ]
+    assert tracks.left_out == {"frame without box": 2}
+    assert tracks.faults == {"frame without box": "frame 11 of linked/groundtruth.txt"}
+
+
+def test_a_box_outside_its_image_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    TrackFrame(tmp_path / "a.jpg", box_frame_xyxy=(63, 47, 90, 90)).read()
+    for box in ((64, 5, 90, 30), (5, 48, 20, 60), (-20, 5, 0, 30)):
+        with pytest.raises(InputError, match=r"a\.jpg lies outside its 64x48 pixels"):
+            TrackFrame(tmp_path / "a.jpg", box_frame_xyxy=box).read()
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "a b c d", "1,2,3,4,5,6,7,8,9", " "])
@@ -613,8 +650,24 @@ def test_mask_folder_of_ids_that_are_not_called_so_is_refused(tmp_path: Path) ->
     write_image(tmp_path / "images" / "a.png")
     write_mask(tmp_path / "masks" / "a.png", rectangle(8, 8, 28, 28) + rectangle(40, 8, 50, 28, 2))
     tracks = mask_folder_tracks(tmp_path, TrainSetConfig("mask_folder", ("set",))).tracks
-    with pytest.raises(InputError, match=r"a\.png has values up to 2, .*; give mask_kind: ids"):
+    with pytest.raises(InputError, match=r"a\.png has values up to 2, .*; its mask_kind is ids or"):
         tracks[0].frames[0].read()
+
+
+def test_mask_folder_of_ids_is_no_folder_of_jpegs(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.jpg")
+    write_image(tmp_path / "masks" / "a.jpg")
+    masks = TrainSetConfig("mask_folder", ("set",), mask_kind="ids")
+    with pytest.raises(InputError, match=r"a\.jpg is a JPEG, whose noise"):
+        mask_folder_tracks(tmp_path, masks)
+
+
+def test_a_photo_with_a_noted_rotation_is_told(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", (64, 48))
+    write_mask(tmp_path / "a.png", rectangle(5, 10, 20, 30))
+    frame = TrackFrame(tmp_path / "a.jpg", PngMask(tmp_path / "a.png"))
+    with pytest.raises(InputError, match=r"is 64x48, its image 48x64; is it a photo .*EXIF"):
+        frame.read()
 
 
 def test_mask_folder_with_a_misspelt_folder_takes_no_other(tmp_path: Path) -> None:

@@ -146,8 +146,11 @@ class TestSession:
         session = Session(Tracker(Planted()))
         session.add(ONE)
         session.step(np.zeros((240, 320, 3), np.uint8))
-        with pytest.raises(InputError, match="a frame is 320x239, the first one 320x240"):
-            session.step(np.zeros((239, 320, 3), np.uint8))
+        for corrected in (False, True):  # also where all objects begin anew
+            if corrected:
+                session.correct(1, ONE)
+            with pytest.raises(InputError, match="a frame is 320x239, the first one 320x240"):
+                session.step(np.zeros((239, 320, 3), np.uint8))
 
     def test_numbers_of_numpy_and_boxes_that_change_later(self) -> None:
         session, box = Session(Tracker(Planted())), [*ONE]
@@ -419,7 +422,9 @@ class TestMask:
         (prompt,) = prompts_from_mask(tmp_path / "m.png", (96, 64))
         assert (prompt.number, prompt.box_frame_xywh) == (1, (10, 5, 20, 10))
         cv2.imwrite(str(tmp_path / "m.png"), ids + 256)
-        with pytest.raises(InputError, match=f"has values up to {value + 256}; ids end at 255"):
+        with pytest.raises(
+            InputError, match=f"has values up to {value + 256}, not 255; save it as"
+        ):
             prompts_from_mask(tmp_path / "m.png", (96, 64))
 
     def test_many_objects_of_a_palette_are_no_soft_edges(self, tmp_path: Path) -> None:

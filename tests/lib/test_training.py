@@ -388,7 +388,8 @@ class TestLegs:
     @pytest.mark.parametrize(
         ("file", "setting", "words"),
         [
-            ("{model}", "model.channels=32", "does not fit this network: .*misshapen"),
+            ("{model}", "model.channels=32", "was trained with model.channels=.*; set the same"),
+            ("{model}", "model.fusion=raw", "was trained with model.fusion=softmax; set the same"),
             ("{model}", "train.init_sha256=abc", "is another model: its SHA-256"),
             ("none", "train.momentum=0.9", "cannot read .*give the file of a trained model"),
         ],

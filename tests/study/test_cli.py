@@ -24,10 +24,11 @@ import torch
 from safetensors.torch import save_file
 
 from e3sn_lib.config import Profile
+from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.model.network import build_model
 from e3sn_lib.model.weights import save_model
-from e3sn_lib.tracking import backends, tracker
+from e3sn_lib.tracking import backends, confidence, tracker
 from e3sn_lib.tracking.video import read_frames
 from e3sn_study import checkout
 from e3sn_study.checkout import REPORTS
@@ -564,6 +565,21 @@ class TestStart:
         monkeypatch.setattr(checkout.shutil, "which", lambda name: f"/usr/bin/{name}")
         monkeypatch.setattr(checkout, "SHIPPED", tmp_path / "e3sn.safetensors")
         assert isinstance(checkout.open_tracker().backend, backends.OnnxBackend)
+
+    def test_lost_objects_are_told_for_the_model_that_this_was_fitted_for(
+        self, tiny_model_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fitted = confidence.shipped_table()["lost_below"]
+        assert fitted > 0
+        for same in (None, backends.PACKAGED, checkout.SHIPPED):
+            assert checkout.lost_limit(same) == fitted
+        assert checkout.lost_limit(tiny_model_file) == 0
+        monkeypatch.setenv("E3SN_WEIGHTS", str(tiny_model_file))
+        assert checkout.lost_limit() == 0
+
+    def test_a_backend_that_is_none(self) -> None:
+        with pytest.raises(InputError, match="no backend 'pytorch'; choose from auto, torch, onnx"):
+            checkout.open_tracker(backend="pytorch")
 
     def test_a_model_that_is_not_there_is_not_taken_for_one_of_torch(
         self, refused, frames: Path, monkeypatch: pytest.MonkeyPatch
