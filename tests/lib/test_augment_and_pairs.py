@@ -152,6 +152,32 @@ class TestGeometry:
             middle = (template[0] + template[2]) / 2
             assert middle == pytest.approx(63.5, abs=5)  # shift 4, and half a pixel at either edge
 
+    def test_only_a_still_is_turned_or_gets_another_background(
+        self, tmp_path: Path, tiny_profile: Load
+    ) -> None:
+        """A bar of 180 x 20 pixels in a video stays as high as its scale says."""
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[90:110, 10:190] = True
+        frames = [write_frame(tmp_path / f"{n}.png", mask, background=40) for n in range(2)]
+        settings = ("augment.search_scale=0", "augment.rotation=20", "augment.new_background=1")
+        scale = 127 / context_side((180, 20))
+        for tracks, turned in (
+            ((Track("video", tuple(frames)),), False),
+            (tuple(Track(str(n), (each,)) for n, each in enumerate(frames)), True),
+        ):
+            pairs = islice(dataset(tiny_profile(*PLAIN, *settings), TrackSet("made", tracks)), 8)
+            heights = [float(np.ptp(pair.box_crop_xyxy[1::2])) / scale for pair in pairs]
+            assert (max(heights) > 21) == turned
+
+    def test_beyond_the_frame_is_its_mean_colour(self, tmp_path: Path, tiny_profile: Load) -> None:
+        frame = write_frame(tmp_path / "edge.png", (0, 0, 90, 60), background=50)
+        mean = cv2.imread(str(frame.image))[::8, ::8].mean()
+        tracks = TrackSet("made", (Track("edge", (frame,)),))
+        fixed = ("augment.search_shift=0", "augment.search_scale=0", "augment.template_shift=0")
+        pair = dataset(tiny_profile(*PLAIN, *fixed, "augment.flip=0"), tracks)[0]
+        for image in (pair.template, pair.search):
+            assert image[:5, :5].reshape(-1, 3) == pytest.approx(mean, abs=1)
+
     def test_a_rotated_box_reaches_beyond_the_crop_like_its_object(
         self, tmp_path: Path, tiny_profile: Load
     ) -> None:
@@ -171,6 +197,30 @@ class TestGeometry:
             assert x2 - x1 == pytest.approx(180 * np.sqrt(1 - sine**2) + 20 * sine, rel=1e-5)
             beyond += x1 < 0 or x2 * scale > 255
         assert beyond > 5
+
+    def test_the_thresholds_of_the_settings_make_the_matrix(
+        self, tmp_path: Path, tiny_profile: Load
+    ) -> None:
+        tracks = TrackSet("made", (still(tmp_path, "one"),))
+        profile = tiny_profile(*PLAIN, "sampler.high=0.75", "sampler.low=0.15")
+        pair = dataset(profile, tracks)[0]
+        best = anchor_iou(tuple(pair.box_crop_xyxy.astype(float).tolist())).max(axis=0)
+        expected = np.where(best > 0.75, 1, np.where(best < 0.15, -1, 0))
+        assert np.array_equal(pair.matrix, expected)
+        assert set(np.unique(expected)) >= {-1, 0}
+
+    def test_targets_of_the_second_stage_belong_to_its_grid(
+        self, tmp_path: Path, tiny_profile: Load
+    ) -> None:
+        """The 3 x 3 cells of a crop of 143 pixels lie around 71.5."""
+        tracks = TrackSet("made", (still(tmp_path, "one"),))
+        stage = StageConfig(search_size=143, search_shift=8.0)
+        pair = dataset(tiny_profile(*PLAIN), tracks, stage=stage)[0]
+        x1, y1, x2, y2 = pair.box_crop_xyxy.astype(float)
+        for row, column in ((0, 0), (1, 2), (2, 1)):
+            dx, dy = pair.offsets[:2, 2, row, column]
+            middle = 63.5 + 8 * column + 64 * dx, 63.5 + 8 * row + 64 * dy
+            assert middle == pytest.approx(((x1 + x2) / 2, (y1 + y2) / 2), abs=1e-3)
 
     def test_a_flip_is_of_both_images(self, tmp_path: Path, tiny_profile: Load) -> None:
         """The cut-off corner is on the same side of template and search."""
@@ -225,6 +275,53 @@ class TestColours:
         assert changed.max() == 255
         assert changed.min() > 80  # no wrap-around
         assert np.ptp(changed.mean(axis=(1, 2, 3))) > 50
+
+    def test_contrast_turns_about_the_middle_grey(self) -> None:
+        """Of grey 128, brightness moves 0.2 x 128, and the tint at most 1.2 x 0.05 x 128."""
+        grey, rng = np.full((2, 2, 3), 128, np.uint8), np.random.default_rng(0)
+        changed = np.stack([augment.change_colour(grey, 0.2, rng) for _ in range(200)])
+        assert np.abs(changed.astype(int) - 128).max() <= 0.2 * 128 + 1.2 * 0.05 * 128 + 1
+
+    def test_blur_has_any_direction(self) -> None:
+        """A dot becomes a line, which rises as often as it falls."""
+        dot, rng = np.zeros((101, 101, 3), np.uint8), np.random.default_rng(0)
+        dot[50, 50] = 255
+        slopes = []
+        for _ in range(60):
+            rows, columns = np.nonzero(augment.motion_blur(dot, rng)[..., 0])
+            slopes.append(float(((rows - 50) * (columns - 50)).sum()))
+        assert 10 < np.sum(np.array(slopes) > 0) < 50
+        assert 10 < np.sum(np.array(slopes) < 0) < 50
+
+    def test_a_square_lies_within_its_image_and_anywhere_in_it(self) -> None:
+        wide = np.repeat(np.linspace(50, 250, 300).astype(np.uint8)[None, :, None], 3, axis=2)
+        wide, rng = np.repeat(wide, 100, axis=0), np.random.default_rng(0)
+        for image, axis in ((wide, 1), (np.ascontiguousarray(wide.transpose(1, 0, 2)), 0)):
+            cut = np.stack([augment.random_square(image, 64, rng) for _ in range(60)])
+            assert cut.min() >= 50
+            assert cut.min() < 70
+            assert cut.max() > 230
+            span = np.ptp(cut[..., 0].astype(int), axis=axis + 1).mean(axis=1)  # 200 / 300 a pixel
+            assert (span.min(), span.max()) == pytest.approx((33, 67), abs=5)
+
+    def test_both_crops_lose_their_colours_or_get_others(
+        self, tmp_path: Path, tiny_profile: Load
+    ) -> None:
+        tracks = TrackSet("made", (still(tmp_path, "one"),))
+        path = tracks.tracks[0].frames[0].image
+        painted = cv2.imread(str(path))
+        painted[:] = (30, 90, 160)
+        cv2.imwrite(str(path), painted)
+        plain = dataset(tiny_profile(*PLAIN), tracks)[0]
+        grey = dataset(tiny_profile(*PLAIN, "augment.grey=1"), tracks)[0]
+        other = dataset(tiny_profile(*PLAIN[1:], "augment.colour=0.4"), tracks)[0]
+        changes = []
+        for name in ("template", "search"):
+            assert plain.__dict__[name][60, 60].tolist() == [160, 90, 30]
+            assert len(set(grey.__dict__[name][60, 60].tolist())) == 1
+            changes.append(other.__dict__[name][60, 60].astype(int) - (160, 90, 30))
+            assert np.abs(changes[-1]).max() > 3
+        assert not np.array_equal(*changes)  # each has its own change
 
     def test_blur_keeps_the_mean_and_smooths(self) -> None:
         rng = np.random.default_rng(3)
@@ -289,6 +386,30 @@ class TestLookAlikes:
         assert 0 < max(covered) <= 0.4 + 1e-9
         assert np.mean(np.array(covered) == 0) > 0.3
 
+    def test_it_hides_at_most_half_and_stands_at_most_a_third_away(self) -> None:
+        """Of half the sum of both sizes, the middles are 0.5 to 1.33 apart along the axis that separates them."""
+        target, other, rng = (
+            (90.0, 100.0, 190.0, 130.0),
+            (10.0, 20.0, 40.0, 80.0),
+            np.random.default_rng(0),
+        )
+        half = (
+            np.array(
+                [100 + 127 / context_side((30, 60)) * 30, 30 + 127 / context_side((30, 60)) * 60]
+            )
+            / 2
+        )
+        crop = augment.random_crop(other, 255, 0.0, 0.0, rng)
+        apart = []
+        for _ in range(300):
+            moved = augment.beside(target, crop.box_to_crop(other), crop, rng)
+            x1, y1, x2, y2 = moved.box_to_crop(other)
+            away = np.array([(x1 + x2) / 2 - 140, (y1 + y2) / 2 - 115])
+            apart.append((np.abs(away) / half).max())
+        assert (min(apart), max(apart)) == pytest.approx((0.5, 1.33), abs=0.02)
+        assert min(apart) >= 0.5
+        assert max(apart) <= 1.33
+
     def test_anchors_on_it_are_negatives(self, tracks: TrackSet, tiny_profile: Load) -> None:
         """Among 48 of some 3,000 anchors there is hardly one by chance."""
         target, other = (90.0, 90.0, 150.0, 150.0), (160.0, 90.0, 220.0, 150.0)
@@ -301,6 +422,19 @@ class TestLookAlikes:
         assert (plain.labels[on_other] == 0).sum() < 4
         assert (hard.labels[on_other] == 0).sum() == min(16, on_other.sum())
         assert [(targets.labels >= 0).sum() for targets in (plain, hard)] == [64, 64]
+
+    def test_real_ones_are_negatives_of_a_pair(self, tracks: TrackSet, tiny_profile: Load) -> None:
+        """Those that the data set knows, brought to the search crop."""
+        first = tracks.tracks[0]
+        frame = replace(first.frames[0], alike_frame_xyxy=((130.0, 70.0, 170.0, 130.0),))
+        real = replace(tracks, tracks=(replace(first, frames=(frame,)),), categories=[])
+        fixed = ("augment.search_shift=0", "augment.search_scale=0", "augment.flip=0")
+        profile = tiny_profile(*PLAIN, *fixed, "augment.distractor=1e-9")
+        pair = dataset(profile, real)[0]
+        x1, y1, x2, y2 = pair.box_crop_xyxy.tolist()
+        beside = (x1 + (x2 - x1) * 5 / 4, y1, x2 + (x2 - x1) * 5 / 4, y2)
+        on_it = anchor_iou(beside) > profile.sampler.high
+        assert (pair.anchor_labels[on_it] == 0).sum() == min(16, on_it.sum()) > 3
 
     def test_negative_pairs_of_one_category(self, tracks: TrackSet, tiny_profile: Load) -> None:
         profile = tiny_profile(*PLAIN, "data.negative_pairs=1", "augment.negative_alike=1")

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import ModelConfig
 from e3sn_lib.losses import mask_loss
+from e3sn_lib.model.backbone import Backbone, adapt_imagenet_weights
+from e3sn_lib.model.correlation import DepthwiseCorrelation
 from e3sn_lib.model.network import E3SN, MARGIN, Search, Template, build_model, count_parameters
 from e3sn_lib.model.windows import Cells, Windows, index_windows
 from e3sn_lib.profiles.loading import load_profile
@@ -125,6 +128,39 @@ class TestFusion:
         for fusion in ("softmax", "raw", "fixed"):
             weights = build_model(replace(SMALL, fusion=fusion)).mask.fusion.weights()
             assert weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_an_untrained_mask_is_mostly_background() -> None:
+    """Without features the logits are their bias: 12 % of the pixels are object, in both heads."""
+    model = build_model(replace(SMALL, base_head=True))
+    last = model.refine.post2, model.base_head[-1]  # type: ignore[index]
+    for layer in last:
+        assert torch.sigmoid(layer.bias).tolist() == pytest.approx(
+            [0.12] * len(layer.bias), abs=0.002
+        )
+
+
+def test_the_mean_of_a_correlation_is_its_sum_over_the_area() -> None:
+    mean, total = (DepthwiseCorrelation(4, scale).eval() for scale in ("mean", "sum"))
+    mean.load_state_dict(total.state_dict())
+    template, windows = torch.randn(2, 4, 7, 7), torch.randn(2, 4, 7, 7)
+    with torch.inference_mode():
+        found = [each.at_windows(each.kernel(template), windows) for each in (mean, total)]
+    assert close(found[0], found[1] / 5**2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_imagenet_s_shortcuts_keep_their_centre(name: str) -> None:
+    """As 3x3 kernels they are what the 1x1 ones were, on the pixels of the main path."""
+    weights, backbone = getattr(torchvision.models, name)(weights=None).state_dict(), Backbone(name)
+    backbone.load_state_dict(adapt_imagenet_weights(weights, backbone))
+    for layer, padding in (("layer2", 0), ("layer3", 1)):
+        shortcut, key = getattr(backbone, layer)[0].downsample[0], f"{layer}.0.downsample.0.weight"
+        features = torch.randn(1, shortcut.in_channels, 15, 15)
+        at_centres = features if padding else features[..., 1:-1:2, 1:-1:2]
+        assert close(shortcut(features), F.conv2d(at_centres, weights[key]))
+    backbone.skip_zero_taps()
+    assert all(shortcut.centre_only for shortcut in backbone.shortcuts)
 
 
 class TestNegativeSamples:

@@ -340,6 +340,34 @@ def test_coco_reads_polygons_and_run_lengths(
     assert capfd.readouterr() == ("", "")
 
 
+def test_coco_knows_the_other_objects_of_an_image_and_category(tmp_path: Path) -> None:
+    """Small ones and those without a usable mask too, but no crowd and not the object itself."""
+    images, annotations = make_coco(tmp_path)
+    content = json.loads(annotations.read_text())
+    content["annotations"][7]["category_id"] = 2
+    annotations.write_text(json.dumps(content))
+    tracks = open_coco(images, annotations, min_area=50).tracks
+    square, strip = (10, 10, 30, 20), (10, 5, 13, 25)
+    found = [(track.name[11:], track.frames[0].alike_frame_xyxy) for track in tracks]
+    assert found == [
+        ("1/100", (square, square)),  # of 104, which is small, and of 106
+        ("2/101", (strip,)),
+        ("2/102", (square,)),
+        ("1/107", ()),
+    ]
+
+
+def test_coco_boxes_must_be_those_of_their_masks(tmp_path: Path) -> None:
+    images, annotations = make_coco(tmp_path)
+    content = json.loads(annotations.read_text())
+    for box, count in (((10, 10, 20, 10), 4), ((10, 10, 6, 5), 3), ((0, 0, 60, 40), 3)):
+        content["annotations"][0]["bbox"] = box
+        annotations.write_text(json.dumps(content))
+        tracks = open_coco(images, annotations, min_area=50)
+        assert len(tracks.tracks) == count
+        assert tracks.left_out["whose box is not that of its mask"] == 4 - count
+
+
 def test_coco_says_what_is_wrong(tmp_path: Path) -> None:
     images, annotations = make_coco(tmp_path)
     nowhere = open_coco(tmp_path / "elsewhere", annotations)

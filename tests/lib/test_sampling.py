@@ -200,6 +200,23 @@ class TestAnchorTargets:
             assert (iou[labels == 1] > 0.6).all()
             assert (iou[labels == 0] < 0.3).all()
 
+    def test_any_anchor_may_be_drawn(self) -> None:
+        """Anchors lie in an order: without a random choice only the first would ever be taught."""
+        iou, draws = anchor_iou(CENTRED), 300
+        iou[0, 12, 12:24] = 0.7  # more positives than are drawn
+        drawn = np.zeros((2, *iou.shape))
+        for seed in range(draws):
+            labels = anchor_targets(
+                iou, CENTRED, SamplerConfig(), np.random.default_rng(seed)
+            ).labels
+            drawn[0] += labels == 0
+            drawn[1] += labels == 1
+        for counts, kind in zip(drawn, (iou < 0.3, iou > 0.6), strict=True):
+            share = counts.sum() / draws / kind.sum()
+            assert 0.01 < share < 1
+            found = counts[kind] / draws
+            assert np.abs(found - share).max() < 6 * math.sqrt(share * (1 - share) / draws)
+
     def test_too_few_negatives_are_all_taken(self) -> None:
         iou = np.full((5, 3, 3), 0.5)
         iou[0, 0, :2] = 0.1
@@ -216,6 +233,25 @@ class TestAnchorTargets:
         x, y = 31.5 + 8 * 14 + 64 * dx, 31.5 + 8 * 10 + 64 * dy
         found = (x, y, 64 * math.exp(dw), 64 * math.exp(dh))
         assert found == pytest.approx((135, 115, 70, 50), rel=1e-5)
+
+    def test_any_anchor_of_the_middle_may_teach_a_negative_pair(self) -> None:
+        drawn = np.zeros((5, 25, 25))
+        for seed in range(400):
+            drawn += negative_pair_targets(SamplerConfig(), np.random.default_rng(seed)).labels == 0
+        share = 16 / (5 * 7 * 7)
+        middle = drawn[:, 9:16, 9:16] / 400
+        assert np.abs(middle - share).max() < 6 * math.sqrt(share * (1 - share) / 400)
+
+    def test_half_of_a_negative_pair_lies_on_its_object(self) -> None:
+        """The object stands far from the middle, so the other half is apart."""
+        box = (10.0, 10.0, 74.0, 74.0)
+        iou = anchor_iou(box)
+        assert (iou > 0.6).sum() >= 8
+        config, rng = SamplerConfig(high=0.4), np.random.default_rng(0)
+        assert (iou > 0.4).sum() > 16
+        labels = negative_pair_targets(config, rng, iou=iou).labels
+        assert (labels[iou > 0.4] == 0).sum() == 8
+        assert (labels[:, 9:16, 9:16] == 0).sum() == 8
 
     def test_a_negative_pair_teaches_the_middle_only(self) -> None:
         targets = negative_pair_targets(SamplerConfig(), np.random.default_rng(0))

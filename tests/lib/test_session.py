@@ -266,6 +266,17 @@ class TestResizedObjects:
         assert sides[1] == pytest.approx(24, rel=0.03)
         assert network.searched == searched  # one more, of the resized object alone
 
+    def test_one_that_shrinks_is_looked_at_again_too(self) -> None:
+        network = Slow()
+        session = Session(Tracker(network, TrackConfig(penalty_k=0, window_influence=0)))
+        session.add((30, 40, 40, 40))
+        for side in (40, 20):
+            frame = np.full((120, 200, 3), 128, np.uint8)
+            frame[60 - side // 2 : 60 + side // 2, 50 - side // 2 : 50 + side // 2] = self.RED
+            seen = session.step(frame)
+        assert np.ptp(boxes(seen)[0, ::2]) == pytest.approx(20 * 2 ** (1 / 4), rel=0.05)
+        assert network.searched == 3
+
     def test_the_next_frame_begins_there(self) -> None:
         session = Session(Tracker(Slow(), TrackConfig(penalty_k=0, window_influence=0)))
         frame = np.full((120, 200, 3), 128, np.uint8)
@@ -342,6 +353,28 @@ class TestLostObjects:
         found = lost.index(False, 1)
         assert not any(lost[found:])
         assert boxes(shown[-1])[0] == pytest.approx([430, 50, 450, 70], abs=1)
+
+    def test_elsewhere_it_is_sought_with_the_size_it_last_had(self) -> None:
+        """A lost bar turns into a square, as the place of the best anchor does."""
+        session, bar = self.session(0.4), (30, 50, 60, 15)
+        session.add(bar)
+        for squares in ({"red": bar}, {}, {}):
+            session.step(self.scene(**squares))
+        ((numbers, lost),) = session._groups
+        assert np.abs(lost.size_wh - (60, 15)).max() > 3
+        assert session._elsewhere(lost, numbers).size_wh == pytest.approx(
+            np.array([[60, 15]]), abs=1
+        )
+
+    def test_colours_count_as_much_as_is_asked(self) -> None:
+        shares = []
+        for weight in (0.0, 0.1, 0.3):
+            config = TrackConfig(penalty_k=0, window_influence=0)
+            session = Session(Tracker(Seer(), config), colour_weight=weight)
+            session.add(self.LEFT)
+            session.step(self.scene(red=self.LEFT))
+            shares.append(session._groups[0][1].shares.max())
+        assert shares == pytest.approx([0, 0.1, 0.3], rel=0.01)
 
     def test_two_that_jump_are_both_found(self) -> None:
         session, below = self.session(0.4), (30, 90, 20, 20)

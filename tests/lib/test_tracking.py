@@ -17,6 +17,7 @@ from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import Patch, box_from_mask, box_xywh, context_side
 from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking.confidence import colour_shares
 from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_patches
 
 HEIGHT, WIDTH = 240, 320
@@ -185,6 +186,59 @@ class TestColours:
         moved, result = tracker.step(then, targets)
         assert moved.centre_frame_xy[0] == pytest.approx([160 + 8 * (chosen - 12) * UNIT, 110])
         assert result.scores == pytest.approx([1 if chosen == 20 else 1 / (1 + math.exp(-logit))])
+
+    def chosen_column(
+        self,
+        stripes: dict[tuple[int, int], tuple[int, int, int]],
+        column: int,
+        best: float,
+        other: float,
+    ) -> float:
+        """Of a red object, in a frame with these stripes, if column 20 has one logit and `column` another."""
+        first, then = blank(128), blank(128)
+        first[90:130, 140:180] = (200, 30, 30)
+        for (left, right), colour in stripes.items():
+            then[90:130, left:right] = colour
+        model = Rival(column, other)
+        tracker = Tracker(model, PLAIN)
+        targets, _ = tracker.step(first, tracker.start(first, [BOX]), False, 0.4)
+        locate = model.locate
+
+        def weaker(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            cls, loc = locate(*given)
+            return cls.clamp(max=max(best, other)), loc
+
+        model.locate = weaker  # type: ignore[method-assign]
+        moved, _ = tracker.step(then, targets)
+        return float(12 + (moved.centre_frame_xy[0, 0] - 160) / UNIT / 8)
+
+    def test_the_mean_share_of_a_place_counts(self) -> None:
+        """A red line in the green box is little of it."""
+        red, green = (200, 30, 30), (30, 160, 30)
+        stripes = {(100, 150): red, (180, 220): green, (198, 200): red}
+        assert self.chosen_column(stripes, 4, 30, 2) == pytest.approx(4)
+
+    def test_a_place_needs_a_share_of_the_best_rank(self) -> None:
+        """Ranks of 0.5 and 0.2 are near enough to each other, ranks of 0.5 and 0.1 are not."""
+        stripes = {(100, 150): (200, 30, 30)}
+        for rank, column in ((0.2, 4), (0.1, 20)):
+            logit = math.log(rank / (1 - rank))
+            assert self.chosen_column(stripes, 4, 0, logit) == pytest.approx(column)
+
+    def test_boxes_that_overlap_are_at_one_place(self) -> None:
+        """Two columns apart, boxes of 64 pixels have an IoU of 0.6, whatever the colours say."""
+        stripes = {(165, 180): (200, 30, 30), (180, 220): (30, 160, 30)}
+        assert self.chosen_column(stripes, 18, 30, 2) == pytest.approx(20)
+
+    def test_colours_are_those_under_the_mask(self) -> None:
+        """The square in the middle is the object, all around it are surroundings."""
+        (frame,), model = noise(1), Planted(side=64)
+        tracker = Tracker(model, PLAIN)
+        targets, _ = tracker.step(frame, tracker.start(frame, [BOX]), False, 0.4)
+        crop, mask = model.seen[0][0].permute(1, 2, 0).numpy(), np.zeros((255, 255), bool)
+        inside = np.abs(np.arange(255) - 127) < 32
+        mask[np.ix_(inside, inside)] = True
+        np.testing.assert_allclose(targets.shares, [0.4 * colour_shares(crop, mask)])
 
     def test_each_object_has_its_own(self) -> None:
         first, then = blank(128), blank(128)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,16 @@ from e3sn_lib.data.davis import davis_sequences, davis_tracks
 from e3sn_lib.data.pairs import Batch, Pair, PairDataset, collate
 from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.losses import Counts, compute_losses, count_targets
+from e3sn_lib.losses import (
+    Counts,
+    classification_loss,
+    compute_losses,
+    count_targets,
+    mask_iou,
+    mask_loss,
+    mask_windows,
+    regression_loss,
+)
 from e3sn_lib.model.device import precision_of
 from e3sn_lib.model.network import E3SN, Output, build_model
 from e3sn_lib.model.weights import load_model, pairs_seen
@@ -251,6 +261,19 @@ class TestFreezing:
         if learning >= self.DEEP:
             assert not any(shortcut.centre_only for shortcut in model.backbone.shortcuts)
 
+    @pytest.mark.usefixtures("quick")
+    def test_the_backbone_s_time_is_a_share_of_each_stage(
+        self, trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = trainer("train.pairs=16", "train.unfreeze_at=0.5", variant="siammask")
+        assert [stage.steps for stage in made.stages] == [6, 2]
+        told: list[tuple[int, bool]] = []
+        monkeypatch.setattr(
+            loop.schedule, "set_trainable", lambda *given: told.append((made.state.step, given[-1]))
+        )
+        made.run()
+        assert told == [(0, False), (3, True), (6, False), (7, True)]
+
     def test_over_a_run(
         self, tiny_profile: MakeProfile, trainer: MakeTrainer, tmp_path: Path
     ) -> None:
@@ -290,6 +313,50 @@ class TestLosses:
         total, parts = compute_losses(undecided, batch, profile, stage)
         assert total.item() == pytest.approx(32 * log2)
         assert "cls" not in parts
+
+    def test_the_settings_choose_kinds_and_weights(
+        self, tiny_profile: MakeProfile, source: Source
+    ) -> None:
+        profile = tiny_profile(
+            "loss.negatives=background", "loss.loc_beta=0.5",
+            "loss.mask_weight=7", "loss.cls_weight=3", "loss.loc_weight=5",
+        )  # fmt: skip
+        stage, batch = first_stage(profile), first_batch(profile, source, 4)
+        torch.manual_seed(0)
+        cls, loc = torch.randn(4, 2, 5, 25, 25), torch.randn(4, 4, 5, 25, 25)
+        masks, labels = torch.randn(len(batch.sample_labels), 127, 127), batch.sample_labels
+        assert (labels < 0).any()
+        windows = mask_windows(batch.mask.float(), batch.cells, 32)
+        output = Output(cls, loc, masks)
+        for kind in ("smooth_l1", "l1"):
+            wanted = replace(profile, loss=replace(profile.loss, loc=kind))
+            counts = Counts(*count_targets(batch.anchor_labels, labels, "background"))
+            for given in (None, counts):
+                total, parts = compute_losses(lambda *_: output, batch, wanted, stage, given)  # type: ignore[arg-type]
+                expected = {
+                    "mask": mask_loss(masks, windows, labels, "background"),
+                    "cls": classification_loss(cls, batch.anchor_labels),
+                    "loc": regression_loss(loc, batch.offsets, batch.anchor_labels, kind, 0.5),
+                    "mask_iou": mask_iou(masks, windows)[labels > 0].mean(),
+                }
+                torch.testing.assert_close(parts, expected)
+                weighted = 7 * parts["mask"] + 3 * parts["cls"] + 5 * parts["loc"]
+                torch.testing.assert_close(total, weighted)
+
+    def test_windows_of_the_second_stage_are_those_of_its_crop(
+        self, tiny_profile: MakeProfile, source: Source
+    ) -> None:
+        """Logits that are right in windows without a margin cost nothing."""
+        profile = tiny_profile("data.negative_pairs=0", variant="siammask")
+        stage = profile.stages["sharp"]
+        pairs = PairDataset([source], profile, stage)
+        batch = collate([pairs[number] for number in range(4)])
+        assert batch.search.shape[-1] == 143
+        masks = 50 * mask_windows(batch.mask.float(), batch.cells, 0)
+        output = Output(torch.zeros(1), torch.zeros(1), masks)
+        _, parts = compute_losses(lambda *_: output, batch, profile, stage)  # type: ignore[arg-type]
+        assert parts["mask"].item() < 1e-6
+        assert parts["mask_iou"] == 1
 
     def test_mask_iou_of_no_positive_is_unknown(
         self, tiny_profile: MakeProfile, source: Source, tiny_model: E3SN
@@ -777,6 +844,35 @@ def test_a_run_leaves_its_record(trainer: MakeTrainer, tmp_path: Path) -> None:
     assert log["pairs"].tolist() == [4, 6]
     assert log[["w2", "w3", "w4"]].to_numpy() == pytest.approx(1 / 3)
     assert log["seconds"].is_monotonic_increasing
+
+
+def test_a_row_of_the_log_is_of_the_steps_since_the_row_before(
+    trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by 1 for each pair that is drawn and by 3 for each step."""
+    clock, losses, memory = [0.0], iter([1.0, 2.0, 6.0]), iter([3, 2])
+    draw = PairDataset.__getitem__
+
+    def drawn(dataset: PairDataset, index: int) -> Pair:
+        clock[0] += 1
+        return draw(dataset, index)
+
+    def step(*_: object) -> dict[str, float]:
+        clock[0] += 3
+        return {"loss": next(losses)}
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "peak_memory_bytes", lambda: next(memory) * 2**20)
+    monkeypatch.setattr(PairDataset, "__getitem__", drawn)
+    monkeypatch.setattr(Trainer, "_step", step)
+    trainer("train.pairs=6").run()
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert log["loss"].tolist() == [1.5, 6]
+    assert log["seconds"].tolist() == [10, 15]
+    assert log["pairs_per_second"].tolist() == pytest.approx([4 / 10, 2 / 5])
+    assert log["data_share"].tolist() == pytest.approx([4 / 10, 2 / 5])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["seconds"], summary["peak_memory_mb"]) == (15, 3)
 
 
 def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(

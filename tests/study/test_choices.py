@@ -55,6 +55,25 @@ def test_each_setting_is_tried_with_the_others_as_found_best(
     ]
 
 
+def test_the_next_setting_is_tried_with_the_best_mean_of_both(
+    tiny_model: E3SN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J is best at a size rate of 0.2, the mean of J and F at 0.5."""
+    tried, scores = [], {0.2: (0.9, 0.1), 0.5: (0.6, 0.6)}
+
+    def planted(tracker: Tracker, *_: object) -> pd.DataFrame:
+        config = tracker.config
+        tried.append((config.size_lr, config.window_influence))
+        j, f = scores.get(config.size_lr, (0.0, 0.0))
+        settings = {name: getattr(config, name) for name in SETTINGS}
+        return pd.DataFrame([settings | {"sequence": "a", "object": 1, "J-Mean": j, "F-Mean": f}])
+
+    monkeypatch.setattr(choices, "_one_pass", planted)
+    grid = {"size_lr": (0.2, 0.5), "window_influence": (0.1,)}
+    sweep(Tracker(tiny_model, TrackConfig()), [], tmp_path, grid)
+    assert tried == [(1.0, 0.4), (0.2, 0.4), (0.5, 0.4), (0.5, 0.1)]
+
+
 def test_a_choice_is_by_the_mean_of_both_measures_over_objects() -> None:
     rows = [(0.5, 1, 0.9, 0.1), (0.5, 2, 0.7, 0.1), (0.4, 1, 0.6, 0.5), (0.4, 2, 0.4, 0.5)]
     scores = pd.DataFrame(rows, columns=["mask_threshold", "object", "J-Mean", "F-Mean"])

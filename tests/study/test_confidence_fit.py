@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from planted import Planted
 from scipy.stats import mannwhitneyu, spearmanr
 
+from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.files import write_mask
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.confidence import FEATURES, predict_j
@@ -90,6 +95,58 @@ def test_j_of_each_frame_is_that_of_the_tracker(tiny_model: E3SN, data_root: Pat
     expected = region_similarity(last.ids, sequence.mask(len(sequence) - 1))
     assert table["j"].iloc[-1] == pytest.approx(expected)
     assert table[[*FEATURES]].iloc[-1].tolist() == pytest.approx(last.features[0].tolist())
+
+
+def test_numbers_of_objects_change_no_j(data_root: Path, tmp_path: Path) -> None:
+    videos = davis_sequences(data_root / "synthetic", 2017, "val")
+    video = next(each for each in videos if len(each.object_ids()) == 2)
+    for index, path in enumerate(video.mask_paths):
+        write_mask(tmp_path / path.name, 3 * video.mask(index) + 2 * (video.mask(index) > 0))
+    renamed = replace(video, mask_paths=tuple(tmp_path / path.name for path in video.mask_paths))
+    found, other = (
+        confidence.measure(Tracker(Planted(), TrackConfig()), [each]) for each in (video, renamed)
+    )
+    assert other["object"].tolist() == (3 * found["object"] + 2).tolist()
+    assert other["j"].tolist() == found["j"].tolist()
+    assert found["j"].max() > 0.1
+
+
+def test_played_fast_backwards_frames_keep_their_masks(data_root: Path, tmp_path: Path) -> None:
+    video = davis_sequences(data_root / "synthetic", 2016, "train")[0]
+    blank = tmp_path / video.mask_paths[-1].name
+    write_mask(blank, np.zeros_like(video.mask(0)))
+    leaves = replace(video, mask_paths=(*video.mask_paths[:-1], blank))
+    for sequence, numbers in ((video, [4, 1]), (leaves, [3, 0])):
+        played = confidence.fast_backwards(sequence)
+        assert played.frame_paths == tuple(video.frame_paths[number] for number in numbers)
+        assert played.mask_paths == tuple(video.mask_paths[number] for number in numbers)
+
+
+def test_no_number_is_chosen_on_what_is_tested(
+    tiny_model: E3SN, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fitted is judged by predictions of other fits, here 0.25 throughout."""
+    train, val = (davis_sequences(data_root / "synthetic", 2016, each) for each in ("train", "val"))
+    fitted, chosen = list[set[str]](), list[list[list[float]]]()
+    fit, choose = confidence.fit, confidence.choose_lost_below
+
+    def noted_fit(table: pd.DataFrame) -> dict[str, Any]:
+        fitted.append({*table["split"]})
+        return fit(table)
+
+    def noted_choice(j: confidence.Floats, predicted: confidence.Floats) -> float:
+        chosen.append([j.tolist(), predicted.tolist()])
+        return choose(j, predicted)
+
+    monkeypatch.setattr(confidence, "fit", noted_fit)
+    monkeypatch.setattr(confidence, "choose_lost_below", noted_choice)
+    monkeypatch.setattr(confidence, "cross_validated", lambda table: np.full(len(table), 0.25))
+    table, _, _ = confidence.fit_and_test(Tracker(tiny_model), train, val)
+    assert fitted == [{"train", "backwards"}]
+    assert (table.loc[table["split"] != "val", "predicted_j"] == 0.25).all()
+    assert (table.loc[table["split"] == "val", "predicted_j"] != 0.25).all()
+    on_train = table.loc[table["split"] == "train", "j"].tolist()
+    assert chosen == [[on_train, [0.25] * len(on_train)]]
 
 
 def test_what_is_fitted_is_told_apart_from_what_is_tested(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,6 +102,48 @@ def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
         assert rows["others"].tolist() == [1, 1]
     with pytest.raises(InputError, match="no image shows two objects of one category"):
         changing_over(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
+
+
+def test_a_look_alike_has_about_the_size_of_the_target_and_stands_apart(tmp_path: Path) -> None:
+    """Of an object thrice as large, one that mostly covers the target, one beside it and one far away, the third counts."""
+    image = tmp_path / "five.png"
+    cv2.imwrite(str(image), np.full((300, 400, 3), 90, np.uint8))
+    box, beside = (140.0, 120.0, 200.0, 180.0), (220.0, 120.0, 280.0, 180.0)
+    large, over, far = (
+        (150.0, 100.0, 330.0, 280.0),
+        (150.0, 125.0, 210.0, 185.0),
+        (340.0, 0.0, 400.0, 60.0),
+    )
+
+    def others(*alike: tuple[float, ...]) -> list[int]:
+        tracks = TrackSet("made", (Track("one", (TrackFrame(image, None, box, alike),)),))
+        model = Planted()
+        model.device = torch.device("cpu")
+        return changing_over(model, tracks, TrackConfig())["others"].tolist()  # type: ignore[arg-type]
+
+    assert others(large, over, beside, far) == others(beside) == [1]
+    for each in (large, over, far):
+        with pytest.raises(InputError, match="no image shows two objects"):
+            others(each)
+
+
+def test_the_penalised_score_may_stay_where_the_raw_one_changes_over(tmp_path: Path) -> None:
+    """The neighbour has the higher score, but lies far from the middle."""
+
+    class Torn(Planted):
+        device = torch.device("cpu")
+
+        def locate(self, *given: Any) -> tuple[Tensor, Tensor]:
+            cls, loc = super().locate(*given)
+            cls[:, 1, 2, 12, 12] = 3.0
+            return cls, loc
+
+    image = tmp_path / "two.png"
+    cv2.imwrite(str(image), np.full((300, 400, 3), 90, np.uint8))
+    box, beside = (140.0, 120.0, 200.0, 180.0), (220.0, 120.0, 280.0, 180.0)
+    tracks = TrackSet("two", (Track("one", (TrackFrame(image, None, box, (beside,)),)),))
+    rows = changing_over(Torn(column=22), tracks, TrackConfig(window_influence=0.4))  # type: ignore[arg-type]
+    assert rows[["raw_over", "penalised_over"]].to_numpy().tolist() == [[True, False]]
 
 
 def test_held_out_tracks_are_the_held_out_sequences(tiny_profile: Callable[..., Profile]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from planted import Planted
+from torch import Tensor
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.davis import davis_sequences
@@ -22,7 +24,8 @@ from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.metrics.scoring import score_sequence
-from e3sn_lib.model.network import E3SN
+from e3sn_lib.model.network import E3SN, Search, Template
+from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation import benchmark
 from e3sn_study.evaluation.baselines import (
@@ -100,6 +103,27 @@ class TestBaselines:
             found = [set(np.unique(ids).tolist()) for ids in baseline]
             assert found == [{0, 1, 3}, {0, 1, 3}, {0, 3}, {0, 1, 3}]
         assert set(np.unique(next(baselines[STILL_BOX]))) == {0, 1, 3}
+
+    def test_masks_at_the_true_boxes_are_of_the_objects_that_are_there(
+        self, tmp_path: Path
+    ) -> None:
+        """Object 1 leaves: what is left is segmented with the template of object 3."""
+
+        class Noting(Planted):
+            asked: ClassVar[list[list[float]]] = []
+
+            def encode_template(self, image: Tensor) -> Template:
+                brightness = image[:, 0, 63, 63].float()[:, None, None, None]
+                return Template(brightness, brightness, (brightness,))
+
+            def segment(self, template: Template, search: Search, cells: Cells) -> Tensor:
+                self.asked.append(template.cls.flatten().tolist())
+                return super().segment(template, search, cells)
+
+        both = square(10) | square(100, 3)
+        sequence = write_sequence(tmp_path, [both, square(100, 3), both])
+        list(mask_in_true_boxes(sequence, Tracker(Noting(), TrackConfig())))
+        assert Noting.asked == [[60, 180], [180], [60, 180]]
 
     def test_void_is_no_object(self, tmp_path: Path) -> None:
         with_void = square(10) | square(100, 255)
@@ -199,6 +223,26 @@ class TestEvaluation:
         assert [line.split(":")[0] for line in lines] == [
             f"{n}/2 {s.name}" for n, s in enumerate(two_objects, 1)
         ]
+
+    def test_time_of_tracking_is_that_of_the_steps_alone(
+        self, moving_square: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a clock that only goes on while a frame is read (1), tracked (100) or written (10)."""
+        clock = [0.0]
+
+        def taking(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+            def slow(*given: Any) -> Any:
+                clock[0] += seconds
+                return function(*given)
+
+            return slow
+
+        monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+        monkeypatch.setattr(Video, "frame", taking(1, Video.frame))
+        monkeypatch.setattr(benchmark, "write_mask", taking(10, benchmark.write_mask))
+        monkeypatch.setattr(Planted, "segment", taking(100, Planted.segment))
+        (timing,) = write_masks(Tracker(Planted()), [moving_square], tmp_path / "out")
+        assert timing[["seconds_reading", "seconds_tracking"]].to_numpy().tolist() == [[6, 600]]
 
     def test_what_is_scored_is_what_is_written(
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path

@@ -23,11 +23,12 @@ from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata, save_model
+from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study import cli
 from e3sn_study.checkout import REPORTS, SHIPPED
 from e3sn_study.records import Records
-from e3sn_study.report.shipping import model_card, ship
+from e3sn_study.report.shipping import _sets, model_card, ship
 
 
 @pytest.fixture
@@ -148,6 +149,18 @@ def test_the_card_says_what_is_on_record(finished: tuple[Path, Path], tmp_path: 
         assert words in text, words
     assert str(tmp_path) not in text
     assert not re.search(r"\bnan\b|None|\n\n\n", text)
+
+
+def test_shares_are_of_the_sets_that_were_there() -> None:
+    profile = load_profile("cpu")
+    first, *others = profile.data.train
+    assert others
+    assert first.weight > 0
+    absent = [f"training set {first.kind} ({first.path[0]}) is absent"]
+    shares = _sets(profile, absent)["Share of pairs"].tolist()
+    assert shares[0] == "absent"
+    total = sum(each.weight for each in others)
+    assert shares[1:] == [f"{100 * each.weight / total:.0f} %" for each in others]
 
 
 def test_the_card_of_the_shipped_model_is_that_of_the_records() -> None:

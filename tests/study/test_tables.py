@@ -15,7 +15,7 @@ from made_results import VAL, add_costs, add_exports, add_run, add_scores, add_s
 from e3sn_lib.errors import InputError
 from e3sn_study.records import Records, entries, reference
 from e3sn_study.records.averages import Measured, bootstrap_interval
-from e3sn_study.tables.cells import paper_difference, to_markdown
+from e3sn_study.tables.cells import paper_difference, spread, to_markdown
 from e3sn_study.tables.claims import claims
 from e3sn_study.tables.costs import sampling_cost, speed, variant_costs
 from e3sn_study.tables.origins import ablations, checks, choices, runs
@@ -450,6 +450,65 @@ def test_bounds_sweep_sequences_and_speed(tmp_path: Path) -> None:
     assert ours["Time per object-frame"] == "40.8 ms"
 
 
+def test_the_sweep_is_of_the_networks_masks_alone_and_of_both_measures(tmp_path: Path) -> None:
+    run = add_run(tmp_path)
+    add_scores(tmp_path, run, 0.4, 0.3)
+    for method in ("tracker box filled", "mask in true boxes"):
+        add_scores(tmp_path, run, 0.8, 0.7, method=method)
+    add_scores(tmp_path, run, 0.6, 0.2, method="mask@0.30")
+    sweep = threshold_sweep(Records(tmp_path)).set_index("Threshold")
+    assert [cell[:4] for cell in sweep["J E3SN"]] == ["60.0", "40.0"]
+    assert [cell[:4] for cell in sweep["F E3SN"]] == ["20.0", "30.0"]
+
+
+def test_attributes_are_split_for_both_measures(tmp_path: Path) -> None:
+    j, f = {"dog": 0.4, "goat": 0.6}, {"dog": 0.1, "goat": 0.9}
+    add_scores(tmp_path, add_run(tmp_path), j, f, sequences=[*j])
+    (tmp_path / "davis2016" / "attributes.csv").write_text(
+        "sequence,attributes\ndog,OCC\ngoat,FM\n"
+    )
+    table = attributes(Records(tmp_path)).set_index("Attribute")
+    found = table.loc["OCC: occlusion", ["J difference", "F with", "F without", "F difference"]]
+    assert found.tolist() == ["-20.0", "10.0", "90.0", "-80.0"]
+
+
+def test_crops_tell_masks_from_boxes_and_seen_from_held_out(tmp_path: Path) -> None:
+    run = add_run(tmp_path)
+    rows = [
+        ("coco", 0, 0.5, 50, 50, 0.8),
+        ("coco", 1, 0.7, 100, 100, 0.9),
+        ("coco", 2, 0.6, 70, 70, None),
+    ]
+    rows += [("coco, held out", number, 0.3, 60 + number, 60, 0.4) for number in range(2)]
+    columns = ["set", "pair", "box_iou", "size", "predicted_size", "mask_iou"]
+    (tmp_path / "crops").mkdir()
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "crops" / f"{run}.csv", index=False)
+    seen, held_out = TABLES["crops"](Records(tmp_path)).to_dict("records")
+    # the standard error of the mean: deviations 7.07 and 10.0, over the square roots of 2 and 3
+    shown = {"Mask IoU": "85.0 ± 5.0", "Box IoU": "60.0 ± 5.8", "Slope of size": "1.00"}
+    shown |= {"Seen in training": "yes", "Crops": "3", "Without a mask": "1"}
+    assert seen.items() >= shown.items()
+    assert (held_out["Seen in training"], held_out["Box IoU"]) == ("no", "30.0 ± 0.0")
+
+
+def test_held_out_scenes_by_both_scores(tmp_path: Path) -> None:
+    header = "model,run,pairs,J-Mean,F-Mean,scenes,raw_over,penalised_over\n"
+    (tmp_path / "held_out.csv").write_text(f"{header}abc,mine,12000,0.61,0.52,300,0.25,0.125\n")
+    (found,) = TABLES["held_out"](Records(tmp_path)).to_dict("records")
+    scores = {"Run": "mine", "Pairs": "12,000", "J-Mean": "61.0", "F-Mean": "52.0", "Scenes": "300"}
+    assert found == scores | {"Look-alike taken": "25.0 %", "With penalty": "12.5 %"}
+
+
+def test_training_speed_tells_each_part_of_a_step(tmp_path: Path) -> None:
+    header = "phase,contender,machine,pairs_per_second,ratio,forward,backward,update,data,batch\n"
+    rows = "frozen,this loop,a processor,4,1,0.11,0.22,0.33,0.44,8\nfrozen,a plain loop,a processor,2,2,1,2,3,,8\n"
+    (tmp_path / "training_speed.csv").write_text(header + rows)
+    ours, plain = TABLES["training_speed"](Records(tmp_path)).to_dict("records")
+    parts = {"Forward": "0.11 s", "Backward": "0.22 s", "Update": "0.33 s", "Data": "0.44 s"}
+    assert ours.items() >= (parts | {"Pairs per second": "4.00", "This loop is": "–"}).items()
+    assert (plain["This loop is"], plain["Data"]) == ("2.0 times as fast", "not run")
+
+
 def test_attributes_split_the_sequences(tmp_path: Path) -> None:
     add_scores(
         tmp_path,
@@ -790,6 +849,49 @@ def test_verdict_on_training_in_one_stage(
     assert claim(tmp_path, "C1")["Verdict"] == verdict
 
 
+@pytest.mark.parametrize(
+    ("still_j", "still_f", "verdict"),
+    [
+        ("low", "low", "reproduced"),
+        ("low", "mixed", "partly"),
+        ("mixed", "mixed", "not reproduced"),
+    ],
+)
+def test_what_may_be_chance_is_not_learned(
+    tmp_path: Path, still_j: str, still_f: str, verdict: str
+) -> None:
+    """A gain that one of twenty sequences makes alone is in the mean, but its interval includes 0."""
+    stills = {"low": dict.fromkeys(VAL, 0.2), "mixed": dict.fromkeys(VAL, 0.41) | {"dog": 0.0}}
+    add_scores(tmp_path, add_run(tmp_path), 0.4, 0.4)
+    add_scores(tmp_path, "", stills[still_j], stills[still_f], method="first mask held still")
+    assert claim(tmp_path, "C1")["Verdict"] == verdict
+
+
+def test_one_seed_with_two_stages_is_two_stages(tmp_path: Path) -> None:
+    names = [add_run(tmp_path, seed=seed, stages=["a", "b"][: 2 - seed]) for seed in range(2)]
+    assert [Records(tmp_path).stages(each) for each in (names, names[1:], [])] == [2, 1, 0]
+
+
+def test_a_backbone_that_is_freed_at_the_very_end_is_frozen(tmp_path: Path) -> None:
+    for seed, share in enumerate((1, 0.5)):
+        add_run(tmp_path, seed=seed, overrides=[f"train.unfreeze_at={share}"])
+    add_run(tmp_path, seed=2)
+    frozen = Records(tmp_path).runs.set_index("seed")["frozen"]
+    assert frozen.to_dict() == {0: True, 1: False, 2: False}
+
+
+def test_runs_that_differ_have_a_sample_deviation() -> None:
+    """Deviations of -20, -10 and 30 from 30: the root of 1400 / 2."""
+    runs_of = pd.DataFrame({"memory": [10.0, 20.0, 60.0], "pairs": 8})
+    assert spread(runs_of, "memory", "MiB") == "30 ± 26 MiB"
+    assert spread(runs_of, "pairs") == "8"
+
+
+def test_a_run_tells_its_hours(tmp_path: Path) -> None:
+    add_run(tmp_path, seconds=5400.0)
+    assert runs(Records(tmp_path))["Training time"].tolist() == ["1.50 h"]
+
+
 def test_short_table1_has_the_two_networks_and_what_bounds_them(tmp_path: Path) -> None:
     run = add_run(tmp_path)
     add_scores(tmp_path, run, 0.6)
@@ -863,6 +965,22 @@ def test_tracking_speed_is_shown_in_words(tmp_path: Path) -> None:
     assert list(table["8 objects"]) == ["3,000 ms", "600 ms"]
     assert list(table["Rate against the first"]) == ["1.0 times", "4.0 times"]
     assert "2 threads" in " ".join(table.attrs["notes"])
+
+
+def test_speeds_of_tracking_are_in_their_own_columns(tmp_path: Path) -> None:
+    header = (
+        "contender,machine,width,height,objects,step_ms,frames_per_second,ratio,share,threads\n"
+    )
+    (tmp_path / "tracking_speed.csv").write_text(
+        f"{header}ONNX int8,CPU,854,480,1,100,10,4,0.25,2\n"
+    )
+    (found,) = TABLES["tracking_speed"](Records(tmp_path)).to_dict("records")
+    shown = {"Frame": "854×480", "Frames per second": "10.0", "Of the peak": "25 %"}
+    assert found.items() >= shown.items()
+    header = "contender,run,machine,sequences,J-Mean,F-Mean,fps,steps,threads\n"
+    (tmp_path / "sessions.csv").write_text(f"{header}one step,mine,CPU,20,.68,.67,35.5,1,2\n")
+    (found,) = TABLES["sessions"](Records(tmp_path)).to_dict("records")
+    assert (found["Object-frames per second"], found["J-Mean"]) == ("35.5", "68.0")
 
 
 def test_the_slope_tells_a_box_that_follows_from_one_that_does_not() -> None:
