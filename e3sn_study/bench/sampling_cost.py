@@ -40,6 +40,9 @@ def measure_sampling_cost(
     (of the whole process) and estimated_memory_mb. A count that would need too much memory is not
     run: it has only the estimate. Raises InputError if a measurement fails for another reason.
     """
+    counts = list(counts)
+    if not counts or not all(isinstance(n, int) and 1 <= n <= CELLS**2 for n in counts):
+        raise InputError(f"counts are whole numbers from 1 to {CELLS**2}, not {counts}")
     limit = LARGEST_SHARE * free_memory_mb()
     rows: list[dict[str, float]] = []
     for count in sorted({*counts}):

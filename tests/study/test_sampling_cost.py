@@ -51,6 +51,15 @@ def test_a_count_that_is_given_twice_is_run_once(
     assert linear == cost["samples_per_image"].tolist() == [4, 16]
 
 
+@pytest.mark.parametrize("counts", [[], [4.5], ["4"], [0], [626]])
+def test_counts_that_cannot_be(
+    tiny_profile: Callable[..., Profile], linear: list[int], counts: list[int]
+) -> None:
+    with pytest.raises(InputError, match="counts are whole numbers from 1 to 625, not"):
+        measure_sampling_cost(tiny_profile(), counts)
+    assert linear == []
+
+
 def test_more_windows_take_more_memory_in_processes_of_their_own(
     tiny_profile: Callable[..., Profile],
 ) -> None:
