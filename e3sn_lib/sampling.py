@@ -107,7 +107,7 @@ def distribution_matrix(iou: Floats, high: float = 0.6, low: float = 0.3) -> Lab
     """Return the paper's sample distribution matrix, (n, n) from anchor IoU (5, n, n).
 
     A cell is +1 if any of its anchors has an IoU above `high`, -1 if all have an IoU below `low`,
-    else 0. The paper says "the corresponding window". The 127 px window itself never reaches 0.6,
+    else 0. The paper says "the corresponding window". The 127 px window itself hardly reaches 0.6,
     so its anchors are used instead (inferred).
     """
     best = iou.max(axis=0)

@@ -50,7 +50,8 @@ def fill(report: Path, name: str) -> tuple[Profile, str]:
     """Write a report's records with this name wherever a name can come from; return the profile and the run."""
     results, file_name = report / "results", name.replace("/", "|")
     settings = load_profile("cpu").to_dict() | {"name": file_name, "title": name}
-    settings["data"]["train"][0] |= {"path": [name], "hold_out": [name]}
+    settings["data"]["train"][0]["path"] = [name]
+    settings["data"]["train"][-1]["hold_out"] = [name]  # DAVIS, which has sequences
     run = f"made-{file_name}-seed0"
     record = {"precision": name, "packages": {name: name}, "absent": [name]}
     written = add_run(

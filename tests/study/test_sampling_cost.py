@@ -76,8 +76,8 @@ def test_a_step_can_be_measured_for_every_variant(tiny_profile: Callable[..., Pr
 
 
 def test_a_failed_measurement_is_one_line(tiny_profile: Callable[..., Profile]) -> None:
-    with pytest.raises(InputError, match=r"^measuring 0 samples per image failed: \S.*$"):
-        measure_sampling_cost(tiny_profile(), (0,), batch_size=0, steps=0)
+    with pytest.raises(InputError, match=r"^measuring 1 samples per image failed: \S.*$"):
+        measure_sampling_cost(tiny_profile(), (1,), batch_size=0, steps=0)
 
 
 def test_a_study_from_records_measures_nothing(tmp_path: Path, linear: list[int]) -> None:
