@@ -108,9 +108,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table without its index, six digits after the point, as `write_text`."""
-    with atomic_path(path) as temporary:
-        how: Any = {"errors": "surrogateescape", "lineterminator": "\n"}
-        table.to_csv(temporary, index=False, float_format="%.6f", **how)
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def as_webp(

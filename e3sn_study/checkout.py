@@ -59,8 +59,8 @@ def open_tracker(
     if backend not in BACKENDS:
         raise InputError(f"there is no backend '{backend}'; choose from {', '.join(BACKENDS)}")
     if backend == "auto":
-        by_torch = SHIPPED.is_file() and (precision != "auto" or _has_gpu())
-        backend = "onnx" if exported and (weights or not by_torch) else "torch"
+        by_torch = not weights and SHIPPED.is_file() and (precision != "auto" or _has_gpu())
+        backend = "onnx" if exported and not by_torch else "torch"
     if backend == "onnx":
         if weights and not exported:
             remedy = f"make one: e3sn export {weights} OUT"

@@ -30,7 +30,7 @@ def box_folder_tracks(root: Path) -> TrackSet:
     upright one of the same centre, area and proportions (as in SiamMask's code for VOT). Raises
     InputError if there is no such file, or a line has neither four nor eight numbers.
     """
-    files = box_files(root)
+    files = sorted(box_files(root))
     if not files:
         raise InputError(f"{root}: no {BOXES} in any of its folders; unpack a tracking set there")
     sources = [source for file in files for source in (file, _frames_folder(file))]
@@ -38,11 +38,10 @@ def box_folder_tracks(root: Path) -> TrackSet:
     return indexed_tracks(root.name, (root,), sources, parse, unpack)
 
 
-def box_files(root: Path) -> list[Path]:
-    """Return the files of boxes below a folder, in order; links to folders are followed."""
-    return sorted(
-        folder / name for folder, names in walk(root) for name in fnmatch.filter(names, BOXES)
-    )
+def box_files(root: Path) -> Iterator[Path]:
+    """Yield the files of boxes below a folder; links to folders are followed."""
+    for folder, names in walk(root):
+        yield from (folder / name for name in fnmatch.filter(names, BOXES))
 
 
 def _frames_folder(file: Path) -> Path:

@@ -66,7 +66,7 @@ KINDS = {
         "videos with boxes",
         "its own site (docs/data.md names those of the profiles' sets)",
         "terms of each set, see docs/data.md",
-        lambda folder, config: [next(iter(box_files(folder)), folder / "*" / BOXES)],
+        lambda folder, config: [next(box_files(folder), folder / "*" / BOXES)],
         lambda folder, config: box_folder_tracks(folder),
     ),
     "mask_folder": Kind(

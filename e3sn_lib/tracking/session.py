@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import product
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -103,7 +103,8 @@ class Session:
         self._tracker = tracker
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._resized_by, self._colour_weight = resized_by, colour_weight
-        self._steps, self._frame_hw = 0, cast(tuple[int, int] | None, None)
+        self._steps = 0
+        self._frame_hw: tuple[int, int] | None = None
         self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
         """For each object, the step in which it was last seen, and its box, x1, y1, x2, y2."""
         self._given: dict[int, FourNumbers] = {}

@@ -36,7 +36,7 @@ def measure_sampling_cost(
     After a step that warms up, `steps` are timed; fewer if they take long. A step has few images,
     `batch_size`, so that all windows of an image fit.
 
-    Returns samples_per_image, samples (per step), seconds_per_step (of the fastest), peak_memory_mb
+    Return samples_per_image, samples (per step), seconds_per_step (of the fastest), peak_memory_mb
     (of the whole process) and estimated_memory_mb. A count that would need too much memory is not
     run: it has only the estimate. Raises InputError if a measurement fails for another reason.
     """

@@ -71,7 +71,7 @@ def bench_tracking(
     without one, that code is not timed. Each contender takes one step that is not timed, and then
     `rounds` steps with `threads` threads.
 
-    Returns one row per size, number of objects and contender: median ms of each stage, of the step
+    Return one row per size, number of objects and contender: median ms of each stage, of the step
     and of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
     stand-in's; share of the peak that the network reaches; peak of a matrix product, GFLOP/s.
     """
@@ -107,7 +107,7 @@ def bench_exports(
 ) -> pd.DataFrame:
     """Score a model and its exported graphs on the sequences of a benchmark.
 
-    Returns one row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
+    Return one row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
     F-Mean, 0 to 1; fps, object-frames per second as the paper counts.
     """
     torch.set_num_threads(threads)
@@ -121,7 +121,7 @@ def bench_exports(
 def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) -> pd.DataFrame:
     """Score the steps that a session takes beside the paper's, one kind after the other.
 
-    Returns one row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for
+    Return one row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for
     each object in each frame.
     """
     backend = load_export(int8, threads)

@@ -64,7 +64,7 @@ def bench_training(
     counts, because other programs disturb it least. Without `sources`, steps are computed on noise.
     The profile is of the variant ``e3sn``.
 
-    Returns one row per phase and contender: phase, contender, pairs_per_second, ratio (this loop's
+    Return one row per phase and contender: phase, contender, pairs_per_second, ratio (this loop's
     rate over the contender's), seconds of forward, backward, update, and data (seconds to prepare
     the batch in one process; nan for noise), batch, machine.
     """

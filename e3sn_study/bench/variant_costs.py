@@ -56,7 +56,7 @@ def variant_costs(
     Without `sources`, training steps are computed on noise. At least two frames are needed; the box
     is that of the object in the first one. Of each phase `steps` are timed, after one to warm up.
 
-    Returns variant, part (training or tracking), stage, backbone (frozen or trained), share (of the
+    Return variant, part (training or tracking), stage, backbone (frozen or trained), share (of the
     variant's pairs that this phase trains), seconds, batch (pairs per step), machine. Seconds are
     per training pair, of the fastest step, because other programs disturb it least; or per object
     and frame of tracking, the median.

@@ -49,10 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise
-        status, text = (
-            2,
-            f"{command}: this needs {error.name}; in the checkout: pip install '.[study]'",
-        )
+        remedy = "in the checkout: pip install '.[study]'"
+        status, text = 2, f"{command}: this needs {error.name}; {remedy}"
     except ImportError as error:
         if ".so" not in error.msg:
             raise

@@ -46,7 +46,7 @@ def evaluate_tracker(
         thresholds: further mask thresholds to score. None: `THRESHOLDS` with extras, else none.
         show: gets a line of progress for each sequence.
 
-    Returns scores per object, with ``method`` and ``mask_threshold``, and timing per sequence.
+    Return scores per object, with ``method`` and ``mask_threshold``, and timing per sequence.
     """
     own = tracker.config.mask_threshold
     wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()

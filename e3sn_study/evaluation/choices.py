@@ -38,7 +38,7 @@ def sweep(
     to start from, which win a tie. Its own threshold is tried beside `thresholds`. The folder `out`
     keeps finished passes.
 
-    Returns scores (0 to 1) of every pass, threshold and object, as ``SCHEMAS["choices"]`` has them.
+    Return scores (0 to 1) of every pass, threshold and object, as ``SCHEMAS["choices"]`` has them.
     """
     passes: dict[TrackConfig, pd.DataFrame] = {}
 

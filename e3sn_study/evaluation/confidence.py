@@ -34,7 +34,7 @@ def fit_and_test(
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, dict[str, float]]]:
     """Fit on training sequences, forward and `fast_backwards`, and test on others.
 
-    Returns the table of `measure` with ``split`` (train, backwards, val) and ``predicted_j``, which
+    Return the table of `measure` with ``split`` (train, backwards, val) and ``predicted_j``, which
     is `cross_validated` where it was fitted; what `fit` found, with ``lost_below`` and ``origin``;
     and the `agreement` of each split.
     """

@@ -47,7 +47,7 @@ def crop_quality(
     Each set of `sources` is measured by itself, with `pairs` pairs. They are not those of the first
     steps of training.
 
-    Returns one row per pair: set, pair, box_iou (of the anchor with the highest score), size and
+    Return one row per pair: set, pair, box_iou (of the anchor with the highest score), size and
     predicted_size (square root of the box's area, in crop pixels), mask_iou (mean over its
     positive windows; NaN without any).
     """
@@ -108,7 +108,7 @@ def changing_over(
     and another object of its category are in the search crop. The scenes depend on `tracks` alone,
     whose frames have to know the look-alikes in their image (COCO). There are `scenes`, or fewer.
 
-    Returns one row per scene: track, others (look-alikes in the crop), and whether the box with the
+    Return one row per scene: track, others (look-alikes in the crop), and whether the box with the
     highest score (``raw_over``), or with the highest penalised and windowed score
     (``penalised_over``), overlaps one of them more than the target. Raises InputError if no track
     has a look-alike.

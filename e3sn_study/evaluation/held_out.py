@@ -28,7 +28,7 @@ def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
     """Score a model on the sequences and images that `data` holds out.
 
     The source is a trained model; or the folder of a run, of which the newest weights are scored.
-    Returns a row of record: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
+    Return a row of record: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
     of scenes, and the share of them in which a look-alike is taken, see `changing_over`. Raises
     InputError if there is no such model, or nothing is held out, or its data are absent.
     """

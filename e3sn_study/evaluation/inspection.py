@@ -46,7 +46,7 @@ def slider_frames(
     All objects of a video are shown as one, in `count` frames that are evenly spaced. `masks` and
     `boxes` are folders of a network's masks and filled boxes, see `read_masks`.
 
-    Returns for each video its name, its size (width, height) and its frames: number, j (percent;
+    Return for each video its name, its size (width, height) and its frames: number, j (percent;
     None for the first frame, which was given), image (WebP, base64), box (x, y, width, height),
     mask and truth (outlines as paths of SVG). Boxes and outlines are in pixels of the frame.
     """

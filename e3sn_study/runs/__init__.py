@@ -409,7 +409,7 @@ class Study:
         with suppress(InputError):  # a damaged record is told where tables are made
             for other in self.records.replaced_by(run.name):
                 self._set_aside(self._files_of(other))
-                print(f"{other} has other settings; its records are now in results/earlier")
+                print(f"{other} is another run; its records are now in results/earlier")
 
 
 def _told(profile: Profile) -> dict[str, Any]:

@@ -388,17 +388,9 @@ class TestLookAlikes:
 
     def test_it_hides_at_most_half_and_stands_at_most_a_third_away(self) -> None:
         """Of half the sum of both sizes, the middles are 0.5 to 1.33 apart along the axis that separates them."""
-        target, other, rng = (
-            (90.0, 100.0, 190.0, 130.0),
-            (10.0, 20.0, 40.0, 80.0),
-            np.random.default_rng(0),
-        )
-        half = (
-            np.array(
-                [100 + 127 / context_side((30, 60)) * 30, 30 + 127 / context_side((30, 60)) * 60]
-            )
-            / 2
-        )
+        target, other = (90.0, 100.0, 190.0, 130.0), (10.0, 20.0, 40.0, 80.0)
+        scale, rng = 127 / context_side((30, 60)), np.random.default_rng(0)
+        half = np.array([100 + 30 * scale, 30 + 60 * scale]) / 2
         crop = augment.random_crop(other, 255, 0.0, 0.0, rng)
         apart = []
         for _ in range(300):

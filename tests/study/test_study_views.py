@@ -575,7 +575,10 @@ def test_tables_are_of_the_run_that_was_asked_for_last(
     first = own.train()
     second = replace(own, overrides=(*own.overrides, "loss.mask_weight=1")).train()
     assert own.records.runs["run"].tolist() == [second.name]
-    assert f"{first.name} has other settings; its records are now in" in capsys.readouterr().out
+    assert (
+        f"{first.name} is another run; its records are now in results/earlier"
+        in capsys.readouterr().out
+    )
     assert own.train().name == first.name  # it is not trained again, and so is older
     assert own.records.runs["run"].tolist() == [first.name]
     assert (own.results / "earlier" / "runs" / f"{second.name}.json").is_file()
