@@ -1,9 +1,9 @@
 """Settings of the study: frozen pydantic dataclasses that check their values when they are made.
 
-`e3sn_lib.profiles.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, paper)
-says how much data and time a study uses. A *variant* (e3sn, e3sn-s, siammask) says which network is
-built and how it is trained. The text below a field says where its default comes from: *paper* with
-its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
+`e3sn_lib.profiles.loading` fills them from ``profiles/*.yaml``. A *profile* (smoke, cpu, long,
+paper) says how much data and time a study uses. A *variant* (e3sn, e3sn-s, siammask) says which
+network is built and how it is trained. The text below a field says where its default comes from:
+*paper* with its section, *SiamMask* (the public code), *inferred* from one of them, or *ours*.
 """
 
 import dataclasses
@@ -305,7 +305,7 @@ class TrainConfig:
     """``fp32``, ``bf16``, ``fp16`` (CUDA), or ``auto``: the fastest that is native here."""
     average: BelowOne = 0.0
     """Decay of an exponential moving average of the weights; 0: no average (ours)."""
-    weights: Annotated[Text, Field(min_length=1)] = "torchvision"
+    weights: Annotated[Place, Field(min_length=1)] = "torchvision"
     """First backbone weights: ``torchvision`` (ImageNet, downloaded), ``none``, or a file."""
     init_weights: Place = ""
     """A model of this project from which the whole network starts; empty: none (ours)."""

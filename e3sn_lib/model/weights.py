@@ -67,7 +67,8 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
 
 
 def check_keys(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Raise an InputError that names keys that are missing, surplus or misshapen."""
+    """Raise an InputError that names keys that are missing, surplus, misshapen or of a kind of
+    number that does not fit."""
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
         "surplus": sorted(state.keys() - wanted.keys()),
@@ -76,10 +77,21 @@ def check_keys(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: 
             for key in wanted
             if key in state and state[key].shape != wanted[key].shape
         ],
+        "of another kind": [
+            f"{key} {state[key].dtype}"
+            for key in wanted
+            if key in state and not _is_alike(state[key], wanted[key])
+        ],
     }
     texts = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in faults.items() if keys]
     if texts:
         raise InputError(f"{what} does not fit this network: {'; '.join(texts)}")
+
+
+def _is_alike(value: Tensor, wanted: Tensor) -> bool:
+    """Return whether a tensor is a plain one of 16 bits or more, and whole or real as wanted."""
+    is_plain = value.layout is torch.strided and not value.is_meta and value.dtype.itemsize > 1
+    return is_plain and value.is_floating_point() == wanted.is_floating_point()
 
 
 def _check_finite(state: Mapping[str, Tensor], what: str) -> None:

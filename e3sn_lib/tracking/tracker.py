@@ -228,7 +228,8 @@ class Tracker:
         frame_hw = targets.frame_hw
         crops = self._crops(targets.centre_frame_xy, targets.size_wh, SEARCH_SIZE)
         images = np.stack([crop.image(frame, targets.fill) for crop in crops])
-        cls, loc, features = self.backend.search(images, targets.template)
+        *found, features = self.backend.search(images, targets.template)
+        cls, loc = map(_finite, found)
         cells, scores = np.full((len(crops), 2), CELLS // 2), np.ones(len(crops))
         if move:
             select = partial(_by_colour, images, targets.shares) if targets.shares.any() else None
@@ -238,7 +239,7 @@ class Tracker:
             centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
             size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
             targets = replace(targets, centre_frame_xy=centre, size_wh=size)
-        soft = _sigmoid(self.backend.segment(targets.template, features, cells))
+        soft = _sigmoid(_finite(self.backend.segment(targets.template, features, cells)))
         corners = (STRIDE * cells[:, ::-1] - WINDOW_MARGIN).tolist()  # x and y, in the crop
         windows = zip(soft, corners, crops, strict=True)
         patches = tuple(paste_patch(*window, frame_hw) for window in windows)
@@ -365,6 +366,12 @@ def labels_from_patches(
         best[rows, columns][better] = soft[better]
         ids[rows, columns][better] = number
     return ids
+
+
+def _finite(answers: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(answers).all():
+        raise InputError("the network's answers are not finite numbers; use another model")
+    return answers
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:

@@ -220,7 +220,8 @@ class Trainer:
         groups = schedule.parameter_groups(self.model, config, stage.config.train_location)
         optimiser = schedule.build_optimiser(groups, config)
         if self.optimiser_state is not None:
-            optimiser.load_state_dict(self.optimiser_state)
+            with store.damage_of(self.run_dir):
+                optimiser.load_state_dict(self.optimiser_state)
             self.optimiser_state = None
         if self.average and self.state.step == stage.first_step:
             self.average.n_averaged.zero_()  # earlier weights of what was not trained do not count
@@ -369,16 +370,19 @@ class Trainer:
         content = store.read_checkpoint(self.run_dir, self.profile)
         if content is None:
             return
-        torch.set_rng_state(content["torch_rng"])
-        self.model.load_state_dict(content["model"])
-        if self.average:
-            self.average.load_state_dict(content["average"])
-        self.optimiser_state = content["optimiser"]
-        # ``auto`` may choose another number type on this machine: go on in the run's own
-        self._compute_in(getattr(torch, content["precision"]))
-        self.scaler.load_state_dict(content["scaler"])
-        before = {"pairs_before": self.state.pairs_before}  # older checkpoints lack it
-        self.state = store.RunState(**content["state"] | before)
+        with store.damage_of(self.run_dir):
+            torch.set_rng_state(content["torch_rng"])
+            self.model.load_state_dict(content["model"])
+            if self.average:
+                self.average.load_state_dict(content["average"])
+            self.optimiser_state = content["optimiser"]
+            # ``auto`` may choose another number type on this machine: go on in the run's own
+            self._compute_in(getattr(torch, content["precision"]))
+            self.scaler.load_state_dict(content["scaler"])
+            before = {"pairs_before": self.state.pairs_before}  # older checkpoints lack it
+            self.state = store.RunState(**content["state"] | before)
+            if self.state.step not in range(self.steps + 1):
+                raise ValueError("step")
 
     def _write_results(self) -> None:
         """Write the model last: a folder that holds it is a finished run."""

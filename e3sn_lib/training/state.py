@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,20 +68,27 @@ def read_checkpoint(run_dir: Path, profile: Profile) -> dict[str, Any] | None:
     path = run_dir / CHECKPOINT
     if not path.is_file():
         return None
-    try:
+    with damage_of(run_dir):
         # torch.save writes a checksum of every part, but torch.load does not compare it
         with zipfile.ZipFile(path) as archive:
             if changed := archive.testzip():
                 raise zipfile.BadZipFile(changed)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        settings = content["profile"]
-    except Exception as error:  # bytes that have changed may raise anything
-        fault = f"{path} is damaged or no checkpoint of this project"
-        raise InputError(f"{fault}; delete it to train from the start") from error
-    if training_settings(profile_from_dict(settings)) != training_settings(profile):
+        own = profile_from_dict(content["profile"])
+    if training_settings(own) != training_settings(profile):
         fault = f"{path} belongs to a run with other settings"
         raise InputError(f"{fault}; choose another run folder or delete it")
-    return content
+    return dict(content)
+
+
+@contextmanager
+def damage_of(run_dir: Path) -> Iterator[None]:
+    """Turn whatever a damaged checkpoint, or that of another version, raises into an InputError."""
+    try:
+        yield
+    except Exception as error:  # bytes that have changed may raise anything
+        fault = f"{run_dir / CHECKPOINT} is damaged or no checkpoint of this version"
+        raise InputError(f"{fault}; delete it to train from the start") from error
 
 
 @dataclass

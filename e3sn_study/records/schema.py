@@ -1,6 +1,7 @@
 """Names of methods and columns in the tables of record, and their check when they are read."""
 
 import io
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def at_threshold(threshold: float) -> str:
 
 def threshold_of(method: str) -> float | None:
     """Return the threshold that `at_threshold` put into a name, or None."""
-    stem, _, threshold = method.partition("@")
-    return float(threshold) if stem == MODEL and threshold else None
+    found = re.fullmatch(rf"{MODEL}@([01]\.\d\d)", method)
+    return float(found[1]) if found else None
 
 
 def box_methods(name: str) -> tuple[str, str]:
@@ -103,15 +104,21 @@ class Schema:
         return InputError(f"{path} {problem}; delete it and make it again with {self.by}")
 
 
-_SHARES = "J-Mean J-Recall F-Mean F-Recall j predicted_j mask_iou box_iou raw_over penalised_over"
-_COUNTS = "frames objects sequences steps threads width height batch cases"
+_SHARES = (
+    "J-Mean J-Recall F-Mean F-Recall j predicted_j mask_iou box_iou raw_over penalised_over "
+    "mask_threshold"
+)
+_COUNTS = "frames objects sequences steps threads width height batch cases samples_per_image"
+_ABOVE_ZERO = (
+    "seconds seconds_tracking seconds_per_step peak_memory_mb estimated_memory_mb "
+    "size predicted_size step_ms frames_per_second fps ratio"
+)
 _LIMITS = {
     **dict.fromkeys(_SHARES.split(), (0.0, 1.0)),
     **dict.fromkeys(("J-Decay", "F-Decay"), (-1.0, 1.0)),
     **dict.fromkeys(_COUNTS.split(), (1.0, np.inf)),
-    **dict.fromkeys(("seconds_reading", "seconds_tracking", "seconds"), (0.0, np.inf)),
-    **dict.fromkeys(("size", "predicted_size"), (1e-9, np.inf)),
-    **dict.fromkeys(("step_ms", "frames_per_second", "fps", "ratio"), (1e-9, np.inf)),
+    **dict.fromkeys(("seconds_reading", "share"), (0.0, np.inf)),
+    **dict.fromkeys(_ABOVE_ZERO.split(), (1e-9, np.inf)),
 }
 """Limits of the numbers of a column, the same in every table."""
 SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")

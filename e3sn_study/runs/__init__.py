@@ -23,7 +23,7 @@ from e3sn_lib.files import atomic_path, read_text, write_csv, write_json, write_
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
 from e3sn_lib.profiles.identity import run_name, training_settings
-from e3sn_lib.profiles.loading import load_profile, profile_from_dict
+from e3sn_lib.profiles.loading import available_profiles, load_profile, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training import processes
 from e3sn_lib.training.loop import Trainer
@@ -134,8 +134,17 @@ class Study:
         overrides = tuple(as_list(overrides))
         if wrong := [each for each in overrides if not isinstance(each, str)]:
             raise InputError(f"overrides has {wrong[0]!r}; give text such as 'train.pairs=8'")
-        own = load_profile(profile, overrides=overrides, seed=seed).data.root
-        root = data or os.environ.get("E3SN_DATA", "") or own
+        own = load_profile(profile, overrides=overrides, seed=seed)
+        if own.name in available_profiles() and own.name != profile:
+            fault = f"{profile} has the name of a profile that comes with this"
+            raise InputError(f"{fault}, so their results would be mixed; give it another name")
+        asked = own.study
+        for more, seeds in (
+            (asked.comparison, asked.seeds),
+            (asked.ablation, asked.ablation_seeds),
+        ):  # the settings of the last run of each kind, checked now
+            load_profile(profile, overrides=[*overrides, *more], seed=seed + seeds - 1)
+        root = data or os.environ.get("E3SN_DATA", "") or own.data.root
         data = str(from_checkout(root)) if root else ""
         report = from_checkout(report or f"reports/{Path(profile).stem}")
         runs = from_checkout(runs)
@@ -389,7 +398,7 @@ class Study:
         """Write a run's files of record beside the report."""
         config, (sets, _) = run.profile.train, self._open(run.profile)
         environment = entries.Record.read(run.folder / "env.json").model_dump()
-        environment["command"] = without_folders(environment.get("command", ""))
+        environment["command"] = without_folders(str(environment.get("command", "")))
         record = run.summary() | {
             "title": run.profile.title,
             "overrides": entries.told(run.overrides),

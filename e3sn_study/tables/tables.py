@@ -103,8 +103,9 @@ def crops(records: Records) -> pd.DataFrame:
             row = {"Run": run, "Set": name}
             row["Seen in training"] = "no" if str(name).endswith("held out") else "yes"
             for label, key in (("Mask IoU", "mask_iou"), ("Box IoU", "box_iou")):
-                values = 100 * part[key]
-                row[label] = f"{number(values.mean())} ± {number(values.sem())}"
+                values = 100 * part[key].dropna()
+                error = f" ± {number(values.sem())}" if len(values) > 1 else ""
+                row[label] = f"{number(values.mean())}{error}" if len(values) else NONE
             slope = size_slope(part)
             row["Slope of size"] = NONE if math.isnan(slope) else number(slope, decimals=2)
             row["Crops"] = str(len(part))

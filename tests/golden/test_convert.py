@@ -183,6 +183,12 @@ FAULTS: dict[str, tuple[Callable[[State], dict], str]] = {
         lambda state: state | {"rpn_model.cls.head.3.bias": torch.zeros(12)},
         "x.pth does not fit this network: 1 misshapen (rpn_model.cls.head.3.bias (12,) instead of (10,))",
     ),
+    "other kind": (
+        lambda state: (
+            state | {"rpn_model.cls.head.3.bias": torch.zeros(10, dtype=torch.float8_e5m2)}
+        ),
+        "x.pth does not fit this network: 1 of another kind (rpn_model.cls.head.3.bias torch.float8_e5m2)",
+    ),
     "PySOT names": (
         lambda state: without("rpn_head.cls.head.3.bias")(in_pysot(state)),
         "x.pth does not fit this network: 1 missing (rpn_head.cls.head.3.bias)",

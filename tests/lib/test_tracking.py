@@ -401,6 +401,22 @@ class TestUse:
         with pytest.raises(InputError, match="give RGB, uint8"):
             tracker.step(frame, tracker.start(blank(), [BOX]))
 
+    @pytest.mark.parametrize("branch", ["locate", "segment"])
+    def test_answers_that_are_not_finite_are_refused(
+        self, branch: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = Planted()
+        answer = getattr(model, branch)
+
+        def broken(*given: Any) -> Any:
+            found = answer(*given)
+            (found if branch == "segment" else found[1]).fill_(torch.nan)
+            return found
+
+        monkeypatch.setattr(model, branch, broken)
+        with pytest.raises(InputError, match="not finite"):
+            list(Tracker(model, PLAIN).run([blank()], [BOX]))  # type: ignore[arg-type]
+
     @pytest.mark.parametrize("network", [None, "model.safetensors"])
     def test_what_is_no_network_is_refused(self, network: Any) -> None:
         with pytest.raises(InputError, match="give what load_model or load_export returns"):

@@ -607,6 +607,29 @@ class TestResume:
         assert "\n" not in str(caught.value)
         assert files(tmp_path / "run") == {CHECKPOINT}
 
+    @pytest.mark.parametrize(
+        ("entry", "changed"),
+        [
+            ("profile", {"train": {"old_setting": 1}}),
+            ("state", {"step": 1, "new_count": 0}),
+            ("state", {"step": 10**9}),
+            ("precision", None),
+            ("model", {}),
+            ("optimiser", {}),
+        ],
+    )
+    @pytest.mark.usefixtures("quick")
+    def test_of_another_version_is_refused(
+        self, trainer: MakeTrainer, tmp_path: Path, entry: str, changed: Any
+    ) -> None:
+        trainer("train.pairs=4").run()
+        path = tmp_path / "run" / CHECKPOINT
+        content = torch.load(path, weights_only=True)
+        content["state"]["step"] = 1
+        torch.save(content | {entry: changed}, path)
+        with pytest.raises(InputError, match=r"checkpoint\.pt is damaged .*; delete it"):
+            trainer("train.pairs=4").run()
+
     @pytest.mark.usefixtures("quick")
     def test_an_interrupted_write_keeps_the_older_checkpoint(
         self, trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask, write_json, write_mask, write_text
 from e3sn_lib.model.weights import load_model, save_model
+from e3sn_lib.profiles.loading import PROFILE_DIR
 from e3sn_study import runs as study_module
 from e3sn_study.checkout import ROOT
 from e3sn_study.display import show_figure
@@ -596,6 +597,25 @@ def test_tables_are_of_the_run_that_was_asked_for_last(
 def test_parameters_of_the_wrong_type_are_told(given: dict[str, Any], fault: str) -> None:
     with pytest.raises(InputError, match=fault):
         Study.open(**given)
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("study.comparison=[train.pears=1]", "unknown setting 'train.pears'"),
+        ("study.ablation=[train.pairs=x]", "train.pairs"),
+        ("study.seeds=3", "seed"),
+    ],
+)
+def test_settings_of_later_runs_are_checked_before_the_first(setting: str, fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        Study.open(overrides=[setting], seed=2**32 - 2)
+
+
+def test_a_profile_of_the_name_of_a_shipped_one_is_refused(tmp_path: Path) -> None:
+    path = shutil.copy(PROFILE_DIR / "smoke.yaml", tmp_path / "smoke.yaml")
+    with pytest.raises(InputError, match="give it another name"):
+        Study.open(str(path))
 
 
 def test_a_folder_that_may_not_be_changed_is_told_at_once(

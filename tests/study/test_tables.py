@@ -480,15 +480,17 @@ def test_crops_tell_masks_from_boxes_and_seen_from_held_out(tmp_path: Path) -> N
         ("coco", 2, 0.6, 70, 70, None),
     ]
     rows += [("coco, held out", number, 0.3, 60 + number, 60, 0.4) for number in range(2)]
+    rows += [("boxes alone", 0, 0.25, 60, 60, None)]
     columns = ["set", "pair", "box_iou", "size", "predicted_size", "mask_iou"]
     (tmp_path / "crops").mkdir()
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "crops" / f"{run}.csv", index=False)
-    seen, held_out = TABLES["crops"](Records(tmp_path)).to_dict("records")
+    seen, held_out, boxes = TABLES["crops"](Records(tmp_path)).to_dict("records")
     # the standard error of the mean: deviations 7.07 and 10.0, over the square roots of 2 and 3
     shown = {"Mask IoU": "85.0 ± 5.0", "Box IoU": "60.0 ± 5.8", "Slope of size": "1.00"}
     shown |= {"Seen in training": "yes", "Crops": "3", "Without a mask": "1"}
     assert seen.items() >= shown.items()
     assert (held_out["Seen in training"], held_out["Box IoU"]) == ("no", "30.0 ± 0.0")
+    assert (boxes["Mask IoU"], boxes["Box IoU"]) == ("–", "25.0")
 
 
 def test_held_out_scenes_by_both_scores(tmp_path: Path) -> None:
