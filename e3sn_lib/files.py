@@ -13,7 +13,7 @@ import shutil
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -73,7 +73,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         if error.filename is None or str(error.filename).startswith(str(temporary)):
-            error.filename = str(path)
+            with suppress(AttributeError):  # PyAV's errors have a name that cannot be set
+                error.filename = str(path)
         raise
     finally:
         _delete(temporary)

@@ -74,7 +74,8 @@ class ClipWriter:
         image = cv2.copyMakeBorder(image, 0, 1, 0, 1, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
         image = np.ascontiguousarray(image[: stream.height, : stream.width])
         frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
-        frame = frame.reformat(format=stream.pix_fmt, dst_colorspace=BT709)
+        # with several threads, ends of rows get wrong alpha at some widths
+        frame = frame.reformat(format=stream.pix_fmt, dst_colorspace=BT709, threads=1)
         frame.pts, frame.time_base = round((seconds - self._begin) / base), base
         frame.duration = max(round(duration / base), 1)
         self._container.mux(stream.encode(frame))

@@ -217,8 +217,9 @@ def open_video(path: str | Path) -> VideoSource:
         if sounds and not source.has_sound:
             source.left_out = ("the sound, which FFmpeg cannot decode",)
         aspect = _exact(stream.sample_aspect_ratio)
-        lasts = (stream.duration or 0) * source.time_base
-        ends = _clock(stream.metadata.get("DURATION", ""))  # Matroska has no other for a stream
+        # Matroska has this for a stream; its `duration` is then that of the whole file
+        ends = _clock(stream.metadata.get("DURATION", ""))
+        lasts = Fraction(0) if ends else (stream.duration or 0) * source.time_base
         if not (ends or sounds):
             ends = Fraction(container.duration or 0, av.time_base)
     frame = next(_pictures(source), None)
@@ -263,9 +264,11 @@ def open_file(path: Path) -> av.container.InputContainer:
 
 
 def pictures_in(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Return the streams of moving pictures, without the cover image of a song."""
+    """Return the streams of moving pictures, without the cover image of a song; a stream of one
+    picture comes last."""
     cover = Disposition.attached_pic
-    return [each for each in container.streams.video if not each.disposition & cover]
+    found = [each for each in container.streams.video if not each.disposition & cover]
+    return sorted(found, key=lambda each: each.frames == 1)
 
 
 def decoded(packets: Iterator[Any], source: VideoSource) -> Iterator[Any]:
@@ -320,7 +323,10 @@ def _woven(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]
     graph.vpush(frame)
     with suppress(av.BlockingIOError, av.EOFError):
         while True:
-            yield graph.vpull()
+            picture = graph.vpull()
+            if picture.pts is not None and picture.pts < -(2**61):  # bwdif doubles "no time"
+                picture.pts = None
+            yield picture
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

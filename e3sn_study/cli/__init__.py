@@ -52,10 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = "in the checkout: pip install '.[study]'"
         status, text = 2, f"{command}: this needs {error.name}; {remedy}"
     except ImportError as error:
-        if ".so" not in error.msg:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a module in C was being imported
+            status, text = 130, f"{command}: interrupted"
+        elif ".so" in error.msg:
+            remedy = "for OpenCV on Debian or Ubuntu: apt install libgl1 libglib2.0-0"
+            status, text = 2, f"{command}: {error}; install this library of the system ({remedy})"
+        else:
             raise
-        remedy = "for OpenCV on Debian or Ubuntu: apt install libgl1 libglib2.0-0"
-        status, text = 2, f"{command}: {error}; install this library of the system ({remedy})"
     except KeyboardInterrupt as stop:
         print(file=sys.stderr)  # the terminal shows ^C where the cursor is
         status, text = 130, f"{command}: {str(stop) or 'interrupted'}"

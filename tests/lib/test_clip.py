@@ -13,7 +13,7 @@ from made_videos import Image, bar, bars_seen, pitch, still, write_video
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking.clip import ClipWriter, write_clip
-from e3sn_lib.tracking.video import open_video, read_frames
+from e3sn_lib.tracking.video import VideoSource, open_video, read_frames
 
 
 def copied(video: Path, clip: Path, chosen: range = range(99), sound: bool = False) -> None:
@@ -112,6 +112,20 @@ class TestFrames:
         assert len(frames) == 3
         assert np.abs(frames[1][..., 3].astype(int) - alpha[..., 0]).max() <= 2
         assert np.abs(frames[1][:, 50:, :3].astype(int) - (200, 60, 30)).max() <= 4
+
+    @pytest.mark.parametrize("width", [641, 854])
+    def test_a_cut_out_is_opaque_where_the_mask_is(self, tmp_path: Path, width: int) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (480, width, 4), np.uint8)
+        image[..., 3] = 0
+        image[160:, 200:, 3] = 255
+        writer = ClipWriter(tmp_path / "clip.mov", VideoSource(Path("v"), (width, 480)))
+        for number in range(10):
+            writer.write(image, Fraction(number, 24), Fraction(1, 24))
+        writer.close()
+        with av.open(str(tmp_path / "clip.mov")) as container:
+            for frame in container.decode(video=0):
+                alpha = frame.reformat(format="rgba", threads=1).to_ndarray()[..., 3]
+                assert np.array_equal(alpha > 127, image[..., 3] > 127)
 
 
 class TestSound:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
@@ -202,6 +203,9 @@ def test_a_full_disk_is_told_of_the_file_that_was_wanted(tmp_path: Path) -> None
     with pytest.raises(OSError) as caught, files.atomic_path(tmp_path / "a.csv"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
+    with pytest.raises(OSError, match="No space left"), files.atomic_path(tmp_path / "a.mp4"):
+        raise av.error.OSError(errno.ENOSPC, "No space left on device")  # its name cannot be set
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../x.jpg"])

@@ -6,6 +6,7 @@ import gc
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from made_videos import bar, bars_seen, still, write_video
+from PIL import Image
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking import video as reading
@@ -117,6 +119,20 @@ class TestFiles:
         assert all(frame.interlaced_frame for frame in counted)
         assert bars_seen(found.values()) == [number % 9 for number in range(199, 179, -1)]
         assert len(counted) < 200 + 5 * (4 + reading.REORDERED + 10) + 10
+
+    def test_interlaced_frames_without_times_follow_the_rate(self, tmp_path: Path) -> None:
+        frames = [bar(number) for number in range(5)]
+        write_video(tmp_path / "v.h264", frames, options={"x264-params": "tff=1"})
+        source = open_video(tmp_path / "v.h264")
+        times = [frame.seconds for frame in source.frames()]
+        assert [after - before for before, after in pairwise(times)] == [1 / source.rate] * 4
+        assert source.missing == ()
+
+    def test_the_pictures_that_move_are_those_of_a_video(self, tmp_path: Path) -> None:
+        path = tmp_path / "v.avif"  # its first stream is a still picture
+        stills = [Image.fromarray(bar(number)) for number in range(6)]
+        stills[0].save(path, save_all=True, append_images=stills[1:], duration=100)
+        assert bars_seen(read_frames(path)) == list(range(6))
 
     def test_interlaced_frames_are_made_whole(self, shared_path: Callable[[str], Path]) -> None:
         """FFmpeg's own frames have the disc in both fields; half a picture would have a comb."""

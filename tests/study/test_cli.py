@@ -604,6 +604,17 @@ class TestStart:
         assert (ended.returncode, ended.stdout) == (2, "")
         assert re.fullmatch(f"e3sn: {missing}; install .* libgl1 .*\n", ended.stderr)
 
+    def test_an_interrupt_while_a_module_in_c_is_imported(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def imported(*_: object) -> None:
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+
+        monkeypatch.setattr(study, "_build_report", imported)
+        (tmp_path / "results").mkdir()
+        ended = run("report --report", tmp_path)
+        assert (ended.status, ended.err) == (130, "e3sn report: interrupted\n")
+
     def test_a_request_to_end_is_an_interrupt(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
