@@ -9,20 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from e3sn_lib.tracking.video import object_colour
-from e3sn_study.figures.style import (
-    BLUE,
-    FAINT,
-    INK,
-    LEVEL_COLOURS,
-    ORANGE,
-    QUIET,
-    VARIANT_COLOURS,
-    axes_grid,
-    count_pairs,
-    label_lines,
-    name_rows,
-    styled,
-)
+from e3sn_study.figures import style
+from e3sn_study.figures.style import BLUE, INK, LEVEL_COLOURS, ORANGE, QUIET, axes_grid, styled
 from e3sn_study.records import STAGES, VARIANTS, Records
 
 FEW = 12
@@ -41,7 +29,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     for axes, (column, title) in zip(grid, titles.items(), strict=True):
         ends = {}
         for variant, log in logs.items():
-            colour = VARIANT_COLOURS[variant]
+            colour = style.VARIANT_COLOURS[variant]
             for _, stage in log.groupby("stage", sort=False):
                 _draw_smoothed(axes, stage["pairs"], stage[column], colour)
             for boundary in log.groupby("stage", sort=False)["pairs"].last().iloc[:-1]:
@@ -49,8 +37,8 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
             for value in log[column].dropna().tail(1):
                 ends[VARIANTS[variant]] = (value, colour)
         axes.set(title=title, ylim=(0, 1 if column == "mask_iou" else None))
-        count_pairs(axes)
-    label_lines(axes, ends, 0.09)
+        style.count_pairs(axes)
+    style.label_lines(axes, ends, 0.09)
     return figure
 
 
@@ -78,7 +66,7 @@ def level_weights(log: pd.DataFrame) -> Figure:
     axes.axhline(equal, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set_title("weight of each level in the fused feature")
     axes.set_ylim(equal - room, equal + room)
-    label_lines(axes, ends, 0.075)
+    style.label_lines(axes, ends, 0.075)
     return figure
 
 
@@ -101,7 +89,7 @@ def throughput(log: pd.DataFrame) -> Figure:
 def _draw_log(axes: Axes, log: pd.DataFrame, values: pd.Series, colour: str) -> None:
     """Draw a column of a log against the pairs seen."""
     axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=colour, ms=4)
-    count_pairs(axes)
+    style.count_pairs(axes)
 
 
 @styled
@@ -118,7 +106,7 @@ def stage_times(records: Records) -> Figure:
     figure, axes = axes_grid(1, 1, (9.0, 0.8 + 0.6 * len(shown)))
     longest = stages.groupby("variant").sum().max()
     for row, variant in enumerate(shown):
-        begun, colour = 0.0, VARIANT_COLOURS[variant]
+        begun, colour = 0.0, style.VARIANT_COLOURS[variant]
         for number, (stage, time) in enumerate(stages[variant].items()):
             look = {"color": colour, "alpha": 1 - 0.25 * number, "edgecolor": "white"}
             axes.barh(row, time, left=begun, height=0.62, **look)
@@ -128,7 +116,7 @@ def stage_times(records: Records) -> Figure:
             axes.text(begun + time / 2, s=name, **place, **look)
             begun += time
         axes.text(begun, row, f"  {begun:.0f} ms", va="center", color=INK, fontweight="bold")
-    name_rows(axes, [VARIANTS[variant] for variant in shown])
+    style.name_rows(axes, [VARIANTS[variant] for variant in shown])
     axes.invert_yaxis()
     axes.set(title="training time of a pair, by stage", xlabel="milliseconds")
     axes.margins(x=0.14)
@@ -145,7 +133,7 @@ def sampling_cost(records: Records) -> Figure:
     x = cost["samples_per_image"]
     panels = (left, memory, estimated, "GiB"), (right, seconds, seconds, "s")
     for axes, measured, y, unit in panels:
-        axes.plot(x, y, color=FAINT, zorder=1)
+        axes.plot(x, y, color=style.FAINT, zorder=1)
         axes.plot(x, y, "o", color="white", mec=BLUE, mew=1.8, ms=8)
         axes.plot(x, measured, "o", color=BLUE, ms=8)
         for place, value, here in zip(x, y, measured.notna(), strict=True):
@@ -200,9 +188,9 @@ def certainty(tracks: pd.DataFrame, lost_below: float) -> Figure:
     figure, axes = axes_grid(1, 1, (9.0, 2.8))
     for number, rows in tracks.groupby("object"):
         colour = "#{:02x}{:02x}{:02x}".format(*object_colour(int(str(number))))
-        for column, style, name in (("score", ":", "score"), ("predicted_j", "-", "predicted J")):
+        for column, line, name in (("score", ":", "score"), ("predicted_j", "-", "predicted J")):
             label = f"{name}, object {number}"
-            axes.plot(rows["frame"], rows[column], style, color=colour, label=label)
+            axes.plot(rows["frame"], rows[column], line, color=colour, label=label)
     axes.axhline(lost_below, color=QUIET, linestyle="--", linewidth=1)
     lost = int((tracks["predicted_j"] < lost_below).sum())
     axes.set_title(f"below {lost_below:.2f}: {lost} of {len(tracks)} masks count as lost")

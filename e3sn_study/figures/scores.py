@@ -8,22 +8,8 @@ from matplotlib.figure import Figure
 
 from e3sn_lib.errors import InputError
 from e3sn_study.evaluation.confidence import LEVELS, agreement
-from e3sn_study.figures.style import (
-    BLUE,
-    FAINT,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    QUIET,
-    RED,
-    VARIANT_COLOURS,
-    axes_grid,
-    count_pairs,
-    label_lines,
-    name_rows,
-    styled,
-)
+from e3sn_study.figures import style
+from e3sn_study.figures.style import BLUE, INK, ORANGE, QUIET, RED, axes_grid, name_rows, styled
 from e3sn_study.records import MEANS, PAPER_THRESHOLD, VARIANTS, Records
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
@@ -53,7 +39,7 @@ def per_sequence(records: Records) -> Figure:
     for variant, label in VARIANTS.items():
         if found := records.measure("davis2016", records.main_runs(variant)):
             values = found.by_sequence("J-Mean")
-            look = {"color": VARIANT_COLOURS[variant], "ms": 8, "zorder": 4, "clip_on": False}
+            look = {"color": style.VARIANT_COLOURS[variant], "ms": 8, "zorder": 4, "clip_on": False}
             axes.plot(values, order.get_indexer(values.index), "o", label=label, **look)
     name_rows(axes, list(order))
     axes.set(xlim=(0, 100), ylim=(-0.6, len(order) - 0.4), xlabel="J mean, %")
@@ -138,7 +124,7 @@ def thresholds(records: Records) -> Figure:
     found = records.by_threshold("davis2016", chosen)
     figure, axes = axes_grid(1, 1, (6.0, 3.2))
     ends = {}
-    for statistic, colour in zip(MEANS, (BLUE, PURPLE), strict=True):
+    for statistic, colour in zip(MEANS, (BLUE, style.PURPLE), strict=True):
         values = [each.value(statistic) for each in found.values()]
         axes.plot(list(found), values, "o-", color=colour)
         ends[f"{statistic[0]} mean"] = (values[-1], colour)
@@ -148,7 +134,7 @@ def thresholds(records: Records) -> Figure:
     axes.set(title="score by mask threshold, %", xlabel="threshold", xticks=list(found))
     axes.margins(y=0.25)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
-    label_lines(axes, ends, 0.08)
+    style.label_lines(axes, ends, 0.08)
     return figure
 
 
@@ -163,7 +149,7 @@ def gains(records: Records, new: str = "e3sn", old: str = "e3sn-s") -> Figure:
         values = (a.by_sequence(statistic) - b.by_sequence(statistic))[order]
         axes.barh(range(len(order)), values, color=np.where(values >= 0, BLUE, RED), height=0.66)
         mean = a.minus(b, statistic)
-        axes.axvspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, linewidth=0)
+        axes.axvspan(mean.low, mean.high, color=style.FAINT, alpha=0.8, zorder=0, linewidth=0)
         axes.axvline(mean.mean, color=INK, linewidth=1.6)
         axes.axvline(0, color=QUIET, linewidth=1)
         axes.set_title(f"{statistic[0]}: {interval_text(mean, signed=True)}", fontsize=10)
@@ -249,13 +235,13 @@ def seen_pairs(records: Records) -> Figure:
     grid[0].set(title="J&F on held-out sequences")
     for column, label, colour in (
         ("raw_over", "by the score alone", ORANGE),
-        ("penalised_over", "with penalty and window", GREEN),
+        ("penalised_over", "with penalty and window", style.GREEN),
     ):
         grid[1].plot(table["pairs"], 100 * table[column], "o", color=colour, label=label)
     grid[1].set(title="look-alike taken, % of scenes", ylim=(0, None))
     grid[1].legend()
     for axes in grid:
-        count_pairs(axes)
+        style.count_pairs(axes)
     return figure
 
 
