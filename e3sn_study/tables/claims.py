@@ -13,16 +13,8 @@ import pandas as pd
 from e3sn_study.records import BENCHMARKS, MEANS, VARIANTS, Records, reference
 from e3sn_study.records.averages import Interval
 from e3sn_study.records.schema import STILL
-from e3sn_study.tables.cells import (
-    NOT_RUN,
-    interval_text,
-    number,
-    paper_difference,
-    paper_rows,
-    percent,
-    signed,
-    titled,
-)
+from e3sn_study.tables import cells
+from e3sn_study.tables.cells import NOT_RUN, interval_text, number, percent, signed, titled
 from e3sn_study.tables.costs import speed_share, training_shares
 
 Claim = dict[str, Any]
@@ -86,7 +78,7 @@ def _stages(records: Records, claim: Claim) -> Finding:
 
 def _accuracy(records: Records, claim: Claim) -> Finding:
     """Compare two variants on equal budgets: one has to gain, or to be only slightly worse."""
-    paper = paper_difference(claim["table"], *claim["of"])
+    paper = cells.paper_difference(claim["table"], *claim["of"])
     points = ", ".join(f"{name[0]} {number(gain, signed=True)}" for name, gain in paper.items())
     compared = records.compared_runs(*claim["of"])
     a, b = (records.measure(claim["benchmark"], names) for names in compared.values())
@@ -173,7 +165,7 @@ def _speed(records: Records, claim: Claim) -> Finding:
 
 
 def _absolute(records: Records, claim: Claim) -> Finding:
-    row, benchmark = paper_rows(claim["table"])["E3SN"], claim["benchmark"]
+    row, benchmark = cells.paper_rows(claim["table"])["E3SN"], claim["benchmark"]
     paper = f"J {row['J-Mean']}, F {row['F-Mean']}"
     model = records.measure(benchmark, records.main_runs("e3sn"))
     if model is None:
@@ -198,7 +190,7 @@ _RULES: dict[str, Callable[[Records, Claim], Finding]] = {
 
 def _papers(claim: Claim, column: str) -> tuple[float, float]:
     """Return what the paper's table gives in a column for both variants of a claim."""
-    rows = paper_rows(claim["table"])
+    rows = cells.paper_rows(claim["table"])
     new, old = (float(rows[VARIANTS[variant]][column]) for variant in claim["of"])
     return new, old
 

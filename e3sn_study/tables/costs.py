@@ -7,18 +7,8 @@ import pandas as pd
 
 from e3sn_study.records import MEANS, STAGES, VARIANTS, Records
 from e3sn_study.records.schema import SCHEMAS
-from e3sn_study.tables.cells import (
-    NONE,
-    NOT_RUN,
-    PAPER,
-    PAPER_GPU,
-    note,
-    number,
-    ours,
-    paper_rows,
-    percent,
-    titled,
-)
+from e3sn_study.tables import cells
+from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, ours, paper_rows, percent, titled
 
 
 def speed(records: Records) -> pd.DataFrame:
@@ -27,20 +17,20 @@ def speed(records: Records) -> pd.DataFrame:
     columns += ["Frames per second by the clock", "Time per object-frame", "Machine"]
     paper, rows = paper_rows("table1"), list[list[str]]()
     for name in ("SiamMask", "E3SN"):
-        rows.append([name, PAPER, f"{paper[name]['FPS']:g}", NONE, NONE, PAPER_GPU])
+        rows.append([name, cells.PAPER, f"{paper[name]['FPS']:g}", NONE, NONE, cells.PAPER_GPU])
     for variant, names in records.compared_runs(*VARIANTS).items():
         timed = records.speed("davis2016", names or records.main_runs(variant))
         reading, tracking = timed["seconds_reading"].sum(), timed["seconds_tracking"].sum()
-        cells = [NOT_RUN] * 4
+        texts = [NOT_RUN] * 4
         if len(timed):
             steps = ((timed["frames"] - 1) * timed["objects"]).sum()
-            cells = [
+            texts = [
                 number(timed["fps"].mean()),
                 number(timed["frames"].sum() / (reading + tracking)),
                 f"{number(1000 * tracking / steps)} ms",
                 ", ".join(sorted({*timed["machine"]})),
             ]
-        rows.append([VARIANTS[variant], ours(records), *cells])
+        rows.append([VARIANTS[variant], ours(records), *texts])
     return titled(pd.DataFrame(rows, columns=columns), records, "speed")
 
 
@@ -127,15 +117,15 @@ def training_speed(records: Records) -> pd.DataFrame:
     """Pairs per second of the training loop against plain loops, and where a step's time goes."""
     timed, rows = records.table("training_speed"), []
     for row in timed.to_dict("records"):
-        cells = {
+        texts = {
             "Backbone": row["phase"],
             "Loop": row["contender"],
             "Pairs per second": number(row["pairs_per_second"], decimals=2),
             "This loop is": NONE if row["ratio"] == 1 else f"{number(row['ratio'])} times as fast",
         }
         for part in ("forward", "backward", "update", "data"):
-            cells[part.capitalize()] = _measured(row[part], "s", 2)
-        rows.append(cells)
+            texts[part.capitalize()] = _measured(row[part], "s", 2)
+        rows.append(texts)
     notes = [f"{each} Data are prepared beside the step." for each in _of_first("batches", timed)]
     return titled(rows, records, "training_speed", *notes)
 
@@ -168,13 +158,13 @@ def sessions(records: Records) -> pd.DataFrame:
 def _against_first(records: Records, name: str, head: str) -> pd.DataFrame:
     table, rows = records.table(name), []
     for row in table.to_dict("records"):
-        cells = {head: row["contender"], "Sequences": f"{row['sequences']:g}"}
+        texts = {head: row["contender"], "Sequences": f"{row['sequences']:g}"}
         for mean in MEANS:
             gap = 100 * (row[mean] - table[mean].iloc[0])
-            cells |= {mean: number(100 * row[mean]), f"{mean[0]} gain": number(gap, signed=True)}
+            texts |= {mean: number(100 * row[mean]), f"{mean[0]} gain": number(gap, signed=True)}
         if "steps" in row:
-            cells["Steps per object-frame"] = number(row["steps"], decimals=2)
-        rows.append(cells | {"Object-frames per second": number(row["fps"])})
+            texts["Steps per object-frame"] = number(row["steps"], decimals=2)
+        rows.append(texts | {"Object-frames per second": number(row["fps"])})
     return titled(rows, records, name, *_of_first("threads", table))
 
 

@@ -9,18 +9,8 @@ from e3sn_study.evaluation.choices import best_choice, mean_choices
 from e3sn_study.records import MEANS, VARIANTS, Records
 from e3sn_study.records.entries import told
 from e3sn_study.records.schema import SETTINGS
-from e3sn_study.tables.cells import (
-    NONE,
-    NOT_RUN,
-    PAPER_PAIRS,
-    gain_text,
-    known,
-    note,
-    number,
-    score,
-    spread,
-    titled,
-)
+from e3sn_study.tables import cells
+from e3sn_study.tables.cells import NONE, NOT_RUN, gain_text, note, number, score, spread, titled
 
 
 def ablations(records: Records) -> pd.DataFrame:
@@ -52,9 +42,9 @@ def choices(records: Records) -> pd.DataFrame:
         of_best_pass = (means[tracked] == [best[name] for name in tracked]).all(axis=1)
         best_of_passes = means.groupby(tracked, sort=False)["J&F"].idxmax()
         for index, row in means[means.index.isin(best_of_passes) | of_best_pass].iterrows():
-            cells = {"Run": run} | {label: f"{row[name]:g}" for name, label in labels.items()}
-            cells |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
-            rows.append(cells | {"Best": "yes" if index == means["J&F"].idxmax() else NONE})
+            texts = {"Run": run} | {label: f"{row[name]:g}" for name, label in labels.items()}
+            texts |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
+            rows.append(texts | {"Best": "yes" if index == means["J&F"].idxmax() else NONE})
         sequences = ", ".join(scores["sequence"].unique())
         notes.append(note("held_out", sequences=sequences))
         if used := tracks.get(run):
@@ -101,17 +91,17 @@ def runs(records: Records) -> pd.DataFrame:
                 "Command": f"e3sn train {options}{changes}",
                 "Pairs": f"{run['pairs']:,}",
                 "Of these its own": f"{run['own_pairs']:,}",
-                "Of 12 million": f"{number(100 * run['pairs'] / PAPER_PAIRS, decimals=3)} %",
+                "Of 12 million": f"{number(100 * run['pairs'] / cells.PAPER_PAIRS, decimals=3)} %",
                 "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
                 "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
-                "Machine": f"{run['machine']}, {known(run.get('cores'))} cores",
-                "Precision": known(run.get("precision")),
-                "Commit": f"{known(run.get('commit'))[:8]}{changed}",
-                "Files replaced": known(run.get("replaced_files")),
-                "Steps skipped": known(run.get("skipped_steps")),
+                "Machine": f"{run['machine']}, {cells.known(run.get('cores'))} cores",
+                "Precision": cells.known(run.get("precision")),
+                "Commit": f"{cells.known(run.get('commit'))[:8]}{changed}",
+                "Files replaced": cells.known(run.get("replaced_files")),
+                "Steps skipped": cells.known(run.get("skipped_steps")),
             }
         )
-    return titled(rows, records, "runs", note("stage", pairs=PAPER_PAIRS))
+    return titled(rows, records, "runs", note("stage", pairs=cells.PAPER_PAIRS))
 
 
 def checks(records: Records) -> pd.DataFrame:

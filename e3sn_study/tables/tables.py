@@ -15,26 +15,8 @@ import pandas as pd
 from e3sn_study.records import MEANS, PAPER_THRESHOLD, STATISTICS, VARIANTS, Records, reference
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
-from e3sn_study.tables import costs, origins
-from e3sn_study.tables.cells import (
-    NONE,
-    NOT_RUN,
-    PAPER,
-    PAPER_GPU,
-    RECOMPUTED,
-    duration,
-    gain_text,
-    note,
-    number,
-    ours,
-    paper_difference,
-    paper_rows,
-    recomputed_rows,
-    score,
-    spread,
-    titled,
-    trained_on,
-)
+from e3sn_study.tables import cells, costs, origins
+from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, ours, score, spread, titled
 from e3sn_study.tables.claims import claims
 
 Cells = dict[str, str]
@@ -43,7 +25,7 @@ ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
 
 def table1(records: Records) -> pd.DataFrame:
     """DAVIS-2016: the paper's Table 1 with our rows and what the DAVIS authors' files give."""
-    return _benchmark(records, "table1", "davis2016", recomputed_rows(), note("recomputed"))
+    return _benchmark(records, "table1", "davis2016", cells.recomputed_rows(), note("recomputed"))
 
 
 def table2(records: Records) -> pd.DataFrame:
@@ -203,28 +185,28 @@ def _benchmark(
     whole, remaining = records.whole_set(benchmark), dict(recomputed)
     variants = {label: variant for variant, label in VARIANTS.items()}
     rows, shown = list[dict[str, Any]](), list[str]()
-    for method, paper in paper_rows(name).items():
+    for method, paper in cells.paper_rows(name).items():
         flags = {key: "yes" if paper[key] else "no" for key in ("FT", "M")} | {"Method": method}
-        rows.append(paper | flags | {"Numbers from": PAPER})
+        rows.append(paper | flags | {"Numbers from": cells.PAPER})
         if method in remaining:
-            rows.append(remaining.pop(method) | flags | {"Numbers from": RECOMPUTED})
+            rows.append(remaining.pop(method) | flags | {"Numbers from": cells.RECOMPUTED})
         for group in _budgets(records, variants[method]) if method in variants else ():
             speeds = records.speed(benchmark, group["run"])
-            cells = _scores(records.measure(benchmark, group["run"]), paper if whole else {})
-            cells |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
-            cells |= {"Numbers from": ours(records), "Pairs": spread(group, "pairs")}
-            rows.append(cells | flags)
+            texts = _scores(records.measure(benchmark, group["run"]), paper if whole else {})
+            texts |= {"FPS": number(speeds["fps"].mean()) if len(speeds) else NOT_RUN}
+            texts |= {"Numbers from": ours(records), "Pairs": spread(group, "pairs")}
+            rows.append(texts | flags)
             shown += [*group["run"]]
     if benchmark == "davis2016":
         rows += _exported(records)
     for method, values in remaining.items():
-        rows.append(values | {"Method": method, "Numbers from": RECOMPUTED})
+        rows.append(values | {"Method": method, "Numbers from": cells.RECOMPUTED})
     timed = records.speed(benchmark, shown).merge(records.runs[["run", "pairs"]], on="run")
     machines = " and ".join(
         f"{machine} ({', '.join(f'{each:,}' for each in sorted({*found}))} pairs)"
         for machine, found in timed.groupby("machine")["pairs"]
     )
-    fps = note("fps", gpu=PAPER_GPU, ours=f", ours on {machines}" if machines else "")
+    fps = note("fps", gpu=cells.PAPER_GPU, ours=f", ours on {machines}" if machines else "")
     general = [note("averages"), note("tuned"), note("pairs"), fps]
     general += [note("frozen")] if records.rows(shown)["frozen"].any() else []
     general += [note("part")] if len(records.scores(benchmark)) and not whole else []
@@ -237,10 +219,10 @@ def _exported(records: Records) -> list[Cells]:
     """Return the row of the int8 graphs, which track where there is no GPU."""
     found = []
     for row in records.int8_graphs.to_dict("records"):
-        cells = {name: number(100 * row[name]) for name in MEANS}
-        cells |= {"FPS": number(row["fps"]), "FT": "no", "M": "no", "Seeds": "1"}
-        cells |= {"Pairs": spread(records.rows([row["run"]]), "pairs"), "Method": "E3SN"}
-        found.append(cells | {"Numbers from": f"{ours(records)}, int8 graphs"})
+        texts = {name: number(100 * row[name]) for name in MEANS}
+        texts |= {"FPS": number(row["fps"]), "FT": "no", "M": "no", "Seeds": "1"}
+        texts |= {"Pairs": spread(records.rows([row["run"]]), "pairs"), "Method": "E3SN"}
+        found.append(texts | {"Numbers from": f"{ours(records)}, int8 graphs"})
     return found
 
 
@@ -257,12 +239,12 @@ def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
 
 def _scores(measured: Measured | None, paper: dict[str, Any]) -> Cells:
     """Return the cells of our scores, with their differences to the paper's."""
-    cells = {name: score(measured, name) for name in STATISTICS}
+    scores = {name: score(measured, name) for name in STATISTICS}
     if measured is None:
-        return cells | dict.fromkeys(("J - paper", "F - paper", "Seeds"), NOT_RUN)
+        return scores | dict.fromkeys(("J - paper", "F - paper", "Seeds"), NOT_RUN)
     gaps = {name: measured.value(name) - paper[name] for name in MEANS if name in paper}
     texts = {f"{name[0]} - paper": number(gap, signed=True) for name, gap in gaps.items()}
-    return cells | texts | {"Seeds": str(measured.seeds)}
+    return scores | texts | {"Seeds": str(measured.seeds)}
 
 
 def _comparison(
@@ -283,27 +265,27 @@ def _comparison(
         mine = {key: score(found, key) for key in MEANS}
         if with_costs:
             seconds = (group["variant"].map(per_pair) * group["pairs"]).max()
-            time = NOT_RUN if math.isnan(seconds) else duration(seconds)
+            time = NOT_RUN if math.isnan(seconds) else cells.duration(seconds)
             mine |= {"Training time": time, "Peak memory": spread(group, "peak_memory_mb", "MiB")}
         mine |= {"Pairs": spread(group, "pairs"), "Seeds": str(found.seeds) if found else NOT_RUN}
-        if paper := paper_rows(name).get(label):
+        if paper := cells.paper_rows(name).get(label):
             theirs = {key: paper[key] for key in MEANS}
             if with_costs:
                 theirs["Training time"] = f"{paper['Training hours']} h"
-            rows.append({"Method": label, "Numbers from": PAPER} | theirs)
+            rows.append({"Method": label, "Numbers from": cells.PAPER} | theirs)
         rows.append({"Method": label, "Numbers from": ours(records)} | mine)
-    gaps = paper_difference(name, new, old)
+    gaps = cells.paper_difference(name, new, old)
     theirs = {key: number(value, signed=True) for key, value in gaps.items()}
     method = f"{VARIANTS[new]} - {VARIANTS[old]}"
-    rows.append({"Method": method, "Numbers from": PAPER} | theirs)
+    rows.append({"Method": method, "Numbers from": cells.PAPER} | theirs)
     a = measured.pop(VARIANTS[new])
     for label, b in measured.items():
-        mine = {key: gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
+        mine = {key: cells.gain_text(a, b, key) if a and b else NOT_RUN for key in MEANS}
         method = f"{VARIANTS[new]} - {label}"
         rows.append({"Method": method, "Numbers from": ours(records)} | mine)
     notes = [note("averages"), note("gains")]
     for sets in of_new["data"][:1]:
-        notes.append(note("trained_on", sets=trained_on(sets)))
+        notes.append(note("trained_on", sets=cells.trained_on(sets)))
     notes += [note("budget", settings=settings)] if settings else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups.values()) else []
     notes += [note("hours")] if with_costs else []
