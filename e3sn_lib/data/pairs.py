@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from e3sn_lib import sampling
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data import augment
 from e3sn_lib.data.augment import Image
@@ -23,13 +24,7 @@ from e3sn_lib.files import read_image
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask
 from e3sn_lib.model.network import mask_cells
 from e3sn_lib.model.windows import Cells
-from e3sn_lib.sampling import (
-    anchor_iou,
-    anchor_targets,
-    distribution_matrix,
-    draw_samples,
-    negative_pair_targets,
-)
+from e3sn_lib.sampling import anchor_iou, anchor_targets, distribution_matrix, draw_samples
 
 Source = tuple[TrackSet, TrainSetConfig]
 """An opened track set and its settings."""
@@ -249,7 +244,7 @@ class PairDataset(Dataset[Pair]):
         cells = mask_cells(size)
         iou = anchor_iou(search.box_xyxy, cells, centre=size / 2)
         if negative:
-            targets = negative_pair_targets(config, rng, cells, iou if alike else None)
+            targets = sampling.negative_pair_targets(config, rng, cells, iou if alike else None)
         else:
             targets = anchor_targets(iou, search.box_xyxy, config, rng, size / 2, search.alike_xyxy)
         matrix = distribution_matrix(iou, config.high, config.low)

@@ -15,22 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from e3sn_lib import geometry
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import (
-    CELLS,
-    CROPS,
-    STRIDE,
-    TEMPLATE_SIZE,
-    WINDOW_MARGIN,
-    Box,
-    ContextCrop,
-    Patch,
-    anchors_cxcywh,
-    context_side,
-    decode_boxes,
-    paste_patch,
-)
+from e3sn_lib.geometry import CELLS, STRIDE, TEMPLATE_SIZE, ContextCrop, Patch, context_side
 from e3sn_lib.tracking import confidence
 from e3sn_lib.tracking.backends import Backend
 
@@ -48,7 +36,7 @@ SMALLEST_SIZE = 10.0
 """Width and height of a tracked box never fall below this many pixels (SiamMask)."""
 ROUNDING = 1e-6
 """Pixels by which a box may reach outside the frame, for sums that are not exact."""
-ANCHORS = anchors_cxcywh(centre=0.0).reshape(-1, 4)
+ANCHORS = geometry.anchors_cxcywh(centre=0.0).reshape(-1, 4)
 """(3125, 4) relative to the middle of a search crop."""
 MOST_PLACES, LEAST_RANK, SAME_PLACE = 3, 0.3, 0.1
 """Largest number of places where an object may be; least rank of a place, as a share of the best
@@ -93,7 +81,7 @@ class Targets:
             shares=self.shares[objects],
         )
 
-    def moved_to(self, boxes_frame_xyxy: Sequence[Box]) -> Self:
+    def moved_to(self, boxes_frame_xyxy: Sequence[geometry.Box]) -> Self:
         """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
         centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -240,9 +228,9 @@ class Tracker:
             size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
             targets = replace(targets, centre_frame_xy=centre, size_wh=size)
         soft = _sigmoid(_finite(self.backend.segment(targets.template, features, cells)))
-        corners = (STRIDE * cells[:, ::-1] - WINDOW_MARGIN).tolist()  # x and y, in the crop
+        corners = (STRIDE * cells[:, ::-1] - geometry.WINDOW_MARGIN).tolist()  # x, y in the crop
         windows = zip(soft, corners, crops, strict=True)
-        patches = tuple(paste_patch(*window, frame_hw) for window in windows)
+        patches = tuple(geometry.paste_patch(*window, frame_hw) for window in windows)
         threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()
         ids = labels_from_patches(dict(enumerate(patches, 1)), frame_hw, threshold)
         colours = confidence.mask_colours(frame, patches, threshold)
@@ -258,7 +246,8 @@ class Tracker:
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
     def _crops(self, centre_frame_xy: Floats, size_wh: Floats, pixels: int) -> list[ContextCrop]:
-        cut, sides = CROPS[self.config.crop], context_side(size_wh) * pixels / TEMPLATE_SIZE
+        cut = geometry.CROPS[self.config.crop]
+        sides = context_side(size_wh) * pixels / TEMPLATE_SIZE
         places = zip(centre_frame_xy.tolist(), sides.tolist(), strict=True)
         return [cut((x, y), side, pixels) for (x, y), side in places]
 
@@ -303,7 +292,7 @@ def choose(
     logits = np.asarray(cls, np.float64).reshape(len(cls), 2, -1)
     scores = _sigmoid(logits[:, 1] - logits[:, 0])
     offsets = np.asarray(loc, np.float64).reshape(len(loc), 4, -1).transpose(0, 2, 1)
-    boxes_crop_cxcywh = decode_boxes(offsets, ANCHORS)
+    boxes_crop_cxcywh = geometry.decode_boxes(offsets, ANCHORS)
     boxes = boxes_crop_cxcywh * (context_side(size_wh) / TEMPLATE_SIZE)[:, None, None]
     penalty = _penalty(boxes[..., 2:], size_wh, config.penalty_k)
     ranked = scores

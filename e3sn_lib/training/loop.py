@@ -28,14 +28,7 @@ from e3sn_lib.data.pairs import Batch, PairDataset, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
-from e3sn_lib.model import weights
-from e3sn_lib.model.device import (
-    autocast,
-    best_device,
-    peak_memory_bytes,
-    precision_of,
-    reset_peak_memory,
-)
+from e3sn_lib.model import device, weights
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.training import processes, schedule
@@ -74,8 +67,8 @@ class Trainer:
             parts = f"{self.world} (processes) x {config.accumulate} (train.accumulate)"
             fault = f"train.batch_size is {config.batch_size}"
             raise InputError(f"{fault}; it must be a multiple of {parts}")
-        self.device = best_device()
-        self._compute_in(processes.of_first(precision_of(config.precision, self.device)))
+        self.device = device.best_device()
+        self._compute_in(processes.of_first(device.precision_of(config.precision, self.device)))
         self.stages = schedule.plan(profile)
         for stage in self.stages:  # is there data for each? asked before hours of training
             PairDataset(sources, profile, stage.config)
@@ -139,7 +132,7 @@ class Trainer:
 
     def _run(self, watch: store.Watch | None) -> Path:
         # go on from the last checkpoint, if there is one
-        reset_peak_memory()  # it would be that of an earlier run in this process
+        device.reset_peak_memory()  # it would be that of an earlier run in this process
         self._resume()
         self.watchers: list[store.Watch] = [watch] if watch else []
         if processes.is_first():
@@ -286,7 +279,7 @@ class Trainer:
             wait = number < len(batches) and isinstance(self.network, DistributedDataParallel)
             with cast(DistributedDataParallel, self.network).no_sync() if wait else nullcontext():
                 here = batch.to(self.device)
-                with autocast(self.dtype, self.device):
+                with device.autocast(self.dtype, self.device):
                     loss, parts = compute_losses(self.network, here, self.profile, stage, counts)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": loss, **parts}.items():
@@ -338,7 +331,7 @@ class Trainer:
         state.seconds += elapsed
         row["pairs_per_second"] = len(steps) * batch_size / elapsed
         row["data_share"] = sum(step["waited"] for step in steps) / elapsed
-        row["peak_memory_mb"] = peak_memory_bytes() / 2**20
+        row["peak_memory_mb"] = device.peak_memory_bytes() / 2**20
         row["seconds"] = state.seconds
         state.rows.append(row)
         if processes.is_first():

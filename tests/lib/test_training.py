@@ -693,7 +693,7 @@ def test_killed_before_its_model_is_written_a_run_is_finished_by_the_next(
         with pytest.raises(InterruptionError):
             trainer().run()
     assert (tmp_path / "run" / "summary.json").is_file()
-    monkeypatch.setattr(loop, "peak_memory_bytes", lambda: 1)  # the second process needs little
+    monkeypatch.setattr(loop.device, "peak_memory_bytes", lambda: 1)  # the second needs little
     load_model(trainer().run())
     peaks = pd.read_csv(tmp_path / "run" / "log.csv")["peak_memory_mb"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -816,12 +816,12 @@ def test_a_run_goes_on_in_the_precision_it_began_with(
     for began, now in [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]:
         folder = tmp_path / str(began)
         folder.mkdir()
-        monkeypatch.setattr(loop, "precision_of", lambda *_, began=began: began)
+        monkeypatch.setattr(loop.device, "precision_of", lambda *_, began=began: began)
         settings = ("train.precision=auto", "train.train_layers=[]")  # bf16 may be emulated
         first = trainer(*settings, folder=folder.name)
         first.state.step = first.steps - 1
         first._save(None)
-        monkeypatch.setattr(loop, "precision_of", lambda *_, now=now: now)
+        monkeypatch.setattr(loop.device, "precision_of", lambda *_, now=now: now)
         trainer(*settings, folder=folder.name).run()
         name = str(began).removeprefix("torch.")
         assert f"{name} as it began on cpu" in capsys.readouterr().out
@@ -885,7 +885,7 @@ def test_a_row_of_the_log_is_of_the_steps_since_the_row_before(
         return {"loss": next(losses)}
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(loop, "peak_memory_bytes", lambda: next(memory) * 2**20)
+    monkeypatch.setattr(loop.device, "peak_memory_bytes", lambda: next(memory) * 2**20)
     monkeypatch.setattr(PairDataset, "__getitem__", drawn)
     monkeypatch.setattr(Trainer, "_step", step)
     trainer("train.pairs=6").run()
