@@ -20,6 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Image = NDArray[np.uint8]
+"""RGB (H, W, 3), several of them (N, H, W, 3), or object ids (H, W)."""
+SoftMask = NDArray[np.float32]
+"""Probabilities that pixels belong to an object."""
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
 
@@ -129,7 +133,7 @@ class Crop:
         offset = np.array(centre_crop_xy) - linear @ np.array(centre_frame_xy)
         return cls(np.hstack([linear, offset[:, None]]), size)
 
-    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+    def image(self, frame: Image, fill: Any) -> Image:
         """Crop a frame (H, W, 3), bilinearly; beyond it is the colour `fill`, its mean (SiamFC)."""
         matrix, size = to_pixel_indices(self.matrix), (self.size, self.size)
         return cv2.warpAffine(frame, matrix, size, borderValue=fill)  # type: ignore[return-value]
@@ -173,7 +177,7 @@ class SiamMaskCrop:
     size: int
     outside: ClassVar[float] = -1.0
 
-    def image(self, frame: NDArray[np.uint8], fill: Any) -> NDArray[np.uint8]:
+    def image(self, frame: Image, fill: Any) -> Image:
         """Cut whole columns and rows and resize them; halves are rounded to even, as there."""
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
@@ -210,12 +214,12 @@ def to_pixel_indices(matrix: Floats) -> Floats:
 class Patch(NamedTuple):
     """A soft mask in the part of the frame that its window covers."""
 
-    soft: NDArray[np.float32]
+    soft: SoftMask
     """(h, w) probabilities."""
     rows: slice
     columns: slice
 
-    def in_frame(self, frame_hw: tuple[int, ...], outside: float) -> NDArray[np.float32]:
+    def in_frame(self, frame_hw: tuple[int, ...], outside: float) -> SoftMask:
         """Return the mask of the whole frame, (H, W); `outside` is its value around the patch."""
         whole = np.full(frame_hw, outside, np.float32)
         whole[self.rows, self.columns] = self.soft
@@ -223,10 +227,7 @@ class Patch(NamedTuple):
 
 
 def paste_patch(
-    soft_mask: NDArray[np.float32],
-    window_crop_xy: Point,
-    crop: ContextCrop,
-    frame_hw: tuple[int, int],
+    soft_mask: SoftMask, window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
 ) -> Patch:
     """Bring the soft mask (127, 127) of a candidate window back to the part of the frame that it
     covers, bilinearly. The window is given by its top left corner."""

@@ -17,8 +17,9 @@ from ipywidgets import VBox
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 
+from e3sn_lib.geometry import Image
 from e3sn_lib.tracking.clip import write_clip
-from e3sn_lib.tracking.video import Image, object_colour
+from e3sn_lib.tracking.video import object_colour
 from e3sn_study.figures.style import SCREEN_DPI, save_figure
 from e3sn_study.records import REFERENCE
 from e3sn_study.tables.cells import to_markdown

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, context_side
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, Image, context_side
 
 GREY = np.array([0.299, 0.587, 0.114])
-Image = NDArray[np.uint8]
 
 
 def random_crop(

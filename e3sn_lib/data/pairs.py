@@ -17,11 +17,10 @@ from torch.utils.data import Dataset
 from e3sn_lib import sampling
 from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.data import augment
-from e3sn_lib.data.augment import Image
 from e3sn_lib.data.types import Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, Image, box_from_mask
 from e3sn_lib.model.network import mask_cells
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.sampling import anchor_iou, anchor_targets, distribution_matrix, draw_samples

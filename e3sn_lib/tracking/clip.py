@@ -15,7 +15,8 @@ from av.codec.context import Flags
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
-from e3sn_lib.tracking.video import BT709, FRAME_RATE, Image, VideoSource, decoded, open_file
+from e3sn_lib.geometry import Image
+from e3sn_lib.tracking.video import BT709, FRAME_RATE, VideoSource, decoded, open_file
 
 LARGEST_SIDE = 16384
 """Pixels; wider or higher frames do not fit into H.264."""

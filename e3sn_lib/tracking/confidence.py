@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.geometry import Patch
+from e3sn_lib.geometry import Floats, Image, Patch, SoftMask
 
 TABLE = Path(__file__).parent / "shipped" / "confidence.json"
 FEATURES = ("score", "expected_iou", "rim", "colour")
@@ -30,12 +30,9 @@ LARGEST_SIDE = 128
 """Of larger windows, only every n-th row and column gives colours."""
 RARE = 1e-4
 """A share of pixels that is much smaller says nothing about a colour."""
-Floats = NDArray[np.float64]
 
 
-def mask_features(
-    scores: Floats, soft: NDArray[np.float32], threshold: float, colour: Floats
-) -> Floats:
+def mask_features(scores: Floats, soft: SoftMask, threshold: float, colour: Floats) -> Floats:
     """Return the features of N masks from which `predict_j` predicts J.
 
     Args:
@@ -56,7 +53,7 @@ def mask_features(
     return np.column_stack([logits, about_masks, colour])
 
 
-def mask_colours(frame: NDArray[np.uint8], patches: Sequence[Patch], threshold: float) -> Floats:
+def mask_colours(frame: Image, patches: Sequence[Patch], threshold: float) -> Floats:
     """Return the histograms of a frame's colours, (H, W, 3) RGB uint8, under N masks, (N, 256).
 
     A mask is where the probabilities in a patch exceed the threshold. Each histogram has the sum 1;
@@ -79,7 +76,7 @@ def same_colours(colours: Floats, others: Floats) -> Floats:
     return np.asarray(np.sqrt(colours * others).sum(axis=1))
 
 
-def colour_shares(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Floats:
+def colour_shares(crop: Image, mask: NDArray[np.bool_]) -> Floats:
     """Return how much of each colour belongs to an object, 0 to 1, (4096,).
 
     The object is where the mask (S, S) is in a crop (S, S, 3); the other pixels are its
@@ -93,7 +90,7 @@ def colour_shares(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Floats:
     return np.asarray(own / (own + others))
 
 
-def likeness(crop: NDArray[np.uint8], shares: Floats) -> Floats:
+def likeness(crop: Image, shares: Floats) -> Floats:
     """Return the `colour_shares` of each pixel of a crop (S, S, 3), (S, S)."""
     return np.asarray(shares[_bins(crop)])
 
@@ -104,7 +101,7 @@ def _bins(colours: NDArray[Any]) -> NDArray[np.int64]:
     return colours.astype(np.int64) * COLOUR_BINS // 256 @ steps
 
 
-def _about_mask(soft: NDArray[np.float32], threshold: float) -> tuple[float, float]:
+def _about_mask(soft: SoftMask, threshold: float) -> tuple[float, float]:
     mask = (soft > threshold).astype(np.uint8)
     area = cv2.countNonZero(mask)
     if area == 0:

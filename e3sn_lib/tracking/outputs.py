@@ -15,10 +15,11 @@ from pycocotools import mask as coco_mask
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, write_mask
+from e3sn_lib.geometry import Image
 from e3sn_lib.tracking import FILES
 from e3sn_lib.tracking.clip import LARGEST_SIDE, ClipWriter
 from e3sn_lib.tracking.session import Seen
-from e3sn_lib.tracking.video import Frame, Image, VideoSource, overlay
+from e3sn_lib.tracking.video import Frame, VideoSource, overlay
 
 FRINGE = 9
 """Pixels around an object that keep their colour in a cut-out: so scaling gives no dark rim."""

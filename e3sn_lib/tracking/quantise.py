@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from e3sn_lib.config import AugmentConfig, Profile, StageConfig, TrainSetConfig
-from e3sn_lib.data.pairs import PairDataset
-from e3sn_lib.data.types import TrackSet
+from e3sn_lib.config import AugmentConfig, Profile, StageConfig
+from e3sn_lib.data.pairs import PairDataset, Source
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking.backends import MASK, SEARCH, TEMPLATE
 
@@ -45,9 +44,7 @@ class Sample(NamedTuple):
     """Row and column where the object is."""
 
 
-def calibration_samples(
-    profile: Profile, sources: Sequence[tuple[TrackSet, TrainSetConfig]]
-) -> list[Sample]:
+def calibration_samples(profile: Profile, sources: Sequence[Source]) -> list[Sample]:
     """Draw crops of training images as tracking sees them; raises InputError if there are no
     training sets, or if an image of theirs cannot be read."""
     if not sources:

@@ -9,10 +9,9 @@ from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import TEMPLATE_SIZE, Patch, context_side
+from e3sn_lib.geometry import TEMPLATE_SIZE, Floats, Image, Patch, context_side
 from e3sn_lib.tracking.tracker import (
     MOST_OBJECTS,
     SEARCH_SIZE,
@@ -24,6 +23,8 @@ from e3sn_lib.tracking.tracker import (
     labels_from_patches,
 )
 
+Groups = list[tuple[tuple[int, ...], Targets]]
+"""Numbers and state of objects whose templates come from the same frame."""
 WIDER = 2
 """The tracker also looks for a lost object in crops this many times as wide (ours)."""
 APART = 0.6
@@ -39,7 +40,7 @@ LARGEST_OVERLAP = 0.5
 class Found(NamedTuple):
     """One object in one frame."""
 
-    box_frame_xyxy: NDArray[np.float64]
+    box_frame_xyxy: Floats
     score: float
     """Classification score, 0 to 1; 1 where the box was given."""
     predicted_j: float
@@ -51,7 +52,7 @@ class Found(NamedTuple):
 class Seen(NamedTuple):
     """The objects of one frame."""
 
-    ids: NDArray[np.uint8]
+    ids: Image
     """(H, W) numbers of the objects; 0 is background."""
     objects: dict[int, Found]
     """By number, ascending."""
@@ -105,11 +106,10 @@ class Session:
         self._resized_by, self._colour_weight = resized_by, colour_weight
         self._steps = 0
         self._frame_hw: tuple[int, int] | None = None
-        self._known: dict[int, tuple[int, NDArray[np.float64]]] = {}
+        self._known: dict[int, tuple[int, Floats]] = {}
         """For each object, the step in which it was last seen, and its box, x1, y1, x2, y2."""
         self._given: dict[int, FourNumbers] = {}
-        self._groups: list[tuple[tuple[int, ...], Targets]] = []
-        """Numbers and state of objects whose templates come from the same frame."""
+        self._groups: Groups = []
 
     @property
     def numbers(self) -> set[int]:
@@ -144,7 +144,7 @@ class Session:
         self._given.pop(number, None)
         self._groups = self._without({number})
 
-    def step(self, frame: NDArray[np.uint8]) -> Seen:
+    def step(self, frame: Image) -> Seen:
         """Find and segment the objects in the next frame, (H, W, 3) RGB, of the size of the first.
         Raises InputError if a given box cannot be followed; `correct` or `remove` its object.
         """
@@ -172,9 +172,7 @@ class Session:
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
         return Seen(ids, dict(sorted(objects.items())))
 
-    def _follow(
-        self, frame: NDArray[np.uint8], before: Targets
-    ) -> tuple[Targets, list[tuple[Found, Patch]]]:
+    def _follow(self, frame: Image, before: Targets) -> tuple[Targets, list[tuple[Found, Patch]]]:
         """Take a step with a group, and a second step with its objects that were resized."""
         after, result = self._tracker.step(frame, before)
         found = self._found(result)
@@ -197,11 +195,7 @@ class Session:
         return list(zip(seen, result.patches, strict=True))
 
     def _search_lost(
-        self,
-        frame: NDArray[np.uint8],
-        kept: list[tuple[tuple[int, ...], Targets]],
-        objects: dict[int, Found],
-        patches: dict[int, Patch],
+        self, frame: Image, kept: Groups, objects: dict[int, Found], patches: dict[int, Patch]
     ) -> None:
         """Search for lost objects in wider crops: at their last place, then at one other place.
 
@@ -253,7 +247,7 @@ class Session:
             centres.append(places[nearest[(self._steps - step - 1) % len(places)]])
         return replace(known, centre_frame_xy=np.array(centres))
 
-    def _without(self, dropped: Container[int]) -> list[tuple[tuple[int, ...], Targets]]:
+    def _without(self, dropped: Container[int]) -> Groups:
         """Return the groups without some of the objects."""
         groups = []
         for numbers, state in self._groups:
@@ -276,7 +270,7 @@ def check_number(number: int) -> int:
     return whole
 
 
-def cleaned(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def cleaned(ids: Image) -> Image:
     """Return a mask (H, W) of ids with only the largest part of each object, its holes filled."""
     result, filled = np.zeros_like(ids), np.zeros_like(ids)
     for number in map(int, np.unique(ids[ids > 0])):

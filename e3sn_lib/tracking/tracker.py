@@ -18,11 +18,10 @@ from pycocotools import mask as coco_mask
 from e3sn_lib import geometry
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.geometry import CELLS, STRIDE, TEMPLATE_SIZE, ContextCrop, Patch, context_side
+from e3sn_lib.geometry import CELLS, TEMPLATE_SIZE, ContextCrop, Floats, Image, Patch, context_side
 from e3sn_lib.tracking import confidence
 from e3sn_lib.tracking.backends import Backend
 
-Floats = NDArray[np.float64]
 FourNumbers = Sequence[float] | NDArray[Any]
 """Left, top, width and height of a box."""
 Boxes = Sequence[FourNumbers] | NDArray[Any]
@@ -92,7 +91,7 @@ class Targets:
 class FrameResult:
     """The result of one step in one frame."""
 
-    ids: NDArray[np.uint8]
+    ids: Image
     """(H, W): 0 background, k for the k-th box given at the start."""
     patches: tuple[Patch, ...]
     """The probabilities of each object in the part of the frame under its window."""
@@ -111,11 +110,11 @@ class FrameResult:
         return confidence.predict_j(self.features)
 
     @property
-    def soft_masks(self) -> NDArray[np.float32]:
+    def soft_masks(self) -> geometry.SoftMask:
         """Return probabilities in the whole frame, (N, H, W). `patches` take much less memory."""
         return np.stack([each.in_frame(self.ids.shape, self.outside) for each in self.patches])
 
-    def labels(self, threshold: float) -> NDArray[np.uint8]:
+    def labels(self, threshold: float) -> Image:
         """Return the ids at another threshold, 0 to 1."""
         return labels_from_patches(dict(enumerate(self.patches, 1)), self.ids.shape, threshold)
 
@@ -149,9 +148,7 @@ class Tracker:
             kind = type(self.config).__name__
             raise InputError(f"a tracker needs a TrackConfig, not {kind}; see profile.track")
 
-    def run(
-        self, frames: Iterable[NDArray[np.uint8]], boxes_frame_xywh: Boxes
-    ) -> Iterator[FrameResult]:
+    def run(self, frames: Iterable[Image], boxes_frame_xywh: Boxes) -> Iterator[FrameResult]:
         """Yield one result per frame of a video; that of the first frame has the given boxes.
 
         Raises InputError for no frame, frames of different sizes, or a box that cannot be followed.
@@ -170,9 +167,7 @@ class Tracker:
         if targets is None:
             raise InputError("the video has no frames")
 
-    def start(
-        self, frame: NDArray[np.uint8], boxes_frame_xywh: Boxes, numbers: Sequence[int] = ()
-    ) -> Targets:
+    def start(self, frame: Image, boxes_frame_xywh: Boxes, numbers: Sequence[int] = ()) -> Targets:
         """Return the state of the objects in the first frame; frame and boxes are as in `run`.
 
         Errors name a box by its object's number; without `numbers` they are 1, 2, ... Raises
@@ -197,11 +192,7 @@ class Tracker:
         return Targets(template, centre, size, fill, frame.shape[:2], colours, shares)
 
     def step(
-        self,
-        frame: NDArray[np.uint8],
-        targets: Targets,
-        move: bool = True,
-        colour_weight: float = 0.0,
+        self, frame: Image, targets: Targets, move: bool = True, colour_weight: float = 0.0
     ) -> tuple[Targets, FrameResult]:
         """Find and segment the objects in the next frame, (H, W, 3) RGB uint8; raises InputError if
         it is of another kind or size.
@@ -228,8 +219,8 @@ class Tracker:
             size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
             targets = replace(targets, centre_frame_xy=centre, size_wh=size)
         soft = _sigmoid(_finite(self.backend.segment(targets.template, features, cells)))
-        corners = (STRIDE * cells[:, ::-1] - geometry.WINDOW_MARGIN).tolist()  # x, y in the crop
-        windows = zip(soft, corners, crops, strict=True)
+        corners_crop_xy = (geometry.STRIDE * cells[:, ::-1] - geometry.WINDOW_MARGIN).tolist()
+        windows = zip(soft, corners_crop_xy, crops, strict=True)
         patches = tuple(geometry.paste_patch(*window, frame_hw) for window in windows)
         threshold, boxes = self.config.mask_threshold, targets.boxes_frame_xyxy()
         ids = labels_from_patches(dict(enumerate(patches, 1)), frame_hw, threshold)
@@ -306,7 +297,7 @@ def choose(
 
 
 def _by_colour(
-    crops: NDArray[np.uint8], shares: Floats, ranked: Floats, boxes_cxcywh: Floats
+    crops: Image, shares: Floats, ranked: Floats, boxes_cxcywh: Floats
 ) -> NDArray[np.int64]:
     """Pick each object's best place by its rank and the mean share of its colours, see `Select`.
 
@@ -342,7 +333,7 @@ def _places(ranks: Floats, boxes_cxcywh: Floats) -> list[int]:
 
 def labels_from_patches(
     patches: Mapping[int, Patch], frame_hw: tuple[int, ...], threshold: float
-) -> NDArray[np.uint8]:
+) -> Image:
     """Return the number of the most probable object at each pixel, (H, W).
 
     It is 0, background, where no probability exceeds the threshold (SiamMask). Outside their
@@ -381,7 +372,7 @@ def _penalty(size_wh: Floats, previous_wh: Floats, k: float) -> Floats:
 
 
 def check_frame(
-    frame: NDArray[np.uint8], frame_hw: tuple[int, int] | None = None, name: str = "a frame"
+    frame: Image, frame_hw: tuple[int, int] | None = None, name: str = "a frame"
 ) -> None:
     """Raise InputError for a frame that is not (H, W, 3) uint8, or not of the size of the first."""
     shape, kind = np.shape(frame), getattr(frame, "dtype", type(frame).__name__)

@@ -17,13 +17,12 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import IMAGE_SUFFIXES, as_counted, files_by_stem, read_image
+from e3sn_lib.geometry import Image
 from e3sn_lib.tracking.tracker import check_frame
 
-Image = NDArray[np.uint8]
 FRAME_RATE = Fraction(24)
 """Frames per second of a folder of images, which has no rate of its own."""
 HELD_BYTES = 256_000_000

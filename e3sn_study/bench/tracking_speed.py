@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
+from e3sn_lib.geometry import Image
 from e3sn_lib.model.device import machine
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
@@ -32,7 +33,7 @@ from e3sn_lib.tracking.confidence import shipped_table
 from e3sn_lib.tracking.export import export_model
 from e3sn_lib.tracking.session import Session
 from e3sn_lib.tracking.tracker import Boxes, FrameResult, Targets, Tracker
-from e3sn_lib.tracking.video import Image, overlay
+from e3sn_lib.tracking.video import overlay
 from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
 from e3sn_study.bench.variant_costs import operations

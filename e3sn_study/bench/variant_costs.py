@@ -10,8 +10,8 @@ import pandas as pd
 from torch.utils.flop_counter import FlopCounterMode
 
 from e3sn_lib.config import Profile
-from e3sn_lib.data.augment import Image
 from e3sn_lib.data.pairs import Batch, Source
+from e3sn_lib.geometry import Image
 from e3sn_lib.model.device import machine
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.torch_backend import TorchBackend

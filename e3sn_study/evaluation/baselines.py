@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.data.augment import Image
 from e3sn_lib.data.types import VOID, Video
-from e3sn_lib.geometry import Box, box_from_mask, box_xywh
+from e3sn_lib.geometry import Box, Image, box_from_mask, box_xywh
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.records.schema import STILL, STILL_BOX, box_methods
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from e3sn_lib.data.types import Video
-from e3sn_lib.geometry import box_xywh
+from e3sn_lib.geometry import Floats, box_xywh
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.tracking.confidence import FEATURES, predict_j
 from e3sn_lib.tracking.tracker import Tracker
@@ -26,7 +26,6 @@ FALSE_ALARMS = 0.01
 """Share of good frames that may count as lost."""
 LEVELS = (0.1, 0.5)
 """Values of J below which a prediction should find frames."""
-Floats = NDArray[np.float64]
 
 
 def fit_and_test(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_area, box_convert, box_iou
 
-from e3sn_lib.config import AugmentConfig, Profile, TrackConfig, TrainSetConfig
+from e3sn_lib import geometry
+from e3sn_lib.config import AugmentConfig, Profile, TrackConfig
 from e3sn_lib.data import augment
-from e3sn_lib.data.augment import Image
-from e3sn_lib.data.pairs import SMALLEST_SIDE, Pair, PairDataset, collate
+from e3sn_lib.data.pairs import SMALLEST_SIDE, Pair, PairDataset, Source, collate
 from e3sn_lib.data.types import TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import TEMPLATE_SIZE, anchors_cxcywh, box_xywh, context_side, decode_boxes
@@ -33,10 +33,7 @@ LARGEST_OVERLAP = 0.3
 
 
 def crop_quality(
-    model: E3SN,
-    sources: Iterable[tuple[TrackSet, TrainSetConfig]],
-    profile: Profile,
-    pairs: int = 100,
+    model: E3SN, sources: Iterable[Source], profile: Profile, pairs: int = 100
 ) -> pd.DataFrame:
     """Measure masks and boxes on training pairs, without any tracking or negative pairs.
 
@@ -91,8 +88,8 @@ def _box(loc: NDArray[np.float32], best: Any, search_size: int) -> Tensor:
 class _Scene(NamedTuple):
     """A template, and a search crop that also shows look-alikes."""
 
-    template: Image
-    search: Image
+    template: geometry.Image
+    search: geometry.Image
     boxes_crop_xyxy: Tensor
     """(N, 4), the target's first."""
     size_wh: NDArray[np.float64]

@@ -17,12 +17,12 @@ from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, box_from_mask, box_xywh, context_side
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, Image, box_from_mask, box_xywh, context_side
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN, Search, Template
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.tracker import SEARCH_SIZE
-from e3sn_lib.tracking.video import Image, overlay
+from e3sn_lib.tracking.video import overlay
 from e3sn_study.evaluation.benchmark import read_masks
 from e3sn_study.records.schema import MODEL
 

@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.sources import TrainSets
 from e3sn_lib.data.types import Video
-from e3sn_lib.geometry import TEMPLATE_SIZE, box_from_mask
+from e3sn_lib.geometry import TEMPLATE_SIZE, Image, box_from_mask
 from e3sn_lib.metrics.measures import Mask
 from e3sn_lib.model.network import MARGIN
-from e3sn_lib.tracking.video import Image, object_colour, overlay
+from e3sn_lib.tracking.video import object_colour, overlay
 from e3sn_study.evaluation.baselines import boxes_of
 from e3sn_study.evaluation.benchmark import read_masks
 from e3sn_study.evaluation.inspection import Answers
