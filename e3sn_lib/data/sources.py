@@ -107,8 +107,7 @@ def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     configs: list[SetConfig] = [*data.train, *data.evaluation]
-    rows = [_row(data, config, prepare) for config in configs]
-    return pd.DataFrame(rows, columns=[*ROW])
+    return pd.DataFrame([_row(data, config, prepare) for config in configs], columns=[*ROW])
 
 
 def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:

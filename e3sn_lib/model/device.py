@@ -105,8 +105,7 @@ def machine(device: str | None = None) -> dict[str, Any]:
     What computes is a `device`, ``cpu`` or ``cuda``; None: the `best_device`.
     """
     cpu = _cpuinfo("model name") or platform.processor() or "unknown"
-    on_gpu = (device or best_device().type) == "cuda"
-    gpu = torch.cuda.get_device_name() if on_gpu else None
+    gpu = torch.cuda.get_device_name() if (device or best_device().type) == "cuda" else None
     instructions = torch.backends.cpu.get_cpu_capability()  # one name, speeds that differ threefold
     return {
         "machine": gpu or f"{cpu} ({instructions})",

@@ -109,8 +109,7 @@ class OnnxBackend:
     @property
     def identity(self) -> str:
         """Return a digest of the files."""
-        files = sorted(self.manifest.files.items())
-        return hashlib.sha256(repr(files).encode()).hexdigest()
+        return hashlib.sha256(repr(sorted(self.manifest.files.items())).encode()).hexdigest()
 
     def encode_template(self, crops: NDArray[np.uint8]) -> _Filters:
         """See `Backend`."""

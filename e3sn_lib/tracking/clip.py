@@ -131,8 +131,7 @@ def write_clip(path: Path, frames: Iterable[Image], fps: float = float(FRAME_RAT
     first = next(frames, None)
     if first is None:
         raise InputError(f"cannot write {path}: there are no frames")
-    size = first.shape[1], first.shape[0]
-    like = VideoSource(path, size, rate=1 / step, time_base=step)
+    like = VideoSource(path, first.shape[1::-1], rate=1 / step, time_base=step)
     with atomic_path(path) as temporary, closing(ClipWriter(temporary, like)) as clip:
         for number, frame in enumerate(chain([first], frames)):
             clip.write(frame, number * step, step)

@@ -121,8 +121,7 @@ class VideoSource:
             ticks = []  # they do not tell where a frame is
         at_once = min(max(HELD_BYTES // (3 * self.size[0] * self.size[1]), 4), 64)
         for end in range(len(chosen), 0, -at_once):
-            held = self._held(chosen[max(end - at_once, 0) : end], ticks)
-            yield from reversed(held.items())
+            yield from reversed(self._held(chosen[max(end - at_once, 0) : end], ticks).items())
 
     def _from_folder(self, chosen: range) -> Iterator[Frame]:
         for number in range(len(self.names))[chosen.start : chosen.stop : chosen.step]:

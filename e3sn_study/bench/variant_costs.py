@@ -71,8 +71,7 @@ def variant_costs(
     rows += [(name, "tracking", "", "", 1.0, float(np.median(t))) for name, t in times.items()]
     batch = next(iter(profiles.values())).train.batch_size
     columns = ["variant", "part", "stage", "backbone", "share", "seconds"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.assign(batch=batch, machine=machine()["machine"])
+    return pd.DataFrame(rows, columns=columns).assign(batch=batch, machine=machine()["machine"])
 
 
 def _training(

@@ -124,8 +124,7 @@ def _track(options: argparse.Namespace) -> None:
     shown.insert(3, "contender", table["contender"].replace(short))
     print(shown.to_string(index=False, float_format="{:.2f}".format))
     print(f"stand-in: {STAND_IN}; ratio: to its rate; share: of peak; peak: GFLOP/s")
-    steps = table.set_index(["width", "contender", "objects"])
-    narrow = steps.loc[SIZES[0][0]]
+    narrow = table.set_index(["width", "contender", "objects"]).loc[SIZES[0][0]]
     one, most = (narrow.loc[("ONNX int8", count)] for count in (OBJECTS[0], OBJECTS[-1]))
     rate = f"{one['ratio']:.2f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
     if options.public:

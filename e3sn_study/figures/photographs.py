@@ -48,8 +48,7 @@ def draw_outline(axes: Axes, mask: Mask, colour: Any = TARGET, width: float = 1.
     if mask.any() and not mask.all():
         y, x = np.arange(mask.shape[0]) + 0.5, np.arange(mask.shape[1]) + 0.5
         look: dict[str, Any] = {"levels": [0.5], "colors": [colour], "linewidths": width}
-        lines = axes.contour(x, y, mask.astype(float), **look)
-        lines.set_path_effects(halo(2 * width))
+        axes.contour(x, y, mask.astype(float), **look).set_path_effects(halo(2 * width))
 
 
 def show_masks(axes: Axes, frame: Image, ids: Image) -> None:

@@ -230,8 +230,7 @@ def seen_pairs(records: Records) -> Figure:
     """J&F on held-out sequences, and how often a look-alike is taken, against the pairs seen."""
     table = records.recorded("held_out")
     figure, grid = axes_grid(1, 2, (9.0, 3.2))
-    both = 50 * (table["J-Mean"] + table["F-Mean"])
-    grid[0].plot(table["pairs"], both, "o", color=BLUE)
+    grid[0].plot(table["pairs"], 50 * (table["J-Mean"] + table["F-Mean"]), "o", color=BLUE)
     grid[0].set(title="J&F on held-out sequences")
     for column, label, colour in (
         ("raw_over", "by the score alone", ORANGE),

@@ -137,8 +137,7 @@ class Records:
 
         If runs continue each other, it is the last one; without ``legs``, the first one.
         """
-        of_variant = self.runs["variant"] == variant
-        found = self.runs[of_variant & (self.runs["settings"] == settings)]
+        found = self.runs[(self.runs["variant"] == variant) & (self.runs["settings"] == settings)]
         if not legs:
             found = found[found["pairs_before"] == 0]
         return list(found.loc[found["pairs"] == found["pairs"].max(), "run"])
@@ -258,8 +257,7 @@ class Records:
         """Return the scores of runs' masks by mask threshold, the runs' own among them."""
         scores = self.scores(benchmark)
         is_mask = (scores["method"] == MODEL) | scores["method"].map(threshold_of).notna()
-        part = scores[scores["run"].isin(list(runs)) & is_mask]
-        groups = part.groupby("mask_threshold")
+        groups = scores[scores["run"].isin(list(runs)) & is_mask].groupby("mask_threshold")
         return {float(threshold): Measured(rows) for threshold, rows in groups}
 
     def speed(self, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:

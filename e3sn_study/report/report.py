@@ -189,7 +189,6 @@ def _context(
     packages = runs.sort_values("date")["packages"].dropna()
     failures = report / "what_did_not_work.md"
     own_text = mistune.create_markdown()(read_text(failures, "notes")) if failures.is_file() else ""
-    networks = records.table("networks").replace({"variant": VARIANTS})
     return {
         "profile": profile,
         "main": main,
@@ -212,7 +211,7 @@ def _context(
         "figures": sections.figures(report),
         "next_figure": itertools.count(1).__next__,
         "slider": records.slider,
-        "networks": networks.to_dict("records"),
+        "networks": records.table("networks").replace({"variant": VARIANTS}).to_dict("records"),
         "set_label": set_label,
         "held_out": held_out_text,
         "percent": percent,

@@ -135,11 +135,10 @@ def single_crops(study: Study, run: Run) -> pd.DataFrame:
     for videos, config in open_held_out(data) if study.held_out() else []:
         name = f"{config.kind}{config.year}-{config.split} held out"
         sources.append((video_tracks(name, videos, config.min_area), config))
-    made_of = digest(run.model, pairs, [(tracks.name, tracks.tracks) for tracks, _ in sources])
     return once(
         run.folder / f"crops-{pairs}.csv",
         SCHEMAS["crops"],
-        made_of,
+        digest(run.model, pairs, [(tracks.name, tracks.tracks) for tracks, _ in sources]),
         lambda: crop_quality(run.network(), sources, run.profile, pairs),
         study.results / "crops" / f"{run.name}.csv",
     )

@@ -45,8 +45,7 @@ def choices(records: Records) -> pd.DataFrame:
             texts = {"Run": run} | {label: f"{row[name]:g}" for name, label in labels.items()}
             texts |= {name: number(100 * row[name]) for name in ("J-Mean", "F-Mean", "J&F")}
             rows.append(texts | {"Best": "yes" if index == means["J&F"].idxmax() else NONE})
-        sequences = ", ".join(scores["sequence"].unique())
-        notes.append(note("held_out", sequences=sequences))
+        notes.append(note("held_out", sequences=", ".join(scores["sequence"].unique())))
         if used := tracks.get(run):
             same = means[(means[[*SETTINGS]] == [used[name] for name in SETTINGS]).all(axis=1)]
             here = number(100 * same["J&F"].iloc[0]) if len(same) else NOT_RUN
