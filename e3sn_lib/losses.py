@@ -133,7 +133,6 @@ def mask_iou(logits: Tensor, pixel_labels: Tensor) -> Tensor:
 
 
 def _resized_to(logits: Tensor, pixel_labels: Tensor) -> Tensor:
-    """Resize logits (N, S, S) to the size of the labels, bilinearly."""
     size = pixel_labels.shape[-2:]
     if logits.shape[-1] == size[-1]:
         return logits

@@ -170,7 +170,6 @@ def _check_near(x1: float, y1: float, x2: float, y2: float, image: _Image) -> No
 
 
 def _box(annotation: dict[str, Any], image: _Image) -> Box:
-    """Return the corners of an annotation's box, x1, y1, x2, y2 in pixels of the image."""
     x, y, width, height = map(_number, annotation["bbox"])
     if min(width, height) <= 0:
         raise _LeftOutError("box without area")

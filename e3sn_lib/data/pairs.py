@@ -238,7 +238,6 @@ class PairDataset(Dataset[Pair]):
     def _targets(
         self, template: Image, search: _View, negative: bool, alike: bool, name: str, rng: Generator
     ) -> Pair:
-        """Return a pair of these crops with its targets."""
         size, config = self.stage.search_size, self.profile.sampler
         cells = mask_cells(size)
         iou = anchor_iou(search.box_xyxy, cells, centre=size / 2)

@@ -191,7 +191,6 @@ def _benchmark(data: DataConfig, name: str) -> tuple[Path, EvalSetConfig]:
 
 
 def _present(data: DataConfig, config: SetConfig) -> Path:
-    """Return the folder that holds a set; raises InputError if there is none."""
     folder, lacking = _locate(data, config)
     if lacking:
         raise InputError(_notice(config, folder, lacking))
@@ -222,7 +221,6 @@ def _locate(data: DataConfig, config: SetConfig, make: bool = True) -> tuple[Pat
 
 
 def _open_tracks(folder: Path, config: TrainSetConfig) -> TrackSet:
-    """Open a training set and make sure that it has objects."""
     tracks = KINDS[config.kind].tracks(folder, config)
     if not tracks.tracks:
         reasons = tracks.reasons() or "it is empty"

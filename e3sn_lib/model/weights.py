@@ -95,7 +95,6 @@ def _is_alike(value: Tensor, wanted: Tensor) -> bool:
 
 
 def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
-    """Raise an InputError that names the keys with infinite values or NaN."""
     if bad := [key for key, value in state.items() if not value.isfinite().all()]:
         remedy = "train again with a lower train.lr, or take another file"
         raise InputError(f"weights of {what} are not finite: {_first(bad)}; {remedy}")
@@ -185,7 +184,6 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn errors of reading a safetensors file into an InputError."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a file in it, such as model.safetensors")
     if not path.is_file():

@@ -168,7 +168,6 @@ def _noise() -> Sample:
 
 
 def _differences(graphs: Mapping[str, _Graph], folder: Path, sample: Sample) -> dict[str, float]:
-    """Compare each graph with torch on the same inputs."""
     found = {}
     for name, module in graphs.items():
         given = graph_inputs(graphs, name, sample)

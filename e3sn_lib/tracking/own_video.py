@@ -269,7 +269,6 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
 def _notes(
     source: VideoSource, lost: Mapping[int, Sequence[int]], has_table: bool, keep_lost: bool
 ) -> list[str]:
-    """Return lines about frames that could not be read, and about objects that are lost."""
     notes = [f"left out: {each}" for each in source.left_out]
     notes += [f"frames seem to be missing: {each}" for each in source.missing]
     if source.damaged:

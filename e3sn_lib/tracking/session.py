@@ -187,7 +187,6 @@ class Session:
         return after, found
 
     def _found(self, result: FrameResult) -> list[tuple[Found, Patch]]:
-        """Return what a step says about each object of a group."""
         values = result.boxes_frame_xyxy, result.scores, result.predicted_j
         seen = [
             Found(*each, bool(each[-1] < self._lost_below)) for each in zip(*values, strict=True)
@@ -248,7 +247,6 @@ class Session:
         return replace(known, centre_frame_xy=np.array(centres))
 
     def _without(self, dropped: Container[int]) -> Groups:
-        """Return the groups without some of the objects."""
         groups = []
         for numbers, state in self._groups:
             kept = [place for place, number in enumerate(numbers) if number not in dropped]

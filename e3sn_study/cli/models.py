@@ -175,7 +175,6 @@ def _calibration_sets(options: argparse.Namespace, profile: Profile) -> list[Sou
 
 
 def _read_scores(path: Path) -> dict[str, float]:
-    """Read the one row of official scores."""
     import pandas as pd
 
     try:

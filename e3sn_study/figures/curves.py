@@ -87,7 +87,6 @@ def throughput(log: pd.DataFrame) -> Figure:
 
 
 def _draw_log(axes: Axes, log: pd.DataFrame, values: pd.Series, colour: str) -> None:
-    """Draw a column of a log against the pairs seen."""
     axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=colour, ms=4)
     style.count_pairs(axes)
 

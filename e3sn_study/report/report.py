@@ -183,7 +183,6 @@ def _write_tables(
 def _context(
     report: Path, records: Records, profile: Profile, main: Profile, tables: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """Return everything that the template of the page names."""
     runs, claims = records.runs, tables["claims"]
     words, short = (sections.in_words(records, with_pairs) for with_pairs in (True, False))
     packages = runs.sort_values("date")["packages"].dropna()

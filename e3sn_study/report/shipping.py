@@ -104,7 +104,6 @@ def _sets(profile: Profile, absent: list[str]) -> pd.DataFrame:
 
 
 def _scores(records: Records, run: str) -> pd.DataFrame:
-    """Return the scores of the run and of what bounds it."""
     rows = []
     for benchmark, title in BENCHMARKS.items():
         methods = {"this model": records.measure(benchmark, [run])}

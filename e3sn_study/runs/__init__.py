@@ -313,7 +313,6 @@ class Study:
         return None
 
     def _unpack(self, folder: Path) -> None:
-        """Write the records of a run into its folder."""
         record = self.results / "runs" / f"{folder.name}.json"
         content = entries.RunRecord.read(record).model_dump()
         write_json(folder / "summary.json", content)
