@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +27,8 @@ from e3sn_lib.data.synthetic import (
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import box_from_mask
 
+SMALL: Any = {"train_clips": 6, "val_clips": 6, "frames": (2, 3)}
+
 
 def content(root: Path) -> dict[str, bytes]:
     return {
@@ -37,7 +41,7 @@ def content(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "set"
-    synthesise(root, train_clips=6, val_clips=6, frames=(6, 8))
+    synthesise(root, **SMALL)
     return root
 
 
@@ -45,12 +49,12 @@ def test_same_seed_same_bytes_whatever_the_threads(small_set: Path, tmp_path: Pa
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1 if threads > 1 else 2)
     try:
-        synthesise(tmp_path / "again", train_clips=6, val_clips=6, frames=(6, 8))
+        synthesise(tmp_path / "again", **SMALL)
     finally:
         cv2.setNumThreads(threads)
     assert content(tmp_path / "again") == content(small_set)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
-    synthesise(tmp_path / "other", seed=1, train_clips=1, val_clips=0, frames=(6, 8))
+    synthesise(tmp_path / "other", seed=1, train_clips=1, val_clips=0, frames=(2, 3))
     name = plan_clips(1, 1, 0)[0].name
     assert (
         content(tmp_path / "other")[f"JPEGImages/480p/{name}/00000.jpg"]
@@ -106,23 +110,26 @@ def test_it_is_made_once_and_replaced_when_outdated(small_set: Path, tmp_path: P
     assert (root / MARKER).stat().st_mtime_ns == before
     (root / MARKER).write_text('{"version": 0, "seed": 0}')
     (root / "JPEGImages" / "480p" / "relic").mkdir()
-    synthesise(root, train_clips=6, val_clips=6, frames=(6, 8))
+    synthesise(root, **SMALL)
     assert content(root) == content(small_set)
     assert not (root / "JPEGImages" / "480p" / "relic").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_set_that_is_not_whole_is_made_anew(small_set: Path, tmp_path: Path) -> None:
+def test_a_set_that_is_not_whole_is_made_anew(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e3sn_lib.data.synthetic.synthesise", partial(synthesise, **SMALL))
     root = tmp_path / "set"
     shutil.copytree(small_set, root)
     image, *_ = root.glob("JPEGImages/480p/*/00000.jpg")
     for change in (Path.unlink, lambda path: path.write_bytes(b"")):
         change(image)
-        synthesise(root, train_clips=6, val_clips=6, frames=(6, 8))
+        synthesise(root, **SMALL)
         assert content(root) == content(small_set)
     image.unlink()
     assert not (ensure_synthetic(root) / image.relative_to(root)).exists()
-    assert (ensure_synthetic(root, whole=True) / image.relative_to(root)).exists()
+    assert content(ensure_synthetic(root, whole=True)) == content(small_set)
 
 
 def test_it_spares_what_is_not_its_own(tmp_path: Path) -> None:
