@@ -51,9 +51,17 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 @pytest.fixture
 def study(data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]) -> Study:
-    return Study.open(
-        "smoke", str(data_root), tmp_path / "runs", tmp_path / "report", overrides=tiny_settings
-    )
+    folders = (str(data_root), tmp_path / "runs", tmp_path / "report")
+    quick = (
+        *tiny_settings,
+        "train.pairs=4",
+        "train.lr=[1.0e-6, 1.0e-6]",
+    )  # so that boxes stay sound
+    return Study.open("smoke", *folders, overrides=quick)
+
+
+def with_settings(study: Study, *settings: str) -> Study:
+    return replace(study, overrides=(*study.overrides, *settings))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +146,12 @@ def test_compared_runs_and_ablations_have_the_settings_the_profile_gives_them(
     monkeypatch.setattr(measurements, "evaluate", lambda *_, **__: None)
     settings = "study.comparison=[train.pairs=8]", "study.ablation=[train.pairs=4]"
     seeds = "study.seeds=2", "study.ablation_seeds=3"
-    changed = replace(study, seed=5, overrides=(*study.overrides, *settings, *seeds))
+    changed = replace(with_settings(study, *settings, *seeds), seed=5)
     assert changed.compared("siammask") == ["run", "run"]
     assert ablate(changed, "e3sn", ["model.fusion=fixed"]) == ["run"] * 3
     assert ablate(Study.open("paper"), "e3sn", ["model.fusion=fixed"]) == []
     assert changed.on_top() == []
-    on_top = replace(changed, overrides=(*changed.overrides, "study.on_top=true"))
+    on_top = with_settings(changed, "study.on_top=true")
     assert on_top.on_top() == ["run", "run"]
     first, *_ = on_top.load("siammask", ["train.pairs=10"]).stages.values()
     assert first.share * 10 == pytest.approx(8, abs=1)  # as many as the other networks have
@@ -367,7 +375,7 @@ def test_choices_are_made_on_what_is_held_out(
         (Path(study.data) / "synthetic" / "ImageSets" / "2016" / "train.txt").read_text().split()[0]
     )
     text = f"data.train=[{{kind: synthetic, path: synthetic, split: train, hold_out: [{name}]}}]"
-    choosing = replace(study, overrides=(*study.overrides, text))
+    choosing = with_settings(study, text)
     assert [sequence.name for sequence in choosing.held_out()] == [name]
     shutil.copyfile(tiny_model_file, tmp_path / "model.safetensors")
     run = Run(tmp_path, choosing.load(), ())
@@ -376,7 +384,7 @@ def test_choices_are_made_on_what_is_held_out(
     assert set(kept["sequence"]) == {name}
     assert len(kept) == len(scores) == 2 * 9  # two passes, nine thresholds, one object
     run.model.unlink()  # nothing can be tracked, and nothing needs to be
-    recorded = replace(choosing, overrides=(*choosing.overrides, "study.recorded=true"))
+    recorded = with_settings(choosing, "study.recorded=true")
     again = choose(recorded, run, {"size_lr": (0.5, 0.7)})
     pd.testing.assert_frame_equal(again[scores.columns], scores, atol=1e-6)
 
@@ -400,7 +408,7 @@ def test_attributes_come_from_the_data_sets_own_list(
 
 
 def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study) -> None:
-    other = replace(study, overrides=(*study.overrides, "train.momentum=0.5"))
+    other = with_settings(study, "train.momentum=0.5")
     runs = [study.run("e3sn"), study.run("e3sn", ["loss.loc=l1"]), other.run("e3sn")]
     for run in runs:
         content = {"run": run.name, "variant": "e3sn", "seed": 0, "overrides": list(run.overrides)}
@@ -426,7 +434,7 @@ def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study) -> N
 def own(study: Study, data_root: Path, tmp_path: Path) -> Study:
     """A study of a copy of the data, to be changed."""
     root = shutil.copytree(data_root, tmp_path / "own")
-    return replace(study, data=str(root), overrides=(*study.overrides, "train.pairs=4"))
+    return with_settings(replace(study, data=str(root)), "train.pairs=2")
 
 
 def invert_a_frame(study: Study, split: str) -> None:
@@ -504,46 +512,38 @@ def test_a_run_that_was_killed_at_its_very_end_is_finished(
     assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
 
 
-def test_a_finished_run_can_stand_for_the_main_run(
-    study: Study, data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]
-) -> None:
-    trained = study.train("e3sn", ["train.pairs=4"])
-    arguments = ("smoke", str(data_root), tmp_path / "other", tmp_path / "report2")
-    named = [*tiny_settings, f"study.main={trained.folder}"]
-    other = Study.open(*arguments, overrides=named)
+def test_a_finished_run_can_stand_for_the_main_run(study: Study, tmp_path: Path) -> None:
+    trained = study.train("e3sn", ["train.pairs=2"])
+    elsewhere = replace(study, runs=tmp_path / "other", report=tmp_path / "report2")
+    other = with_settings(elsewhere, f"study.main={trained.folder}")
     assert other.main().folder == trained.folder
     assert other.records.main_runs("e3sn") == [trained.name]
     assert not (tmp_path / "other").exists()
     assert other.set_aside_outdated() == []
-    changed = [*named, "track.mask_threshold=0.3"]
-    own_threshold = Study.open(*arguments, overrides=changed).main().profile.track.mask_threshold
-    assert (other.main().profile.track.mask_threshold, own_threshold) == (0.5, 0.3)
-    absent = Study.open(*arguments, overrides=[f"study.main={tmp_path / 'no'}"])
+    changed = with_settings(other, "track.mask_threshold=0.3")
+    thresholds = [each.main().profile.track.mask_threshold for each in (other, changed)]
+    assert thresholds == [0.5, 0.3]
+    absent = with_settings(elsewhere, f"study.main={tmp_path / 'no'}")
     with pytest.raises(InputError, match="there is no file"):
         absent.main()
     assert study.main().folder == study.run("e3sn").folder
 
 
 def test_runs_on_record_need_not_be_trained_again(
-    study: Study,
-    data_root: Path,
-    tmp_path: Path,
-    tiny_settings: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main, other = study.train("e3sn"), study.train("e3sn-s", ["train.pairs=4"], seed=1)
+    main, other = study.train("e3sn"), study.train("e3sn-s", ["train.pairs=2"], seed=1)
     scores = evaluate(study, main, "davis2016"), evaluate(study, other, "davis2016", extras=False)
     shipped, _ = ship(main.folder, study.results, tmp_path / "models")
     shutil.rmtree(study.runs)
     monkeypatch.setattr(study_module, "SHIPPED", shipped)
     monkeypatch.setattr(study_module.Trainer, "run", None)
-    changed = [*tiny_settings, "study.recorded=true"]
-    again = Study.open("smoke", str(data_root), study.runs, study.report, overrides=changed)
+    again = with_settings(study, "study.recorded=true")
     assert again.set_aside_outdated() == []
-    first, second = again.main(), again.train("e3sn-s", ["train.pairs = 4"], seed=1)
+    first, second = again.main(), again.train("e3sn-s", ["train.pairs = 2"], seed=1)
     assert [each.name for each in (first, second)] == [main.name, other.name]
     assert first.log()["pairs"].iloc[-1] == first.summary()["pairs"]
-    assert second.stages()["pairs"].tolist() == [4]
+    assert second.stages()["pairs"].tolist() == [2]
     assert [first.model.is_file(), second.model.is_file()] == [True, False]
     columns = ["sequence", *STATISTICS]
     for run, wanted in zip((first, second), scores, strict=True):
@@ -552,29 +552,26 @@ def test_runs_on_record_need_not_be_trained_again(
     # the name of a run in a model from elsewhere leads to no folder outside
     hostile = tmp_path / "hostile.safetensors"
     save_model(hostile, *load_model(shipped), run=f"../../{main.name}")
-    named = [*changed, f"study.main={hostile}"]
-    other = Study.open("smoke", str(data_root), study.runs, study.report, overrides=named)
-    assert other.main().folder == main.folder
+    assert with_settings(again, f"study.main={hostile}").main().folder == main.folder
     with pytest.raises(TypeError):  # this one is on no record: it would be trained
-        again.train("siammask")
+        again.train("e3sn-s")
 
 
 @pytest.mark.parametrize("change", ["loss.mask_weight=1", "track.mask_threshold=0.3"])
 def test_runs_on_record_are_not_taken_for_those_of_other_settings(
-    study: Study, data_root: Path, tiny_settings: tuple[str, ...], change: str
+    study: Study, change: str
 ) -> None:
-    study.train("e3sn-s", ["train.pairs=4"])
-    changed = [*tiny_settings, "study.recorded=true", change]
-    again = Study.open("smoke", str(data_root), study.runs, study.report, overrides=changed)
+    study.train("e3sn-s", ["train.pairs=2"])
+    again = with_settings(study, "study.recorded=true", change)
     with pytest.raises(InputError, match="is of other settings; leave out the overrides"):
-        again.train("e3sn-s", ["train.pairs=4"])
+        again.train("e3sn-s", ["train.pairs=2"])
 
 
 def test_tables_are_of_the_run_that_was_asked_for_last(
     own: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = own.train()
-    second = replace(own, overrides=(*own.overrides, "loss.mask_weight=1")).train()
+    second = with_settings(own, "loss.mask_weight=1").train()
     assert own.records.runs["run"].tolist() == [second.name]
     assert (
         f"{first.name} is another run; its records are now in results/earlier"
