@@ -86,7 +86,7 @@ def test_plain_is_fp32_with_whole_shortcuts(tiny_profile: MakeProfile) -> None:
 
 def test_contenders_take_turns_and_are_all_told(tiny_profile: MakeProfile) -> None:
     profile = tiny_profile("train.train_layers=[layer2, layer3]")
-    table = bench_training(profile, open_train_sets(profile.data).opened, batch_size=2, steps=1)
+    table = bench_training(profile, open_train_sets(profile.data).opened, batch_size=2, steps=0)
     assert table["contender"].tolist() == [OURS, PLAIN, TWO_STAGE] * 2
     assert table["phase"].unique().tolist() == ["backbone frozen", "layer2 layer3 trained"]
     assert (table.loc[table["contender"] == OURS, "ratio"] == 1).all()
@@ -96,7 +96,7 @@ def test_contenders_take_turns_and_are_all_told(tiny_profile: MakeProfile) -> No
 
 
 def test_without_data_noise_is_computed(tiny_profile: MakeProfile) -> None:
-    assert bench_training(tiny_profile(), [], batch_size=2, steps=1)["data"].isna().all()
+    assert bench_training(tiny_profile(), [], batch_size=1, steps=0)["data"].isna().all()
 
 
 def test_difference_of_curves() -> None:
@@ -111,12 +111,12 @@ def test_difference_of_curves() -> None:
 
 
 def test_variants_take_turns_in_every_phase(tiny_profile: MakeProfile) -> None:
-    settings = ("train.unfreeze_at=0.25", "train.pairs=32", "train.batch_size=2")
+    settings = ("train.unfreeze_at=0.25", "train.batch_size=1")
     profiles = {name: tiny_profile(*settings, variant=name) for name in ("siammask", "e3sn-s")}
     trackers = {name: Tracker(build_model(profile.model)) for name, profile in profiles.items()}
     sources = open_train_sets(profiles["e3sn-s"].data).opened
     frames = [np.full((90, 120, 3), 40 * index, np.uint8) for index in range(4)]
-    table = variant_costs(profiles, sources, trackers, frames, [30, 30, 40, 40], steps=1)
+    table = variant_costs(profiles, sources, trackers, frames, [30, 30, 40, 40], steps=0)
     training = table[table["part"] == "training"].set_index(["variant", "stage", "backbone"])
     assert training["share"].to_dict() == pytest.approx(
         {

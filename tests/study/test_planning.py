@@ -147,7 +147,7 @@ class TestDryRun:
         assert list(tmp_path.iterdir()) == []
 
     def test_without_data_the_rest_is_told(self, tiny_profile: MakeProfile, tmp_path: Path) -> None:
-        profile = tiny_profile("data.train=[{kind: davis, path: absent}]", "train.unfreeze_at=0.0")
+        profile = tiny_profile("data.train=[{kind: davis, path: absent}]", "train.train_layers=[]")
         plan_ = dry_run(profile, tmp_path / "runs")
         (problem,) = plan_.problems
         assert "training set davis is absent" in problem
