@@ -34,6 +34,7 @@ from e3sn_study import checkout
 from e3sn_study.checkout import REPORTS
 from e3sn_study.cli import COMMANDS, main, study, track
 from e3sn_study.records.schema import SCHEMAS
+from e3sn_study.report import report
 
 BOX = "60,40,50,50"
 
@@ -522,10 +523,10 @@ class TestStart:
         [("", {"PYTHONIOENCODING": "ascii"}), ("2>&-", {}), (">&- 2>&-", {})],
     )
     def test_whatever_becomes_of_what_it_says(
-        self, tracking: list[str], tmp_path: Path, redirect: str, settings: dict[str, str]
+        self, frames: Path, tmp_path: Path, redirect: str, settings: dict[str, str]
     ) -> None:
         """A name that the output's encoding lacks, or an output that is closed, loses nothing."""
-        words = [*map(str, tracking), "--box", BOX, "--out", "öut ☃"]
+        words = ["track", str(frames), "--box", BOX, "--to", "1", "--out", "öut ☃"]
         command = shlex.join([sys.executable, "-m", "e3sn_study", *words])
         ended = subprocess.run(
             f"{command} {redirect}",
@@ -650,6 +651,7 @@ class TestDryRun:
     def test_prints_the_plan_and_writes_nothing(
         self, run: Run, data_root: Path, settings: str, tmp_path: Path
     ) -> None:
+        settings += " --set train.train_layers=[]"
         ended = run("train --dry-run", settings, "--data", data_root)
         assert (ended.status, ended.err) == (0, "")
         shown = ("synthetic", "end_to_end", "GB needed", "s/step", "first rate", "parameters")
@@ -660,7 +662,7 @@ class TestDryRun:
     def test_names_what_is_absent_after_the_rest(
         self, run: Run, data_root: Path, settings: str, tmp_path: Path
     ) -> None:
-        more = "--profile long --set model.backbone=resnet18 --data"
+        more = "--profile long --set model.backbone=resnet18 --set train.train_layers=[] --data"
         ended = run("train --dry-run", settings, more, data_root)
         assert ended.status == 2
         assert "this machine: " in ended.out
@@ -674,6 +676,7 @@ class TestDryRun:
 
 class TestBench:
     def test_training(self, run: Run, data_root: Path, settings: str, tmp_path: Path) -> None:
+        settings += " --set train.train_layers=[layer3]"
         given = "--batch 2 --steps 1 --out bench.csv --report report --data"
         ended = run("bench train", settings, given, data_root)
         assert (ended.status, ended.err) == (0, "")
@@ -688,12 +691,12 @@ class TestBench:
         self, run: Run, data_root: Path, settings: str, tmp_path: Path
     ) -> None:
         settings += " --set train.train_layers=[]"  # bf16 may be emulated, which is slow
-        ended = run("bench precision", settings, "--batch 2 --steps 2 --out out --data", data_root)
+        ended = run("bench precision", settings, "--batch 1 --steps 2 --out out --data", data_root)
         assert ended.status == 0
         assert "minutes" in ended.out.splitlines()[0]
         assert (tmp_path / "out" / "precision.png").stat().st_size > 5000
         logs = [pd.read_csv(tmp_path / "out" / name / "log.csv") for name in ("fp32", "bf16")]
-        assert [log["pairs"].tolist() for log in logs] == [[2, 4]] * 2
+        assert [log["pairs"].tolist() for log in logs] == [[1, 2]] * 2
         first, other = (log["loss"][0] for log in logs)
         assert other == pytest.approx(first, rel=0.02)
         assert other != first
@@ -912,8 +915,11 @@ class TestUsage:
         assert command in run("--help").out
 
 
-def test_a_report_comes_from_its_files_of_record_alone(run: Run, tmp_path: Path) -> None:
-    """The tables of the report on record are those that its results give."""
+def test_a_report_comes_from_its_files_of_record_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of the report on record are those that its results give, and all figures can be drawn of them."""
+    monkeypatch.setattr(report, "save_figure", lambda *_: None)
     committed = REPORTS / "cpu"
     shutil.copytree(committed / "results", tmp_path / "cpu" / "results")
     ended = run("report --profile cpu --report cpu")
