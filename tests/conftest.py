@@ -89,7 +89,7 @@ def tiny_model_file(
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_path() -> Callable[[str], Path]:
     """Real data that may lie beside the checkout, in ``../shared``; a test that asks for what is absent is skipped."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from e3sn_lib.data.davis import davis_sequences
+from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.tracking.export import export_model
@@ -44,12 +46,25 @@ class Custom:
 """What `PublicSiamMask` uses of SiamMask's code, by its names."""
 
 
-def test_graphs_score_like_the_network(
-    tiny_model_file: Path, data_root: Path, tmp_path: Path
-) -> None:
-    export_model(*load_model(tiny_model_file), tmp_path)
-    sequences = davis_sequences(data_root / "synthetic", 2016, "val")[:1]
-    table = bench_exports(tiny_model_file, tmp_path, sequences, 1).set_index("contender")
+@pytest.fixture(scope="module")
+def exported(tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export_model(*load_model(tiny_model_file), folder, origin={"run": "tiny"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sequences(data_root: Path) -> list[Video]:
+    return davis_sequences(data_root / "synthetic", 2016, "val")[:1]
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_model_file: Path, exported: Path, sequences: list[Video]) -> pd.DataFrame:
+    return bench_exports(tiny_model_file, exported, sequences, 1)
+
+
+def test_graphs_score_like_the_network(graphs: pd.DataFrame) -> None:
+    table = graphs.set_index("contender")
     assert tuple(table.index) == EXPORTED
     for name in ("J-Mean", "F-Mean"):  # all three compute in fp32 here
         same = table.loc[[*EXPORTED], name].tolist()
@@ -58,30 +73,27 @@ def test_graphs_score_like_the_network(
 
 
 def test_sessions_add_steps_to_those_of_the_paper(
-    tiny_model_file: Path, data_root: Path, tmp_path: Path
+    exported: Path, sequences: list[Video], graphs: pd.DataFrame
 ) -> None:
-    export_model(*load_model(tiny_model_file), tmp_path, origin={"run": "tiny"})
-    sequences = davis_sequences(data_root / "synthetic", 2016, "val")[:1]
-    table = bench_sessions(tmp_path, sequences, 1)
+    table = bench_sessions(exported, sequences, 1)
     assert tuple(table["contender"]) == SESSIONS
     assert table["steps"].is_monotonic_increasing
     assert table["steps"][0] == table["steps"][1] == 1 < table["steps"][2] <= 2
-    paper = bench_exports(tiny_model_file, tmp_path, sequences, 1).iloc[-1]
+    paper = graphs.iloc[-1]
     for name in ("J-Mean", "F-Mean"):
         assert table[name][0] == pytest.approx(paper[name])
 
 
 def test_every_contender_and_stage(
-    tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_file: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = partial(tracking_speed._peaks, side=256, channels=64, rows=34)  # bf16 may be emulated
     monkeypatch.setattr(tracking_speed, "_peaks", small)
-    export_model(*load_model(tiny_model_file), tmp_path)
     experiment = tmp_path / "experiments" / "siammask_sharp"
     experiment.mkdir(parents=True)
     (experiment / "custom.py").write_text(PUBLIC_CODE)
     (experiment / "config_davis.json").write_text('{"anchors": {}}')
-    table = bench_tracking(tiny_model_file, tmp_path, tmp_path, 1, 1, ((160, 120),), (1, 2))
+    table = bench_tracking(tiny_model_file, exported, tmp_path, 1, 0, ((160, 120),), (1, 2))
     names = [STAND_IN, *EXPORTED, "torch bf16", PUBLIC]
     assert table["contender"].tolist() == 2 * names
     assert table["objects"].tolist() == 6 * [1] + 6 * [2]
