@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import start
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SHARES = (0.6, 0.8, 0.95)
+SHARES = (0.1, 0.5, 0.9)
 """Of the time that the whole command takes: when it is killed."""
-
-
-def start(arguments: list[object]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "e3sn_study", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
 
 
 def finish(arguments: list[object]) -> float:
     """Run a command to its end; return the seconds it took."""
     begun = time.perf_counter()
     process = start(arguments)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()
+    process.join(600)
+    assert process.exitcode == 0
     return time.perf_counter() - begun
 
 
@@ -59,8 +47,8 @@ def test_a_study_goes_on(data_root: Path, tiny_settings: tuple[str, ...], tmp_pa
     deadline = time.monotonic() + 10 * seconds
     while not (begun := [*killed.glob("runs/*/checkpoint.pt")]) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     assert begun
     assert not [*killed.glob("runs/*/model.safetensors")]
     finish(reproduce(killed))
@@ -94,6 +82,7 @@ def command(request: pytest.FixtureRequest, data_root: Path, tiny_model_file: Pa
 
 def test_killed_at_any_moment_it_goes_on(command: Command, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
+    start(["--version"]).join()  # the first one waits for imports
     seconds = finish(command(tmp_path / "whole"))
     wanted = contents(tmp_path / "whole")
     assert len(wanted) > 3
@@ -102,7 +91,7 @@ def test_killed_at_any_moment_it_goes_on(command: Command, tmp_path: Path) -> No
     for share in SHARES:
         process = start(command(folder))
         time.sleep(share * seconds)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     finish(command(folder))
     assert contents(folder) == wanted

@@ -14,14 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 import torch
 from filelock import FileLock
+from processes import start
 from safetensors.torch import load_file, save_file
 
 from e3sn_lib.model.network import build_model
@@ -36,24 +37,16 @@ SETTINGS = (
     "train.batch_size=4",
     "train.log_every=1",
     "train.checkpoint_every=1",
+    "train.train_layers=[layer3]",
     "data.workers=1",
 )
 FROZEN_HALF = "train.unfreeze_at=0.5"
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def words(runs: Path, data: Path, *settings: str) -> list[str]:
     chosen = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
     folders = ["--data", str(data), "--runs", str(runs), "--report", str(runs / "report")]
     return ["train", *folders, *chosen]
-
-
-def command(*given: Any, processes: int = 1) -> list[str]:
-    launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
-    python = [sys.executable, *(launcher.split() if processes > 1 else ()), "-m", "e3sn_study"]
-    return [*python, *words(*given)]
 
 
 def told(arguments: list[str]) -> tuple[int, str, str]:
@@ -78,9 +71,13 @@ def train(runs: Path, data: Path, *settings: str, processes: int = 1) -> Path:
     if processes == 1:
         status, out, errors = told(words(runs, data, *settings))
     else:
-        launched = command(runs, data, *settings, processes=processes)
+        launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes} -m"
         done = subprocess.run(
-            launched, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+            [sys.executable, *launcher.split(), "e3sn_study", *words(runs, data, *settings)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         status, out, errors = done.returncode, done.stdout, done.stderr
     assert status == 0, errors
@@ -94,24 +91,18 @@ def undisturbed(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def started(data_root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command(tmp_path, data_root),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(data_root: Path, tmp_path: Path) -> Iterator[ForkServerProcess]:
+    process = start(words(tmp_path, data_root), tmp_path / "errors.txt")
     yield process
     process.kill()
-    process.communicate()
+    process.join()
 
 
-def wait_for_checkpoint(runs: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_checkpoint(runs: Path, process: ForkServerProcess) -> None:
     for _ in range(1200):
         if list(runs.glob("smoke-*/checkpoint.pt")):
             return
-        assert process.poll() is None, "it ended before its first checkpoint"
+        assert process.exitcode is None, "it ended before its first checkpoint"
         time.sleep(0.05)
     raise AssertionError("no checkpoint after a minute")
 
@@ -126,11 +117,11 @@ def same_weights(first: Path, second: Path) -> bool:
 
 
 def test_killed_by_the_system_it_ends_like_an_undisturbed_run(
-    undisturbed: Path, started: subprocess.Popen[str], data_root: Path, tmp_path: Path
+    undisturbed: Path, started: ForkServerProcess, data_root: Path, tmp_path: Path
 ) -> None:
     wait_for_checkpoint(tmp_path, started)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
+    started.kill()
+    started.join()
     folder = next(tmp_path.glob("smoke-*"))
     assert not (folder / "model.safetensors").exists()
     half = folder / f".checkpoint.{platform.node()}-{started.pid}.tmp.pt"
@@ -140,14 +131,15 @@ def test_killed_by_the_system_it_ends_like_an_undisturbed_run(
 
 
 def test_asked_to_end_it_saves_and_says_how_to_go_on(
-    undisturbed: Path, started: subprocess.Popen[str], data_root: Path, tmp_path: Path
+    undisturbed: Path, started: ForkServerProcess, data_root: Path, tmp_path: Path
 ) -> None:
     wait_for_checkpoint(tmp_path, started)
     whole_job = psutil.Process(started.pid)  # a job's end is told to its data workers too
     for process in (*whole_job.children(), whole_job):
         process.send_signal(signal.SIGTERM)
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130
+    started.join(60)
+    assert started.exitcode == 130
+    errors = (tmp_path / "errors.txt").read_text()
     assert "the same command or cell goes on from there" in errors
     assert "Traceback" not in errors
     assert same_weights(train(tmp_path, data_root), undisturbed)
@@ -223,12 +215,12 @@ def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Pat
 
 
 def test_a_backup_counts_as_its_run(data_root: Path, tmp_path: Path) -> None:
-    backup = f"train.backup={tmp_path / 'backup'}"
-    run = train(tmp_path / "runs", data_root, backup)
+    settings = (f"train.backup={tmp_path / 'backup'}", "train.pairs=4")
+    run = train(tmp_path / "runs", data_root, *settings)
     record = tmp_path / "backup" / run.name / "data.json"
     assert record.read_bytes() == (run / "data.json").read_bytes()
     shutil.rmtree(run)
-    again = words(tmp_path / "runs", data_root, backup)
+    again = words(tmp_path / "runs", data_root, *settings)
     assert f"{record.parent} holds such a run already" in refused([*again, "--resume", "never"])
     files = json.loads(record.read_text())["files"]
     record.write_text(json.dumps({"files": dict.fromkeys(files, "of other files")}))
