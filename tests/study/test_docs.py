@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shlex
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,8 @@ import yaml
 
 from e3sn_lib.data import pairs
 from e3sn_lib.model import network
+from e3sn_lib.tracking.clip import write_clip
+from e3sn_lib.tracking.video import read_frames
 from e3sn_study.cli import _parser, main, track
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,8 +51,11 @@ def commands(page: Path) -> list[str]:
 def test_python_runs_as_printed(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("examples", "models"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    """With the first frames of the clip that comes with the study."""
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "examples").mkdir()
+    frames = read_frames(ROOT / "examples" / "cockatoo.mp4")
+    write_clip(tmp_path / "examples" / "cockatoo.mp4", islice(frames, 10))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pairs, "draw_samples", pairs.draw_samples)  # put back what a page replaces
     monkeypatch.setattr(network, "LevelFusion", network.LevelFusion)

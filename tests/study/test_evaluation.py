@@ -268,12 +268,13 @@ class TestEvaluation:
     def test_masks_that_were_changed_or_deleted_are_made_again(
         self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path, tracked: list[str]
     ) -> None:
-        first = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False)
-        folder = tmp_path / MODEL / two_objects[0].name
-        changes = (Path.unlink, lambda path: shutil.copyfile(two_objects[0].mask_paths[2], path))
-        for number, change in enumerate(changes, start=3):
+        sequence = two_objects[1]
+        first = evaluate_tracker(Tracker(tiny_model), [sequence], tmp_path, extras=False)
+        folder = tmp_path / MODEL / sequence.name
+        changes = (Path.unlink, lambda path: shutil.copyfile(sequence.mask_paths[2], path))
+        for number, change in enumerate(changes, start=2):
             change(folder / "00002.png")
-            again = evaluate_tracker(Tracker(tiny_model), two_objects, tmp_path, extras=False)
+            again = evaluate_tracker(Tracker(tiny_model), [sequence], tmp_path, extras=False)
             pd.testing.assert_frame_equal(again[0], first[0])
             assert len(tracked) == number
 
@@ -310,7 +311,7 @@ class TestEvaluation:
         monkeypatch.setattr(
             type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k)
         )
-        evaluate_tracker(tracker, two_objects, tmp_path, extras=False)
+        evaluate_tracker(tracker, [two_objects[1]] * 2, tmp_path, extras=False)
         assert len(read) == 1
 
     def test_an_interrupted_sequence_is_tracked_again(
