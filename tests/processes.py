@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -18,6 +18,7 @@ FORKSERVER.set_forkserver_preload(["e3sn_study.runs", "e3sn_lib.tracking.own_vid
 
 
 def _run(words: list[str], errors: Path | None) -> None:
+    set_start_method(None, force=True)  # that of a program, for the processes of its own
     torch.set_num_threads(1)
     if errors:
         os.dup2(os.open(errors, os.O_CREAT | os.O_WRONLY), 2)
