@@ -238,7 +238,7 @@ class DataConfig:
     train: Annotated[tuple[TrainSetConfig, ...], BeforeValidator(_listed)] = ()
     evaluation: Annotated[tuple[EvalSetConfig, ...], BeforeValidator(_listed)] = ()
     negative_pairs: Share = 0.2
-    """Share of pairs whose search image shows another object (SiamMask)."""
+    """Share of pairs whose search crop shows another object (SiamMask)."""
     workers: Annotated[int, Strict(), Field(ge=0, le=64)] = 0
     """Processes that prepare pairs. The pairs do not depend on their number."""
 

@@ -16,7 +16,7 @@ from e3sn_lib.geometry import CELLS, Box, Floats, anchors_cxcywh, anchors_xyxy, 
 
 Labels = NDArray[np.int8]
 NEGATIVE_PAIR_REACH = 3
-"""A negative pair teaches "not here" in the central 7 x 7 cells: the target would be there
+"""A negative pair teaches "not here" in the central 7 x 7 cells: a target is usually there
 (SiamMask)."""
 
 

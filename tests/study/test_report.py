@@ -63,7 +63,7 @@ HEADINGS = [
     "Model and training",
     "Evaluation",
     "Deviations",
-    "What did not work",
+    "What we tried",
     "Limits",
     "Commands and runs",
     "Licences and use",
