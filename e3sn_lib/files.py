@@ -167,8 +167,8 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def as_counted(path: Path) -> str:
-    """Return a key that sorts 2.jpg before 10.jpg."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
+    """Return a key that sorts 2.jpg before 10.jpg, whatever their suffixes."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.stem)
 
 
 def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_FILE) -> bytes:
@@ -223,8 +223,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         if image.format in ("JPEG", "MPO"):
             return simplejpeg.decode_jpeg(encoded, "RGB")  # strict, where OpenCV fills up with grey
-        if image.format == "PNG":
-            image.verify()  # OpenCV believes the lengths in a damaged file and takes up to 4 GB
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except (OSError, SyntaxError, ValueError, cv2.error) as error:
@@ -285,6 +283,11 @@ def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         too_large = image.width * image.height > MOST_PIXELS
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        if image.format == "PNG":
+            # OpenCV believes the lengths in a damaged file and takes up to 4 GB; Pillow reads on
+            # where checksums of pixels do not fit
+            image.verify()
+            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError:
         too_large, pages = True, 1
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error

@@ -13,7 +13,7 @@ import numpy as np
 from e3sn_lib.data.index import indexed_tracks, track_of_boxes
 from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import as_counted, file_names, read_text, walk
+from e3sn_lib.files import as_counted, file_names, files_by_stem, read_text, walk
 from e3sn_lib.geometry import Box
 
 BOXES = "groundtruth*.txt"
@@ -55,7 +55,7 @@ def _parse(root: Path, files: list[Path], findings: Findings) -> Iterator[Any]:
         folder, shown = _frames_folder(file), []
         text = read_text(file, "boxes").rstrip()
         lines = text.split("\n") if text else []
-        images = sorted(file_names(folder), key=lambda name: as_counted(Path(name)))
+        images = [path.name for path in sorted(files_by_stem(folder).values(), key=as_counted)]
         for number, (image, line) in enumerate(zip_longest(images, lines), 1):
             box = None if line is None else _box(file, number, line)
             if image is None:

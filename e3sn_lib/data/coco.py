@@ -97,9 +97,9 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
         raise InputError(f"{annotations}: {ids}; give each image its own")
     on_disk = cache(lambda below: frozenset(file_names(images / below)))
     # id and box of all objects, also small ones, by image and category
-    alike: dict[tuple[Any, int], list[tuple[Any, Box]]] = defaultdict(list)
+    alike: dict[tuple[Any, int], list[tuple[int, Box]]] = defaultdict(list)
     records = []
-    for annotation in objects:
+    for number, annotation in enumerate(objects):
         name = f"annotation {annotation.get('id')}"
         try:
             key = annotation["image_id"]
@@ -110,7 +110,7 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
             image = _image(entries[key], on_disk)
             box, category = _box(annotation, image), int(_number(annotation["category_id"]))
             same = alike[key, category]
-            same.append((annotation["id"], box))
+            same.append((number, box))
             if _is_held_out(image.name, config.hold_out_share) != held_out:
                 raise _LeftOutError("not held out" if held_out else "held out")
             if _number(annotation["area"]) < config.min_area:
@@ -125,9 +125,9 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
         else:
             findings.categories.append(category)
             record = (image.name, annotation["id"], *image[1:], counts.decode("ascii"), box)
-            records.append((record, same))
-    for record, same in records:
-        yield *record, [box for each, box in same if each != record[1]]
+            records.append((number, record, same))
+    for number, record, same in records:
+        yield *record, [box for each, box in same if each != number]
 
 
 def _is_held_out(file_name: str, share: float) -> bool:

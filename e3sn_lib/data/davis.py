@@ -94,7 +94,7 @@ def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSe
         shown = [
             (image, mask)
             for image, mask in zip(video.frame_paths, video.mask_paths, strict=True)
-            if mask.stat().st_size > largest_empty or read_mask(mask).any()
+            if (mask.is_file() and mask.stat().st_size > largest_empty) or read_mask(mask).any()
         ]
         if empty := len(video) - len(shown):
             left_out["frame without object"] += empty

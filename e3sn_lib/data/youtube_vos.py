@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from e3sn_lib.data.index import indexed_tracks
-from e3sn_lib.data.types import Findings, PngMask, Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import VOID, Findings, PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import files_by_stem, read_json
 
@@ -48,6 +48,8 @@ def _objects(folder: Path, video: str, objects: Any, findings: Findings) -> Iter
         findings.leave_out("video not on disk", missing=video)
         return
     for object_id, thing in objects.items():
+        if not 0 < int(object_id) < VOID:
+            raise ValueError(f"object id {object_id!r}")
         files = []
         for stem in thing["frames"]:
             if stem in images and stem in masks:

@@ -176,6 +176,9 @@ class _Truth:
         ids = set(np.unique(sequence.mask(0)).tolist()) - {0, VOID}
         if not ids:
             raise InputError(f"{place} shows no object; leave the sequence out")
+        if max(ids) > MANY_IDS:  # such as 225, white in the palette that some programs make
+            advice = "save PNGs of black and white, or of object ids 1, 2, ..."
+            raise InputError(f"{place} has object id {max(ids)}; {advice}")
         self.sequence, self.evaluated = sequence, range(1, count - 1)
         self.objects = range(1, max(ids) + 1)
         self.absent = sorted(set(self.objects) - ids)  # ids below K that the first mask lacks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,7 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
 def _check_beside(out: Path, *folders: Path) -> None:
     """Raise InputError if the next run would take the output folder for a sequence."""
     for folder in folders:
-        if out.resolve().is_relative_to(folder.resolve()):
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
             raise InputError(f"--out {out} lies inside {folder}, which has masks; choose another")
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from e3sn_lib.config import Profile
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, printable
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT, from_checkout
@@ -130,7 +130,7 @@ def data(options: argparse.Namespace) -> int:
     for row in table[table["left_out"] != ""].itertuples():
         what = "left out" if row.state == "present" else row.state
         remedy = f"; {row.remedy}" if row.state == "absent" else ""
-        print(f"{what}: {row.use} set {row.name}, {row.left_out}{remedy}")
+        print(printable(f"{what}: {row.use} set {row.name}, {row.left_out}{remedy}"))
     complete, usable = table["state"] == "present", table["tracks"] > 0
     print(f"{complete.sum()} of {len(table)} sets are complete")
     good = complete.all()

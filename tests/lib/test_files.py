@@ -81,6 +81,17 @@ def test_what_is_too_large_is_refused_before_it_is_read(
     assert "too large; at most 3,071 pixels" in refusal(read_image, path)
 
 
+def test_a_changed_bit_in_the_pixels_of_a_png_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    files.write_mask(path, np.tile(np.arange(40, dtype=np.uint8) % 3, (30, 1)))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 16
+    path.write_bytes(content)
+    for read in (read_image, read_mask):
+        with pytest.raises(InputError, match="damaged"):
+            read(path)
+
+
 def test_a_bomb_of_pixels_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("1", (20_000, 20_000)).save(path)

@@ -788,7 +788,7 @@ def test_rules_and_verdicts_have_their_thresholds_from_one_place(
     table = claims(Records(tmp_path))
     assert table.set_index("Claim").loc["C7", "Verdict"] == "partly"
     assert any(
-        "reproduced if it is at most 39 % of that with the most" in note
+        "reproduced if 4 samples need at most 39 % of the memory of the most" in note
         for note in table.attrs["notes"]
     )
     rules = " ".join(reference("claims")["rules"].values())
