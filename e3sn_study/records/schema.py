@@ -110,14 +110,14 @@ _SHARES = (
 )
 _COUNTS = "frames objects sequences steps threads width height batch cases samples_per_image"
 _ABOVE_ZERO = (
-    "seconds seconds_tracking seconds_per_step peak_memory_mb estimated_memory_mb "
-    "size predicted_size step_ms frames_per_second fps ratio"
+    "seconds seconds_tracking seconds_per_step peak_memory_mb size predicted_size "
+    "step_ms frames_per_second fps ratio"
 )
 _LIMITS = {
     **dict.fromkeys(_SHARES.split(), (0.0, 1.0)),
     **dict.fromkeys(("J-Decay", "F-Decay"), (-1.0, 1.0)),
     **dict.fromkeys(_COUNTS.split(), (1.0, np.inf)),
-    **dict.fromkeys(("seconds_reading", "share"), (0.0, np.inf)),
+    **dict.fromkeys(("seconds_reading", "share", "estimated_memory_mb"), (0.0, np.inf)),
     **dict.fromkeys(_ABOVE_ZERO.split(), (1e-9, np.inf)),
 }
 """Limits of the numbers of a column, the same in every table."""
