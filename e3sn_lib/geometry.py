@@ -226,6 +226,12 @@ class Patch(NamedTuple):
         return whole
 
 
+def is_far(box_frame_xyxy: Box, width: float, height: float) -> bool:
+    """Return whether a box reaches beyond an image by more than the size of the image."""
+    x1, y1, x2, y2 = box_frame_xyxy
+    return x1 < -width or y1 < -height or x2 > 2 * width or y2 > 2 * height
+
+
 def paste_patch(
     soft_mask: SoftMask, window_crop_xy: Point, crop: ContextCrop, frame_hw: tuple[int, int]
 ) -> Patch:

@@ -23,7 +23,7 @@ from e3sn_lib.data.index import indexed_tracks
 from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import MOST_PIXELS, file_names, read_json, walk
-from e3sn_lib.geometry import Box, box_xywh
+from e3sn_lib.geometry import Box, box_xywh, is_far
 
 LARGEST = 2**53
 """Larger numbers are not exact as floats."""
@@ -164,9 +164,8 @@ def _number(value: Any) -> float:
 
 def _check_near(x1: float, y1: float, x2: float, y2: float, image: _Image) -> None:
     """Refuse coordinates that lie outside the image by more than the size of the image."""
-    width, height = image.width, image.height
-    if min(x1 + width, y1 + height) < 0 or x2 > 2 * width or y2 > 2 * height:
-        raise _LeftOutError("far outside the image", f"in {width}x{height}")
+    if is_far((x1, y1, x2, y2), image.width, image.height):
+        raise _LeftOutError("far outside the image", f"in {image.width}x{image.height}")
 
 
 def _box(annotation: dict[str, Any], image: _Image) -> Box:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask
-from e3sn_lib.geometry import Box
+from e3sn_lib.geometry import Box, is_far
 
 MANY_IDS = 32
 """No video has more objects; larger values of a grey mask are levels of grey, not ids."""
@@ -112,8 +112,7 @@ class TrackFrame:
             why = "; is it a photo with a rotation noted in it (EXIF)?" if turned else ""
             raise InputError(f"mask of {self.image} is {size}, its image {width}x{height}{why}")
         x1, y1, x2, y2 = self.box_frame_xyxy or (0, 0, width, height)
-        is_far = x1 < -width or y1 < -height or x2 > 2 * width or y2 > 2 * height
-        if is_far or min(x2, y2, width - x1, height - y1) <= 0:
+        if is_far((x1, y1, x2, y2), width, height) or min(x2, y2, width - x1, height - y1) <= 0:
             box = f"box {x1:g},{y1:g} to {x2:g},{y2:g}"
             raise InputError(f"{box} of {self.image} lies outside its {width}x{height} pixels")
         if mask is not None and np.count_nonzero(mask) < self.min_area:
