@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +17,7 @@ from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.data.synthetic import ensure_synthetic
 from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
+from e3sn_lib.files import read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +43,7 @@ class TrainSets:
 
 def open_train_sets(data: DataConfig) -> TrainSets:
     """Open every training set that is there; raises InputError if there is no data root, no set at
-    all, or a set that cannot be opened or has no usable object."""
+    all, a set that cannot be opened or has no usable object, or a sequence that is scored too."""
     sets = TrainSets()
     for config in data.train:
         folder, lacking = _locate(data, config)
@@ -52,7 +54,25 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     if not sets.opened:
         reasons = "; ".join(notice for notice, _ in sets.absent) or "data.train lists no set"
         raise InputError(f"no training data: {reasons}")
+    _check_apart(data, sets)
     return sets
+
+
+def _check_apart(data: DataConfig, sets: TrainSets) -> None:
+    """Refuse to train on a video of a benchmark: one of the same name and first frame. A benchmark
+    of the split ``train`` may be asked for on purpose."""
+    for benchmark in (each for each in data.evaluation if each.split != "train"):
+        scored = dict[str, Video]()
+        with suppress(InputError):  # it is absent
+            scored = {video.name: video for video in open_evaluation(data, benchmark.name)}
+        for tracks, config in sets.opened:
+            for track in tracks.tracks if KINDS[config.kind].has_videos else ():
+                video = scored.get(track.name.split("/")[0])
+                image = track.frames[0].image
+                if video and read_bytes(image) == read_bytes(video.frame_paths[0]):
+                    fault = f"has {video.name}, which is scored in {benchmark.name}"
+                    remedy = "give another split, name it in hold_out, or leave the benchmark out"
+                    raise InputError(f"{_label(config)} {fault}; {remedy} (data.evaluation)")
 
 
 def open_evaluation(data: DataConfig, name: str) -> list[Video]:

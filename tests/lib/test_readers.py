@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
@@ -776,6 +777,22 @@ def test_open_train_sets_opens_what_is_there_and_tells_the_rest(tmp_path: Path) 
     notice = sets.absent[0][0]
     assert "davis2016/code.html" in notice
     assert str(tmp_path / "DAVIS" / "ImageSets" / "2016" / "train.txt") in notice
+
+
+def test_a_video_that_a_benchmark_scores_is_not_trained_on(tmp_path: Path) -> None:
+    data, lists = make_everything(tmp_path), tmp_path / "DAVIS" / "ImageSets" / "2017"
+    shutil.copy(lists / "train.txt", lists / "val.txt")
+    scored = dataclasses.replace(data.evaluation[0], split="val")
+    data = dataclasses.replace(data, train=data.train[5:6], evaluation=(scored,))
+    with pytest.raises(InputError, match=r"\(DAVIS-2017\) has camel, which is scored in davis2017"):
+        open_train_sets(data)
+    held_out = dataclasses.replace(data.train[0], hold_out=("camel",))
+    open_train_sets(dataclasses.replace(data, train=(held_out,)))
+
+    shutil.copytree(tmp_path / "DAVIS", tmp_path / "other")
+    write_image(tmp_path / "other/JPEGImages/480p/camel/00000.jpg", (50, 64))
+    of_that_name = dataclasses.replace(scored, path=("other",))
+    open_train_sets(dataclasses.replace(data, evaluation=(of_that_name,)))
 
 
 def test_open_evaluation_opens_or_says_where_to_get_it(tmp_path: Path) -> None:
