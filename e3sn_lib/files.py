@@ -136,7 +136,7 @@ def file_names(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        raise InputError(f"cannot list the files of {folder}: {error.strerror}") from error
+        raise _not_listed(error) from error
     return [each for each in names if not each.startswith(".") and each.lower().endswith(suffixes)]
 
 
@@ -155,15 +155,24 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield `root` and every folder in it, in order, with the names of its files.
 
     Links to folders are followed. A link to a folder that contains it would never end, so there
-    the search stops.
+    the search stops. An absent root has no folders; raises InputError if one cannot be listed.
     """
     real = functools.cache(os.path.realpath)
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
         if real(folder) in {real(str(each)) for each in Path(folder).parents}:
             subfolders.clear()
         else:
             subfolders.sort()
             yield Path(folder), sorted(names)
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise _not_listed(error) from error
+
+
+def _not_listed(error: OSError) -> InputError:
+    return InputError(f"cannot list the files of {error.filename}: {error.strerror}")
 
 
 def as_counted(path: Path) -> str:

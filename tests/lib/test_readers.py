@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -563,6 +564,21 @@ def make_box_folder(root: Path) -> Path:
     turned = "30,10,40,20,30,30,20,20\n" * 2 + "10,10,30,10,30,20,10,20\n" * 3
     (root / "toys" / "toy-1" / "groundtruth_rect.1.txt").write_text(turned)
     return root
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, scandir = make_box_folder(tmp_path), os.scandir
+
+    def denied(folder: str) -> object:
+        if Path(folder).name == "toys":
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)  # root may list any folder
+    with pytest.raises(InputError, match=r"cannot list the files of .*toys: Permission denied"):
+        box_folder_tracks(root)
 
 
 def test_box_folder_reads_upright_and_turned_boxes(tmp_path: Path) -> None:
