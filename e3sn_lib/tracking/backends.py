@@ -25,6 +25,7 @@ FORMAT = 1
 """Version of the export folder; other versions are refused."""
 MANIFEST = "export.json"
 TEMPLATE, SEARCH, MASK = GRAPHS = ("template.onnx", "search.onnx", "mask.onnx")
+WEIGHTS = "weights.bin"
 PACKAGED = Path(__file__).parent / "shipped"
 """The export that comes with the package."""
 VARIABLE = "E3SN_WEIGHTS"
@@ -189,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
         problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise InputError(f"{path} is not valid: {'; '.join(problems)}") from error
     copy = "copy the whole folder, or export the model again"
-    for name in {*GRAPHS, *manifest.files}:
+    for name in {*GRAPHS, WEIGHTS, *manifest.files}:
         file = folder / name
         if not file.is_file():
             raise InputError(f"there is no {file}; {copy}")

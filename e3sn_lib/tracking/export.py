@@ -27,11 +27,10 @@ from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARG
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
 from e3sn_lib.tracking import backends
-from e3sn_lib.tracking.backends import GRAPHS, MASK, SEARCH, TEMPLATE, Window
+from e3sn_lib.tracking.backends import GRAPHS, MASK, SEARCH, TEMPLATE, WEIGHTS, Window
 from e3sn_lib.tracking.quantise import Sample, quantise
 
 OPSET = 17
-WEIGHTS = "weights.bin"
 WINDOWS = {
     name: Window(size=size, step=STRIDE // stride, first=-WINDOW_MARGIN // stride)
     for name, (size, stride) in refine.WINDOWS.items()

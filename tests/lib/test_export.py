@@ -316,6 +316,14 @@ class TestRefused:
         with pytest.raises(InputError, match=rf"there is no .*{name}; copy the whole folder"):
             load_export(folder)
 
+    def test_a_file_that_the_manifest_does_not_list(self, folder: Path) -> None:
+        path = folder / "export.json"
+        content = json.loads(path.read_text())
+        del content["files"]["weights.bin"]
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"weights\.bin does not belong to export\.json"):
+            load_export(folder)
+
     def test_where_an_export_is_looked_for(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
