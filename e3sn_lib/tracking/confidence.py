@@ -76,17 +76,17 @@ def same_colours(colours: Floats, others: Floats) -> Floats:
     return np.asarray(np.sqrt(colours * others).sum(axis=1))
 
 
-def colour_shares(crop: Image, mask: NDArray[np.bool_]) -> Floats:
+def colour_shares(crop: Image, soft: SoftMask) -> Floats:
     """Return how much of each colour belongs to an object, 0 to 1, (4096,).
 
-    The object is where the mask (S, S) is in a crop (S, S, 3); the other pixels are its
+    The mask (H, W) says how much of each pixel of a crop (H, W, 3) is the object; the rest is its
     surroundings. Both have the same weight, whatever their sizes (as in Staple, Bertinetto et al.
     2016).
     The share of a colour that is rare in both is about 1/2.
     """
-    bins = _bins(crop)
-    counts = (np.bincount(bins[part], minlength=COLOUR_BINS**3) for part in (mask, ~mask))
-    own, others = (count / max(count.sum(), 1) + RARE for count in counts)
+    bins, size = _bins(crop).ravel(), COLOUR_BINS**3
+    counts = (np.bincount(bins, each.ravel(), size) for each in (soft, 1 - soft))
+    own, others = (count / max(count.sum(), 1e-9) + RARE for count in counts)
     return np.asarray(own / (own + others))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import TEMPLATE_SIZE, Floats, Image, Patch, context_side
+from e3sn_lib.tracking.edges import fit_to_colours
 from e3sn_lib.tracking.tracker import (
     MOST_OBJECTS,
     SEARCH_SIZE,
@@ -69,13 +70,14 @@ class Session:
     """Objects that are followed through one video, with their state.
 
     The tracker keeps nothing between frames, so several sessions can share one. As in the paper, a
-    session takes one step in each frame, but with three additions. If several places look like an
-    object, the colours of its first mask help to choose. One step corrects a wrong size only
-    partly, so the session takes a second step, from the new place, if the size of an object changed
-    much. The session searches for a lost object in a wider part of the frame around its last place,
-    and in one other part. The other part changes with each frame, so that over time the whole frame
-    is searched. The object is found if its mask there has a predicted J of `lost_below` or more and
-    at most half of it lies on other objects. Raises InputError if a setting is out of range.
+    session takes one step in each frame, but with four additions. The edges of masks are fitted to
+    the colours of the frame. If several places look like an object, the colours of its first mask
+    help to choose. One step corrects a wrong size only partly, so the session takes a second step,
+    from the new place, if the size of an object changed much. The session searches for a lost
+    object in a wider part of the frame around its last place, and in one other part. The other part
+    changes with each frame, so that over time the whole frame is searched. The object is found if
+    its mask there has a predicted J of `lost_below` or more and at most half of it lies on other
+    objects. Raises InputError if a setting is out of range.
 
     Args:
         lost_below: predicted J, 0 to 1, below which an object is lost; 0: no object is ever lost.
@@ -84,6 +86,7 @@ class Session:
             infinity: no second step.
         colour_weight: how much the colours of the first mask count in the choice between places,
             from 0, not at all.
+        fit_edges: fit the edges of masks to colours, see `fit_to_colours`.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Session:
         keep_lost: bool = False,
         resized_by: float = RESIZED,
         colour_weight: float = COLOUR_WEIGHT,
+        fit_edges: bool = True,
     ) -> None:
         if not 0 <= lost_below <= 1:
             raise InputError(f"lost_below is {lost_below}; give a predicted J, 0 to 1")
@@ -104,6 +108,7 @@ class Session:
         self._tracker = tracker
         self._lost_below, self._keep_lost = lost_below, keep_lost
         self._resized_by, self._colour_weight = resized_by, colour_weight
+        self._fit_edges = fit_edges
         self._steps = 0
         self._frame_hw: tuple[int, int] | None = None
         self._known: dict[int, tuple[int, Floats]] = {}
@@ -169,6 +174,8 @@ class Session:
                 self._known[number] = self._steps, last.box_frame_xyxy.copy()
         self._given = {}
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
+        if self._fit_edges:
+            shown = {key: fit_to_colours(frame, patch) for key, patch in shown.items()}
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
         return Seen(ids, dict(sorted(objects.items())))
 

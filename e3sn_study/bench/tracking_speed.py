@@ -49,7 +49,8 @@ SESSIONS = (
     "one step a frame, as the paper",
     "and colours, to choose between places",
     "and a second look at resized objects",
-    "and a search for lost ones, as e3sn track",
+    "and a search for lost ones",
+    "and edges fitted to colours, as e3sn track",
 )
 """What a `Session` does, one thing more each time."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
@@ -125,12 +126,14 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
     Return one row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for
     each object in each frame.
     """
-    backend = load_export(int8, threads)
+    backend, lost_below = load_export(int8, threads), shipped_table()["lost_below"]
+    make = partial(_InSession, backend, keep_lost=True)
     made = (
-        _InSession(backend, resized_by=math.inf, colour_weight=0),
-        _InSession(backend, resized_by=math.inf),
-        _InSession(backend),
-        _InSession(backend, lost_below=shipped_table()["lost_below"], keep_lost=True),
+        make(fit_edges=False, resized_by=math.inf, colour_weight=0),
+        make(fit_edges=False, resized_by=math.inf),
+        make(fit_edges=False),
+        make(fit_edges=False, lost_below=lost_below),
+        make(lost_below=lost_below),
     )
     table = _scored(dict(zip(SESSIONS, made, strict=True)), sequences)
     known = (backend.manifest.model_extra or {}).get("model", {})

@@ -1,0 +1,76 @@
+"""Fit the edges of soft masks to the colours of the frame (ours; the paper has no such step).
+
+A mask of the network has 127 x 127 pixels, so its edges are coarse. Colours say more about single
+pixels. First comes Bayes' rule: the network's probabilities are the prior, and the likelihood comes
+from the colours inside and outside the mask. Then a guided filter (He, Sun and Tang, 2013) moves
+edges to where the colours change. It makes the mask a linear function of the colours around each
+pixel. The function is found in a smaller image and used in the whole one (He and Sun, 2015).
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from e3sn_lib.geometry import Image, Patch
+from e3sn_lib.tracking import confidence
+
+Array = NDArray[Any]
+
+LARGEST_SIDE = 96
+"""Pixels of the larger side of the smaller image."""
+RADIUS = 0.035
+"""Pixels around one that decide on its function, as a share of the image's mean side."""
+VARIANCE = 1e-5
+"""Colours, 0 to 1, that vary much less count as equal."""
+CERTAIN = 0.002
+"""A prior is at least this far from 0 and from 1, so colours can correct any pixel."""
+EVIDENCE = 0.5
+"""How much the colour of a pixel counts. In Bayes' rule it is 1, but neighbours are alike."""
+PLACES = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
+"""Of the six different entries of a symmetric matrix."""
+
+
+def fit_to_colours(frame: Image, patch: Patch) -> Patch:
+    """Return a patch with edges that follow the colours of its frame, (H, W, 3) RGB uint8."""
+    if patch.soft.size == 0:
+        return patch
+    image, (height, width) = frame[patch.rows, patch.columns], patch.soft.shape
+    shrink = min(1, LARGEST_SIDE / max(height, width))
+    size = max(round(width * shrink), 1), max(round(height * shrink), 1)
+    small, prior = (_resized(each, size, cv2.INTER_AREA) for each in (image, patch.soft))
+    prior = prior.clip(CERTAIN, 1 - CERTAIN)
+    share = confidence.likeness(small, confidence.colour_shares(small, prior))
+    odds = prior / (1 - prior) * (share / (1 - share)) ** EVIDENCE
+    linear = _linear(small.astype(np.float32) / 255, (odds / (1 + odds)).astype(np.float32))
+    slopes, offsets = (_resized(each, (width, height), cv2.INTER_LINEAR) for each in linear)
+    soft = offsets + _dot(slopes, image.astype(np.float32) / 255)
+    return patch._replace(soft=soft.clip(0, 1))
+
+
+def _resized(values: Array, size: tuple[int, int], how: int) -> Array:
+    return np.asarray(cv2.resize(values, size, interpolation=how))
+
+
+def _linear(image: Array, soft: Array) -> tuple[Array, Array]:
+    """Return slopes (H, W, 3) and offsets (H, W) that give a mask (H, W) from colours (H, W, 3)."""
+    side = 2 * max(round(RADIUS * soft.size**0.5), 1) + 1
+
+    def mean(values: Array) -> Array:
+        return np.asarray(cv2.blur(values, (side, side)))
+
+    colour, inside = mean(image), mean(soft)
+    shared = mean(image * soft[..., None]) - colour * inside[..., None]
+    rows, columns = np.triu_indices(3)
+    pairs = image[..., rows] * image[..., columns]
+    spread = np.dstack([mean(pairs[..., :3]), mean(pairs[..., 3:])])
+    spread -= colour[..., rows] * colour[..., columns]
+    matrices = spread[..., PLACES] + VARIANCE * np.eye(3, dtype=np.float32)
+    slopes = np.linalg.solve(matrices, shared[..., None])[..., 0]
+    return mean(slopes), mean(inside - _dot(slopes, colour))
+
+
+def _dot(one: Array, other: Array) -> Array:
+    """Return the sums over colours, faster than by numpy."""
+    return np.asarray(cv2.transform(one * other, np.ones((1, 3), np.float32)))
