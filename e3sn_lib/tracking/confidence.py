@@ -76,17 +76,25 @@ def same_colours(colours: Floats, others: Floats) -> Floats:
     return np.asarray(np.sqrt(colours * others).sum(axis=1))
 
 
-def colour_shares(crop: Image, soft: SoftMask) -> Floats:
-    """Return how much of each colour belongs to an object, 0 to 1, (4096,).
+def colour_histograms(crop: Image, soft: SoftMask) -> Floats:
+    """Return the colours of an object and of its surroundings, (2, 4096); the sum of each is 1.
 
-    The mask (H, W) says how much of each pixel of a crop (H, W, 3) is the object; the rest is its
-    surroundings. Both have the same weight, whatever their sizes (as in Staple, Bertinetto et al.
-    2016).
-    The share of a colour that is rare in both is about 1/2.
+    The mask (H, W) says how much of each pixel of a crop (H, W, 3) is the object, 0 to 1. If all or
+    nothing is the object, one of the two is 0.
     """
     bins, size = _bins(crop).ravel(), COLOUR_BINS**3
-    counts = (np.bincount(bins, each.ravel(), size) for each in (soft, 1 - soft))
-    own, others = (count / max(count.sum(), 1e-9) + RARE for count in counts)
+    counts = [np.bincount(bins, each.ravel(), size) for each in (soft, 1 - soft)]
+    return np.array([count / max(count.sum(), RARE) for count in counts])
+
+
+def colour_shares(histograms: Floats) -> Floats:
+    """Return how much of each colour belongs to an object, 0 to 1, (4096,).
+
+    The `colour_histograms` of the object and its surroundings have the same weight, whatever their
+    sizes (as in Staple, Bertinetto et al. 2016). The share of a colour that is rare in both is
+    about 1/2.
+    """
+    own, others = histograms + RARE
     return np.asarray(own / (own + others))
 
 

@@ -2,9 +2,10 @@
 
 A mask of the network has 127 x 127 pixels, so its edges are coarse. Colours say more about single
 pixels. First comes Bayes' rule: the network's probabilities are the prior, and the likelihood comes
-from the colours inside and outside the mask. Then a guided filter (He, Sun and Tang, 2013) moves
-edges to where the colours change. It makes the mask a linear function of the colours around each
-pixel. The function is found in a smaller image and used in the whole one (He and Sun, 2015).
+from the colours inside and outside the masks of this frame and earlier ones. Then a guided filter
+(He, Sun and Tang, 2013) moves edges to where the colours change. It makes the mask a linear
+function of the colours around each pixel. The function is found in a smaller image and used in the
+whole one (He and Sun, 2015).
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from e3sn_lib.geometry import Image, Patch
+from e3sn_lib.geometry import Floats, Image, Patch
 from e3sn_lib.tracking import confidence
 
 Array = NDArray[Any]
@@ -26,27 +27,35 @@ VARIANCE = 1e-5
 """Colours, 0 to 1, that vary much less count as equal."""
 CERTAIN = 0.002
 """A prior is at least this far from 0 and from 1, so colours can correct any pixel."""
-EVIDENCE = 0.5
+EVIDENCE = 0.75
 """How much the colour of a pixel counts. In Bayes' rule it is 1, but neighbours are alike."""
+KEPT = 0.95
+"""Share of the known colours that stays in each frame; the rest comes from the frame."""
 PLACES = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 """Of the six different entries of a symmetric matrix."""
 
 
-def fit_to_colours(frame: Image, patch: Patch) -> Patch:
-    """Return a patch with edges that follow the colours of its frame, (H, W, 3) RGB uint8."""
+def fit_to_colours(
+    frame: Image, patch: Patch, known: Floats | None = None
+) -> tuple[Patch, Floats | None]:
+    """Return a patch with edges that follow the colours of its frame, (H, W, 3) RGB uint8; and the
+    `colour_histograms` that were used, (2, 4096), which the next frame needs as `known`."""
     if patch.soft.size == 0:
-        return patch
+        return patch, known
     image, (height, width) = frame[patch.rows, patch.columns], patch.soft.shape
     shrink = min(1, LARGEST_SIDE / max(height, width))
     size = max(round(width * shrink), 1), max(round(height * shrink), 1)
     small, prior = (_resized(each, size, cv2.INTER_AREA) for each in (image, patch.soft))
     prior = prior.clip(CERTAIN, 1 - CERTAIN)
-    share = confidence.likeness(small, confidence.colour_shares(small, prior))
+    colours = confidence.colour_histograms(small, prior)
+    if known is not None:
+        colours = KEPT * known + (1 - KEPT) * colours
+    share = confidence.likeness(small, confidence.colour_shares(colours))
     odds = prior / (1 - prior) * (share / (1 - share)) ** EVIDENCE
     linear = _linear(small.astype(np.float32) / 255, (odds / (1 + odds)).astype(np.float32))
     slopes, offsets = (_resized(each, (width, height), cv2.INTER_LINEAR) for each in linear)
     soft = offsets + _dot(slopes, image.astype(np.float32) / 255)
-    return patch._replace(soft=soft.clip(0, 1))
+    return patch._replace(soft=soft.clip(0, 1)), colours
 
 
 def _resized(values: Array, size: tuple[int, int], how: int) -> Array:

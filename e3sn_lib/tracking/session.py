@@ -113,6 +113,8 @@ class Session:
         self._frame_hw: tuple[int, int] | None = None
         self._known: dict[int, tuple[int, Floats]] = {}
         """For each object, the step in which it was last seen, and its box, x1, y1, x2, y2."""
+        self._colours: dict[int, Floats | None] = {}
+        """Of each object and its surroundings, in the frames where it was seen; None: not yet."""
         self._given: dict[int, FourNumbers] = {}
         self._groups: Groups = []
 
@@ -172,10 +174,12 @@ class Session:
         for number, last in objects.items():
             if number in self._given or not last.lost:
                 self._known[number] = self._steps, last.box_frame_xyxy.copy()
-        self._given = {}
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
-        if self._fit_edges:
-            shown = {key: fit_to_colours(frame, patch) for key, patch in shown.items()}
+        for number, patch in shown.items() if self._fit_edges else ():
+            known = None if number in self._given else self._colours.get(number)
+            shown[number], colours = fit_to_colours(frame, patch, known)
+            self._colours[number] = known if objects[number].lost else colours
+        self._given = {}
         ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
         return Seen(ids, dict(sorted(objects.items())))
 

@@ -230,7 +230,10 @@ class Tracker:
         if colour_weight and not move:
             around = (SEARCH_SIZE - TEMPLATE_SIZE) // 2  # of the window in the middle of the crop
             masks = (np.pad(each > threshold, around) for each in soft)
-            shares = [confidence.colour_shares(*each) for each in zip(images, masks, strict=True)]
+            pairs = zip(images, masks, strict=True)
+            shares = [
+                confidence.colour_shares(confidence.colour_histograms(*each)) for each in pairs
+            ]
             targets = replace(targets, shares=colour_weight * np.stack(shares))
         same = confidence.same_colours(colours, first)
         known = confidence.mask_features(scores, soft, threshold, same)

@@ -20,6 +20,7 @@ from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking.confidence import (
     FEATURES,
     LARGEST_LOGIT,
+    colour_histograms,
     colour_shares,
     likeness,
     mask_colours,
@@ -77,7 +78,7 @@ class TestColourShares:
         crop[:20], crop[20:, :20], crop[20:, 20:] = (200, 30, 30), (30, 160, 30), (207, 17, 31)
         mask = np.zeros((40, 40), bool)
         mask[:10] = True
-        found = likeness(crop, colour_shares(crop, mask))
+        found = likeness(crop, colour_shares(colour_histograms(crop, mask)))
         assert found[20:, :20] == pytest.approx(0, abs=1e-3)
         red = (400 + 400) / 1200  # (207, 17, 31) is so near to (200, 30, 30) that it counts as red
         assert found[:20] == pytest.approx(1 / (1 + red), abs=1e-3)
@@ -85,7 +86,7 @@ class TestColourShares:
 
     def test_a_colour_that_was_not_there_says_nothing(self) -> None:
         crop = np.full((20, 20, 3), 200, np.uint8)
-        shares = colour_shares(crop, np.eye(20, dtype=bool))
+        shares = colour_shares(colour_histograms(crop, np.eye(20, dtype=bool)))
         assert (likeness(np.zeros((20, 20, 3), np.uint8), shares) == 0.5).all()
         assert likeness(crop, shares) == pytest.approx(0.5)
 
@@ -183,7 +184,7 @@ class TestLost:
         frames = [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(3)]
         tracker = Tracker(tiny_model)
         once = partial(
-            Session, tracker, resized_by=math.inf, colour_weight=0
+            Session, tracker, resized_by=math.inf, colour_weight=0, fit_edges=False
         )  # one step, as the tracker takes
         plain, kept = once(), once(lost_below=1.0, keep_lost=True)
         hidden = once(lost_below=1.0)

@@ -16,8 +16,9 @@ from scipy import ndimage
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
-from e3sn_lib.geometry import STRIDE, WINDOW_MARGIN
+from e3sn_lib.geometry import STRIDE, WINDOW_MARGIN, Patch
 from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking import session as session_module
 from e3sn_lib.tracking.prompts import (
     Prompt,
     first_frames,
@@ -44,7 +45,7 @@ def boxes(seen: Seen) -> NDArray[np.float64]:
 class TestSession:
     def test_objects_from_the_start_are_those_of_the_tracker(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(3)
-        session = Session(tracker, resized_by=math.inf, colour_weight=0)
+        session = Session(tracker, resized_by=math.inf, colour_weight=0, fit_edges=False)
         assert [session.add(ONE), session.add(TWO)] == [1, 2]
         for frame, result in zip(frames, tracker.run(frames, [ONE, TWO]), strict=True):
             seen = session.step(frame)
@@ -53,9 +54,32 @@ class TestSession:
             assert [each.score for each in seen.objects.values()] == result.scores.tolist()
             assert np.array_equal(boxes(seen), result.boxes_frame_xyxy)
 
+    def test_edges_are_fitted_with_the_colours_of_frames_that_showed_the_object(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known, fit = [], session_module.fit_to_colours
+
+        def spied(frame: NDArray[np.uint8], patch: Patch, colours: NDArray[np.float64] | None):
+            known.append(colours)
+            return fit(frame, patch, colours)
+
+        monkeypatch.setattr(session_module, "fit_to_colours", spied)
+        frames = noise(4)
+        for lost_below in (0.0, 1.0):  # in the second round it is lost in every frame
+            session = Session(Tracker(Planted()), lost_below=lost_below, keep_lost=True)
+            session.add(ONE)
+            for index, frame in enumerate(frames):
+                if index == 2:
+                    session.correct(1, ONE)
+                session.step(frame)
+        assert [each is None for each in known] == [True, False] * 2 + [True] * 4
+        assert not np.array_equal(known[1], known[3])
+        for each in (known[1], known[3]):
+            assert each.sum(axis=1) == pytest.approx([1, 1])
+
     def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(4)
-        session = Session(tracker, resized_by=math.inf, colour_weight=0)
+        session = Session(tracker, resized_by=math.inf, colour_weight=0, fit_edges=False)
         assert session.step(frames[0]).ids.max() == 0
         session.add(TWO, 7)
         session.step(frames[1])
@@ -71,7 +95,10 @@ class TestSession:
         self, tiny_model: E3SN
     ) -> None:
         tracker, frames = Tracker(tiny_model), noise(5)
-        session, plain = (Session(tracker, resized_by=math.inf, colour_weight=0) for _ in range(2))
+        session, plain = (
+            Session(tracker, resized_by=math.inf, colour_weight=0, fit_edges=False)
+            for _ in range(2)
+        )
         for each in (session, plain):
             each.add(ONE), each.add(TWO), each.add(THREE)
             each.step(frames[0]), each.step(frames[1])

@@ -17,7 +17,7 @@ from e3sn_lib.config import TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import Patch, box_from_mask, box_xywh, context_side
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.tracking.confidence import colour_shares
+from e3sn_lib.tracking.confidence import colour_histograms, colour_shares
 from e3sn_lib.tracking.tracker import FrameResult, Targets, Tracker, choose, labels_from_patches
 
 HEIGHT, WIDTH = 240, 320
@@ -238,7 +238,9 @@ class TestColours:
         crop, mask = model.seen[0][0].permute(1, 2, 0).numpy(), np.zeros((255, 255), bool)
         inside = np.abs(np.arange(255) - 127) < 32
         mask[np.ix_(inside, inside)] = True
-        np.testing.assert_allclose(targets.shares, [0.4 * colour_shares(crop, mask)])
+        np.testing.assert_allclose(
+            targets.shares, [0.4 * colour_shares(colour_histograms(crop, mask))]
+        )
 
     def test_each_object_has_its_own(self) -> None:
         first, then = blank(128), blank(128)
