@@ -100,9 +100,9 @@ def trade_off(records: Records) -> Figure:
     if len(speed):
         mean = np.mean([model.value(name) for name in MEANS])
         points.append((f"E3SN, {ours(records)}", speed["fps"].mean(), mean, BLUE))
-    for row in records.int8_graphs.to_dict("records"):
+    for label, row in records.int8_graphs.items():
         mean = np.mean([100 * row[name] for name in MEANS])
-        points.append((f"E3SN, {ours(records)}, int8 graphs", row["fps"], mean, BLUE))
+        points.append((f"E3SN, {ours(records)}, {label}", row["fps"], mean, BLUE))
     figure, axes = axes_grid(1, 1, (7.5, 4.2))
     for label, fps, mean, colour in points:
         fill = "white" if colour == ORANGE else colour

@@ -951,6 +951,8 @@ def test_sessions_are_compared_with_one_step_a_frame(tmp_path: Path) -> None:
     table = TABLES["sessions"](Records(tmp_path))
     assert table["F gain"].tolist() == ["0.0", "-1.0"]
     assert table["Steps per object-frame"].tolist() == ["1.00", "1.23"]
+    found = row(table1(Records(tmp_path)), "E3SN", "ours, as e3sn track")
+    assert found.items() >= {"J-Mean": "70.0", "F-Mean": "66.0", "FPS": "28.0"}.items()
 
 
 def test_tracking_speed_is_shown_in_words(tmp_path: Path) -> None:
