@@ -283,7 +283,7 @@ class Records:
     def int8_graphs(self) -> dict[str, dict[str, Any]]:
         """The scores and speed of the main run's int8 graphs: by the paper's protocol, and with the
         additions of ``e3sn track``. What is not on record is left out."""
-        found = {}
+        found = dict[str, dict[str, Any]]()
         for name, label in (("exports", "int8 graphs"), ("sessions", "as e3sn track")):
             table = self.table(name)
             rows = table[table["run"].isin(self.main_runs("e3sn"))].to_dict("records")
