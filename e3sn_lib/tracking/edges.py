@@ -36,10 +36,18 @@ PLACES = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
 def fit_to_colours(
-    frame: Image, patch: Patch, known: Floats | None = None
+    frame: Image, patch: Patch, threshold: float, known: Floats | None = None
 ) -> tuple[Patch, Floats | None]:
-    """Return a patch with edges that follow the colours of its frame, (H, W, 3) RGB uint8; and the
-    `colour_histograms` that were used, (2, 4096), which the next frame needs as `known`."""
+    """Return a patch whose mask has edges that follow the colours of its frame.
+
+    Return also the `colour_histograms` that were used, (2, 4096). The next frame needs them as
+    `known`. Colours decide which pixels exceed the threshold, 0 to 1. Among these the order of the
+    network's probabilities stays, because it decides where objects overlap; both may well be red.
+
+    Args:
+        frame: (H, W, 3) RGB uint8.
+        patch: probabilities in a part of it.
+    """
     if patch.soft.size == 0:
         return patch, known
     image, (height, width) = frame[patch.rows, patch.columns], patch.soft.shape
@@ -54,8 +62,9 @@ def fit_to_colours(
     odds = prior / (1 - prior) * (share / (1 - share)) ** EVIDENCE
     linear = _linear(small.astype(np.float32) / 255, (odds / (1 + odds)).astype(np.float32))
     slopes, offsets = (_resized(each, (width, height), cv2.INTER_LINEAR) for each in linear)
-    soft = offsets + _dot(slopes, image.astype(np.float32) / 255)
-    return patch._replace(soft=soft.clip(0, 1)), colours
+    fitted = offsets + _dot(slopes, image.astype(np.float32) / 255)
+    above = threshold + (1 - threshold) * patch.soft.clip(CERTAIN, 1)
+    return patch._replace(soft=np.where(fitted > threshold, above, 0)), colours
 
 
 def _resized(values: Array, size: tuple[int, int], how: int) -> Array:

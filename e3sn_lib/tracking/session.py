@@ -175,12 +175,13 @@ class Session:
             if number in self._given or not last.lost:
                 self._known[number] = self._steps, last.box_frame_xyxy.copy()
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
+        threshold = self._tracker.config.mask_threshold
         for number, patch in shown.items() if self._fit_edges else ():
             known = None if number in self._given else self._colours.get(number)
-            shown[number], colours = fit_to_colours(frame, patch, known)
+            shown[number], colours = fit_to_colours(frame, patch, threshold, known)
             self._colours[number] = known if objects[number].lost else colours
         self._given = {}
-        ids = labels_from_patches(shown, frame.shape[:2], self._tracker.config.mask_threshold)
+        ids = labels_from_patches(shown, frame.shape[:2], threshold)
         return Seen(ids, dict(sorted(objects.items())))
 
     def _follow(self, frame: Image, before: Targets) -> tuple[Targets, list[tuple[Found, Patch]]]:

@@ -30,6 +30,7 @@ from e3sn_lib.tracking.session import Found, Seen, Session, cleaned
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.tracking.video import VideoSource
 
+Histograms = NDArray[np.float64] | None
 ONE, TWO, THREE = (20.0, 30.0, 60.0, 25.0), (140.0, 90.0, 40.0, 40.0), (200.0, 100.0, 30.0, 90.0)
 
 
@@ -59,9 +60,9 @@ class TestSession:
     ) -> None:
         known, fit = [], session_module.fit_to_colours
 
-        def spied(frame: NDArray[np.uint8], patch: Patch, colours: NDArray[np.float64] | None):
+        def spied(frame: NDArray[np.uint8], patch: Patch, threshold: float, colours: Histograms):
             known.append(colours)
-            return fit(frame, patch, colours)
+            return fit(frame, patch, threshold, colours)
 
         monkeypatch.setattr(session_module, "fit_to_colours", spied)
         frames = noise(4)
