@@ -41,8 +41,9 @@ def fit_to_colours(
     """Return a patch whose mask has edges that follow the colours of its frame.
 
     Return also the `colour_histograms` that were used, (2, 4096). The next frame needs them as
-    `known`. Colours decide which pixels exceed the threshold, 0 to 1. Among these the order of the
-    network's probabilities stays, because it decides where objects overlap; both may well be red.
+    `known`. Colours decide which pixels exceed the threshold, 0 to 1. Where two objects overlap,
+    they may have the same colours. So above the threshold the order of the network's probabilities
+    is kept.
 
     Args:
         frame: (H, W, 3) RGB uint8.
