@@ -145,16 +145,19 @@ class Records:
     def comparable_settings(self, *variants: str) -> str:
         """Return the settings under which all variants were trained and scored.
 
-        The profile's own settings come first, then those of the largest number of pairs with the
-        fewest changes. Runs that continue other runs do not count.
+        Settings with two seeds of each variant come first, among them the profile's own, then those
+        of the largest number of pairs with the fewest changes. Runs that continue other runs do
+        not count.
         """
         scored = {path.stem for path in self.folder.glob("davis*/*.csv")}
         whole = self.runs[self.runs["run"].isin(scored) & (self.runs["pairs_before"] == 0)]
         groups = {str(name): group for name, group in whole.groupby("settings")}
         shared = [name for name, group in groups.items() if {*variants} <= {*group["variant"]}]
 
-        def order(name: str) -> tuple[bool, int, int]:
-            return name != "", -groups[name]["pairs"].max(), len(name.split())
+        def order(name: str) -> tuple[bool, bool, int, int]:
+            group = groups[name][groups[name]["variant"].isin(variants)]
+            one_seed = group.groupby("variant")["seed"].nunique().min() < 2
+            return one_seed, name != "", -group["pairs"].max(), len(name.split())
 
         return min(shared, key=order, default="")
 

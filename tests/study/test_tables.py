@@ -714,6 +714,20 @@ def test_seeds_of_one_side_alone_are_no_comparison(tmp_path: Path) -> None:
     assert "1 and 3 seeds, 12,000 pairs" in found["Ours"]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "ours"), [(1, "J +2.0 (+2.0 to +2.0), F +3.0"), (2, "J +3.0 (+3.0 to +3.0), F +4.0")]
+)
+def test_a_larger_budget_is_compared_once_each_network_has_two_seeds_of_it(
+    tmp_path: Path, seeds: int, ours: str
+) -> None:
+    small, large = ({"overrides": [f"train.pairs={n}"], "pairs": n} for n in (4000, 16000))
+    two_seeds(tmp_path, "e3sn-s", 0.5, 0.5, 3, **small)
+    two_seeds(tmp_path, "e3sn", 0.52, 0.53, 3, **small)
+    two_seeds(tmp_path, "e3sn-s", 0.6, 0.6, 2, **large)
+    two_seeds(tmp_path, "e3sn", 0.63, 0.64, seeds, **large)
+    assert claim(tmp_path, "C4")["Ours"].startswith(ours)
+
+
 def test_a_gain_whose_interval_includes_zero_is_partly_reproduced(tmp_path: Path) -> None:
     two_seeds(tmp_path, "e3sn-s", 0.5, 0.5)
     for seed in range(2):
