@@ -3,6 +3,8 @@
 All geometry is in one `Crop`, so that image, mask and box stay on the same pixels.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, Image, context_side
 
 GREY = np.array([0.299, 0.587, 0.114])
+FILLED_SIDE = 100
+"""Pixels of the longer side of an image in which the old place of a moved object is filled."""
 
 
 def random_crop(
@@ -98,6 +102,25 @@ def beside(box_crop_xyxy: Box, other_crop_xyxy: Box, crop: Crop, rng: Generator)
     place = corners_crop_xy[0].mean(axis=0) + distance * touching.min() * direction
     move = place - crop.size / 2
     return Crop(np.hstack([crop.matrix[:, :2], (crop.matrix[:, 2] + move)[:, None]]), crop.size)
+
+
+def move_object(
+    image: Image, mask: NDArray[np.bool_], shift_xy: NDArray[np.float64]
+) -> tuple[Image, NDArray[np.bool_]]:
+    """Move an object over its own background, by whole pixels; its old place is filled from the
+    pixels around it. Return the image (H, W, 3) and the object's new mask (H, W)."""
+    opencv: Any = cv2  # its type stubs know neither uint8 results nor masks
+    size, ones = mask.shape[::-1], mask.astype(np.uint8)
+    small = [max(round(side * FILLED_SIDE / max(size)), 1) for side in size]
+    hole = opencv.resize(ones.astype(np.float32), small, interpolation=cv2.INTER_AREA) > 0
+    hole = opencv.dilate(hole.astype(np.uint8), np.ones((3, 3)))
+    filled = opencv.resize(image, small, interpolation=cv2.INTER_AREA)
+    filled = opencv.resize(opencv.inpaint(filled, hole, 3, cv2.INPAINT_TELEA), size)
+    # the rim of the hole shows the object's edge, so it is filled too
+    background = replace_background(filled, opencv.dilate(ones, np.ones((7, 7))) > 0, image)
+    move = np.hstack([np.eye(2), np.rint(shift_xy)[:, None]])
+    moved = opencv.warpAffine(ones, move, size) > 0
+    return replace_background(opencv.warpAffine(image, move, size), moved, background), moved
 
 
 def replace_background(image: Image, mask: NDArray[np.bool_], background: Image) -> Image:

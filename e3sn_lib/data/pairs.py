@@ -33,6 +33,8 @@ ATTEMPTS = 20
 """Draws for one pair before a run stops. So many failures are caused by the data, not by chance."""
 SMALLEST_SIDE = 4
 """Shortest side of a usable object, in frame pixels."""
+MOVED = 0.2, 1.0
+"""How far a moved object lies from its old place, in shares of its size."""
 ALIKE = 0.5
 """Share of pasted second objects that come from the target's own set, and category if known."""
 COVERED = 0.4
@@ -205,6 +207,8 @@ class PairDataset(Dataset[Pair]):
         still = len(track.frames) == 1
         degrees = rng.uniform(-1, 1) * self.augment.rotation if still else 0.0
         sought = shown if frame is track.frames[number] else self._read(frame)
+        if sought and not negative and self.augment.moved > 0:
+            sought = self._moved(sought, rng)
         search = self._cut_view(sought, rng, flip, degrees) if sought else None
         if search is None:
             return None
@@ -220,6 +224,22 @@ class PairDataset(Dataset[Pair]):
             image = augment.motion_blur(image, rng)
         search = replace(search, image=image)
         return self._targets(template, search, negative, alike, track.name, rng)
+
+    def _moved(self, shown: _View, rng: Generator) -> _View:
+        """Move a target within its frame, if it is wholly in it; its old place is a look-alike."""
+        if shown.mask is None or rng.random() >= self.augment.moved:
+            return shown
+        height, width = shown.mask.shape
+        x1, y1, x2, y2 = shown.box_xyxy
+        if min(x1, y1, width - x2, height - y2) < 1:
+            return shown
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(*MOVED)
+        shift_xy = distance * np.array([(x2 - x1) * np.cos(angle), (y2 - y1) * np.sin(angle)])
+        image, mask = augment.move_object(shown.image, shown.mask, shift_xy)
+        box = box_from_mask(mask)
+        if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
+            return shown
+        return _View(image, mask, box, (*shown.alike_xyxy, shown.box_xyxy))
 
     def _new_surroundings(self, search: _View, still: bool, place: Place, rng: Generator) -> _View:
         """Show a target with a mask in front of another background, or with a second object."""

@@ -355,6 +355,66 @@ class TestColours:
             assert moved.search[inside].min() >= 254
 
 
+class TestMovedObjects:
+    """In a still image the background moves with the object, unless the object is moved over it."""
+
+    FIXED = (*PLAIN, "augment.search_shift=0", "augment.search_scale=0", "augment.flip=0")
+
+    def test_only_the_object_moves_and_its_old_place_shows_the_background(self) -> None:
+        columns, rows = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+        ramp = np.stack([columns, rows, (columns + rows) // 2], axis=-1).astype(np.uint8)
+        mask = shape((80, 70, 110, 130))
+        image = np.where(mask[..., None], 255, ramp).astype(np.uint8)
+        moved, its_mask = augment.move_object(image, mask, np.array([40.2, -20.4]))
+        assert np.array_equal(its_mask, np.roll(mask, (-20, 40), axis=(0, 1)))
+        inside = cv2.erode(its_mask.astype(np.uint8), np.ones((7, 7))) > 0
+        assert moved[inside].min() >= 254
+        near = cv2.dilate((mask | its_mask).astype(np.uint8), np.ones((15, 15))) > 0
+        assert np.abs(moved[~near].astype(int) - ramp[~near]).max() <= 1
+        old = mask & ~(cv2.dilate(its_mask.astype(np.uint8), np.ones((7, 7))) > 0)
+        assert np.abs(moved[old].astype(int) - ramp[old]).max() < 25  # the object: at least 125
+
+    def test_the_target_leaves_its_place_which_teaches_negatives(
+        self, tmp_path: Path, tiny_profile: Load
+    ) -> None:
+        """A grey mark on the background shows where this place is in the search crop."""
+        frame = write_frame(tmp_path / "one.png", (80, 70, 120, 130))
+        image = cv2.imread(str(frame.image))
+        image[20:32, 94:106] = 128
+        cv2.imwrite(str(frame.image), image)
+        tracks, negatives = TrackSet("made", (Track("one", (frame,)),)), 0
+
+        def mark(pair: Pair) -> NDArray[np.int64]:
+            grey = np.abs(pair.search[..., 0].astype(int) - 128) < 3
+            return np.argwhere(cv2.erode(grey.astype(np.uint8), np.ones((5, 5))))[:, ::-1]
+
+        profile = tiny_profile(*self.FIXED, "augment.moved=1")
+        for number in range(20):
+            plain = dataset(tiny_profile(*self.FIXED), tracks)[number]
+            pair, box = dataset(profile, tracks)[number], plain.box_crop_xyxy
+            assert np.array_equal(pair.template, plain.template)
+            assert pair.search[pair.mask == 1].mean() > 240
+            assert np.abs(pair.box_crop_xyxy - box).max() < 1.5  # the crop follows the object
+            if len(mark(pair)) < 0.9 * len(mark(plain)):
+                continue  # the object hides the mark, or it is outside the crop
+            back = mark(pair).mean(axis=0) - mark(plain).mean(axis=0)
+            assert 0.17 < np.linalg.norm(back / (box[2:] - box[:2])) < 1.03
+            was = box + np.tile(back, 2)
+            on_it = anchor_iou(tuple(was.tolist())) > profile.sampler.high
+            on_it &= anchor_iou(tuple(pair.box_crop_xyxy.tolist())) < profile.sampler.low
+            taught = np.count_nonzero(pair.anchor_labels[on_it] == 0)
+            assert taught >= 0.6 * min(16, np.count_nonzero(on_it))
+            negatives += taught
+        assert negatives > 40
+
+    def test_an_object_that_the_image_cuts_stays(self, tmp_path: Path, tiny_profile: Load) -> None:
+        cut = TrackSet("made", (still(tmp_path, "cut", (0, 70, 40, 130)),))
+        plain, moved = (
+            dataset(tiny_profile(*self.FIXED, f"augment.moved={share}"), cut)[0] for share in (0, 1)
+        )
+        assert np.array_equal(moved.search, plain.search)
+
+
 class TestLookAlikes:
     @pytest.fixture
     def tracks(self, tmp_path: Path) -> TrackSet:

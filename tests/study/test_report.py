@@ -398,7 +398,8 @@ def test_compared_networks_add_the_deviations_that_they_have_alone() -> None:
     added = table[len(alone) :].set_index("Item")["We did"]
     assert added["Negative pairs, Tables 3 and 4"].startswith("10 %")
     assert "Mask threshold, Tables 3 and 4" not in added  # it is the same
-    assert "These rows do not hold for these networks: Look-alikes. " in table.attrs["notes"][0]
+    missing = "Objects over their own background, Look-alikes"
+    assert f"These rows do not hold for these networks: {missing}. " in table.attrs["notes"][0]
     assert deviations(main, main).equals(alone)
 
 
