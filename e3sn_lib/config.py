@@ -172,8 +172,9 @@ class AugmentConfig:
     """Probability that the object of a still image gets the background of another image in the
     search crop. With `distractor`, never if its image shows others of its category (ours)."""
     moved: Share = 0.0
-    """Probability that an object with a mask has moved over its own background in the search crop.
-    It then gets no other background, and negative anchors lie on its old place (ours)."""
+    """Probability that an object has moved over its own background in the search crop, if it has a
+    mask and the image does not cut it. It then gets no other background, and some of the negative
+    anchors lie on its old place (ours)."""
     distractor: Share = 0.0
     """Probability that a second object is pasted beside the target or partly in front of it. Above
     0, some of the negative anchors lie on such objects, pasted or real (ours)."""

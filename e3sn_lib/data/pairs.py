@@ -124,7 +124,8 @@ class _View:
     mask: NDArray[np.bool_] | None
     box_xyxy: Box
     alike_xyxy: tuple[Box, ...]
-    """Other objects that look like the target; none unless `augment.distractor` is set."""
+    """Other objects that look like the target, if `augment.distractor` is set; and
+    the place that the target left, if it was moved."""
 
 
 class PairDataset(Dataset[Pair]):
