@@ -25,6 +25,8 @@ from e3sn_study.records.entries import Manifest
 
 PAGE = Path(__file__).parent / "report" / "templates" / "notebook.html.j2"
 """How an executed notebook becomes a page."""
+EQUATION = r"\$\$(.+?)\$\$|\$(\w[^$\n]*)\$"
+"""One on a line of its own, or within a sentence."""
 
 
 class NotebookRun(NamedTuple):
@@ -79,6 +81,7 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
     # The kernel "python3" of this Python goes before those that the user has registered.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     source, out, reason = source.resolve(), out.resolve(), ""
+    _read(source)  # raises InputError if it is none
     with atomic_path(out) as running, temporary_path(source.with_name("kernel")) as sockets:
         sockets.mkdir()
         # Sockets in files, not open ports: others on the machine cannot read along. Their names are
@@ -173,14 +176,15 @@ def to_html(executed: Path, out: Path) -> None:
     def set_aside(found: re.Match[str]) -> str:
         mark = f"\ue000{len(equations)}\ue001"  # nbconvert would tear MathML apart
         try:
-            equations[mark] = convert(found[1], display="block")
+            display = "block" if found[1] else "inline"
+            equations[mark] = convert(found[1] or found[2], display=display)
         except Exception:  # the library has a kind of error for each mistake
-            equations[mark] = escape(found[1])
+            equations[mark] = escape(found[0])
         return mark
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\$\$(.+?)\$\$", set_aside, cell.source)
+            cell.source = re.sub(EQUATION, set_aside, cell.source)
     html, _ = exporter.from_notebook_node(notebook, name)
     pictures = [
         output.metadata.get("image/png", {}).get("alt", "a figure")

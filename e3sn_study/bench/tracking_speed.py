@@ -1,5 +1,6 @@
 """How fast and how good tracking is, by what computes the network."""
 
+import hashlib
 import importlib
 import itertools
 import json
@@ -156,10 +157,16 @@ def _scored(trackers: Mapping[str, Tracker], sequences: list[Video]) -> pd.DataF
 
 
 def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dict[str, Any]:
-    """Return the backends of `EXPORTED`; the fp32 graphs are written to `folder`."""
+    """Return the backends of `EXPORTED`; the fp32 graphs are written to `folder`. Raises InputError
+    if `int8` is an export of another model."""
     ours, profile = load_model(model, "cpu")
+    quantised = load_export(int8, threads)
+    origin = (quantised.manifest.model_extra or {}).get("model", {})
+    if origin.get("sha256") != hashlib.sha256(model.read_bytes()).hexdigest():
+        remedy = f"e3sn export {model} OUT --precision int8, then --export OUT"
+        raise InputError(f"the int8 graphs are no export of {model}; make its own: {remedy}")
     export_model(ours, profile, folder)
-    graphs = OnnxBackend(folder, threads), load_export(int8, threads)
+    graphs = OnnxBackend(folder, threads), quantised
     return dict(zip(EXPORTED, (TorchBackend(ours), *graphs), strict=True))
 
 

@@ -43,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, text = 2, f"{command}: {error}"
     except OSError as error:  # a folder that may not be written, a full disk
         status, text = 2, f"{command}: {error.filename or 'output'}: {error.strerror or error}"
-    except MemoryError as error:
-        remedy = "close other programs, or give smaller or fewer images"
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise  # torch.OutOfMemoryError is a RuntimeError
+        remedy = "close other programs, give smaller or fewer images, or lower train.batch_size"
         status, text = 2, f"{command}: there is not enough memory ({error}); {remedy}"
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
@@ -81,7 +83,7 @@ def _make_printable() -> None:
 
 
 def _spin_briefly() -> None:
-    """Let PyTorch's threads spin for a short time only while they wait. It is imported later.
+    """Let PyTorch's waiting threads spin only briefly. This must be set before it is imported.
 
     A thread that spins keeps others from its core. Two trainings side by side are twice as fast
     with this limit as without it; one alone is as fast as before.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_csv, write_json
 from e3sn_study.checkout import SHIPPED, open_tracker
 from e3sn_study.cli.options import a_path, add_settings, at_least, profile_of
@@ -50,6 +51,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
+    if options.out and options.out.is_dir() and options.what != "precision":
+        raise InputError(f"--out {options.out} is a folder; give a file")
     MEASUREMENTS[options.what](options)
 
 
@@ -108,7 +111,9 @@ def _precision(options: argparse.Namespace) -> None:
         print(f"{column}: {difference} (second half, two standard errors)")
     print(f"logs and figure: {out}")
     if options.report:
-        save_figure(options.report / "figures" / "precision.png", figure)
+        synthetic = any(each.kind == "synthetic" for each in profile.data.train)
+        name = f"precision{'_synthetic' * synthetic}.png"
+        save_figure(options.report / "figures" / name, figure)
         both = pd.concat(logs, names=["precision"]).droplevel(1).reset_index()
         write_csv(options.report / "results" / "precision.csv", both)
 

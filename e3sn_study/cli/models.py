@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn evaluate``."""
-    add_profile(command, default="")  # the profile of the model
+    add_profile(command, default="that of the model; cpu for an exported folder")
     add_data(command)
     given = command.add_mutually_exclusive_group(required=True).add_argument
     given("--run", dest="run_folder", type=a_path, metavar="RUN", help="folder of a finished run")
@@ -195,18 +195,18 @@ def add_ship(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn ship``."""
     add, text = command.add_argument, "folder of a finished run"
     add("--run", dest="run_folder", type=a_path, required=True, metavar="RUN", help=text)
-    add("--report", default="", help="folder of its results (default: reports/PROFILE)")
+    add("--report", type=a_path, help="folder of its results (default: reports/PROFILE)")
     text = "folder for model and card (default: models)"
     add("--out", type=a_path, default=Path("models"), help=text)
 
 
 def ship(options: argparse.Namespace) -> None:
     """Write a run's model as one half-precision file, with a model card from its records."""
-    from e3sn_lib.model.weights import load_model
+    from e3sn_lib.model.weights import load_profile_of
     from e3sn_lib.training.state import FINAL
     from e3sn_study.report.shipping import ship as write
 
-    report = Path(options.report or f"reports/{load_model(options.run_folder / FINAL)[1].name}")
+    report = options.report or Path("reports", load_profile_of(options.run_folder / FINAL).name)
     model, card = write(options.run_folder, report / "results", options.out)
     print(f"model: {model} ({model.stat().st_size / 1e6:.1f} MB)\ncard: {card}")
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.config import Profile
+from e3sn_lib.files import read_json
 from e3sn_lib.profiles.loading import available_profiles, load_profile
+from e3sn_study.checkout import ROOT
 
 if TYPE_CHECKING:
     from e3sn_study.runs import Study
@@ -19,11 +21,12 @@ LARGEST_NUMBER = 10**9
 DATA_HELP = "folder of the data sets (default: E3SN_DATA, or the profile's own)"
 
 
-def add_profile(command: argparse.ArgumentParser, default: str = "smoke") -> None:
-    """Add ``--profile``; an empty default leaves the choice to the command."""
-    choices = f"{', '.join(available_profiles())}, or a YAML file"
-    choices += f" (default: {default or 'that of the model'})"
-    command.add_argument("--profile", default=default, help=choices)
+def add_profile(
+    command: argparse.ArgumentParser, default: str = "that of the report, else smoke"
+) -> None:
+    """Add ``--profile``, which is empty if it is not given; `default` says what then counts."""
+    choices = f"{', '.join(available_profiles())}, or a YAML file (default: {default})"
+    command.add_argument("--profile", default="", help=choices)
 
 
 def add_data(command: argparse.ArgumentParser, text: str = DATA_HELP) -> None:
@@ -48,16 +51,28 @@ def add_study(command: argparse.ArgumentParser) -> None:
     add("--report", default="", help="folder of results (default: reports/PROFILE)")
 
 
+def profile_name(given: argparse.Namespace) -> str:
+    """Return ``--profile``, else the profile that made the report ``--report``, else smoke."""
+    manifest = Path(given.report or "", "results", "manifest.json")
+    if given.profile or not (given.report and manifest.is_file()):
+        return given.profile or "smoke"
+    name: str = read_json(manifest, "record of notebooks").get("parameters", {}).get("profile", "")
+    is_file = name.endswith((".yaml", ".yml"))  # its path is relative to the repository
+    return str(ROOT / name) if is_file else name or "smoke"
+
+
 def profile_of(given: argparse.Namespace, variant: str = "e3sn") -> Profile:
     """Return the profile of the arguments of `add_settings`."""
-    return load_profile(given.profile, variant, given.set, seed=given.seed, data_root=given.data)
+    name = profile_name(given)
+    return load_profile(name, variant, given.set, seed=given.seed, data_root=given.data)
 
 
 def study_of(given: argparse.Namespace) -> Study:
     """Return the study of the arguments of `add_study`."""
     from e3sn_study.runs import Study
 
-    return Study.open(given.profile, given.data, given.runs, given.report, given.seed, given.set)
+    name = profile_name(given)
+    return Study.open(name, given.data, given.runs, given.report, given.seed, given.set)
 
 
 def a_path(text: str) -> Path:

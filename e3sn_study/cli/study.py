@@ -10,7 +10,15 @@ from e3sn_lib.errors import InputError, printable
 from e3sn_lib.files import write_csv
 from e3sn_lib.profiles.loading import available_variants, load_profile
 from e3sn_study.checkout import NOTEBOOKS, REPORTS, ROOT, from_checkout
-from e3sn_study.cli.options import a_path, add_data, add_profile, add_study, profile_of, study_of
+from e3sn_study.cli.options import (
+    a_path,
+    add_data,
+    add_profile,
+    add_study,
+    profile_name,
+    profile_of,
+    study_of,
+)
 
 DATA_ACTIONS = (
     "verify: only look; status 1 unless every set is present. prepare: make what can be made, the "
@@ -37,7 +45,8 @@ def reproduce(options: argparse.Namespace) -> int:
     profile = study.load()
     sources = _notebooks(options.only)
     study.train_sets()
-    write_csv(study.results / "networks.csv", network_sizes(profiles_of(profile)))
+    networks = network_sizes({variant: study.load(variant) for variant in profiles_of(profile)})
+    write_csv(study.results / "networks.csv", networks)
     if outdated := study.set_aside_outdated():
         fault = f"{len(outdated)} recorded runs have other settings or data"
         print(f"{fault}; their records are now in {study.results / 'earlier'}")
@@ -87,11 +96,12 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Make tables, page and most figures of a report from its records, without data or runs."""
-    folder = options.report or from_checkout(f"reports/{Path(options.profile).stem}")
+    name = profile_name(options)
+    folder = options.report or from_checkout(f"reports/{Path(name).stem}")
     if not (folder / "results").is_dir():
-        remedy = f"run the study first: make reproduce PROFILE={options.profile}"
+        remedy = f"run the study first: make reproduce PROFILE={name}"
         raise InputError(f"{folder} holds no results; {remedy}")
-    _build_report(folder, load_profile(options.profile))
+    _build_report(folder, load_profile(name))
 
 
 def _build_report(folder: Path, profile: Profile) -> None:
@@ -108,7 +118,7 @@ def add_data_action(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``e3sn data``."""
     actions = ["verify", "prepare", "synthesize"]
     command.add_argument("action", choices=actions, nargs="?", default="verify", help=DATA_ACTIONS)
-    add_profile(command)
+    add_profile(command, default="smoke")
     add_data(command)
 
 
@@ -118,7 +128,7 @@ def data(options: argparse.Namespace) -> int:
     from e3sn_lib.data.synthetic import ensure_synthetic
     from e3sn_lib.model.weights import backbone_file
 
-    profile = load_profile(options.profile, data_root=options.data)
+    profile = load_profile(options.profile or "smoke", data_root=options.data)
     if options.action == "synthesize":
         if not profile.data.root:
             advice = "give one with --data DIR or in the environment variable E3SN_DATA"
@@ -163,6 +173,7 @@ def train(options: argparse.Namespace) -> int:
     from e3sn_lib.training import processes
 
     with processes.process_group():
+        options.data = profile_of(options, options.variant).data.root
         changes, options.set = options.set, []  # of this run alone; its record tells them
         study = study_of(options)
         with processes.first_alone():
@@ -175,7 +186,7 @@ def train(options: argparse.Namespace) -> int:
 def _dry_run(options: argparse.Namespace) -> int:
     from e3sn_study.bench.dry_run import dry_run
 
-    plan = dry_run(profile_of(options, options.variant), Path(options.runs))
+    plan = dry_run(profile_of(options, options.variant), from_checkout(options.runs))
     look = "{:.4g}".format
     if not plan.sets.empty:
         print(plan.sets.to_string(index=False, float_format=look), end="\n\n")

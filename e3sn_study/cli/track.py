@@ -156,6 +156,7 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
 def _drawn(source: VideoSource, number: int, corrected: int | None) -> list[Prompt]:
     """Let the user draw boxes on a frame in a window: of new objects, or one that corrects."""
     import cv2
+    import numpy as np
 
     from e3sn_lib.tracking.prompts import Prompt
 
@@ -174,7 +175,8 @@ def _drawn(source: VideoSource, number: int, corrected: int | None) -> list[Prom
         raise InputError(f"no box was drawn on frame {number}")
     if corrected is not None and len(boxes) > 1:
         raise InputError(f"{len(boxes)} boxes were drawn to correct object {corrected}; draw one")
-    new = [[side / scale for side in box] for box in boxes]
+    factors = np.tile(np.divide(source.size, picture.shape[1::-1]), 2)  # the picture is rounded
+    new = [(box * factors).tolist() for box in boxes]
     return [Prompt(box, number, corrected, corrects=corrected is not None) for box in new]
 
 

@@ -248,4 +248,4 @@ def _scores(records: Records, runs: list[str]) -> Measured:
     """Return the scores of some runs on DAVIS-2016, which must be on record."""
     if found := records.measure("davis2016", runs):
         return found
-    raise InputError("no run of e3sn has been scored on davis2016; evaluate one first")
+    raise InputError("no run that this needs has been scored on davis2016; evaluate one first")

@@ -63,7 +63,7 @@ def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
     """Return figures and clips by the table or section they belong to, as ``figures.yaml`` says."""
     known = reference("figures")
     order = {name: place for place, name in enumerate(known)}
-    files = [each for each in (report / "figures").glob("*") if each.suffix in (".png", ".mp4")]
+    files = [each for each in (report / "figures").glob("[!.]*") if each.suffix in (".png", ".mp4")]
     names = {path: path.stem.removesuffix("_synthetic") for path in files}
     files.sort(key=lambda path: (order.get(names[path], len(order)), path.name))
     found: dict[str, list[dict[str, Any]]] = {}

@@ -245,6 +245,13 @@ def test_make_passes_settings_on_as_they_are_typed():
     assert said.endswith("|--profile|smoke|")
 
 
+def test_make_alone_says_what_it_can_do():
+    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^make (\w+)", said, re.MULTILINE)
+    assert targets == ["setup", "reproduce", "test", "lab"]
+    assert "PYTHON=" in said
+
+
 def test_git_stores_notebooks_without_outputs_after_setup(tmp_path):
     (tmp_path / "notebooks").mkdir()
     for name in ("Makefile", ".gitattributes"):

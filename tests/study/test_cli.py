@@ -268,6 +268,28 @@ class TestTrack:
         given = rows[(rows["frame"] == 0) | (rows["frame"] == 4) & (rows["object"] == 1)]
         assert np.array_equal(given[["x", "y", "width", "height"]], 2 * np.repeat(drawn, 2, axis=0))
 
+    def test_a_box_may_be_drawn_to_the_edge(
+        self, run: Run, frames: Path, tracking: list[str], tmp_path: Path, monkeypatch
+    ) -> None:
+        """The picture in the window is rounded: 100 x 56 pixels of 320 x 180, not 100 x 56.25."""
+        shown: list[tuple[int, ...]] = []
+
+        def select(_: str, picture: np.ndarray, **__: object) -> np.ndarray:
+            shown.append(picture.shape)
+            height, width = picture.shape[:2]
+            return np.array([[width - 30, height - 20, 30, 20]])
+
+        monkeypatch.setattr(track, "TRY_WINDOW", "")
+        monkeypatch.setattr(track, "WINDOW_SIDE", 99)
+        monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+        monkeypatch.setattr(cv2, "selectROIs", select)
+        assert run(*tracking, "--draw").status == 0
+        box = pd.read_csv(tmp_path / "out" / "tracks.csv").loc[0]
+        height, width = read_mask_size(frames)
+        assert shown == [(56, 99, 3)]
+        assert box["x"] + box["width"] == pytest.approx(width, abs=0.01)
+        assert box["y"] + box["height"] == pytest.approx(height, abs=0.01)
+
     def test_progress_is_lines_where_no_terminal_is(
         self, run: Run, tracking: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -467,6 +489,9 @@ class TestTrain:
         second = run(command, data_root)
         assert second.status == 0
         assert second.out.splitlines() == first.out.splitlines()[-1:]
+        third = run(command.replace("--data", "--set"), f"data.root={data_root}")
+        assert third.out == second.out
+        assert not (tmp_path / "data").exists()  # the profile's own folder
         assert model.stat().st_mtime_ns == written
         record = tmp_path / "reports" / "smoke" / "results" / "runs" / f"{folder.name}.json"
         kept = json.loads(record.read_text())
@@ -629,10 +654,13 @@ class TestStart:
         assert (ended.status, ended.err) == (130, "\ne3sn report: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) is before
 
+    @pytest.mark.parametrize("of_a_gpu", [False, True])
     def test_too_little_memory_is_one_line(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, of_a_gpu: bool
     ) -> None:
         def build(*_: object) -> None:
+            if of_a_gpu:
+                raise torch.OutOfMemoryError("CUDA out of memory.\nOf the allocated memory")
             np.empty(2**50)
 
         monkeypatch.setattr(study, "_build_report", build)
@@ -703,6 +731,21 @@ class TestBench:
 
     def test_wrong_numbers(self, refused) -> None:
         assert "whole number of at least 1" in refused("bench train --batch 0")
+
+    def test_results_cannot_replace_a_folder(self, refused) -> None:
+        assert "--out . is a folder; give a file" in refused("bench exports --out .")
+
+    def test_a_report_keeps_its_profile(
+        self, run: Run, data_root: Path, settings: str, tmp_path: Path
+    ) -> None:
+        """Else results of made-up clips would come into a report on real ones."""
+        (tmp_path / "report" / "results").mkdir(parents=True)
+        manifest = tmp_path / "report" / "results" / "manifest.json"
+        manifest.write_text('{"parameters": {"profile": "cpu"}}')
+        ended = run("bench sessions --report report --data", data_root)
+        assert (ended.status, ended.out) == (2, "")
+        assert "benchmark davis2016 is absent: no " in ended.err
+        assert f"{data_root / 'DAVIS'}" in ended.err
 
 
 class TestEvaluate:
@@ -922,7 +965,7 @@ def test_a_report_comes_from_its_files_of_record_alone(
     monkeypatch.setattr(report, "save_figure", lambda *_: None)
     committed = REPORTS / "cpu"
     shutil.copytree(committed / "results", tmp_path / "cpu" / "results")
-    ended = run("report --profile cpu --report cpu")
+    ended = run("report --report cpu")  # with the profile that made it
     assert ended.out == "report: cpu/index.html\n"
     made = {path.name: path.read_text() for path in (tmp_path / "cpu" / "tables").iterdir()}
     assert made == {path.name: path.read_text() for path in (committed / "tables").iterdir()}

@@ -260,6 +260,7 @@ def test_figures_are_numbered_through_the_page_beside_what_they_belong_to(
     known = reference("figures")
     for name in (*known, "zebra"):
         draw(report / "figures" / f"{name}.png", 3, 2)
+    (report / "figures" / "._zebra.png").write_bytes(b"as macOS leaves on other disks")
     page = build_report(report, smoke).read_text()
     found = re.findall(r"<figcaption><b>Figure (\d+)\.</b> (.*?)</figcaption>", page)
     assert [int(number) for number, _ in found] == list(range(1, len(known) + 2))

@@ -206,8 +206,14 @@ def test_a_run_that_is_not_on_record(finished: tuple[Path, Path], tmp_path: Path
 
 
 def test_from_the_command_line(
-    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert cli.main(ship_command(finished, tmp_path / "models")) == 0
-    expected = r"^model: .*e3sn\.safetensors \(\d+\.\d MB\)\ncard: .*e3sn\.md\n$"
-    assert re.search(expected, capsys.readouterr().out)
+    monkeypatch.chdir(tmp_path)
+    for out in ("models", "."):
+        assert cli.main(ship_command(finished, Path(out))) == 0
+        expected = r"^model: .*e3sn\.safetensors \(\d+\.\d MB\)\ncard: .*e3sn\.md\n$"
+        assert re.search(expected, capsys.readouterr().out)
+        assert (tmp_path / out / "e3sn.md").is_file()
