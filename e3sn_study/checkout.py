@@ -97,8 +97,8 @@ def _has_gpu() -> bool:
 def lost_limit(weights: Path | None = None) -> float:
     """Return the predicted J below which an object counts as lost.
 
-    It was fitted for the shipped model. With `weights` of another model, or with one that the
-    variable E3SN_WEIGHTS names, it is 0: no object counts as lost. Errors are as in `open_tracker`.
+    It was fitted for the shipped model. For a model of another run, given as `weights` or by the
+    variable E3SN_WEIGHTS, it is 0: no object counts as lost. Errors are as in `open_tracker`.
     """
     from e3sn_lib.files import read_json
     from e3sn_lib.tracking.backends import MANIFEST, PACKAGED, VARIABLE

@@ -26,7 +26,7 @@ STAGES = {"base": "first stage", "sharp": "second stage", "end_to_end": "end to 
 BENCHMARKS = {"davis2016": "DAVIS-2016", "davis2017": "DAVIS-2017"}
 NO_SCORES = ("attributes", "baselines_not_run", "_speed")
 """How the names of files beside those of scores end."""
-SAME = ["profile", "variant", "seed", "settings", "pairs_before"]
+SAME = ["profile", "variant", "seed", "settings", "pairs_before", "first_weights"]
 """Columns of runs in which a run equals the one that it replaces."""
 PAPER_THRESHOLD = 0.5
 """Mask threshold of the paper, and of records that do not tell theirs."""
@@ -42,8 +42,7 @@ class Records:
 
     def table(self, name: str, schema: Schema | None = None) -> pd.DataFrame:
         """Return a copy of the table ``NAME.csv``, without rows where there is none."""
-        folder, _, file = name.rpartition("/")
-        schema = schema or SCHEMAS.get(file) or SCHEMAS[folder]
+        schema = schema or _schema(name)
         path = self.folder / f"{name}.csv"
         if not path.is_file():
             return pd.DataFrame(columns=schema.columns)
@@ -55,7 +54,7 @@ class Records:
         """Return the table ``NAME.csv``, which must be there."""
         table = self.table(name)
         if table.empty:
-            raise InputError(f"results/{name}.csv is missing")
+            raise InputError(f"results/{name}.csv is missing; make it with {_schema(name).by}")
         return table
 
     def tables(self, folder: str) -> dict[str, pd.DataFrame]:
@@ -102,14 +101,16 @@ class Records:
         return pd.concat(logs, ignore_index=True)
 
     def legs(self, run: str) -> list[dict[str, Any]]:
-        """Return a run after the runs that it goes on from, as far as they are on record."""
+        """Return a run after the runs that it goes on from, as far as they are on record. Their
+        settings of training may differ."""
         runs, found = self._all_runs, list[dict[str, Any]]()
+        settings = runs["settings"].str.replace(r"\btrain\.\S+ ?", "", regex=True).str.strip()
         wanted = runs["run"] == run
         while rows := runs[wanted].to_dict("records"):
             own = rows[-1]
             found.insert(0, own)
             wanted = (runs["variant"] == own["variant"]) & (runs["seed"] == own["seed"])
-            wanted &= runs["settings"].isin(["", own["settings"]])
+            wanted &= settings.isin(["", settings[runs["run"] == own["run"]].iloc[0]])
             wanted &= (runs["pairs"] == own["pairs_before"]) & (own["pairs_before"] > 0)
         return found
 
@@ -133,9 +134,10 @@ class Records:
         return self.runs[self.runs["run"].isin(list(runs))]
 
     def main_runs(self, variant: str, settings: str = "", legs: bool = True) -> list[str]:
-        """Return the names of a variant's runs, one per seed, by default those of no change.
+        """Return the names of a variant's runs with the most pairs, by default those of no change.
 
-        If runs continue each other, it is the last one; without ``legs``, the first one.
+        There is at most one for each seed, and none for a seed with fewer pairs. If runs continue
+        each other, it is the last one; without ``legs``, the first one.
         """
         found = self.runs[(self.runs["variant"] == variant) & (self.runs["settings"] == settings)]
         if not legs:
@@ -331,6 +333,11 @@ class Records:
         """Return why a benchmark was not run; "" if that is not on record."""
         path = self.folder / benchmark / "not_run.txt"
         return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
+
+
+def _schema(name: str) -> Schema:
+    folder, _, file = name.rpartition("/")
+    return SCHEMAS.get(file) or SCHEMAS[folder]
 
 
 @cache

@@ -1,7 +1,7 @@
 """JSON files of record, and the folder of a run, which is bound to the data it was trained on."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +76,14 @@ def told(overrides: Iterable[str]) -> list[str]:
     return [f"{model}MODEL" if each.startswith(model) else each for each in kept]
 
 
+def with_digest(overrides: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+    """Return the recorded changes of a run with the digest of its first weights, whose file the
+    record does not name."""
+    digest = config.get("train", {}).get("init_sha256", "")
+    kept = [each for each in overrides if not each.startswith("train.init_weights=")]
+    return [*kept, *([f"train.init_sha256='{digest}'"] if digest else [])]
+
+
 def without_places(profile: Profile) -> Profile:
     """Return the settings of a run without folders of this machine."""
     train = replace(profile.train, init_weights="", backup="")
@@ -92,6 +100,8 @@ class RunRecord(Summary):
     """All settings, see `without_places`; older records lack them."""
     settings: str = ""
     """The overrides as text, in alphabetical order."""
+    first_weights: str = ""
+    """Digest of the model that the run began with, if any."""
     date: str = ""
     profile: str = ""
     data: list[_TrainingSet] = []
@@ -119,6 +129,7 @@ class RunRecord(Summary):
     def _complete(self) -> Self:
         """Fill in what follows from the overrides, and what older records leave open."""
         self.settings, self.machine = settings_text(self.overrides), self.machine or self.cpu
+        self.first_weights = self.config.get("train", {}).get("init_sha256", "")
         changed = dict(each.partition("=")[::2] for each in self.settings.split())
         if self.synthetic is None:
             self.synthetic = any(each.name.startswith("synthetic") for each in self.data)
@@ -185,8 +196,8 @@ def files_of(profile: Profile, sets: TrainSets) -> Files:
 def run_folder(runs: Path, profile: Profile, sets: TrainSets, files: Files) -> Path:
     """Return the folder of a run in `runs`.
 
-    It is called by `run_name`. Where that folder holds a run of other files, a digest of these
-    files is added to the name. A run whose files are not on record counts as one of these.
+    Its name is what `run_name` returns. Where that folder holds a run of other files, a digest of
+    these files is added to the name. A run whose files are not on record counts as one of these.
     """
     folder = runs / run_name(profile, sets)
     for record in (each / DATA for each in places(folder, profile)):

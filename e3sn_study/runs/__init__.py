@@ -22,7 +22,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path, read_text, write_csv, write_json, write_text
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
-from e3sn_lib.profiles.identity import run_name, training_settings
+from e3sn_lib.profiles.identity import content_hash, run_name, training_settings
 from e3sn_lib.profiles.loading import available_profiles, load_profile, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training import processes
@@ -126,7 +126,8 @@ class Study:
             seed: of the first run of each kind.
             overrides: ``key=value`` settings for every run.
         """
-        for name, value in {"profile": profile, "runs": runs}.items():  # from a file of parameters
+        given = {"profile": profile, "data": data, "runs": runs, "report": report}
+        for name, value in given.items():  # from a file of parameters
             if not isinstance(value, str | Path):
                 raise InputError(f"{name} is {value!r}; give text")
         if profile.endswith((".yaml", ".yml")):
@@ -226,6 +227,9 @@ class Study:
         """Return the run of these settings and data, whether it is finished, begun or neither."""
         overrides = tuple(overrides)
         profile = self.load(variant, overrides, seed)
+        if (train := profile.train).init_weights and not train.init_sha256:  # the record needs it
+            train = replace(train, init_sha256=content_hash(Path(train.init_weights)))
+            profile = replace(profile, train=train)
         folder = entries.run_folder(self.runs, profile, *self._open(profile))
         return Run(folder, profile, overrides)
 
@@ -298,18 +302,21 @@ class Study:
         profile = self.load(variant, overrides, seed)
         if not profile.study.recorded:
             return None
-        records = self.records
-        alike = records.rows(records.main_runs(variant, entries.settings_text(overrides)))
-        for row in alike[alike["seed"] == profile.seed].to_dict("records"):
+        runs, others = self.records.runs, list[str]()
+        alike = (runs["variant"] == variant) & (runs["seed"] == profile.seed)
+        alike &= runs["settings"] == entries.settings_text(overrides)
+        for row in runs[alike].to_dict("records"):
             # older records do not tell all settings: they are of the profile as it is
             plain = load_profile(self.profile, variant, overrides, seed=profile.seed).to_dict()
             track = row["track"] or plain["track"]
             known = profile_from_dict((row["config"] or plain) | {"track": track})
-            if _told(known) != _told(profile):
-                fault = f"the record of {row['run']} is of other settings"
-                raise InputError(f"{fault}; leave out the overrides, or study.recorded")
-            self._unpack(self.runs / row["run"])
-            return Run(self.runs / row["run"], profile, tuple(overrides))
+            if _told(known) == _told(profile):
+                self._unpack(self.runs / row["run"])
+                return Run(self.runs / row["run"], profile, tuple(overrides))
+            others.append(row["run"])
+        if others:
+            fault = f"the record of {' and '.join(others)} is of other settings"
+            raise InputError(f"{fault}; leave out the overrides, or study.recorded")
         return None
 
     def _unpack(self, folder: Path) -> None:
@@ -357,7 +364,8 @@ class Study:
             name = ""
             with suppress(InputError):  # the record is damaged, or a setting no longer exists
                 record = entries.RunRecord.read(path)
-                name = self.run(record.variant, record.overrides, record.seed).name
+                changes = entries.with_digest(record.overrides, record.config)
+                name = self.run(record.variant, changes, record.seed).name
             if name != path.stem:
                 outdated.append(path.stem)
                 self._set_aside(self._files_of(path.stem))

@@ -33,13 +33,15 @@ FRAMES = 25
 def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
     """Return the scores per object of a run on a benchmark.
 
-    `extras` are further thresholds and bounds, see `evaluate_tracker`. An evaluation that has them
-    serves without them too. With ``study.recorded`` a run without its network has the scores that
-    are on record.
+    `extras` are further thresholds and bounds, see `evaluate_tracker`. If an evaluation with extras
+    exists, it is also used where none are asked for. With ``study.recorded`` a run without its
+    network has the scores that are on record; without a record it has no rows.
     """
     scores, speed = (study.results / benchmark / f"{run.name}{end}.csv" for end in ("", "_speed"))
     if study.load().study.recorded and not run.model.is_file():
-        return SCORES_OF_RECORD.read(scores)
+        if not scores.is_file():
+            print(f"not run: {run.name} on {benchmark}: its network is not here")
+        return study.records.table(f"{benchmark}/{run.name}", SCORES_OF_RECORD)
     sequences = study.sequences(benchmark)
     full, plain = _evaluations(run, benchmark, sequences)
     folder = full if extras or (full / "scores.csv").is_file() else plain

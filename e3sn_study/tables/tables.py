@@ -168,7 +168,10 @@ def short_table1(records: Records) -> pd.DataFrame:
     it has the last one."""
     full, bound = table1(records), bounds(records)
     legs = [leg for run in records.main_runs("e3sn") for leg in records.legs(run)[:-1]]
-    earlier = full["Pairs"].isin([f"{leg['pairs']:,}" for leg in legs])
+    compared = records.compared_runs("e3sn", "siammask")
+    kept = compared["e3sn"] if compared["siammask"] else []
+    pairs = [f"{leg['pairs']:,}" for leg in legs if leg["run"] not in kept]
+    earlier = (full["Method"] == "E3SN") & full["Pairs"].isin(pairs)
     rows = full[full["Method"].isin(["SiamMask", "E3SN"]) & ~earlier]
     outer = bound[bound["Method"].isin(OUTER)]
     outer = outer.assign(**{"Numbers from": ours(records), "Pairs": NONE, "Seeds": NONE})

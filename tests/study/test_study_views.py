@@ -25,6 +25,7 @@ from e3sn_lib.data.types import PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_image, read_mask, write_json, write_mask, write_text
 from e3sn_lib.model.weights import load_model, save_model
+from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.profiles.loading import PROFILE_DIR
 from e3sn_study import runs as study_module
 from e3sn_study.checkout import ROOT
@@ -430,6 +431,22 @@ def test_records_of_other_settings_are_set_aside_and_not_lost(study: Study) -> N
     assert (study.results / "earlier" / "runs" / f"{runs[2].name}.json").is_file()
 
 
+def test_legs_stay_on_record_and_are_told_apart_by_the_model_they_began_with(
+    study: Study,
+) -> None:
+    firsts = [study.train("e3sn", ["train.pairs=2"], seed) for seed in (0, 1)]
+    legs = [
+        study.train("e3sn", [f"train.init_weights={first.model}", "train.pairs=3"])
+        for first in firsts
+    ]
+    records = study.records
+    began = records.runs.set_index("run")["first_weights"]
+    assert began[[leg.name for leg in legs]].tolist() == [content_hash(x.model) for x in firsts]
+    assert records.rows(leg.name for leg in legs)["pairs"].tolist() == [6, 6]
+    assert [leg["run"] for leg in records.legs(legs[0].name)] == [firsts[0].name, legs[0].name]
+    assert study.set_aside_outdated() == []
+
+
 @pytest.fixture
 def own(study: Study, data_root: Path, tmp_path: Path) -> Study:
     """A study of a copy of the data, to be changed."""
@@ -549,6 +566,13 @@ def test_runs_on_record_need_not_be_trained_again(
     for run, wanted in zip((first, second), scores, strict=True):
         found = evaluate(again, run, "davis2016", extras=run is first)
         pd.testing.assert_frame_equal(found[columns], wanted[columns], atol=1e-6)
+    assert evaluate(again, second, "davis2017").empty  # not on record
+    # a longer run of another profile is no reason to train this one again
+    record = json.loads((study.results / "runs" / f"{main.name}.json").read_text())
+    record |= {"run": "long-e3sn-seed0-0", "profile": "long", "pairs": 900}
+    record["config"]["loss"]["mask_weight"] = 1.0
+    write_json(study.results / "runs" / "long-e3sn-seed0-0.json", record)
+    assert again.train("e3sn").name == main.name
     # the name of a run in a model from elsewhere leads to no folder outside
     hostile = tmp_path / "hostile.safetensors"
     save_model(hostile, *load_model(shipped), run=f"../../{main.name}")
@@ -587,6 +611,8 @@ def test_tables_are_of_the_run_that_was_asked_for_last(
     [
         ({"profile": 3}, "profile is 3; give text"),
         ({"runs": None}, "runs is None; give text"),
+        ({"data": 2026}, "data is 2026; give text"),
+        ({"report": 4.5}, "report is 4.5; give text"),
         ({"overrides": [{"train.pairs": 8}]}, r"overrides has {'train.pairs': 8}; give text"),
         ({"overrides": "8"}, "'8' is no list"),
     ],

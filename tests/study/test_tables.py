@@ -591,7 +591,7 @@ def test_legs_are_of_one_seed(tmp_path: Path) -> None:
     add_run(tmp_path, pairs=60_000, seed=1)
     add_run(tmp_path, pairs=60_000, overrides=["sampler.high=0.5"])
     assert [leg["run"] for leg in Records(tmp_path).legs(run)] == [run]
-    first = add_run(tmp_path, pairs=60_000)
+    first = add_run(tmp_path, pairs=60_000, overrides=["train.lr=[1e-3, 1e-4]"])
     assert [leg["run"] for leg in Records(tmp_path).legs(run)] == [first, run]
 
 
@@ -933,6 +933,16 @@ def test_short_table1_has_the_last_leg_only(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path, pairs=6_000, pairs_before=12_000), 0.8)
     pairs = [set(make(Records(tmp_path))["Pairs"]) for make in (table1, short_table1)]
     assert pairs == [{"–", "not run", "12,000", "18,000"}, {"–", "not run", "18,000"}]
+
+
+def test_short_table1_keeps_the_runs_to_compare(tmp_path: Path) -> None:
+    for variant in ("e3sn", "siammask"):
+        add_scores(tmp_path, add_run(tmp_path, variant), 0.6)
+    add_scores(tmp_path, add_run(tmp_path, pairs=6_000, pairs_before=12_000), 0.8)
+    table = short_table1(Records(tmp_path))
+    is_ours = (table["Numbers from"] == "ours") & table["Method"].isin(["SiamMask", "E3SN"])
+    found = table.loc[is_ours, ["Method", "Pairs"]].to_numpy().tolist()
+    assert found == [["SiamMask", "12,000"], ["E3SN", "18,000"], ["E3SN", "12,000"]]
 
 
 def test_markdown() -> None:
