@@ -188,7 +188,7 @@ class TrainSetConfig:
 
     kind: TrainKind
     path: Folders
-    """Folders below the data root, of which the first that exists is used."""
+    """Folders below the data root; the first that holds a whole set is used."""
     weight: Factor = 1.0
     """Share of the pairs, relative to the other sets."""
     frame_range: Count = 1
@@ -245,6 +245,13 @@ class DataConfig:
     """Share of pairs whose search crop shows another object (SiamMask)."""
     workers: Annotated[int, Strict(), Field(ge=0, le=64)] = 0
     """Processes that prepare pairs. The pairs do not depend on their number."""
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        names = [each.name for each in self.evaluation]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"data.evaluation has two benchmarks '{twice}'; rename one")
+        return self
 
 
 @dataclass(frozen=True, config=_CHECKED)

@@ -43,9 +43,9 @@ MOST_PIXELS = 2**26
 """Pixels of the largest image or mask that is read, 8192 x 8192."""
 
 SHORT_STEM = 30
-"""Characters; a name may be as long as the file system allows, a temporary one adds to it."""
+"""Characters of a file's name that its temporary name keeps: all could be too long to add to."""
 _MACHINE = platform.node()
-_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d{{1,9}})(-\d+)?\.tmp(\.\w+)?")
+_TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d{{1,9}})(-\d+)?\.tmp(\.[^.]+)?")
 _numbers = itertools.count()
 _cleared: set[Path] = set()
 """Folders in which this process has looked for what others left."""

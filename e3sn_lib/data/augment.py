@@ -91,7 +91,7 @@ def random_square(image: Image, size: int, rng: Generator) -> Image:
 def beside(box_crop_xyxy: Box, other_crop_xyxy: Box, crop: Crop, rng: Generator) -> Crop:
     """Move a crop with another object in its middle, so that this object is near the target.
 
-    The nearest place hides half of the target; the farthest leaves a gap of a third of their sizes.
+    The distance of their middles is 0.5 to 1.33 of that at which their boxes touch.
     """
     corners_crop_xy = np.reshape([box_crop_xyxy, other_crop_xyxy], (2, 2, 2))  # box, corner, axis
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.33)

@@ -4,7 +4,6 @@ import fnmatch
 import re
 from collections.abc import Iterator
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ def box_folder_tracks(root: Path) -> TrackSet:
 
     Line i of the file has the box of the i-th frame, by the numbers in the frames' names: left,
     top, width and height in pixels, or the four corners of a turned box. A turned box becomes an
-    upright one of the same centre, area and proportions (as in SiamMask's code for VOT). Raises
-    InputError if there is no such file, or a line has neither four nor eight numbers.
+    upright one of the same centre, area and proportions (as in SiamMask's code for VOT). A track
+    with more frames than lines, or fewer, is left out: which frames the lines mean is not known.
+    Raises InputError if there is no such file, or a line has neither four nor eight numbers.
     """
     files = sorted(box_files(root))
     if not files:
@@ -52,25 +52,23 @@ def _frames_folder(file: Path) -> Path:
 def _parse(root: Path, files: list[Path], findings: Findings) -> Iterator[Any]:
     """Yield the name of a track, the folder of its frames, and file names and boxes."""
     for file in files:
-        folder, shown = _frames_folder(file), []
+        folder, shown, name = _frames_folder(file), [], file.relative_to(root)
         text = read_text(file, "boxes").rstrip()
         lines = text.split("\n") if text else []
         images = [path.name for path in sorted(files_by_stem(folder).values(), key=as_counted)]
-        for number, (image, line) in enumerate(zip_longest(images, lines), 1):
-            box = None if line is None else _box(file, number, line)
-            if image is None:
-                lost = f"frame {number} of {file.relative_to(root)}"
-                findings.leave_out("box without frame", missing=lost)
-            elif line is None:
-                fault = f"frame {number} of {file.relative_to(root)}"
-                findings.leave_out("frame without box", fault)
-            elif box is None:
+        boxes = [_box(file, number, line) for number, line in enumerate(lines, 1)]
+        if len(images) != len(boxes):
+            fault = f"{name} with {len(boxes)} boxes for {len(images)} frames"
+            findings.leave_out("track whose boxes belong to unknown frames", fault)
+            continue
+        for image, box in zip(images, boxes, strict=True):
+            if box is None:
                 findings.leave_out("box without area")
             else:
                 shown.append((image, box))
         if shown:
-            name = file.parent.relative_to(root) / file.stem
-            yield name.as_posix(), folder.relative_to(root).as_posix(), shown
+            track = name.with_suffix("").as_posix()
+            yield track, folder.relative_to(root).as_posix(), shown
 
 
 def _box(file: Path, number: int, line: str) -> Box | None:

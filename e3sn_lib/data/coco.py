@@ -117,6 +117,7 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
                 raise _LeftOutError(f"smaller than {config.min_area:g} px")
             counts = _counts(annotation.get("segmentation"), image)
             _check_box(box, counts, image)
+            record = (image.name, annotation["id"], *image[1:], counts.decode("ascii"), box)
         except _LeftOutError as error:
             fault = None if error.fault is None else f"{name} {error.fault}".rstrip()
             findings.leave_out(error.reason, fault, error.missing)
@@ -124,7 +125,6 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
             findings.leave_out("damaged annotation", f"{name}, {type(error).__name__} {error}")
         else:
             findings.categories.append(category)
-            record = (image.name, annotation["id"], *image[1:], counts.decode("ascii"), box)
             records.append((number, record, same))
     for number, record, same in records:
         yield *record, [box for each, box in same if each != number]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 6
+VERSION = 7
 """To be raised whenever a reader stores other values; older indices are then made again."""
 NAMED = 5
 """Number of missing files that are named; further ones are only counted."""
@@ -30,8 +30,8 @@ Unpack = Callable[[Any], Track]
 class PackedTracks(Sequence[Track]):
     """Tracks that are made when they are used.
 
-    This is no dataclass, because a digest reads the fields of a dataclass, but here it must read
-    the tracks.
+    This is no dataclass: the digest of what a run was trained on (`e3sn_study.records.store`) would
+    then be of these fields, but it must be of the tracks.
 
     Args:
         packed: (bytes,) the JSON of one track after the other.

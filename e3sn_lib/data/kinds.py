@@ -24,7 +24,7 @@ class Kind:
     origin: str
     terms: str
     needs: Callable[[Path, Any], Iterable[Path]]
-    """Files and folders without which a folder does not hold a set of these settings."""
+    """Files and folders that must exist; if one does not, the set is absent."""
     tracks: Callable[[Path, TrainSetConfig], TrackSet]
     """Opens a folder for training."""
     has_videos: bool = False
@@ -64,14 +64,14 @@ KINDS = {
     ),
     "box_folder": Kind(
         "videos with boxes",
-        "its own site (docs/data.md names those of the profiles' sets)",
+        "the site of the set (docs/data.md lists the sites)",
         "terms of each set, see docs/data.md",
         lambda folder, config: [next(box_files(folder), folder / "*" / BOXES)],
         lambda folder, config: box_folder_tracks(folder),
     ),
     "mask_folder": Kind(
         "still images with masks",
-        "its own site (docs/data.md names those of the profiles' sets)",
+        "the site of the set (docs/data.md lists the sites)",
         "terms of each set, see docs/data.md",
         image_and_mask_folder,
         mask_folder_tracks,

@@ -66,8 +66,8 @@ class Pair:
 class Batch(NamedTuple):
     """B pairs as tensors.
 
-    Images are (B, 3, S, S) uint8. Windows that teach nothing are left out, except for one if there
-    is no other.
+    Images are (B, 3, S, S) uint8. Windows with label 0 are left out, except for one if there is no
+    other.
     """
 
     template: Tensor
@@ -239,6 +239,8 @@ class PairDataset(Dataset[Pair]):
         image, mask = augment.move_object(shown.image, shown.mask, shift_xy)
         box = box_from_mask(mask)
         if box is None or min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
+            return shown
+        if np.count_nonzero(mask) < np.count_nonzero(shown.mask) / 2:  # the rest left the frame
             return shown
         return _View(image, mask, box, (*shown.alike_xyxy, shown.box_xyxy))
 

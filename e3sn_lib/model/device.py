@@ -106,7 +106,7 @@ def machine(device: str | None = None) -> dict[str, Any]:
     """
     cpu = _cpuinfo("model name") or platform.processor() or "unknown"
     gpu = torch.cuda.get_device_name() if (device or best_device().type) == "cuda" else None
-    instructions = torch.backends.cpu.get_cpu_capability()  # one name, speeds that differ threefold
+    instructions = torch.backends.cpu.get_cpu_capability()  # they change the speed threefold
     return {
         "machine": gpu or f"{cpu} ({instructions})",
         "cpu": cpu,

@@ -16,8 +16,8 @@ from e3sn_lib.model.windows import Cells
 class TorchBackend:
     """A network in torch, as a `Backend`: a copy with batch-norm folded and weights cast once.
 
-    The network is put into evaluation mode. The copy does not see its later changes. For
-    `precision` see `precision_of`.
+    The network is put into evaluation mode. The copy does not see its later changes. A network that
+    is folded already is used as it is, in its own precision. For `precision` see `precision_of`.
     """
 
     def __init__(self, model: E3SN, precision: str = "fp32") -> None:

@@ -14,8 +14,8 @@ from e3sn_lib.profiles.loading import PROFILE
 def training_settings(profile: Profile) -> dict[str, Any]:
     """Return what determines a run's weights: the settings that differ from their defaults.
 
-    Settings that only say where or how fast are left out. So a field that is added later with a
-    default does not change the name of an older run.
+    Left out are ``data.root`` and settings of speed, logging and inference. A field that is added
+    later with a default does not change the name of an older run.
     """
     settings: dict[str, Any] = PROFILE.dump_python(profile, mode="json", exclude_defaults=True)
     train, data = settings.get("train", {}), settings.get("data", {})

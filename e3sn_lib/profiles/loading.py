@@ -99,7 +99,8 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 
 def _explain(error: ValidationError) -> str:
-    """Say in one line what is wrong. An unknown key comes first: others may be missing for it."""
+    """Say in one line what is wrong. An unknown key comes first: where a key is misspelt, the right
+    one is missing too."""
     faults = error.errors(include_url=False)
     fault = min(faults, key=lambda each: each["type"] != "unexpected_keyword_argument")
     kind, place, given = fault["type"], fault["loc"], _SHORT.repr(fault["input"])

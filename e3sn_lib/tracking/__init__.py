@@ -9,5 +9,5 @@ FILES = {
     "matte": "matte.mp4",
     "cutout": "cutout.mov",
 }
-"""Kinds of output, with their file or folder; clips come last: a full disk ends them first."""
+"""Kinds of output, with their file or folder; they are finished in reverse order."""
 DEFAULT_SAVE = ("masks", "overlay", "table")

@@ -104,7 +104,8 @@ class OnnxBackend:
         if sizes != {name: window.size for name, window in self.manifest.windows.items()}:
             problem = f"the windows in {folder / MANIFEST} do not fit {MASK}"
             raise InputError(f"{problem}; export the model again")
-        # one for each process, as forks lose threads; without self, so that all goes when it goes
+        # one pool for each process, since a forked one has none of its parent's threads; without
+        # self, so that this object is freed together with its pool
         self._pool = cache(lambda process: ThreadPoolExecutor(count))
 
     @property

@@ -91,7 +91,7 @@ class ClipWriter:
                 self._sound.close()
 
     def _encoded_sound(self, begin: Fraction) -> Generator[float, None, None]:
-        """Write the video's sound from a second on, as AAC; yield how many seconds are written."""
+        """Write the video's sound from the time `begin` on, as AAC; yield the seconds written."""
         if not self._with_sound:
             return
         with open_file(self._like.path) as file:

@@ -22,13 +22,15 @@ Array = NDArray[Any]
 LARGEST_SIDE = 96
 """Pixels of the larger side of the smaller image."""
 RADIUS = 0.035
-"""Pixels around one that decide on its function, as a share of the image's mean side."""
+"""The function of a pixel is fitted to a square around it. This is half the side of the square, as
+a share of the square root of the image's area."""
 VARIANCE = 1e-5
 """Colours, 0 to 1, that vary much less count as equal."""
 CERTAIN = 0.002
 """A prior is at least this far from 0 and from 1, so colours can correct any pixel."""
 EVIDENCE = 0.75
-"""How much the colour of a pixel counts. In Bayes' rule it is 1, but neighbours are alike."""
+"""How much the colour of a pixel counts. In Bayes' rule it is 1; here it is less, because pixels
+beside each other have similar colours."""
 KEPT = 0.95
 """Share of the known colours that stays in each frame; the rest comes from the frame."""
 PLACES = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import temporary_path, write_json, write_text
+from e3sn_lib.files import read_text, temporary_path, write_json, write_text
 from e3sn_lib.geometry import CELLS, CONTEXT, STRIDE, TEMPLATE_SIZE, WINDOW_MARGIN, anchor_sizes
 from e3sn_lib.model import refine
 from e3sn_lib.model.network import E3SN, Template, centre_of, fold_batchnorm
@@ -141,8 +141,7 @@ def export_model(
         differences = _differences(graphs, work, samples[0] if samples else _noise())
         for each in names:  # a mixture of two exports is refused, as the digests do not fit
             (work / each).replace(out / each)
-    readme = Path(__file__).with_name("export_readme.md")
-    write_text(out / "README.md", readme.read_text(encoding="utf-8"))
+    write_text(out / "README.md", read_text(backends.PACKAGED / "README.md"))
     content = {
         "format": backends.FORMAT,
         "precision": "int8" if samples else "fp32",

@@ -73,9 +73,9 @@ def track_video(
     Args:
         video: a file, or a folder of frames.
         boxes_frame_xywh: of objects in the first frame; their ids are 1, 2, ...
-        out: a folder, made if there is none; files of the same names are replaced. If
-            `stopped` ends the tracking early, earlier files stay as they are: the frames that are
-            done then go to a folder beside `out`.
+        out: a folder, made if there is none; files of the same names are replaced. If `stopped`
+            ends the tracking early and `out` has such files already, they stay as they are: the
+            frames that are done go to a folder beside `out`.
         prompts: further boxes, in other frames or with given ids.
         save: what to write, keys of `FILES`.
         first, last: numbers of the first and last frame; None: the last of the video.

@@ -84,7 +84,7 @@ def quantise(
 
 @dataclass
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Inputs for the calibrator, computed when asked for. It first sets the range of samples."""
+    """Inputs for the calibrator, which calls `set_range` before it asks for them."""
 
     samples: Sequence[Sample]
     inputs: Callable[[Sample], Mapping[str, Any]]

@@ -176,8 +176,9 @@ class Session:
                 self._known[number] = self._steps, last.box_frame_xyxy.copy()
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
         threshold = self._tracker.config.mask_threshold
+        self._colours |= dict.fromkeys(self._given)  # those of an earlier box may be wrong
         for number, patch in shown.items() if self._fit_edges else ():
-            known = None if number in self._given else self._colours.get(number)
+            known = self._colours.get(number)
             shown[number], colours = fit_to_colours(frame, patch, threshold, known)
             self._colours[number] = known if objects[number].lost else colours
         self._given = {}
@@ -195,7 +196,7 @@ class Session:
                 found[place] = each
             boxes = after.boxes_frame_xyxy()
             boxes[places] = again.boxes_frame_xyxy()
-            after = after.moved_to(boxes.tolist())
+            after = after.moved_to(boxes)
         return after, found
 
     def _found(self, result: FrameResult) -> list[tuple[Found, Patch]]:
@@ -230,7 +231,7 @@ class Session:
                 _, state = self._groups[group]
                 boxes = state.boxes_frame_xyxy()
                 boxes[place] = found.box_frame_xyxy
-                self._groups[group] = numbers, state.moved_to(boxes.tolist())
+                self._groups[group] = numbers, state.moved_to(boxes)
 
     def _is_covered(
         self, patch: Patch, others: dict[int, Patch], frame_hw: tuple[int, ...]
@@ -248,7 +249,7 @@ class Session:
         seen last comes first.
         """
         frame_wh, boxes = np.array(lost.frame_hw[::-1]), [self._known[each][1] for each in numbers]
-        known, centres = lost.moved_to([tuple(box.tolist()) for box in boxes]), []
+        known, centres = lost.moved_to(boxes), []
         sides = context_side(WIDER * known.size_wh) * SEARCH_SIZE / TEMPLATE_SIZE
         for number, centre, side in zip(numbers, known.centre_frame_xy, sides, strict=True):
             counts = np.ceil(frame_wh / (APART * side)).astype(int)

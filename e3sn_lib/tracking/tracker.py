@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from e3sn_lib import geometry
@@ -80,7 +80,7 @@ class Targets:
             shares=self.shares[objects],
         )
 
-    def moved_to(self, boxes_frame_xyxy: Sequence[geometry.Box]) -> Self:
+    def moved_to(self, boxes_frame_xyxy: ArrayLike) -> Self:
         """Return the state of the same objects at other places."""
         boxes = np.array(boxes_frame_xyxy, np.float64)
         centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -214,7 +214,7 @@ class Tracker:
             select = partial(_by_colour, images, targets.shares) if targets.shares.any() else None
             choice = choose(cls, loc, targets.size_wh, self.config, select)
             cells, scores, limit = choice.cells, choice.scores, frame_hw[::-1]
-            # objects stay in the frame and between the smallest size and its own (SiamMask)
+            # centres stay in the frame, sizes between the smallest and the frame's (SiamMask)
             centre = np.clip(targets.centre_frame_xy + choice.shift_frame_xy, 0, limit)
             size = np.clip(choice.size_wh, SMALLEST_SIZE, limit)
             targets = replace(targets, centre_frame_xy=centre, size_wh=size)

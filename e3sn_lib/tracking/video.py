@@ -38,6 +38,7 @@ HDR = (16, 18)
 _ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
 """Titles may be in any encoding. PyAV 19 does not need this."""
 EVERY_FRAME = range(sys.maxsize)
+ADVICE = "convert it, or give a folder of images"
 BROKEN_CLOCK = 1
 """Seconds. If a frame's time is earlier than the one before by more, the clock began anew."""
 REORDERED = 16
@@ -72,8 +73,8 @@ class VideoSource:
     rate: Fraction = FRAME_RATE
     """Mean number of frames per second."""
     announced: int = 0
-    """Number of frames; of a file what its header says, 0 if it says nothing. An edit list may hide
-    some of them."""
+    """Number of frames; of a file what its header says, 0 if it does not say it for the whole file.
+    An edit list may hide some of them."""
     seconds: Fraction = Fraction(0)
     """How long the pictures last, as a file says; 0 if it says nothing."""
     time_base: Fraction = 1 / FRAME_RATE
@@ -161,7 +162,8 @@ class VideoSource:
             for place, frame in enumerate(_pictures(self, begin)):
                 number = place if begin is None else by_tick.get(frame.pts or 0, -1)
                 if number in numbers:
-                    held[number] = self._upright(frame)
+                    image = held[number] = self._upright(frame)
+                    check_frame(image, self.size[::-1], f"frame {number} of {self.path}")
                 if number == numbers[-1]:
                     break
             if len(held) == len(numbers):
@@ -222,12 +224,13 @@ def open_video(path: str | Path) -> VideoSource:
             ends = Fraction(container.duration or 0, av.time_base)
     frame = next(_pictures(source), None)
     if frame is None:
-        advice = "convert it, or give a folder of images"
-        raise InputError(f"{path} is a video without a frame that can be decoded; {advice}")
+        raise InputError(f"{path} is a video without a frame that can be decoded; {ADVICE}")
     source.start = _seconds(frame, Fraction(0))
     if path.suffix.lower() not in IMAGE_SUFFIXES:  # an image is taken as it is stored
         source.turn = _turn(frame)
     source.seconds = lasts or max(ends - source.start, Fraction(0))
+    if source.announced < 0.9 * source.seconds * source.rate:  # that of the first fragment of many
+        source.announced = 0
     source.size = (frame.height, frame.width) if source.turn[0] else (frame.width, frame.height)
     if aspect:
         source.pixel_aspect = 1 / aspect if source.turn[0] else aspect
@@ -253,8 +256,7 @@ def open_file(path: Path) -> av.container.InputContainer:
     except av.PermissionError as error:
         raise InputError(f"cannot read video {path}: {error.strerror}") from error
     except av.FFmpegError as error:
-        advice = "convert it, or give a folder of images"
-        raise InputError(f"{path} is no video that FFmpeg can read; {advice}") from error
+        raise InputError(f"{path} is no video that FFmpeg can read; {ADVICE}") from error
     if not pictures_in(container):
         container.close()
         raise InputError(f"{path} has no pictures, only sound")
@@ -280,7 +282,8 @@ def decoded(packets: Iterator[Any], source: VideoSource) -> Iterator[Any]:
         except av.FFmpegError:
             source.damaged = True
             continue
-        source.damaged |= packet.is_corrupt or any(frame.is_corrupt for frame in frames)
+        if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+            source.damaged = True  # never set back: sound is decoded in another thread
         yield from frames
 
 

@@ -17,8 +17,8 @@ LAST_SECONDS = 60
 
 
 class _Batches(Dataset[Batch | InputError]):
-    """Batches by the numbers of their pairs. Errors are returned: a loader that raises them adds a
-    worker's traceback."""
+    """Batches by the numbers of their pairs. An InputError is returned, not raised: a loader would
+    add the worker's traceback to its message."""
 
     def __init__(self, pairs: PairDataset) -> None:
         self.pairs = pairs

@@ -37,7 +37,7 @@ from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
 
 LARGEST_BAD_SHARE = 0.01
-"""A run stops if a larger share of its pairs met a damaged file and was replaced."""
+"""A run stops if a larger share of its draws, and more than ten, met a damaged file."""
 BAD_STEPS_IN_A_ROW = 5
 """A run stops after so many steps with a loss or gradient that is not finite."""
 
@@ -312,7 +312,7 @@ class Trainer:
         state.skipped += bad_steps > 0
         seen = (state.step + 1) * self.profile.train.batch_size
         if state.replaced > max(LARGEST_BAD_SHARE * seen, 10):
-            fault = f"{state.replaced} files could not be used in {seen} pairs"
+            fault = f"{state.replaced} draws in {seen} pairs met a file that cannot be used"
             raise InputError(f"{fault}, the last: {' '.join(problems[-1:])}")
         if bad_steps >= BAD_STEPS_IN_A_ROW:
             fault = f"the loss or its gradient was not finite {bad_steps} steps in a row"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,9 +87,12 @@ def damage_of(run_dir: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint, or that of another version, raises into an InputError."""
     try:
         yield
+    except (MemoryError, PermissionError, torch.OutOfMemoryError):  # it may still be good
+        raise
     except Exception as error:  # bytes that have changed may raise anything
         fault = f"{run_dir / CHECKPOINT} is damaged or no checkpoint of this version"
-        raise InputError(f"{fault}; delete it to train from the start") from error
+        cause = f"{type(error).__name__}: {shorten(str(error), 100)}"
+        raise InputError(f"{fault} ({cause}); delete it to train from the start") from error
 
 
 @dataclass

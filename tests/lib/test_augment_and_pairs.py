@@ -414,6 +414,15 @@ class TestMovedObjects:
         )
         assert np.array_equal(moved.search, plain.search)
 
+    def test_an_object_stays_in_the_image_by_half(self, tmp_path: Path, tiny_profile: Load) -> None:
+        """Else the crop would show what is left of it many times as large as the template does."""
+        edge = TrackSet("made", (still(tmp_path, "edge", (2, 70, 62, 130)),))
+        profile = tiny_profile(*self.FIXED, "augment.moved=1")
+        areas = [np.count_nonzero(dataset(profile, edge)[k].mask == 1) for k in range(60)]
+        whole = np.count_nonzero(dataset(tiny_profile(*self.FIXED), edge)[0].mask == 1)
+        assert len({*areas}) > 5
+        assert min(areas) > 0.4 * whole
+
 
 class TestLookAlikes:
     @pytest.fixture

@@ -41,6 +41,7 @@ BROKEN = [
     ({"bbox": ...}, f"damaged annotation {ANNOTATION}, KeyError 'bbox')"),
     ({"bbox": [30, 20, 20, 20]},
      f"whose box is not that of its mask {ANNOTATION} whose mask has the box 10, 10, 20, 10)"),
+    ({"id": ...}, "damaged annotation (the first: annotation None, KeyError 'id')"),
     ({"area": ...}, f"damaged annotation {ANNOTATION}, KeyError 'area')"),
     ({"area": "many"}, f"damaged annotation {ANNOTATION}, ValueError 'many' is no"),
     ({"file_name": "../2.jpg"}, f"of an image outside the folder of images {ANNOTATION} in ../2.jpg)"),

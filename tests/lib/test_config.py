@@ -266,6 +266,10 @@ def refusal(*arguments, **named):
         ("data.train=[{kind: coco, path: ../a}]", "without '..'"),
         ("data.train=[{kind: coco, path: []}]", "data.train[0].path must have an entry, not []"),
         ("data.evaluation=[{kind: davis, path: a, name: b/c}]", "data.evaluation[0].name is 'b/c'"),
+        (
+            "data.evaluation=[{kind: davis, path: a, name: b}, {kind: davis, path: c, name: b}]",
+            "data.evaluation has two benchmarks 'b'; rename one",
+        ),
         ("stages=", "stages must be a set of key: value settings, not None"),
         ("stages.two.share=1", "e3sn has no stage 'two'; there are end_to_end"),
         ("stages.end_to_end.share=0.5", "stages.end_to_end.share: the sum is 0.5; it must be 1"),

@@ -29,6 +29,7 @@ from e3sn_lib.files import (
     read_json,
     read_mask,
     read_text,
+    temporary_path,
 )
 from e3sn_lib.tracking.video import open_video
 
@@ -245,3 +246,17 @@ def test_cases_of_names(shared_path: SharedPath) -> None:
         files_by_stem(cases / "two_suffixes_one_stem/frames")
     assert file_names(cases / "apple_double/frames") == ["00000.jpg", "00001.jpg", "00002.jpg"]
     assert read_list(cases / "list_with_bom/val.txt") == ["s"]
+
+
+@pytest.mark.parametrize("name", ["results", "model.safetensors", "results.2024-11-29", "a. b"])
+def test_what_a_killed_process_left_is_deleted(tmp_path: Path, name: str) -> None:
+    code = "import sys, time; from pathlib import Path; from e3sn_lib.files import temporary_path\n"
+    code += "with temporary_path(Path(sys.argv[1])) as work: work.mkdir(); print(1, flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path / name)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.kill()
+    assert len(list(tmp_path.iterdir())) == 1
+    with temporary_path(tmp_path / "next"):
+        assert list(tmp_path.iterdir()) == []

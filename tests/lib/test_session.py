@@ -78,6 +78,24 @@ class TestSession:
         for each in (known[1], known[3]):
             assert each.sum(axis=1) == pytest.approx([1, 1])
 
+    def test_colours_of_an_earlier_box_are_forgotten_also_where_the_object_is_lost(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known, fit = [], session_module.fit_to_colours
+
+        def spied(frame: NDArray[np.uint8], patch: Patch, threshold: float, colours: Histograms):
+            known.append(colours)
+            return fit(frame, patch, threshold, colours)
+
+        monkeypatch.setattr(session_module, "fit_to_colours", spied)
+        session = Session(Tracker(Planted()))
+        session.add(ONE)
+        for frame, lost_below in zip(noise(3), (0, 1, 0), strict=True):
+            session._lost_below = lost_below
+            session.step(frame)
+            session.correct(1, ONE)
+        assert known == [None, None]
+
     def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(4)
         session = Session(tracker, resized_by=math.inf, colour_weight=0, fit_edges=False)

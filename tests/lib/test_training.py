@@ -763,7 +763,9 @@ class TestBadData:
         self, trainer: MakeTrainer, source: Source, tmp_path: Path
     ) -> None:
         bad = self.spoilt(source, tmp_path, slice(0, 2))
-        words = r"11 files could not be used in \d+ pairs, the last: image .* cut short"
+        words = (
+            r"11 draws in \d+ pairs met a file that cannot be used, the last: image .* cut short"
+        )
         with pytest.raises(InputError, match=words):
             trainer("train.pairs=400", "train.batch_size=1", source=bad).run()
 

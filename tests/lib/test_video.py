@@ -261,6 +261,27 @@ class TestFiles:
         assert 5 <= len(list(source.frames())) <= 12
         assert source.announced == 20
 
+    def test_a_file_in_fragments_does_not_say_how_many_frames_it_has(self, tmp_path: Path) -> None:
+        """Its header counts those of the first fragment."""
+        options = {"movflags": "frag_keyframe", "x264-params": "keyint=10:scenecut=0"}
+        write_video(tmp_path / "v.mp4", [bar(number) for number in range(40)], options=options)
+        with av.open(str(tmp_path / "v.mp4")) as file:
+            assert file.streams.video[0].frames < 12
+        source = open_video(tmp_path / "v.mp4")
+        assert len(list(source.frames())) == 40
+        assert source.announced == 0
+
+    def test_frames_of_another_size_are_named_backwards_too(self, tmp_path: Path) -> None:
+        for name, width in (("one", 96), ("two", 64)):
+            frames = [still(9, 9, 9, width) for _ in range(8)]
+            write_video(tmp_path / f"{name}.ts", frames)
+        both = b"".join((tmp_path / f"{name}.ts").read_bytes() for name in ("one", "two"))
+        (tmp_path / "v.ts").write_bytes(both)
+        source = open_video(tmp_path / "v.ts")
+        for frames in (source.frames(), source.backwards(range(16))):
+            with pytest.raises(InputError, match=r"frame \d+ of .* is 64x64, the first one 96x64"):
+                list(frames)
+
     def test_the_clock_of_joined_files_goes_on(self, tmp_path: Path) -> None:
         write_video(tmp_path / "one.ts", [bar(number) for number in range(50)])
         (tmp_path / "v.ts").write_bytes(2 * (tmp_path / "one.ts").read_bytes())
