@@ -279,7 +279,9 @@ class Records:
                 raise SPEED.misfit(self.folder / f"{name}.csv", "is of another run")
         speed = pd.concat([each for each in tables if len(each)] or tables, ignore_index=True)
         steps = (speed["frames"] - 1) * speed["objects"]
-        trained_on = self.runs.set_index("run")["machine"].map("{}, where it was trained".format)
+        trained_on = self.runs.set_index("run")["machine"].map(
+            "a machine not on record (trained on {})".format
+        )
         machines = speed["run"].map(trained_on)
         machines = speed.get("machine", machines).fillna(machines)
         return speed.assign(fps=steps / speed["seconds_tracking"], machine=machines)

@@ -74,6 +74,7 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
         track=profile.to_dict()["track"],
         sets=to_markdown(_sets(profile, record["absent"])),
         scores=to_markdown(_scores(records, run)),
+        has_boxes=any(each.kind == "box_folder" for each in profile.data.train),
         extents=extents,
         **_failures(records, run),
     )

@@ -381,7 +381,9 @@ def test_speed_is_of_the_machine_that_tracked(tmp_path: Path) -> None:
     add_scores(tmp_path, run, 0.6)
     add_speed(tmp_path, run, 20.0)
     path = tmp_path / "davis2016" / f"{run}_speed.csv"
-    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == ("a processor, where it was trained")
+    assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == (
+        "a machine not on record (trained on a processor)"
+    )
     pd.read_csv(path).assign(machine="where it tracked").to_csv(path, index=False)
     assert row(speed(Records(tmp_path)), "E3SN")["Machine"] == "where it tracked"
     notes = " ".join(table1(Records(tmp_path)).attrs["notes"])
