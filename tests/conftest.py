@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -27,6 +28,11 @@ TINY = (
 """Turns the smoke profile into one that trains in seconds."""
 LONGEST = ("test_execution", "test_survival", "test_cli", "test_training", "test_killed")
 """Files of tests that begin first, so that no worker is left alone with one of them."""
+
+
+# the same examples everywhere, and as long as they need beside other tests
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -142,7 +142,7 @@ def test_a_share_of_the_images_is_held_out_whole(shared_path: SharedPath) -> Non
     assert trained.left_out["held out"] == len(everything.tracks) - len(kept)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.booleans(), min_size=1, max_size=200), st.integers(1, 12))
 def test_run_lengths_are_those_of_pycocotools(pixels: list[bool], width: int) -> None:
     pixels = pixels * width
@@ -162,9 +162,7 @@ anything = st.recursive(
 KEYS = ("id", "image_id", "category_id", "area", "iscrowd", *OF_IMAGE)
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever one annotation holds, the other is read, and so is every mask that is not left out."""

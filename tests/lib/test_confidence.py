@@ -17,6 +17,7 @@ from e3sn_lib.config import TrackConfig
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.geometry import Patch
 from e3sn_lib.model.network import E3SN
+from e3sn_lib.tracking.backends import load_export
 from e3sn_lib.tracking.confidence import (
     FEATURES,
     LARGEST_LOGIT,
@@ -162,6 +163,7 @@ class TestPrediction:
         assert len(table["weights"]) == len(FEATURES)
         assert 0 < table["lost_below"] < 1
         assert table["origin"]["cross_validated"]["auc_0.1"] > 0.9
+        assert table["origin"]["model"] == load_export().identity  # it was fitted for these graphs
 
     def test_a_step_gives_that_of_its_soft_mask(self) -> None:
         tracker = Tracker(Planted(side=32), TrackConfig(penalty_k=0, window_influence=0))

@@ -74,7 +74,7 @@ class TestContext:
 
 
 class TestOneMap:
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40)
     @given(
         centre=st.tuples(st.floats(120, 200), st.floats(90, 150)),
         move=st.tuples(st.floats(-40, 40), st.floats(-40, 40)),
@@ -149,7 +149,7 @@ class TestPasteBack:
         patch = paste_patch(window, (float(left), float(top)), crop, FRAME)
         return patch.in_frame(FRAME, crop.outside) > 0.5, mask
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40)
     @given(
         corner=st.tuples(st.floats(20, 180), st.floats(20, 120)),
         size=st.tuples(st.floats(20, 110), st.floats(20, 110)),
@@ -171,7 +171,7 @@ class TestPasteBack:
         pasted, mask = self.pasted("exact", (0.0, 0.0, 60.0, 60.0), (12, 12))
         assert overlap(pasted, mask) > 0.95
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40)
     @given(
         corner=st.tuples(st.floats(20, 180), st.floats(20, 120)),
         size=st.tuples(st.floats(30, 110), st.floats(30, 110)),
@@ -190,7 +190,7 @@ class TestPasteBack:
         assert pasted[100, 100] == pytest.approx(0.75)
         assert np.unique(pasted[:, 180:]).tolist() == [outside]
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=60)
     @given(
         centre=st.tuples(st.floats(-50, 370), st.floats(-50, 290)),
         side=st.floats(30, 900),

@@ -111,15 +111,17 @@ def test_settings_within_weights(
 def test_checkpoints(examples: int, tmp_path: Path, tiny_profile: Callable[..., Profile]) -> None:
     """Each part has a checksum: a changed byte that matters is found."""
     profile, weights = tiny_profile(), torch.arange(32.0)
-    settings = {"profile": profile.to_dict(), "torch_rng": torch.get_rng_state()}
-    write_checkpoint(tmp_path, settings | {"model": {"a": weights}})
+    written = {"profile": profile.to_dict(), "state": {"seconds": 1.5, "rows": [{"loss": 0.25}]}}
+    write_checkpoint(tmp_path, written | {"model": {"a": weights}})
     content = (tmp_path / CHECKPOINT).read_bytes()
 
     @repeated(examples, content=damaged(content))
     def check(content: bytes) -> None:
         (tmp_path / CHECKPOINT).write_bytes(content)
         found = answer(lambda: read_checkpoint(tmp_path, profile))
-        assert found is None or torch.equal(found["model"]["a"], weights)
+        if found is not None:
+            assert torch.equal(found["model"]["a"], weights)
+            assert found["state"] == written["state"]
 
     check()
 

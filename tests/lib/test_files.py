@@ -109,9 +109,7 @@ def test_an_image_that_is_cut_short_is_refused(tmp_path: Path, suffix: str) -> N
         assert "copy or download it again" in refusal(read_image, path)
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
     suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ppm"]),

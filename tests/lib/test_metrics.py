@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -105,7 +105,6 @@ def mask_pairs(draw: st.DrawFn) -> tuple[Mask, Mask]:
     return tuple(draw(noise) if draw(st.booleans()) else rectangle() for _ in range(2))
 
 
-@settings(deadline=None)
 @given(mask_pairs(), st.integers(1, 6))
 def test_cropping_and_dilation_change_nothing(pair: tuple[Mask, Mask], radius: int) -> None:
     for mask in pair:
@@ -126,7 +125,6 @@ def test_scattered_objects_in_a_full_frame(seed: int) -> None:
     assert boundary_accuracy(prediction, truth) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(mask_pairs())
 def test_both_measures_are_shares_symmetric_and_one_for_equal_masks(
     pair: tuple[Mask, Mask],
@@ -215,7 +213,6 @@ def test_no_value_is_an_error_and_never_a_score(values: list[float]) -> None:
         statistics(values)
 
 
-@settings(deadline=None)
 @given(arrays(float, st.integers(1, 600), elements=st.floats(0, 1)))
 def test_backwards_decay_changes_its_sign(values: NDArray[np.float64]) -> None:
     """The quarters are symmetric but for rounding, so only lengths 4n + 1 mirror exactly."""

@@ -27,6 +27,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
 from e3sn_lib.model.network import build_model
+from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import save_model
 from e3sn_lib.tracking import backends, confidence, tracker
 from e3sn_lib.tracking.video import read_frames
@@ -337,6 +338,8 @@ class TestTrack:
             (f"--box 7:{BOX}", "frame 7 has a box, but the last frame is 4"),
             (f"--box 2:3={BOX}", "cannot correct object 3: no box before frame 2"),
             (f"--box {BOX} --save gif", "cannot save 'gif'; choose from masks"),
+            (f"--box {BOX} --lost-below 2", "'2' is not a number from 0 to 1"),
+            (f"--box {BOX} --lost-below x", "'x' is not a number from 0 to 1"),
             ("--mask absent.png", "cannot read mask absent.png"),
             (f"--box {BOX} --threads -1", "not a whole number"),
             (f"--box {BOX} --save masks --save gif", "cannot save 'gif'"),
@@ -588,9 +591,19 @@ class TestStart:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As after ``pip install .``, which brings the exported model alone."""
-        monkeypatch.setattr(checkout.shutil, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr(checkout, "_has_gpu", lambda: True)
+        assert isinstance(checkout.open_tracker().backend, TorchBackend)
         monkeypatch.setattr(checkout, "SHIPPED", tmp_path / "e3sn.safetensors")
         assert isinstance(checkout.open_tracker().backend, backends.OnnxBackend)
+
+    def test_a_model_and_a_backend_that_do_not_fit(self, tiny_model_file: Path) -> None:
+        for given, fault in (
+            ((tiny_model_file, "onnx"), "is no exported folder; make one: e3sn export"),
+            ((backends.PACKAGED, "torch"), "is an exported folder, which torch cannot use"),
+            ((backends.PACKAGED, "onnx", "fp32"), "exported graphs have their own"),
+        ):
+            with pytest.raises(InputError, match=fault):
+                checkout.open_tracker(*given)
 
     def test_lost_objects_are_told_for_the_model_that_this_was_fitted_for(
         self, tiny_model_file: Path, monkeypatch: pytest.MonkeyPatch

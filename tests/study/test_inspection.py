@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from e3sn_lib.config import Profile
@@ -24,7 +22,6 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import write_mask
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN
-from e3sn_lib.model.windows import Cells
 from e3sn_study.evaluation.benchmark import frame_scores, read_masks
 from e3sn_study.evaluation.inspection import (
     level_answers,
@@ -103,31 +100,6 @@ def test_level_answers_show_the_target_where_it_is(
     masks = (video.mask_paths[0], tmp_path / "blank.png", *video.mask_paths[2:])
     with pytest.raises(InputError, match="object 1 is not in frame 1"):
         level_answers(tiny_model, replace(video, mask_paths=masks), 2)
-
-
-def test_the_fused_map_on_the_fine_grid_has_the_values_that_the_network_uses(
-    tiny_model: E3SN,
-) -> None:
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        template = tiny_model.encode_template(
-            torch.randint(256, (1, 3, 127, 127), dtype=torch.uint8)
-        )
-        search = tiny_model.encode_search(torch.randint(256, (1, 3, 255, 255), dtype=torch.uint8))
-        levels = tiny_model.mask.whole_maps(template, search)
-        fused = tiny_model.mask.fusion(
-            [
-                F.interpolate(level, (49, 49), mode="bilinear", align_corners=True)
-                for level in levels
-            ]
-        )
-        rows, columns = torch.tensor([0, 7, 24]), torch.tensor([24, 12, 3])
-        at_cells = tiny_model.correlate(
-            template, search, Cells(torch.zeros_like(rows), rows, columns)
-        )
-    assert torch.allclose(
-        fused[0, :, 2 * rows, 2 * columns].T, at_cells, rtol=1e-3, atol=1e-3 * at_cells.abs().max()
-    )
 
 
 def test_windows_are_predicted_for_every_sample_of_a_pair(

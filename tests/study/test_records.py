@@ -113,9 +113,7 @@ class TestSchema:
             assert SMALL.read(path)["name"].tolist() in (["a"], ["nan", "NA"])
 
     @given(st.binary(max_size=300))
-    @settings(
-        max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-    )
+    @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_any_bytes_are_a_table_or_one_line(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "table.csv"
         path.write_bytes(b"name,value,more\n" + content)

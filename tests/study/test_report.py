@@ -22,7 +22,6 @@ from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
 from e3sn_lib.tracking.clip import write_clip
-from e3sn_study.bench.variant_costs import network_sizes
 from e3sn_study.checkout import REPORTS
 from e3sn_study.records import Records, reference
 from e3sn_study.report import page as page_pieces
@@ -38,7 +37,7 @@ from e3sn_study.report.report import (
 )
 from e3sn_study.report.sections import in_words
 from e3sn_study.tables.cells import NOT_RUN
-from e3sn_study.tables.deviations import deviations, profiles_of
+from e3sn_study.tables.deviations import deviations
 from e3sn_study.tables.tables import TABLES, table1
 
 ROOT = Path(__file__).parents[2]
@@ -418,12 +417,6 @@ def test_a_changed_setting_changes_the_deviations() -> None:
     assert table.loc["The SiamMask baseline's losses", "We did"].startswith(
         "the baseline has L1 with weights 1, 1.2, 36,"
     )
-
-
-def test_the_full_size_networks_have_the_parameters_of_their_definitions() -> None:
-    found = network_sizes(profiles_of(load_profile("paper"))).set_index("variant")["parameters"]
-    assert found["e3sn"] == 22_954_950
-    assert found["siammask"] == 21_482_052
 
 
 def test_pieces_of_the_page() -> None:

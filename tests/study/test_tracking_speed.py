@@ -7,8 +7,11 @@ import re
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from e3sn_lib.data.davis import davis_sequences
 from e3sn_lib.data.types import Video
@@ -27,6 +30,7 @@ from e3sn_study.bench.tracking_speed import (
     bench_sessions,
     bench_tracking,
 )
+from e3sn_study.bench.variant_costs import operations
 
 PUBLIC_CODE = """
 from types import SimpleNamespace as Namespace
@@ -105,6 +109,21 @@ def test_every_contender_and_stage(
     assert (table["step_ms"] * table["frames_per_second"]).tolist() == pytest.approx(12 * [1000])
     assert table["ratio"][[0, 6]].tolist() == [1, 1]
     assert table["share"].between(0, 1.5).all()
+
+
+def test_operations_are_multiplications_and_additions() -> None:
+    class OneConvolution:
+        def encode_template(self, crops: NDArray[np.uint8]) -> None:
+            self.filters = torch.zeros(8, 3, 5, 5)
+
+        def search(self, crops: NDArray[np.uint8], template: None) -> tuple[torch.Tensor]:
+            return (torch.conv2d(torch.zeros(1, 3, 255, 255), self.filters),)
+
+        def segment(self, *_: object) -> None:
+            torch.zeros(7, 11) @ torch.zeros(11, 13)
+
+    expected = 2 * (3 * 5 * 5 * 8 * 251**2 + 7 * 11 * 13)
+    assert operations(OneConvolution()) == expected
 
 
 def test_graphs_of_another_model_are_refused(
