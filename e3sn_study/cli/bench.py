@@ -129,6 +129,7 @@ def _track(options: argparse.Namespace) -> None:
     shown.insert(3, "contender", table["contender"].replace(short))
     print(shown.to_string(index=False, float_format="{:.2f}".format))
     print(f"stand-in: {STAND_IN}; ratio: to its rate; share: of peak; peak: GFLOP/s")
+    _keep(options, "tracking_speed", table)
     narrow = table.set_index(["width", "contender", "objects"]).loc[SIZES[0][0]]
     one, most = (narrow.loc[("ONNX int8", count)] for count in (OBJECTS[0], OBJECTS[-1]))
     rate = f"{one['ratio']:.2f} times the stand-in, {one['frames_per_second']:.0f} frames/s"
@@ -137,7 +138,6 @@ def _track(options: argparse.Namespace) -> None:
         rate = f"{slower:.2f} times SiamMask's public code, {rate}"
     more = f"{OBJECTS[-1]} objects cost {most['step_ms'] / one['step_ms']:.1f} times one"
     print(f"ONNX int8, one object, {SIZES[0][0]}x{SIZES[0][1]}, {threads} threads: {rate}; {more}")
-    _keep(options, "tracking_speed", table)
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ from e3sn_lib.model.convert import (
 from e3sn_lib.model.network import E3SN, RGB_STD, build_model, count_parameters
 from e3sn_lib.model.weights import load_model
 from e3sn_lib.tracking.tracker import Tracker
+from e3sn_study.cli import main
 
 FOLDED = ("features.features.conv1.weight", "features.features.bn1.running_mean")
 PYSOT = {
@@ -233,6 +234,18 @@ def test_a_converted_file_tracks_like_the_public_code(
     for one, other in zip(ours, theirs, strict=True):
         assert np.array_equal(one.soft_masks, other.soft_masks)
         assert one.soft_masks.min() == -1
+
+
+def test_the_command_converts(
+    state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, out = tmp_path / "x.pth", tmp_path / "siammask.safetensors"
+    torch.save({"state_dict": state}, checkpoint)
+    assert main(["convert", "siammask", str(checkpoint), str(out)]) == 0
+    assert capsys.readouterr().out == f"model: {out}\n"
+    written, expected = load_model(out)[0].state_dict(), convert_siammask(state, "x.pth")
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[key], expected[key]) for key in expected)
 
 
 class Opaque:

@@ -414,6 +414,18 @@ class TestMovedObjects:
         )
         assert np.array_equal(moved.search, plain.search)
 
+    def test_a_moved_object_keeps_its_background(self, tmp_path: Path, tiny_profile: Load) -> None:
+        tracks = TrackSet("made", tuple(still(tmp_path, f"{number}") for number in range(2)))
+        alone, both = (
+            dataset(
+                tiny_profile(*self.FIXED, "augment.moved=1", f"augment.new_background={share}"),
+                tracks,
+            )
+            for share in (0, 1)
+        )
+        for number in range(5):
+            assert np.array_equal(alone[number].search, both[number].search)
+
     def test_an_object_stays_in_the_image_by_half(self, tmp_path: Path, tiny_profile: Load) -> None:
         """Else the crop would show what is left of it many times as large as the template does."""
         edge = TrackSet("made", (still(tmp_path, "edge", (2, 70, 62, 130)),))

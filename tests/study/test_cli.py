@@ -17,18 +17,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook
 from safetensors.torch import save_file
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
-from e3sn_lib.model.network import build_model
+from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import save_model
+from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking import backends, confidence, tracker
 from e3sn_lib.tracking.video import read_frames
 from e3sn_study import checkout
@@ -982,6 +985,42 @@ def test_a_report_comes_from_its_files_of_record_alone(
     assert ended.out == "report: cpu/index.html\n"
     made = {path.name: path.read_text() for path in (tmp_path / "cpu" / "tables").iterdir()}
     assert made == {path.name: path.read_text() for path in (committed / "tables").iterdir()}
+
+
+def test_notebooks_are_run_and_become_pages(
+    run: Run, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+    (tmp_path / "notebooks").mkdir()
+    names = ("profile", "data", "runs", "report", "seed", "overrides")
+    for name, code in (("01_good", "print(overrides)"), ("02_bad", "1 / 0")):
+        cells = [
+            new_code_cell("\n".join(f"{each} = 0" for each in names)),
+            new_code_cell(code),
+        ]
+        cells[0].metadata.tags = ["parameters"]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+    command = "reproduce --report report --runs runs --set model.channels=16 --data"
+    assert "there is no notebook 03; there are 01_good, 02_bad" in (
+        run(command, data_root, "--only 03").err
+    )
+    assert run(command, data_root, "--only 01").status == 0
+    ended = run(command, data_root)
+    assert ended.status == 1
+    assert "ZeroDivisionError" in ended.out
+    results, pages = tmp_path / "report" / "results", tmp_path / "report" / "notebooks"
+    manifest = json.loads((results / "manifest.json").read_text())
+    assert manifest["parameters"]["overrides"] == ["model.channels=16"]
+    assert manifest["parameters"]["runs"] == os.path.relpath(tmp_path / "runs", checkout.ROOT)
+    assert [each["status"] for each in manifest["notebooks"]] == ["passed", "failed"]
+    assert "model.channels=16" in (pages / "01_good.html").read_text()
+    assert (tmp_path / "report" / "index.html").is_file()
+    networks = pd.read_csv(results / "networks.csv").set_index("variant")["parameters"]
+    for variant, parameters in networks.items():  # the settings are those of every variant
+        small = load_profile("smoke", str(variant), ["model.channels=16"]).model
+        assert parameters == count_parameters(build_model(small))
 
 
 @pytest.mark.parametrize(("given", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
