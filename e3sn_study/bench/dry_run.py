@@ -1,4 +1,4 @@
-"""Check and measure a training run without starting it. Nothing is written."""
+"""Check and measure a training run without starting it. Only indices of large sets are written."""
 
 import dataclasses
 import math
@@ -58,10 +58,11 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         rows.append(_row(stepper, phase, opened.opened))
     table = pd.DataFrame(rows)
     dtype, device = str(stepper.dtype).removeprefix("torch."), stepper.device.type
+    workers = profile.data.workers
+    by = f"{workers} other process{'es' * (workers > 1)}" if workers else "the training process"
     notes += [
         f"this machine: {table['hours'].sum():,.1f} hours in {dtype} on {device}, "
-        f"{torch.get_num_threads()} threads; pairs prepared by "
-        f"{profile.data.workers or 'the same'} process(es)",
+        f"{torch.get_num_threads()} threads; pairs prepared by {by}",
         f"memory: the steps timed here used at most {peak_memory_bytes() / 1e9:.2g} GB, "
         f"{free_memory_mb() * 2**20 / 1e9:.3g} GB are still free",
     ]

@@ -185,7 +185,7 @@ def ablations(records: Records, variant: str) -> Figure:
 
 @styled
 def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
-    """J of every frame of some sequences: it shows where an object is lost.
+    """J of every scored frame of some sequences: it shows where an object is lost.
 
     `frames` has, by title, the columns object and J of `frame_scores`.
     """

@@ -61,7 +61,8 @@ def view(table: pd.DataFrame, mark: Callable[[Row], str] = lambda row: "") -> di
 
     It has ``heads``, pairs of kind and name; and ``rows`` and ``not_run``. These have ``mark``, the
     class of a row, and ``cells``, pairs of kind and text. The kind is "n" for numbers, "t" for text
-    and "t long" for text that is wrapped. Of a row of ``not_run`` two thirds or more are "not run".
+    and "t long" for text that is wrapped. A row is in ``not_run`` if at least two thirds of its
+    cells are "not run".
     """
     right = numeric_columns(table)
     wide = [table[name].astype(str).str.len().max() > LONG for name in table.columns]

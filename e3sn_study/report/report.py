@@ -77,8 +77,8 @@ def draw_figures(report: Path) -> None:
 
 
 def _training(records: Records) -> str:
-    """Return on what the legs of the main run were trained; "" if there is none. Legs in a row that
-    saw the same data are one."""
+    """Return on what the legs of the main run were trained; "" if there is none. Consecutive legs
+    on the same data count as one."""
     legs = [leg for run in records.main_runs("e3sn")[:1] for leg in records.legs(run)]
     return "; then on ".join(
         f"{sum(leg['own_pairs'] for leg in alike):,} pairs of the objects of {objects}"
