@@ -767,7 +767,7 @@ def test_the_registry_has_the_kinds_that_settings_allow() -> None:
     assert set(get_args(EvalKind)) == {name for name, kind in KINDS.items() if kind.has_videos}
 
 
-STATES = ["partial"] * 3 + ["present", "partial", "present", "absent", "present", "absent"]
+STATES = ["partial"] * 3 + ["present", "present", "present", "absent", "present", "absent"]
 """Of the sets of `make_everything`."""
 
 
@@ -839,7 +839,7 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
     table = verify(data)
     assert list(table["state"]) == STATES
     assert list(table["tracks"]) == [4, 0, 2, 3, 2, 4, 0, 2, 0]
-    assert list(table["images"]) == [2, 0, 2, 3, 6, 6, 0, 3, 0]
+    assert list(table["images"]) == [2, 0, 2, 3, 7, 6, 0, 3, 0]
     assert list(table["with_masks"]) == [4, 0, 0, 3, 0, 4, 0, 2, 0]
     assert table["left_out"][0].count("1 ") == 4
     assert "missing: 000000000003.jpg" in table["left_out"][0]

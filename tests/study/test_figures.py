@@ -307,7 +307,7 @@ def test_ablations_show_each_change_its_mean_and_its_seeds(tmp_path: Path) -> No
 def test_without_scores_a_figure_says_what_to_do(
     draw: Callable[[Records], Figure], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="no run of e3sn has been scored on davis2016"):
+    with pytest.raises(InputError, match="no run that this needs has been scored on davis2016"):
         draw(Records(tmp_path))
 
 
