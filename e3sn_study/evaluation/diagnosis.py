@@ -125,9 +125,10 @@ def changing_over(
 
 
 def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
-    """Return a scene, or None unless a look-alike has its middle in the crop.
+    """Return a scene; None if no look-alike fits.
 
-    It has half to twice the target's size and hardly overlaps it.
+    A look-alike fits if its middle is in the crop, its size is half to twice the target's, and it
+    hardly overlaps the target.
     """
     box, alike = frame.box_frame_xyxy, frame.alike_frame_xyxy
     if box is None or not alike or min(box_xywh(box)[2:]) < SMALLEST_SIDE:
