@@ -250,7 +250,7 @@ class DataConfig:
     def _can_be_told_apart(self) -> Self:
         names = [each.name for each in self.evaluation]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"data.evaluation has two benchmarks '{twice}'; rename one")
+            raise ValueError(f"evaluation has two benchmarks '{twice}'; rename one")
         return self
 
 

@@ -45,6 +45,8 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
     """Check data, weights and memory of a run in the folder `runs`, and measure its steps; raises
     InputError if the settings cannot be trained."""
     sets, opened, problems = check_data(profile.data)
+    if profile.train.batch_size % profile.train.accumulate:
+        problems.append("train.batch_size must be a multiple of train.accumulate")
     torch.manual_seed(profile.seed)
     model = build_model(profile.model)
     notes = [f"network: {count_parameters(model):,} parameters"]
@@ -158,7 +160,7 @@ def _row(stepper: Stepper, phase: Phase, sources: list[Source]) -> dict[str, obj
         "first rate": first,
         "last rate": last,
         "trained": sum(each.numel() for each in stepper.model.parameters() if each.requires_grad),
-        "GB needed": (fixed + per_pair * batch) / 1e9,
+        "GB needed": (fixed + per_pair * batch / train.accumulate) / 1e9,
         "timed": f"{size} of noise" if math.isnan(preparing) else f"{size} pairs",
         "s/step": computing,
         "ms/pair drawn": preparing * 1e3,

@@ -30,7 +30,6 @@ from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_lib.tracking.backends import Backend, OnnxBackend, load_export
-from e3sn_lib.tracking.confidence import shipped_table
 from e3sn_lib.tracking.export import export_model
 from e3sn_lib.tracking.session import Session
 from e3sn_lib.tracking.tracker import Boxes, FrameResult, Targets, Tracker
@@ -38,6 +37,7 @@ from e3sn_lib.tracking.video import overlay
 from e3sn_study.bench.steps import take_turns
 from e3sn_study.bench.training_speed import PlainE3SN
 from e3sn_study.bench.variant_costs import operations
+from e3sn_study.checkout import lost_limit
 from e3sn_study.evaluation.benchmark import evaluate_tracker
 
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
@@ -127,7 +127,7 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
     Return one row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for
     each object in each frame.
     """
-    backend, lost_below = load_export(int8, threads), shipped_table()["lost_below"]
+    backend, lost_below = load_export(int8, threads), lost_limit(int8)
     make = partial(_InSession, backend, keep_lost=True)
     made = (
         make(fit_edges=False, resized_by=math.inf, colour_weight=0),

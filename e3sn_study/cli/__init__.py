@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a folder that may not be written, a full disk
         status, text = 2, f"{command}: {error.filename or 'output'}: {error.strerror or error}"
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
-            raise  # torch.OutOfMemoryError is a RuntimeError
+        of_torch = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+        if not isinstance(error, MemoryError) and not of_torch:
+            raise
         remedy = "close other programs, give smaller or fewer images, or lower train.batch_size"
         status, text = 2, f"{command}: there is not enough memory ({error}); {remedy}"
     except ModuleNotFoundError as error:

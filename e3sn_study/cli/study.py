@@ -39,13 +39,12 @@ def reproduce(options: argparse.Namespace) -> int:
     """Execute the notebooks with papermill and build the report page."""
     from e3sn_study.bench.variant_costs import network_sizes
     from e3sn_study.notebooks import run_all, to_html
-    from e3sn_study.tables.deviations import profiles_of
 
     study = study_of(options)
     profile = study.load()
     sources = _notebooks(options.only)
     study.train_sets()
-    networks = network_sizes({variant: study.load(variant) for variant in profiles_of(profile)})
+    networks = network_sizes({variant: study.load(variant) for variant in available_variants()})
     write_csv(study.results / "networks.csv", networks)
     if outdated := study.set_aside_outdated():
         fault = f"{len(outdated)} recorded runs have other settings or data"

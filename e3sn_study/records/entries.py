@@ -63,6 +63,14 @@ class _TrainingSet(BaseModel):
     tracks: int
 
 
+_MODEL = "train.init_weights="
+TOLD_ELSEWHERE = (
+    *("study.", "title=", "minutes=", "data.root=", "data.workers=", "train.backup="),
+    *("train.log_every=", "train.checkpoint_every=", "train.tensorboard="),
+)
+"""How changes begin that change no run; they name folders, or are about speed and logging."""
+
+
 def settings_text(overrides: Iterable[str]) -> str:
     """Return the changed settings of a run as one text, in alphabetical order."""
     return " ".join(sorted(each.replace(" ", "") for each in told(overrides)))
@@ -71,17 +79,15 @@ def settings_text(overrides: Iterable[str]) -> str:
 def told(overrides: Iterable[str]) -> list[str]:
     """Return the changed settings of a run without those that change no run, and without folders of
     this machine."""
-    kept = (each for each in overrides if not each.startswith(("study.", "train.backup=")))
-    model = "train.init_weights="
-    return [f"{model}MODEL" if each.startswith(model) else each for each in kept]
+    kept = (each for each in overrides if not each.startswith(TOLD_ELSEWHERE))
+    return [f"{_MODEL}MODEL" if each.startswith(_MODEL) else each for each in kept]
 
 
 def with_digest(overrides: Iterable[str], config: Mapping[str, Any]) -> list[str]:
-    """Return the recorded changes of a run with the digest of its first weights, whose file the
-    record does not name."""
-    digest = config.get("train", {}).get("init_sha256", "")
-    kept = [each for each in overrides if not each.startswith("train.init_weights=")]
-    return [*kept, *([f"train.init_sha256='{digest}'"] if digest else [])]
+    """Return the recorded changes of a run. Where one is a file of first weights, which the record
+    does not name, there is its digest instead."""
+    known = f"train.init_sha256='{config.get('train', {}).get('init_sha256', '')}'"
+    return [known if each.startswith(_MODEL) else each for each in overrides]
 
 
 def without_places(profile: Profile) -> Profile:
@@ -101,7 +107,7 @@ class RunRecord(Summary):
     settings: str = ""
     """The overrides as text, in alphabetical order."""
     first_weights: str = ""
-    """Digest of the model that the run began with, if any."""
+    """Digest of the model that the run was told to begin with, if any."""
     date: str = ""
     profile: str = ""
     data: list[_TrainingSet] = []
@@ -129,7 +135,8 @@ class RunRecord(Summary):
     def _complete(self) -> Self:
         """Fill in what follows from the overrides, and what older records leave open."""
         self.settings, self.machine = settings_text(self.overrides), self.machine or self.cpu
-        self.first_weights = self.config.get("train", {}).get("init_sha256", "")
+        if any(each.startswith(_MODEL) for each in self.overrides):
+            self.first_weights = self.config.get("train", {}).get("init_sha256", "")
         changed = dict(each.partition("=")[::2] for each in self.settings.split())
         if self.synthetic is None:
             self.synthetic = any(each.name.startswith("synthetic") for each in self.data)

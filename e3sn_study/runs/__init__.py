@@ -161,10 +161,15 @@ class Study:
     def load(
         self, variant: str = "e3sn", overrides: Iterable[str] = (), seed: int | None = None
     ) -> Profile:
-        """Return the settings of one run."""
+        """Return the settings of one run; its files and folders are those of `from_checkout`."""
         seed = self.seed if seed is None else seed
         overrides = [*self.overrides, *overrides]
-        return load_profile(self.profile, variant, overrides, seed=seed, data_root=self.data)
+        profile = load_profile(self.profile, variant, overrides, seed=seed, data_root=self.data)
+        first, backup = (
+            str(from_checkout(each)) if each else ""
+            for each in (profile.train.init_weights, profile.train.backup)
+        )
+        return replace(profile, train=replace(profile.train, init_weights=first, backup=backup))
 
     @property
     def results(self) -> Path:

@@ -502,6 +502,8 @@ class TestTrain:
         record = tmp_path / "reports" / "smoke" / "results" / "runs" / f"{folder.name}.json"
         kept = json.loads(record.read_text())
         assert (kept["pairs"], kept["seed"], kept["variant"]) == (4, 3, "e3sn-s")
+        assert "train.pairs=4" in kept["overrides"]
+        assert not any("data.root" in each for each in kept["overrides"])
         assert leftovers(tmp_path) == []
 
     @pytest.mark.parametrize(
@@ -1018,6 +1020,7 @@ def test_notebooks_are_run_and_become_pages(
     assert "model.channels=16" in (pages / "01_good.html").read_text()
     assert (tmp_path / "report" / "index.html").is_file()
     networks = pd.read_csv(results / "networks.csv").set_index("variant")["parameters"]
+    assert set(networks.index) == {"e3sn", "e3sn-s", "siammask"}
     for variant, parameters in networks.items():  # the settings are those of every variant
         small = load_profile("smoke", str(variant), ["model.channels=16"]).model
         assert parameters == count_parameters(build_model(small))

@@ -87,6 +87,23 @@ def test_relative_folders_are_the_repositorys_for_a_notebook(
     assert "|".join(map(str, (study.data, study.runs, study.report, study.profile))) == expected
 
 
+def test_files_in_settings_are_the_repositorys_for_a_notebook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets = ["train.init_weights=models/e3sn.safetensors", "train.backup=/b"]
+    monkeypatch.chdir(ROOT / "notebooks")
+    train = Study.open("cpu", "sets", overrides=sets).load().train
+    assert (train.init_weights, train.backup) == (f"{ROOT}/models/e3sn.safetensors", "/b")
+
+
+def test_records_of_a_study_that_began_from_another_model_are_set_aside(study: Study) -> None:
+    first = study.train("e3sn", ["train.pairs=2"])
+    with_settings(study, f"train.init_weights={first.model}").train("e3sn")
+    begun = study.records.runs
+    assert begun["first_weights"].tolist() == ["", ""]
+    assert study.set_aside_outdated() == begun.loc[begun["pairs_before"] > 0, "run"].tolist()
+
+
 def test_the_environment_can_name_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E3SN_DATA", "/elsewhere")
     assert Study.open("cpu").data == "/elsewhere"
