@@ -19,13 +19,11 @@ from PIL import Image as PillowImage
 
 from e3sn_lib.geometry import Image
 from e3sn_lib.tracking.clip import write_clip
-from e3sn_lib.tracking.video import object_colour
+from e3sn_lib.tracking.video import OBJECT_COLOURS
 from e3sn_study.figures.style import SCREEN_DPI, save_figure
 from e3sn_study.records import REFERENCE
 from e3sn_study.tables.cells import to_markdown
 
-COLOURS = ["#{:02x}{:02x}{:02x}".format(*object_colour(number)) for number in range(1, 9)]
-"""Of the boxes, in turn."""
 LARGEST_CLIP = 1_000_000
 """Bytes; a larger clip is made narrower."""
 
@@ -121,7 +119,7 @@ class BoxWidget(anywidget.AnyWidget):
     picture = traitlets.Bytes().tag(sync=True)
     boxes: traitlets.List[list[float]] = traitlets.List().tag(sync=True)
     """x, y, width and height of each box as it is now."""
-    colours = traitlets.List(COLOURS).tag(sync=True)
+    colours = traitlets.List([*OBJECT_COLOURS]).tag(sync=True)
 
     def __init__(
         self, frame: Image, boxes_frame_xywh: Sequence[Sequence[float]], key: object

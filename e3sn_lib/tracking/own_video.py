@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,8 +85,9 @@ def track_video(
         clean: keep only the largest part of each mask and fill its holes.
         lost_below, keep_lost: see `Session`.
         watch: called after each step with the number of steps done and of all, 0 if unknown.
-        stopped: called after each step and while frames are read; if it returns True, the tracking
-            ends with the frames that are done.
+        stopped: called after each step and while frames are read, also in another thread; once it
+            returns True, the tracking ends with the frames that are done. With `backward` none is
+            done before the way back is.
 
     Raises:
         InputError: the video cannot be read, or a box cannot be used. If some frames are done by
@@ -94,7 +96,7 @@ def track_video(
     """
     source, out = open_video(video), Path(out)
     save = (save,) if isinstance(save, str) else tuple(save)
-    source.stopped = stopped
+    source.stopped = stopped = _lasting(stopped)
     check_out(out, save, [source.path])
     if first < 0 or stride < 1 or (last is not None and last < first):
         given = f"first is {first}, last is {last} and stride is {stride}"
@@ -131,7 +133,7 @@ def track_video(
                 watch(taken, expected and expected + len(way_back))
                 if stopped():
                     break
-        ended = stopped() or bool(faults)
+            ended = stopped() or bool(faults)  # later nothing is left to be stopped
         kept = [name for name in FILES.values() if (work / name).exists() and (out / name).exists()]
         target = _free(out, "stopped") if ended and kept else out
         files, notes = _move(work, target) if done else ([], [])
@@ -144,6 +146,18 @@ def track_video(
         notes.append(f"the earlier results in {out} are as they were")
     notes += _notes(source, lost, "table" in save, keep_lost)
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
+
+
+def _lasting(stopped: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a function that stays true once `stopped` was, whichever thread called it."""
+    ends = threading.Event()
+
+    def has_stopped() -> bool:
+        if not ends.is_set() and stopped():
+            ends.set()
+        return ends.is_set()
+
+    return has_stopped
 
 
 def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:

@@ -19,7 +19,8 @@ function render({ model, el }) {
     pen.drawImage(picture, 0, 0);
     pen.lineWidth = Math.max(2, canvas.width / 300);
     boxes.forEach((each, k) => {
-      pen.strokeStyle = model.get("colours")[k % 8];
+      const colours = model.get("colours");
+      pen.strokeStyle = colours[k % colours.length];
       pen.strokeRect(...each);
     });
   };
@@ -31,10 +32,13 @@ function render({ model, el }) {
   };
   canvas.onpointermove = (event) => corner && draw([...kept(event), box(place(event))]);
   canvas.onpointerup = (event) => {
-    const drawn = box(place(event));
+    const [x, y, width, height] = box(place(event));
     corner = null;
-    if (Math.min(drawn[2], drawn[3]) >= 2) {
-      model.set("boxes", [...kept(event), drawn.map(Math.round)]);
+    if (Math.min(width, height) >= 2) {
+      // corners are rounded, so that a box that ends at the edge stays in the picture
+      const left = Math.round(x), top = Math.round(y);
+      const size = [Math.round(x + width) - left, Math.round(y + height) - top];
+      model.set("boxes", [...kept(event), [left, top, ...size]]);
       model.save_changes();
     }
     draw(model.get("boxes"));

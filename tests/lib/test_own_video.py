@@ -27,6 +27,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking import FILES
+from e3sn_lib.tracking.clip import ClipWriter
 from e3sn_lib.tracking.own_video import track_video
 from e3sn_lib.tracking.prompts import Prompt, prompt_from_text
 from e3sn_lib.tracking.session import Seen
@@ -245,6 +246,30 @@ class TestEnds:
         assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == 5
         assert len(table(tmp_path / "out" / "tracks.csv")) == 5
         assert len(COCO(str(tmp_path / "out" / "coco.json")).imgs) == 5
+
+    def test_stopped_once_it_stays_stopped(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        """A key that was pressed is told once only, to whichever thread asks first."""
+        out = tmp_path / "out"
+        whole = track_video(planted, video, [BOX], out)
+        asked = count()
+        tracked = track_video(planted, video, [BOX], out, stopped=lambda: next(asked) == 9)
+        assert tracked.stopped
+        assert 0 < tracked.frames < whole.frames
+        assert len(masks(out)) == whole.frames
+        assert len(masks(tmp_path / "out-stopped")) == tracked.frames
+
+    def test_a_stop_after_the_last_frame_is_none(
+        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As Ctrl-C while a long clip is being completed."""
+        closed: list[bool] = []
+        close = ClipWriter.close
+        monkeypatch.setattr(ClipWriter, "close", lambda clip: (close(clip), closed.append(True)))
+        tracked = track_video(planted, video, [BOX], tmp_path / "out", stopped=lambda: bool(closed))
+        assert closed
+        assert not tracked.stopped
 
     def test_stopped_on_the_way_back_it_writes_nothing(
         self, planted: Tracker, video: Path, tmp_path: Path
