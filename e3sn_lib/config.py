@@ -246,6 +246,12 @@ class DataConfig:
     workers: Annotated[int, Strict(), Field(ge=0, le=64)] = 0
     """Processes that prepare pairs. The pairs do not depend on their number."""
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether any training set or benchmark is procedural."""
+        kinds = [each.kind for each in self.train] + [each.kind for each in self.evaluation]
+        return "synthetic" in kinds
+
     @model_validator(mode="after")
     def _can_be_told_apart(self) -> Self:
         names = [each.name for each in self.evaluation]

@@ -20,6 +20,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether memory was short: of Python, or of torch, which says it in two ways."""
+    of_gpu = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or of_gpu or "allocate memory" in str(error)
+
+
 class InputError(Exception):
     """Something the user gave cannot be used.
 

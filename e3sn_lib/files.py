@@ -43,7 +43,7 @@ MOST_PIXELS = 2**26
 """Pixels of the largest image or mask that is read, 8192 x 8192."""
 
 SHORT_STEM = 30
-"""Characters of a file's name that its temporary name keeps: all could be too long to add to."""
+"""Characters of a file's name that its temporary name keeps; with all, it could be too long."""
 _MACHINE = platform.node()
 _TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d{{1,9}})(-\d+)?\.tmp(\.[^.]+)?")
 _numbers = itertools.count()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from e3sn_lib.config import Profile
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, is_lack_of_memory
 from e3sn_lib.files import atomic_path, write_csv
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import profile_from_dict
@@ -87,11 +87,9 @@ def damage_of(run_dir: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint, or that of another version, raises into an InputError."""
     try:
         yield
-    except (MemoryError, PermissionError, torch.OutOfMemoryError):  # it may still be good
-        raise
     except Exception as error:  # bytes that have changed may raise anything
-        if "allocate memory" in str(error):  # as torch says it of a CPU
-            raise
+        if isinstance(error, PermissionError) or is_lack_of_memory(error):
+            raise  # the checkpoint may still be good
         fault = f"{run_dir / CHECKPOINT} is damaged or no checkpoint of this version"
         cause = f"{type(error).__name__}: {shorten(str(error), 100)}"
         raise InputError(f"{fault} ({cause}); delete it to train from the start") from error

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from e3sn_lib import __version__
-from e3sn_lib.errors import InputError, end_signals, printable
+from e3sn_lib.errors import InputError, end_signals, is_lack_of_memory, printable
 from e3sn_study.cli import bench, models, study, track
 
 COMMANDS = {
@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a folder that may not be written, a full disk
         status, text = 2, f"{command}: {error.filename or 'output'}: {error.strerror or error}"
     except (MemoryError, RuntimeError) as error:
-        of_torch = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-        if not isinstance(error, MemoryError) and not of_torch:
+        if not is_lack_of_memory(error):
             raise
         remedy = "close other programs, give smaller or fewer images, or lower train.batch_size"
         status, text = 2, f"{command}: there is not enough memory ({error}); {remedy}"

@@ -111,8 +111,7 @@ def _precision(options: argparse.Namespace) -> None:
         print(f"{column}: {difference} (second half, two standard errors)")
     print(f"logs and figure: {out}")
     if options.report:
-        synthetic = any(each.kind == "synthetic" for each in profile.data.train)
-        name = f"precision{'_synthetic' * synthetic}.png"
+        name = f"precision{'_synthetic' * profile.data.is_synthetic}.png"
         save_figure(options.report / "figures" / name, figure)
         both = pd.concat(logs, names=["precision"]).droplevel(1).reset_index()
         write_csv(options.report / "results" / "precision.csv", both)

@@ -43,11 +43,13 @@ def ship(run: Path, results: Path, out: Path) -> tuple[Path, Path]:
     path, card = (out / f"{profile.variant}{suffix}" for suffix in (".safetensors", ".md"))
     notes = {"run": run.name, "pairs": str(record["pairs"])}
     notes |= {"commit": str(record.get("commit", "unknown"))}
-    with temporary_path(out / "ship") as work:  # both are made before one of them is replaced
+    beside = out / "ship" if out.is_dir() else out  # on the same disk, and no folder is left empty
+    with temporary_path(beside) as work:  # both are made before one of them is replaced
         work.mkdir()
         made = work / path.name
         save_model(made, model, shipped, half=True, **notes)
         text = model_card(records, run.name, shipped, made)
+        out.mkdir(parents=True, exist_ok=True)
         made.replace(path)
     write_text(card, text)
     return path, card

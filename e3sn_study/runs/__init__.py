@@ -184,9 +184,7 @@ class Study:
     @property
     def is_synthetic(self) -> bool:
         """Whether any training set or benchmark is procedural."""
-        data = self.load().data
-        kinds = [each.kind for each in data.train] + [each.kind for each in data.evaluation]
-        return "synthetic" in kinds
+        return self.load().data.is_synthetic
 
     def figure(self, name: str) -> Path:
         """Return the file of a figure or clip, without suffix; a synthetic one says so."""

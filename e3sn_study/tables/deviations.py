@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.kinds import KINDS
-from e3sn_lib.profiles.loading import available_profiles, available_variants, load_profile
+from e3sn_lib.profiles.loading import available_profiles, load_profile
 from e3sn_study.records import reference
 from e3sn_study.tables.cells import NONE, PAPER_PAIRS, note, percent
 
@@ -52,14 +52,6 @@ def chosen(entries: Iterable[Mapping[str, Any]], profile: Profile) -> list[dict[
     ]
 
 
-def profiles_of(profile: Profile) -> dict[str, Profile]:
-    """Return the profile of each variant; a profile from a file of one's own has one variant."""
-    if profile.name not in available_profiles():
-        return {profile.variant: profile}
-    loaded = {name: load_profile(profile.name, name) for name in available_variants()}
-    return loaded | {profile.variant: profile}
-
-
 def set_label(config: TrainSetConfig) -> str:
     """Return the name of a training set: ``COCO (coco_mini)``."""
     title = KINDS[config.kind].title.format(year=config.year, split=config.split)
@@ -81,7 +73,8 @@ def held_out_text(config: TrainSetConfig) -> str:
 
 def _words(profile: Profile) -> dict[str, Any]:
     """Return what texts and conditions can name: settings by section, and words made of them."""
-    siammask = profiles_of(profile).get("siammask") or load_profile("paper", "siammask")
+    known = profile.name if profile.name in available_profiles() else "paper"
+    siammask = profile if profile.variant == "siammask" else load_profile(known, "siammask")
     baseline = vars(siammask.loss)
     total = sum(each.weight for each in profile.data.train) or 1.0
     sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]

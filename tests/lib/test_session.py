@@ -55,16 +55,21 @@ class TestSession:
             assert [each.score for each in seen.objects.values()] == result.scores.tolist()
             assert np.array_equal(boxes(seen), result.boxes_frame_xyxy)
 
-    def test_edges_are_fitted_with_the_colours_of_frames_that_showed_the_object(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        known, fit = [], session_module.fit_to_colours
+    @pytest.fixture
+    def known(self, monkeypatch: pytest.MonkeyPatch) -> list[Histograms]:
+        """The known colours that masks are fitted with, one entry for each mask."""
+        given, fit = list[Histograms](), session_module.fit_to_colours
 
         def spied(frame: NDArray[np.uint8], patch: Patch, threshold: float, colours: Histograms):
-            known.append(colours)
+            given.append(colours)
             return fit(frame, patch, threshold, colours)
 
         monkeypatch.setattr(session_module, "fit_to_colours", spied)
+        return given
+
+    def test_edges_are_fitted_with_the_colours_of_frames_that_showed_the_object(
+        self, known: list[Histograms]
+    ) -> None:
         frames = noise(4)
         for lost_below in (0.0, 1.0):  # in the second round it is lost in every frame
             session = Session(Tracker(Planted()), lost_below=lost_below, keep_lost=True)
@@ -79,15 +84,8 @@ class TestSession:
             assert each.sum(axis=1) == pytest.approx([1, 1])
 
     def test_colours_of_an_earlier_box_are_forgotten_also_where_the_object_is_lost(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, known: list[Histograms]
     ) -> None:
-        known, fit = [], session_module.fit_to_colours
-
-        def spied(frame: NDArray[np.uint8], patch: Patch, threshold: float, colours: Histograms):
-            known.append(colours)
-            return fit(frame, patch, threshold, colours)
-
-        monkeypatch.setattr(session_module, "fit_to_colours", spied)
         session = Session(Tracker(Planted()))
         session.add(ONE)
         for frame, lost_below in zip(noise(3), (0, 1, 0), strict=True):
