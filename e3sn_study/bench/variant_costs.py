@@ -28,6 +28,8 @@ def network_sizes(profiles: Mapping[str, Profile]) -> pd.DataFrame:
     rows = []
     for variant, profile in profiles.items():
         model = build_model(profile.model)
+        if not profile.train.train_shortcuts:
+            initialise_backbone(model, profile)  # what is zero in it stays so and is not computed
         levels = ", ".join(map(str, profile.model.levels))
         counts = (count_parameters(model), operations(TorchBackend(model)) // 2)
         rows.append((variant, profile.model.backbone, levels, ", ".join(profile.stages), *counts))

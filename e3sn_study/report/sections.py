@@ -17,10 +17,11 @@ VERDICTS = {
     "reproduced": "reproduced",
     "not reproduced": "not reproduced",
     "partly": "in part",
+    "undecided": "undecided",
     "not testable here": "not tested",
 }
 """Verdicts, and how a sentence calls them."""
-_SETTING = r"\w+\.\w+=(?:\[[^\]]*\]|[^\s:;,]+)"
+_SETTING = r"\w+\.\w+=(?:\[[^\]]*\]|[^\s:;,]*[^\s:;,.])"
 
 
 def answer(claims: pd.DataFrame) -> dict[str, Any]:

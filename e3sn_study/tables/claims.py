@@ -1,8 +1,8 @@
 """The paper's claims and their verdicts, decided by rule from the files of record.
 
 ``reference/claims.yaml`` holds the claims and the rules in words; the functions here are those
-rules. A verdict is "reproduced", "partly", "not reproduced" or "not testable here", with its
-reason where the numbers beside it do not show it.
+rules. A verdict is "reproduced", "partly", "undecided", "not reproduced" or "not testable here",
+with its reason where the numbers beside it do not show it.
 """
 
 from collections.abc import Callable
@@ -106,16 +106,18 @@ def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, g
     """Return the verdict on gains in J and F, by seed too, with the largest gap to the paper's."""
     is_gain = rule == "gain"
     least = 0.0 if is_gain else -_THRESHOLDS["slightly"]
-    passed = [gain.mean > 0 if is_gain else gain.mean >= least for gain in gains]
+    passed, clear = (
+        [value > 0 if is_gain else value >= least for value in values]
+        for values in ([gain.mean for gain in gains], [gain.low for gain in gains])
+    )
     if not any(passed):
         return "not reproduced"
+    if is_gain and not any(clear):
+        return "undecided (no interval is above 0)"
     if not all(passed):
-        if not is_gain:
-            return "partly"
-        name, gain = ("J", gains[0]) if passed[0] else ("F", gains[1])
-        return f"partly (only {name}{', its interval includes 0' if gain.low <= 0 else ''})"
-    if is_gain and min(gain.low for gain in gains) <= 0:
-        return "partly (an interval includes 0)"
+        return f"partly (only {'J' if passed[0] else 'F'})"
+    if not all(clear):
+        return f"partly (an interval includes {least:g})"
     if gap > _THRESHOLDS["alike"]:
         return "partly (an effect of another size)"
     if len(by_seed) < 2:

@@ -29,7 +29,8 @@ def ablations(records: Records) -> pd.DataFrame:
         seeds = new.seeds if new else len(group)
         rows.append(row | {"Pairs": spread(group, "pairs"), "Seeds": str(seeds)})
     gains = f"{note('gains')} {note('same_seed')}"
-    return titled(rows, records, "ablations", note("averages"), gains)
+    frozen = [note("frozen")] if records.runs["frozen"].any() else []
+    return titled(rows, records, "ablations", note("averages"), gains, *frozen)
 
 
 def choices(records: Records) -> pd.DataFrame:
@@ -84,6 +85,7 @@ def runs(records: Records) -> pd.DataFrame:
         changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
         changed = " with changes" if run.get("dirty") is True else ""
+        cores, threads = (cells.known(run.get(each)) for each in ("cores", "threads"))
         rows.append(
             {
                 "Run": run["run"],
@@ -93,7 +95,7 @@ def runs(records: Records) -> pd.DataFrame:
                 "Of 12 million": f"{number(100 * run['pairs'] / cells.PAPER_PAIRS, decimals=3)} %",
                 "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
                 "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
-                "Machine": f"{run['machine']}, {cells.known(run.get('cores'))} cores",
+                "Machine": f"{run['machine']}, {cores} cores, threads: {threads}",
                 "Precision": cells.known(run.get("precision")),
                 "Commit": f"{cells.known(run.get('commit'))[:8]}{changed}",
                 "Files replaced": cells.known(run.get("replaced_files")),

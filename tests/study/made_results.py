@@ -50,6 +50,7 @@ def add_run(
         "environment": {
             "cpu": machine,
             "cores": 2,
+            "threads": 1,
             "commit": "0123456789abcdef",
             "dirty": False,
             "date": "2026-01-01",

@@ -24,7 +24,7 @@ from e3sn_study.bench.training_speed import (
     contenders,
     precision_difference,
 )
-from e3sn_study.bench.variant_costs import variant_costs
+from e3sn_study.bench.variant_costs import network_sizes, variant_costs
 
 MakeProfile = Callable[..., Profile]
 
@@ -108,6 +108,16 @@ def test_difference_of_curves() -> None:
     assert error == pytest.approx(2 * 0.1 / np.sqrt(50), rel=0.02)
     early = reference.assign(loss=np.where(steps <= 50, 5.0, 2.0))
     assert precision_difference(reference, early) == (0.0, 0.0)
+
+
+def test_zero_taps_of_shortcuts_are_not_counted(tiny_profile: MakeProfile) -> None:
+    """ImageNet's shortcuts are 1x1. If they are trained as 3x3, eight more taps are computed."""
+    given = ("model.backbone=resnet50", "train.weights=torchvision")
+    settings = {each: (*given, f"train.train_shortcuts={each}") for each in ("false", "true")}
+    sizes = network_sizes({name: tiny_profile(*each) for name, each in settings.items()})
+    kept, trained = sizes["multiply_adds"]
+    assert trained - kept == 8 * 31**2 * (256 * 512 + 512 * 1024)
+    assert sizes["parameters"].nunique() == 1
 
 
 def test_variants_take_turns_in_every_phase(tiny_profile: MakeProfile) -> None:

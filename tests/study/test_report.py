@@ -342,6 +342,7 @@ def test_names_of_runs_and_settings_are_put_into_words(tmp_path: Path) -> None:
     assert words(changed) == "E3SN only S, 2,000 pairs, levels 3,4, seed 1"
     short = "runs with train.pairs=2000 train.unfreeze_at=1: short"
     assert words(short) == "runs with 2,000 pairs, backbone frozen: short"
+    assert words("those of train.pairs=4000. Others") == "those of 4,000 pairs. Others"
     assert words("an.unknown={0.key} J = 5") == "an.unknown={0.key} J = 5"
     assert words(f"left out: {plain}-12345678") == f"left out: {plain}-12345678"
 
