@@ -45,6 +45,8 @@ MOST_PIXELS = 2**26
 SHORT_STEM = 30
 """Characters of a file's name that its temporary name keeps; with all, it could be too long."""
 _MACHINE = platform.node()
+with suppress(OSError):  # in a container the same number may be of another process
+    _MACHINE += f"-{os.stat('/proc/self/ns/pid').st_ino}"
 _TEMPORARY = re.compile(rf"\..*\.{re.escape(_MACHINE)}-(\d{{1,9}})(-\d+)?\.tmp(\.[^.]+)?")
 _numbers = itertools.count()
 _cleared: set[Path] = set()

@@ -84,6 +84,7 @@ class Manifest(BaseModel, extra="allow"):
     """Digests by name."""
     windows: dict[str, Window]
     track: TrackConfig
+    model: dict[str, Any] = {}
 
 
 class OnnxBackend:
@@ -168,7 +169,8 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     if folder is None and not has_shipped():
         where = f"none in {PACKAGED}, and {VARIABLE} is not set"
         raise InputError(f"there is no exported model: {where}; {ADVICE}")
-    return OnnxBackend(Path(folder or os.environ.get(VARIABLE) or PACKAGED), threads)
+    chosen = Path(folder or os.environ.get(VARIABLE) or PACKAGED)
+    return OnnxBackend(chosen.expanduser(), threads)
 
 
 def has_shipped() -> bool:

@@ -16,7 +16,14 @@ from av.codec.context import Flags
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import atomic_path
 from e3sn_lib.geometry import Image
-from e3sn_lib.tracking.video import BT709, FRAME_RATE, VideoSource, decoded, open_file
+from e3sn_lib.tracking.video import (
+    BT709,
+    FRAME_RATE,
+    LONGEST_PAUSE,
+    VideoSource,
+    decoded,
+    open_file,
+)
 
 LARGEST_SIDE = 16384
 """Pixels; wider or higher frames do not fit into H.264."""
@@ -108,7 +115,8 @@ class ClipWriter:
                     frame.pts -= round((begin + self._like.start) / frame.time_base)
                     if frame.pts < 0:
                         continue
-                    if frame.pts <= last:  # a broken clock
+                    leap = (frame.pts - last) * frame.time_base
+                    if not 0 < leap < LONGEST_PAUSE:  # a broken clock
                         self._like.damaged = True
                         continue
                     last, before, seconds = frame.pts, kind, float(frame.pts * frame.time_base)

@@ -111,7 +111,7 @@ def track_video(
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
     expected = len(range(first, min(frames.stop, source.announced), stride))
     start = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
-    done, faults = 0, list[InputError]()
+    done, faults, shown = 0, list[InputError](), set[int]()
     lost: dict[int, list[int]] = {}
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with temporary_path(nearest / (out.absolute().name or "results")) as work:
@@ -126,6 +126,8 @@ def track_video(
                     seen = seen._replace(ids=cleaned(seen.ids)) if clean else seen
                     for write in outputs:
                         write(frame, seen)
+                    pixels = cv2.calcHist([seen.ids], [0], None, [256], [0, 256])
+                    shown.update(np.flatnonzero(pixels).tolist())
                     for number, each in seen.objects.items():
                         if each.lost:
                             lost.setdefault(number, []).append(frame.number)
@@ -145,6 +147,8 @@ def track_video(
     if target != out:
         notes.append(f"the earlier results in {out} are as they were")
     notes += _notes(source, lost, "table" in save, keep_lost)
+    hidden = sorted(begins.keys() - shown - lost.keys())
+    notes += [f"all masks of object {each} are empty; another may cover it" for each in hidden]
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 
 
@@ -171,16 +175,18 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
             raise InputError(f"{path} is a link to a place that is not there; give another --out")
     if len(os.fsencode(out.name)) > LONGEST_NAME:
         raise InputError(f"the name of --out has over {LONGEST_NAME} bytes; give a shorter one")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a new folder, or one to add the results to")
+    nearest = next(each for each in (out, *out.absolute().parents) if os.path.exists(each))
+    if not nearest.is_dir():
+        where = "is a file" if nearest == out else f"would lie in {nearest}, a file"
+        raise InputError(f"--out {out} {where}; give a new folder, or one to add the results to")
     for place in places:
-        path = place.resolve()
+        path = Path(os.path.realpath(place))
         if path.exists() and path.is_dir() != (not place.suffix):
             raise InputError(f"{place} is in the way; move it, or give another --out")
         if path.exists() and not os.access(path, os.W_OK):
             raise InputError(f"{place} may not be changed; give another --out")
         for other in inputs:
-            given = other.resolve()
+            given = Path(os.path.realpath(other))
             if given == path or given in path.parents or path in given.parents:
                 raise InputError(f"{place} would lie on or in {other}; give another --out")
 

@@ -78,7 +78,12 @@ def placed(prompts: Sequence[Prompt], source: VideoSource, frames: range) -> Pla
         if corrects and begins.get(number, frame) >= frame:
             raise InputError(f"cannot correct object {number}: no box before frame {frame}")
         if number in boxes.setdefault(frame, {}):
-            raise InputError(f"object {number} has two boxes in frame {frame}; give one")
+            fault = f"object {number} has two boxes in frame {frame}"
+            raise InputError(f"{fault}; give one, and masks with ids of their own")
+        for other, taken in boxes[frame].items():
+            if np.array_equal(box, taken):
+                same = f"objects {other} and {number} have the same box in frame {frame}"
+                raise InputError(f"{same}; give one of them")
         boxes[frame][number] = box
         begins[number] = min(begins.get(number, frame), frame)
     return boxes

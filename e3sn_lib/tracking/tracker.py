@@ -1,8 +1,9 @@
 """Follow objects through a video: locate, segment, paste back.
 
-This is "Inference" of the paper's section 4.1, as in SiamMask's tracker. All of it is numpy; the
-network is behind a `Backend` and keeps no state. The state of the objects is a `Targets` value.
-Each step takes it and returns a new one, so several videos can share one tracker.
+This is "Inference" of the paper's section 4.1, with the penalty and the window of SiamMask's
+tracker. All of it is numpy; the network is behind a `Backend` and keeps no state. The state of the
+objects is a `Targets` value. Each step takes it and returns a new one, so several videos can share
+one tracker.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

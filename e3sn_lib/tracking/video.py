@@ -1,8 +1,9 @@
 """Read videos, frame by frame, from a file or a folder of images; draw objects on frames."""
 
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -41,6 +42,9 @@ EVERY_FRAME = range(sys.maxsize)
 ADVICE = "convert it, or give a folder of images"
 BROKEN_CLOCK = 1
 """Seconds. If a frame's time is earlier than the one before by more, the clock began anew."""
+LONGEST_PAUSE = 6 * 3600
+"""Seconds. A frame's time that is later than this after the one before is an error of the clock; in
+MP4 a frame can hardly last longer."""
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
 OBJECT_COLOURS = ("#00e5c8", "#ff7a59", "#ffd23f", "#be8cff", "#56b4e9", "#96dc5a")
@@ -91,7 +95,7 @@ class VideoSource:
     damaged: bool = False
     """Whether a part was damaged so far. Its frames or sound are left out or wrong."""
     missing: tuple[str, ...] = ()
-    """Where frames of a file seem to be missing, in words, once all have been read."""
+    """Where frames seem to be missing, in words; of a file once all have been read."""
     stopped: Callable[[], bool] = lambda: False
     """Called at each frame of a file, also at skipped ones; True ends the video there."""
     _converter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
@@ -134,7 +138,11 @@ class VideoSource:
         gaps, longest, number = list[int](), 2 / self.rate, -1
         for number, frame in enumerate(_pictures(self)):
             before, seconds = seconds, _seconds(frame, number / self.rate + start) - start
-            if before - seconds > BROKEN_CLOCK:  # it begins anew where files were joined
+            leap = seconds - before
+            if leap > LONGEST_PAUSE:
+                jump = f"a jump of {float(leap / 3600):.0f} hours in time before frame {number}"
+                self.left_out = (*dict.fromkeys([*self.left_out, jump]),)
+            if leap > LONGEST_PAUSE or leap < -BROKEN_CLOCK:  # it begins anew in joined files
                 start -= before + shown - seconds
                 seconds = before + shown
             if seconds <= before:  # encoders need times that grow
@@ -192,18 +200,19 @@ def open_video(path: str | Path) -> VideoSource:
     images are of one frame.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         names = [each.name for each in sorted(files_by_stem(path).values(), key=as_counted)]
         if not names:
             raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
         height, width, _ = read_image(path / names[0]).shape
         source = VideoSource(path, (width, height), tuple(names), announced=len(names))
+        source.missing = _missing_numbers(names)
         there = {each.name for each in path.iterdir() if each.is_file() and each.name[0] != "."}
         if others := sorted(there.difference(names)):
             count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
             source.left_out = (f"{count} in {path}, such as {others[0]}",)
         return source
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"there is no video or folder of frames at {path}")
     if path.suffix.lower() in (".tif", ".tiff"):
         read_image(path)  # which refuses several pages, where FFmpeg would read the first
@@ -216,6 +225,10 @@ def open_video(path: str | Path) -> VideoSource:
         source.has_sound = bool(sounds) and sounds[0].codec_context is not None
         if sounds and not source.has_sound:
             source.left_out = ("the sound, which FFmpeg cannot decode",)
+        pictures = [each for each in pictures_in(container) if each.frames != 1]
+        for kind, tracks in (("sound", sounds), ("picture", pictures)):
+            if (more := len(tracks) - 1) > 0:
+                source.left_out += (f"{more} more {kind} track{'s' * (more != 1)}",)
         aspect = _exact(stream.sample_aspect_ratio)
         # Matroska has this for a stream; its `duration` is then that of the whole file
         ends = _clock(stream.metadata.get("DURATION", ""))
@@ -235,6 +248,20 @@ def open_video(path: str | Path) -> VideoSource:
     if aspect:
         source.pixel_aspect = 1 / aspect if source.turn[0] else aspect
     return source
+
+
+def _missing_numbers(names: Sequence[str]) -> tuple[str, ...]:
+    """Return where numbers are missing in the names of images, in words, if they differ in one
+    number alone; it may grow in steps."""
+    kinds = {re.sub(r"\d+(?=\D*$)", "", Path(name).stem) for name in names}
+    found = [re.search(r"(\d+)\D*$", Path(name).stem) for name in names]
+    numbers = [int(each[1]) for each in found if each]
+    steps = [after - before for before, after in pairwise(numbers)]
+    places = [place for place, step in enumerate(steps, 1) if step > min(steps)]
+    if len(kinds) > 1 or len(numbers) < len(names) or not 0 < len(places) < len(names) / 4:
+        return ()
+    count = f"{len(places)} place{'s' * (len(places) != 1)}"
+    return (f"numbers are left out at {count}, the first before {names[places[0]]}",)
 
 
 def read_frames(source: str | Path) -> Iterator[Image]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ WINDOW_SIDE = 1000
 BOX_HELP = (
     "an object: its box in the first tracked frame; FRAME:X,Y,W,H for one that appears later; "
     "FRAME:ID=X,Y,W,H corrects object ID from that frame on; repeatable. Frames are counted from "
-    "0, objects are numbered 1, 2, ... in the order given"
+    "0, objects are numbered 1, 2, ... in the order given, after those of --mask"
 )
 
 
@@ -204,8 +205,11 @@ class _Lines:
 
     def write(self, text: str) -> None:
         if (text := text.strip()) and text != self.last:
-            print(text, file=sys.stderr)
             self.last = text
+            if " of ? " in text:  # then the time left is not known
+                text = text.replace(" of ?", "").rpartition(", ")[0]
+            with suppress(OSError):  # results matter more than progress
+                print(text, file=sys.stderr)
 
 
 def _progress() -> tqdm:

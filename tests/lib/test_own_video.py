@@ -30,7 +30,7 @@ from e3sn_lib.tracking import FILES
 from e3sn_lib.tracking.clip import ClipWriter
 from e3sn_lib.tracking.own_video import track_video
 from e3sn_lib.tracking.prompts import Prompt, prompt_from_text
-from e3sn_lib.tracking.session import Seen
+from e3sn_lib.tracking.session import Seen, Session
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.tracking.video import open_video, read_frames
 
@@ -64,14 +64,19 @@ def masks(out: Path) -> list[Image]:
 def test_a_video_is_followed_as_its_frames_are(
     tiny_model: E3SN, data_root: Path, tmp_path: Path
 ) -> None:
-    """Masks on the disk are those that the tracker gives, under the frames' names."""
+    """Masks on the disk are those that a session gives, under the frames' names."""
     video = davis_sequences(data_root / "synthetic", 2016, "val")[0]
     box = [20.0, 20.0, 60.0, 50.0]
-    tracker = Tracker(tiny_model, TrackConfig(size_lr=0))  # nothing is resized: one step a frame
+    tracker = Tracker(tiny_model, TrackConfig(mask_threshold=0.1))  # untrained masks reach that
     tracked = track_video(tracker, video.frame_paths[0].parent, [box], tmp_path)
-    expected = list(tracker.run((video.frame(index) for index in range(len(video))), [box]))
+    session = Session(tracker)
+    session.add(box)
+    expected = [session.step(video.frame(index)) for index in range(len(video))]
+    assert all(each.ids.any() for each in expected)
     rows = table(tmp_path / "tracks.csv")
-    assert [float(row["score"]) for row in rows] == [round(each.scores[0], 4) for each in expected]
+    assert [float(row["score"]) for row in rows] == [
+        round(each.objects[1].score, 4) for each in expected
+    ]
     for path, result in zip(video.frame_paths, expected, strict=True):
         assert np.array_equal(read_mask(tmp_path / "masks" / f"{path.stem}.png"), result.ids)
     assert len(list(read_frames(tmp_path / "overlay.mp4"))) == len(video) == tracked.frames
@@ -418,6 +423,30 @@ class TestEnds:
         (frames / ".hidden").write_text("of no interest")
         tracked = track_video(planted, frames, [BOX], tmp_path / "out")
         assert tracked.notes == (f"left out: 1 file of other kinds in {frames}, such as 3.heic",)
+
+    def test_an_object_under_another_is_named(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        inside = (BOX[0] + 4, BOX[1] + 4, BOX[2] - 8, BOX[3] - 8)
+        boxes = [BOX, inside, OTHER]
+        tracked = track_video(planted, video, boxes, tmp_path / "out", save="masks")
+        seen = {number for each in masks(tmp_path / "out") for number in np.unique(each).tolist()}
+        assert seen == {0, 1, 3}
+        assert tracked.notes == ("all masks of object 2 are empty; another may cover it",)
+
+    def test_a_file_on_the_way_to_the_results(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "note").write_text("kept")
+        with pytest.raises(InputError, match=r"would lie in .*note, a file; give a new folder"):
+            track_video(planted, video, [BOX], tmp_path / "note" / "deep" / "out")
+
+    def test_links_that_lead_nowhere(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        with pytest.raises(InputError, match="no video or folder of frames at "):
+            track_video(planted, tmp_path / "loop", [BOX], tmp_path / "out")
+        with pytest.raises(InputError, match="loop is a link to a place that is not there"):
+            track_video(planted, video, [BOX], tmp_path / "loop")
 
     def test_a_colon_is_no_protocol(
         self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -550,7 +550,8 @@ class TestPlaces:
                 "correct object 1: no box before frame 20",
             ),
             ([Prompt(ONE), *2 * [Prompt(TWO, 20, 1, True)]], "object 1 has two boxes in frame 20"),
-            ([Prompt(ONE)] * 255, "object 255 is out of range"),
+            ([Prompt((0, 0, 1 + n, 9)) for n in range(255)], "object 255 is out of range"),
+            ([Prompt(ONE), Prompt(ONE)], "objects 1 and 2 have the same box in frame 10"),
             ([Prompt(ONE), Prompt(ONE, 20, 0, True)], "object 0 is out of range"),
         ],
     )

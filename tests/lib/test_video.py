@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -290,6 +290,47 @@ class TestFiles:
         assert seconds == pytest.approx([number / 25 for number in range(100)], abs=0.05)
         backwards = [image for _, image in source.backwards(range(100))]
         assert bars_seen(backwards) == [number % 50 % 9 for number in reversed(range(100))]
+
+    def test_a_clock_that_jumps_ahead_is_no_pause(self, tmp_path: Path) -> None:
+        hours = 50 * 365 * 24  # a camera whose clock is set while it records
+        ticks = [4 * number + 360_000 * hours * (number >= 10) for number in range(14)]
+        write_video(tmp_path / "v.mkv", [bar(number) for number in range(14)], ticks)
+        source = open_video(tmp_path / "v.mkv")
+        seconds = [float(frame.seconds) for frame in source.frames()]
+        assert seconds == pytest.approx([number / 25 for number in range(14)], abs=0.01)
+        assert source.left_out == (f"a jump of {hours} hours in time before frame 10",)
+
+    def test_more_tracks_than_are_used_are_told(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "v.mp4", [bar(number) for number in range(9)], tone="aac")
+        with av.open(str(tmp_path / "v.mp4")) as one, av.open(str(tmp_path / "w.mkv"), "w") as two:
+            tracks = [two.add_stream_from_template(each) for each in 2 * [*one.streams]]
+            for packet in one.demux():
+                if packet.dts is not None:
+                    for track in tracks[packet.stream.index :: 2]:
+                        packet.stream = track
+                        two.mux(packet)
+        assert open_video(tmp_path / "w.mkv").left_out == (
+            "1 more sound track",
+            "1 more picture track",
+        )
+
+    @pytest.mark.parametrize(
+        ("numbers", "missing"),
+        [
+            (range(0, 100, 5), ()),
+            (
+                [*range(10), *range(12, 20)],
+                ("numbers are left out at 1 place, the first before a12b.png",),
+            ),
+            ([1, 4, 9, 16, 25, 36], ()),
+        ],
+    )
+    def test_gaps_in_the_numbers_of_images(
+        self, tmp_path: Path, numbers: Sequence[int], missing: tuple[str, ...]
+    ) -> None:
+        for number in numbers:
+            cv2.imwrite(str(tmp_path / f"a{number}b.png"), bar(number))
+        assert open_video(tmp_path).missing == missing
 
     def test_what_is_missing_is_told_by_the_times(self, tmp_path: Path) -> None:
         ticks = [4 * number for number in range(40) if number not in range(20, 23)]

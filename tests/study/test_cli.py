@@ -179,7 +179,7 @@ class TestTrack:
         ids = np.zeros(read_mask_size(frames), np.uint8)
         ids[20:60, 30:80] = 4
         write_mask(tmp_path / "first.png", ids)
-        write_mask(tmp_path / "other.png", ids // 4 * 9)
+        write_mask(tmp_path / "other.png", np.roll(ids // 4 * 9, 30, axis=1))
         boxes = "--mask first.png --mask other.png --box 2:10,10,30,40 --box 3:4=60,40,50,50 --box 10 60 30 40"
         options = "--from 1 --to 3 --backward --clean --threads 1 --precision fp32"
         kinds = "--save masks,table --save coco,matte,cutout,cutout-png"
@@ -304,6 +304,25 @@ class TestTrack:
         assert counts == [f"{number} of 5 frames" for number in (1, 2, 3, 4)]
         assert all("frames/s, " in line and line.endswith(" left") for line in lines)
         assert "\r" not in ended.err
+
+    def test_progress_that_cannot_be_written_costs_no_result(
+        self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(track, "SECONDS_PER_LINE", 1e-9)
+
+        def full(text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(sys.stderr, "write", full)
+        assert run(*tracking, "--box", BOX).status == 0
+        assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
+
+    def test_progress_without_the_number_of_frames(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = track._Lines()
+        lines.write("11 of ? frames, 1.06 frames/s, 00:00 left")
+        assert capsys.readouterr().err == "11 frames, 1.06 frames/s\n"
 
     def test_a_truncated_frame(
         self, run: Run, refused, frames: Path, tracking: list[str], tmp_path: Path
