@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 STRIDE = 8
 TEMPLATE_SIZE = 127
-"""Pixels of the template crop and of a candidate window (paper 4.1)."""
+"""Pixels of the template crop (paper 4.1) and of a candidate window (SiamMask)."""
 CELLS = 25
 """Rows and columns of the correlation map of a 255 px search crop."""
 WINDOW_MARGIN = 32

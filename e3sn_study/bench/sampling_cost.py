@@ -1,7 +1,7 @@
 """Memory and time of a training step against the number of sampled windows.
 
-The paper says in section 3.3 that few samples are cheaper, but gives no number. Every count is
-measured in a process of its own, because the peak memory of a process never falls.
+The paper says (sections 1, 3 and 5) that few samples need less memory, but gives no number. Every
+count is measured in a process of its own, because the peak memory of a process never falls.
 """
 
 from collections.abc import Iterable

@@ -10,21 +10,17 @@ from torch import Tensor
 from e3sn_lib.config import ModelConfig, Profile
 from e3sn_lib.data.pairs import Source
 from e3sn_lib.model.device import machine
-from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model
-from e3sn_lib.model.windows import Cells
+from e3sn_lib.model.network import build_model
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.bench.steps import Stepper, first_batch, initialise_backbone, take_turns
+from e3sn_study.bench.variant_costs import WholeMaps
 
 OURS, PLAIN, TWO_STAGE = "this loop", "plain", "plain SiamMask"
 
 
-class PlainE3SN(E3SN):
-    """The same network, computed in the plain way.
-
-    It computes every position of every correlation map, with tensors in PyTorch's default layout.
-    With batch norm in eval mode, the outputs equal those of E3SN. In training, the batch-norm
-    statistics come from whole maps instead of windows.
-    """
+class PlainE3SN(WholeMaps):
+    """The same network, computed in the plain way: also with tensors in PyTorch's default layout,
+    and 3x3 shortcuts in full."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -32,23 +28,6 @@ class PlainE3SN(E3SN):
         self.refine.register_forward_pre_hook(
             lambda _, inputs: tuple(each.contiguous() for each in inputs)
         )
-
-    def correlate(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """Compute whole maps and take the chosen cells from them: (N, C)."""
-        first, chosen = 4 - search.margin // 8, []
-        maps = self.mask.whole_maps(template, search)
-        for level, whole in zip(self.mask.names, maps, strict=True):
-            step = 2 if level == 2 else 1
-            row, column = step * (cells.row + first), step * (cells.column + first)
-            chosen.append(whole[cells.image, :, row, column])
-        return self.mask.fusion(chosen)
-
-    def segment_base(self, template: Template, search: Search, cells: Cells) -> Tensor:
-        """Compute the 63 x 63 head on whole maps, as SiamMask's first stage does; conv4 only."""
-        assert self.base_head
-        masks = self.base_head(self.mask.fusion(self.mask.whole_maps(template, search)))
-        chosen = masks[cells.image, :, cells.row, cells.column]
-        return chosen.unflatten(1, (BASE_MASK, BASE_MASK)).float()
 
     def _features(self, image: Tensor) -> Any:
         return self.backbone(((image.float() - self.mean) / self.std).contiguous())

@@ -12,6 +12,7 @@ from e3sn_lib.tracking.video import object_colour
 from e3sn_study.figures import style
 from e3sn_study.figures.style import BLUE, INK, LEVEL_COLOURS, ORANGE, QUIET, axes_grid, styled
 from e3sn_study.records import STAGES, VARIANTS, Records
+from e3sn_study.records.schema import TRAINING
 
 FEW = 12
 """A curve of fewer points is not smoothed, and each point is marked."""
@@ -98,7 +99,7 @@ def stage_times(records: Records) -> Figure:
     The time of a stage is weighted by its share of the pairs.
     """
     costs = records.recorded("variant_costs")
-    training = costs[costs["part"] == "training"]
+    training = costs[costs["part"] == TRAINING]
     times = 1000 * training["share"] * training["seconds"]
     stages = times.groupby([training["variant"], training["stage"]], sort=False).sum()
     shown = [variant for variant in VARIANTS if variant in stages.index]

@@ -126,6 +126,8 @@ SETTINGS = ("size_lr", "window_influence", "penalty_k", "mask_threshold")
 _SETTINGS, _SCORES = " ".join(SETTINGS), " ".join(SUMMARY_COLUMNS)
 _MEASURED = "seconds_per_step peak_memory_mb estimated_memory_mb"
 _PHASE = "variant part stage backbone"
+TRAINING, WHOLE_MAPS, TRACKING = "training", "training with whole maps", "tracking"
+"""Parts of the costs of a variant."""
 SCORES = Schema("method sequence", f"object {_SCORES} frames", key="method sequence object")
 SCORES_OF_RECORD = replace(
     SCORES, texts=f"benchmark variant run {SCORES.texts}", gaps="seed mask_threshold"

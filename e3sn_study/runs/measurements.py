@@ -16,6 +16,7 @@ from e3sn_lib.model.device import best_device, precision_of
 from e3sn_lib.profiles.identity import training_settings
 from e3sn_lib.profiles.loading import available_variants
 from e3sn_study.bench.sampling_cost import COUNTS, measure_sampling_cost
+from e3sn_study.bench.variant_costs import PARTS
 from e3sn_study.bench.variant_costs import variant_costs as measure_variant_costs
 from e3sn_study.evaluation.baselines import UNREPEATABLE, boxes_of, opencv_trackers
 from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
@@ -187,7 +188,7 @@ def variant_costs(study: Study) -> pd.DataFrame:
         return SCHEMAS["variant_costs"].read(kept)
     settings = [training_settings(profile) for profile in profiles.values()]
     video = study.sequences("davis2016")[0]
-    made_of = digest(settings, FRAMES, video)
+    made_of = digest(settings, [*PARTS], FRAMES, video)
 
     def compute() -> pd.DataFrame:
         trackers = {variant: run.tracker() for variant, run in runs.items()}

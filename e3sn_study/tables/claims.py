@@ -12,7 +12,7 @@ import pandas as pd
 
 from e3sn_study.records import BENCHMARKS, MEANS, VARIANTS, Records, reference
 from e3sn_study.records.averages import Interval
-from e3sn_study.records.schema import STILL
+from e3sn_study.records.schema import STILL, TRAINING, WHOLE_MAPS
 from e3sn_study.tables import cells
 from e3sn_study.tables.cells import NOT_RUN, interval_text, number, percent, signed, titled
 from e3sn_study.tables.costs import speed_share, training_shares
@@ -128,12 +128,14 @@ def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, g
 def _budget(records: Records, claim: Claim) -> Finding:
     new, old = _papers(claim, "Training hours")
     paper = f"{old:g} h to {new:g} h: {percent(new / old)}"
-    shares = training_shares(records, *claim["of"])
-    if shares is None:
+    a, b = claim["of"]
+    shares, own = (training_shares(records, a, b, part) for part in (WHOLE_MAPS, TRAINING))
+    if shares is None or own is None:
         return Finding(paper)
-    equal, first_stage = map(percent, shares)
+    equal, first_stage, *here = map(percent, [*shares, *own])
     text = f"{equal} of SiamMask's time with the same number of pairs in all; "
-    text += f"{first_stage} if only its first stage has as many"
+    text += f"{first_stage} if only its first stage has as many; "
+    text += f"as trained here {' and '.join(here)}"
     saved = [share <= 1 - (1 - new / old) * _THRESHOLDS["saving"] / 100 for share in shares]
     verdict = _verdict(all(saved), 1 - min(shares) >= _THRESHOLDS["saving_least"] / 100)
     if verdict == "partly":

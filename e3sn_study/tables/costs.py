@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from e3sn_study.records import MEANS, STAGES, VARIANTS, Records
-from e3sn_study.records.schema import SCHEMAS
+from e3sn_study.records.schema import SCHEMAS, TRACKING, TRAINING, WHOLE_MAPS
 from e3sn_study.tables import cells
 from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, ours, paper_rows, percent, titled
 
@@ -35,27 +35,29 @@ def speed(records: Records) -> pd.DataFrame:
 
 
 def _costs(records: Records, part: str) -> pd.DataFrame:
-    """Return the training or the tracking part of `measurements.variant_costs`."""
+    """Return one part of `measurements.variant_costs`."""
     costs = records.table("variant_costs")
-    shares = costs[costs["part"] == "training"].groupby("variant")["share"].sum()
+    shares = costs[costs["part"] != TRACKING].groupby(["variant", "part"])["share"].sum()
     if not np.allclose(shares.astype(float), 1, atol=1e-3):
         raise SCHEMAS["variant_costs"].misfit(records.folder / "variant_costs.csv", "lacks rows")
     return costs[costs["part"] == part]
 
 
-def training_seconds(records: Records) -> pd.Series:
+def training_seconds(records: Records, part: str = TRAINING) -> pd.Series:
     """Return the seconds of training that a pair takes, by network, from steps that took turns."""
-    training = _costs(records, "training")
+    training = _costs(records, part)
     return (training["share"] * training["seconds"]).groupby(training["variant"]).sum()
 
 
-def training_shares(records: Records, new: str, old: str) -> tuple[float, float] | None:
+def training_shares(
+    records: Records, new: str, old: str, part: str = TRAINING
+) -> tuple[float, float] | None:
     """Return the training time of one network as a share of another's; None if it was not run.
 
     The first share is with the same number of pairs in all. In the second one, the first stage of
     `old` alone sees as many as `new`, and its further stages come on top.
     """
-    training, per_pair = _costs(records, "training"), training_seconds(records)
+    training, per_pair = _costs(records, part), training_seconds(records, part)
     if not {new, old} <= {*per_pair.index}:
         return None
     stages = training[training["variant"] == old].groupby("stage", sort=False)["share"].sum()
@@ -65,15 +67,15 @@ def training_shares(records: Records, new: str, old: str) -> tuple[float, float]
 
 def speed_share(records: Records, new: str, old: str) -> float | None:
     """Return the tracking speed of one network as a share of another's; None if it was not run."""
-    seconds = _costs(records, "tracking").set_index("variant")["seconds"]
+    seconds = _costs(records, TRACKING).set_index("variant")["seconds"]
     return float(seconds[old] / seconds[new]) if {new, old} <= {*seconds.index} else None
 
 
 def variant_costs(records: Records) -> pd.DataFrame:
     """Time of training and tracking of the networks that are compared, which took turns."""
-    training, tracking = _costs(records, "training"), _costs(records, "tracking")
+    training, tracking = _costs(records, TRAINING), _costs(records, TRACKING)
     columns, rows = ["Network", "Part", "Counts for", "Time", "Of SiamMask's"], list[list[str]]()
-    per_pair = training_seconds(records)
+    per_pair = {part: training_seconds(records, part) for part in (TRAINING, WHOLE_MAPS)}
     for variant, label in VARIANTS.items():
         is_other = variant != "siammask"
         for row in training[training["variant"] == variant].to_dict("records"):
@@ -81,12 +83,14 @@ def variant_costs(records: Records) -> pd.DataFrame:
             part = f"training a pair, {stage}, backbone {row['backbone']}"
             counts = f"{percent(row['share'])} of its pairs"
             rows.append([label, part, counts, _milliseconds(row["seconds"]), NONE])
-        if variant in per_pair:
-            shares = training_shares(records, variant, "siammask") if is_other else None
+        for part, seconds in per_pair.items():
+            if variant not in seconds:
+                continue
+            shares = training_shares(records, variant, "siammask", part) if is_other else None
             equal, on_top = map(percent, shares or (0, 0))
             of = f"{equal}; {on_top} with its second stage on top" if shares else NONE
-            whole = _milliseconds(per_pair[variant])
-            rows.append([label, "training a pair, all phases", NONE, whole, of])
+            name = part.replace("training", "training a pair, all phases", 1)
+            rows.append([label, name, NONE, _milliseconds(seconds[variant]), of])
         for seconds in tracking.loc[tracking["variant"] == variant, "seconds"]:
             share = speed_share(records, variant, "siammask") if is_other else None
             of = percent(1 / share) if share else NONE

@@ -101,14 +101,18 @@ def add_scores(
 
 
 def add_costs(
-    results: Path, training: Mapping[str, Sequence[float]], tracking: Mapping[str, float]
+    results: Path,
+    training: Mapping[str, Sequence[float]],
+    tracking: Mapping[str, float],
+    whole: Mapping[str, Sequence[float]] = {},
 ) -> None:
     """Write seconds per pair of each variant's stages (of two the second has a quarter of the pairs), and per object-frame."""
-    rows = []
-    for variant, seconds in training.items():
-        shares = (1.0,) if len(seconds) == 1 else (0.75, 0.25)
-        for number, (share, each) in enumerate(zip(shares, seconds, strict=True)):
-            rows.append([variant, "training", f"stage{number}", "frozen", share, each])
+    rows, parts = [], {"training": training, "training with whole maps": whole or training}
+    for part, times in parts.items():
+        for variant, seconds in times.items():
+            shares = (1.0,) if len(seconds) == 1 else (0.75, 0.25)
+            for number, (share, each) in enumerate(zip(shares, seconds, strict=True)):
+                rows.append([variant, part, f"stage{number}", "frozen", share, each])
     rows += [[variant, "tracking", "", "", 1.0, seconds] for variant, seconds in tracking.items()]
     table = pd.DataFrame(rows, columns=["variant", "part", "stage", "backbone", "share", "seconds"])
     results.mkdir(parents=True, exist_ok=True)

@@ -793,10 +793,11 @@ def test_verdict_on_training_time(
 ) -> None:
     """SiamMask: 0.75 * 1.0 + 0.25 * 0.2 = 0.8 s per pair of both stages, 0.8 / 0.75 s per pair of the first."""
     add_run(tmp_path)
-    add_costs(tmp_path, {"siammask": (1.0, 0.2), "e3sn-s": (seconds,)}, {})
+    whole = {"siammask": (1.0, 0.2), "e3sn-s": (seconds,)}
+    add_costs(tmp_path, whole | {"e3sn-s": (1.2,)}, {}, whole)
     found = claim(tmp_path, "C6")
     assert found["Verdict"] == verdict
-    assert re.findall(r"\d+ %", found["Ours"]) == [*shares]
+    assert re.findall(r"\d+ %", found["Ours"]) == [*shares, "150 %", "112 %"]
 
 
 @pytest.mark.parametrize(
