@@ -111,8 +111,8 @@ def track_video(
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
     expected = len(range(first, min(frames.stop, source.announced), stride))
     start = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
-    done, faults, shown = 0, list[InputError](), set[int]()
-    lost: dict[int, list[int]] = {}
+    done, faults = 0, list[InputError]()
+    lost, visible = dict[int, list[int]](), dict[int, bool]()
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with temporary_path(nearest / (out.absolute().name or "results")) as work:
         work.mkdir()
@@ -127,8 +127,8 @@ def track_video(
                     for write in outputs:
                         write(frame, seen)
                     pixels = cv2.calcHist([seen.ids], [0], None, [256], [0, 256])
-                    shown.update(np.flatnonzero(pixels).tolist())
                     for number, each in seen.objects.items():
+                        visible[number] = visible.get(number, False) or bool(pixels[number])
                         if each.lost:
                             lost.setdefault(number, []).append(frame.number)
                     done += 1
@@ -147,7 +147,7 @@ def track_video(
     if target != out:
         notes.append(f"the earlier results in {out} are as they were")
     notes += _notes(source, lost, "table" in save, keep_lost)
-    hidden = sorted(begins.keys() - shown - lost.keys())
+    hidden = [each for each in sorted(visible) if not visible[each] and each not in lost]
     notes += [f"all masks of object {each} are empty; another may cover it" for each in hidden]
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
 
