@@ -277,7 +277,8 @@ def open_file(path: Path) -> av.container.InputContainer:
     """Open a video file; raises InputError if FFmpeg cannot read it, or if it has no pictures. A
     playlist may name other local files, but no URL."""
     try:
-        options = {"protocol_whitelist": "file"}
+        # an image named 0%d.png is that file, no pattern for others
+        options = {"protocol_whitelist": "file", "pattern_type": "none"}
         # absolute, as FFmpeg takes what is before a colon for a protocol
         container = av.open(str(path.absolute()), container_options=options, **_ODD_TAGS)
     except av.PermissionError as error:

@@ -355,6 +355,12 @@ class TestFiles:
         shutil.copyfile(shared_path("cases/name_not_utf8/clip.mp4"), path)
         assert len(list(read_frames(path))) == 2
 
+    def test_an_image_with_the_name_of_a_pattern_is_itself(self, tmp_path: Path) -> None:
+        for name, grey in (("q%d.png", 90), ("q0.png", 10), ("q1.png", 20)):
+            cv2.imwrite(str(tmp_path / name), still(grey, grey, grey))
+        (frame,) = read_frames(tmp_path / "q%d.png")
+        assert frame.max() == 90
+
     def test_a_playlist_opens_no_address(self, tmp_path: Path) -> None:
         (tmp_path / "v.m3u8").write_text(
             "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
