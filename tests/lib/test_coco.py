@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -140,6 +141,20 @@ def test_a_share_of_the_images_is_held_out_whole(shared_path: SharedPath) -> Non
     kept = [track for track in everything.tracks if track.frames[0].image in images[1]]
     assert list(trained.tracks) == kept
     assert trained.left_out["held out"] == len(everything.tracks) - len(kept)
+
+
+def test_held_out_images_are_chosen_by_the_hash_of_their_name(tmp_path: Path) -> None:
+    """Its first 32 bits as a share. The second time both sets come from indices of their own."""
+    write_coco(tmp_path, *[{}] * 39)
+    names = {f"{number}.jpg" for number in range(1, 41)}
+    config = TrainSetConfig("coco", ("set",), annotations="a.json", min_area=0, hold_out_share=0.3)
+    bits = {name: hashlib.sha256(name.encode()).digest()[:4] for name in names}
+    away = {name for name in names if int.from_bytes(bits[name], "big") / 2**32 < 0.3}
+    assert 5 < len(away) < 20
+    for _ in range(2):
+        for held_out, expected in ((False, names - away), (True, away)):
+            tracks = coco.coco_tracks(tmp_path, config, held_out=held_out).tracks
+            assert {track.frames[0].image.name for track in tracks} == expected
 
 
 @settings(max_examples=200)

@@ -238,8 +238,9 @@ class TestLost:
         assert [row["lost"] for row in rows] == ["0", "1", "1", "0"]
         assert [int(row["mask_area"]) > 0 for row in rows] == [True, False, False, True]
 
-    def test_an_object_that_is_lost_once(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("keep_lost", [False, True])
+    def test_the_mask_of_an_object_that_is_lost_once_is_kept_on_request(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_lost: bool
     ) -> None:
         (tmp_path / "v").mkdir()
         for number in range(2):
@@ -248,8 +249,12 @@ class TestLost:
         predicted = property(lambda result: next(values))
         monkeypatch.setattr("e3sn_lib.tracking.tracker.FrameResult.predicted_j", predicted)
         tracker, out = Tracker(Planted(side=64)), tmp_path / "out"
-        tracked = track_video(tracker, tmp_path / "v", [(20, 16, 20, 20)], out, lost_below=0.35)
+        settings = {"lost_below": 0.35, "keep_lost": keep_lost}
+        tracked = track_video(tracker, tmp_path / "v", [(20, 16, 20, 20)], out, **settings)
         assert tracked.notes[0] == "object 1 is probably lost in frame 1"
+        assert any("masks of lost objects are empty" in note for note in tracked.notes) != keep_lost
+        shown = [read_mask(out / "masks" / f"{number}.png").any() for number in range(2)]
+        assert shown == [True, keep_lost]
 
     def test_a_disc_that_leaves_for_two_frames(
         self, shared_path: Callable[[str], Path], tmp_path: Path

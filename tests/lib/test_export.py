@@ -7,7 +7,6 @@ import gc
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,9 +23,12 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from test_augment_and_pairs import still
 
-from e3sn_lib.config import Profile
+from e3sn_lib import files
+from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.data.sources import open_train_sets
+from e3sn_lib.data.types import TrackSet
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN, build_model, fold_batchnorm
@@ -150,6 +152,21 @@ class TestGraphs:
         child.join(60)
         assert child.exitcode == 0
 
+    @pytest.mark.parametrize(
+        ("size", "step", "first", "side"), [(61, 4, -16, 125), (31, 2, -8, 63), (15, 1, -4, 31)]
+    )
+    def test_beyond_the_maps_windows_are_zero(
+        self, size: int, step: int, first: int, side: int
+    ) -> None:
+        """Also at the corners, where targets at the edge of the search crop are."""
+        maps = np.random.default_rng(0).random((1, 2, side, side), np.float32)
+        around = np.pad(maps, ((0, 0), (0, 0), (size, size), (size, size)))
+        window = backends.Window(size, step, first)
+        for row, column in ((0, 0), (0, 24), (24, 3), (12, 12), (24, 24)):
+            top, left = size + first + step * row, size + first + step * column
+            expected = around[:, :, top : top + size, left : left + size]
+            assert np.array_equal(backends.cut_window(maps, row, column, window), expected)
+
     def test_one_that_is_no_longer_used_is_gone_at_once(self, exported: Path) -> None:
         """Its memory does not wait for a collection, which would hang in a forked process."""
         backend = load_export(exported, threads=2)
@@ -170,6 +187,33 @@ class TestGraphs:
         other.config = replace(other.config, level_scale="sum")
         assert TorchBackend(other).identity != TorchBackend(lively).identity
         assert {value.dtype for value in lively.parameters()} == {torch.float32}
+
+    def test_calibration_sees_crops_as_tracking_does(
+        self, tmp_path: Path, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        """Template and search crop show one object in its own colour, and the cell lies on it."""
+        tracks = TrackSet("made", tuple(still(tmp_path, f"{n}", colour=n) for n in (255, 150)))
+        profile = tiny_profile("data.negative_pairs=0.5", "augment.search_shift=64")
+        sources = [(tracks, TrainSetConfig("davis", ("unused",)))]
+        samples = quantise.calibration_samples(profile, sources)
+        assert len(samples) == quantise.COUNT
+        assert {int(sample.template.max()) for sample in samples} == {150, 255}
+        for template, search, (row, column) in samples:
+            assert template[63, 63].tolist() == [template.max()] * 3
+            assert search.max() == template.max()
+            assert search[31 + 8 * row, 31 + 8 * column].min() > 100
+            place = np.argwhere(search[..., 0] > 100).mean(axis=0)
+            assert np.abs(place - 127).max() < 30
+
+    def test_the_calibrator_gets_every_sample_of_a_range(self) -> None:
+        crops = [np.zeros((side, side, 3), np.uint8) for side in (127, 255)]
+        samples = [quantise.Sample(*crops, (n, n)) for n in range(10)]
+        reader = quantise._Reader(samples, lambda sample: {"number": sample.cell[0]})
+        assert len(reader) == 10
+        for start in (5, 0):
+            reader.set_range(start, start + 5)
+            numbers = [{"number": start + n} for n in range(5)]
+            assert [reader.get_next() for _ in range(6)] == [*numbers, None]
 
     def test_int8_is_near_fp32(
         self, lively: E3SN, quantised: Path, frames: list[NDArray[np.uint8]]
@@ -406,7 +450,7 @@ class TestCommand:
     ) -> None:
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
-        left = tmp_path / "out" / f".export.{platform.node()}-{ended.pid}-0.tmp"
+        left = tmp_path / "out" / f".export.{files._MACHINE}-{ended.pid}-0.tmp"
         left.mkdir(parents=True)
         (left / "search.onnx").write_text("half")
         assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0

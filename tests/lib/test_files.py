@@ -30,6 +30,7 @@ from e3sn_lib.files import (
     read_mask,
     read_text,
     temporary_path,
+    write_mask,
 )
 from e3sn_lib.tracking.video import open_video
 
@@ -61,6 +62,16 @@ def test_the_content_decides_not_the_suffix(tmp_path: Path, suffix: str, called:
         assert np.array_equal(read_image(path), PHOTO)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_noted_rotation_turns_no_pixels(tmp_path: Path, suffix: str) -> None:
+    """Masks and boxes refer to the pixels as stored."""
+    pixels, exif, path = np.zeros((20, 30, 3), np.uint8), Image.Exif(), tmp_path / f"a.{suffix}"
+    pixels[:10, :10] = 255
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(pixels).save(path, exif=exif)
+    assert np.array_equal(read_image(path) > 127, pixels > 127)
+
+
 @pytest.mark.parametrize("read", READERS)
 def test_only_regular_files_are_opened(tmp_path: Path, read: Callable[[Path], object]) -> None:
     os.mkfifo(tmp_path / "pipe.png")
@@ -84,7 +95,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(
 
 def test_a_changed_bit_in_the_pixels_of_a_png_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    files.write_mask(path, np.tile(np.arange(40, dtype=np.uint8) % 3, (30, 1)))
+    write_mask(path, np.tile(np.arange(40, dtype=np.uint8) % 3, (30, 1)))
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 8] ^= 16
     path.write_bytes(content)
@@ -218,6 +229,23 @@ def test_a_full_disk_is_told_of_the_file_that_was_wanted(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mask_that_cannot_be_written_whole_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "00000.png"
+    write_mask(path, np.eye(8, dtype=np.uint8))
+
+    def full(image: Image.Image, file: Path, **_: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_mask(path, np.ones((8, 8), np.uint8))
+    assert np.array_equal(read_mask(path), np.eye(8))
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/../x.jpg"])
 def test_a_list_names_no_folder_outside(tmp_path: Path, name: str) -> None:
     (tmp_path / "val.txt").write_text(f"bear\n{name}\n")
@@ -258,3 +286,13 @@ def test_what_a_killed_process_left_is_deleted(tmp_path: Path, name: str) -> Non
     assert len(list(tmp_path.iterdir())) == 1
     with temporary_path(tmp_path / "next"):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_living_process_writes_is_not_deleted(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as other:
+        theirs = tmp_path / f".masks.{files._MACHINE}-{other.pid}-0.tmp.png"
+        theirs.write_bytes(b"half")
+        files.write_text(tmp_path / "mine.txt", "text")
+        assert theirs.read_bytes() == b"half"
+        other.communicate(b"\n")

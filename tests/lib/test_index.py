@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_readers import make_coco, make_imagenet_vid, make_youtube_vos, open_co
 
 from e3sn_lib.data import imagenet_vid, index, youtube_vos
 from e3sn_lib.data.index import cache_folder
-from e3sn_lib.data.types import TrackSet
+from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
 
 Open = Callable[[], TrackSet]
@@ -94,6 +95,35 @@ def test_settings_have_indices_of_their_own(tmp_path: Path) -> None:
         mask = frame.read()[1]
         assert mask is not None
         assert mask.any() == shown
+
+
+def is_parsed(root: Path, *sources: Path) -> bool:
+    """Whether a set of these files is parsed when it is opened."""
+    parsed: list[Findings] = []
+
+    def parse(findings: Findings) -> Iterator[object]:
+        parsed.append(findings)
+        yield ["a", "", []]
+
+    index.indexed_tracks("made", (), sources, parse, partial(index.track_of_boxes, root))
+    return bool(parsed)
+
+
+def test_an_index_of_another_version_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version, expected in ((7, True), (7, False), (8, True), (8, False)):
+        monkeypatch.setattr(index, "VERSION", version)
+        assert is_parsed(tmp_path) == expected
+
+
+def test_a_changed_size_is_seen_whatever_the_time(tmp_path: Path) -> None:
+    """As where an archive or a copy brings its own times."""
+    source = tmp_path / "list.txt"
+    for text, expected in (("one", True), ("one", False), ("three", True)):
+        source.write_text(text)
+        os.utime(source, ns=(10**18, 10**18))
+        assert is_parsed(tmp_path, source) == expected
 
 
 def test_a_damaged_index_is_made_anew(opened: Open, cache: Path) -> None:

@@ -154,13 +154,29 @@ def test_imagenet_s_shortcuts_keep_their_centre(name: str) -> None:
     """As 3x3 kernels they are what the 1x1 ones were, on the pixels of the main path."""
     weights, backbone = getattr(torchvision.models, name)(weights=None).state_dict(), Backbone(name)
     backbone.load_state_dict(adapt_imagenet_weights(weights, backbone))
-    for layer, padding in (("layer2", 0), ("layer3", 1)):
-        shortcut, key = getattr(backbone, layer)[0].downsample[0], f"{layer}.0.downsample.0.weight"
-        features = torch.randn(1, shortcut.in_channels, 15, 15)
-        at_centres = features if padding else features[..., 1:-1:2, 1:-1:2]
-        assert close(shortcut(features), F.conv2d(at_centres, weights[key]))
-    backbone.skip_zero_taps()
-    assert all(shortcut.centre_only for shortcut in backbone.shortcuts)
+    for skipped in (False, True):
+        if skipped:
+            backbone.skip_zero_taps()
+        for layer, padding in (("layer2", 0), ("layer3", 1)):
+            shortcut = getattr(backbone, layer)[0].downsample[0]
+            features = torch.randn(1, shortcut.in_channels, 15, 17)
+            at_centres = features if padding else features[..., 1:-1:2, 1:-1:2]
+            expected = F.conv2d(at_centres, weights[f"{layer}.0.downsample.0.weight"])
+            assert shortcut.centre_only == skipped
+            assert close(shortcut(features), expected)
+
+
+def test_layout_v1_has_its_stride_in_the_first_1x1() -> None:
+    """Every second pixel of the 1x1 convolution goes into a plain 3x3 one (ResNet of 2015)."""
+    backbone = Backbone("resnet50", "v1")
+    for block, channels, stride in ((backbone.layer2[0], 256, 2), (backbone.layer3[0], 512, 1)):
+        features = torch.randn(1, channels, 31, 31)
+        first, second = block.conv1.weight, block.conv2.weight
+        if stride == 2:
+            expected = F.conv2d(F.conv2d(features[..., 1::2, 1::2], first), second, padding=1)
+        else:  # what had stride 2 is dilated instead
+            expected = F.conv2d(F.conv2d(features, first), second, padding=2, dilation=2)
+        assert close(block.conv2(block.conv1(features)), expected)
 
 
 class TestNegativeSamples:

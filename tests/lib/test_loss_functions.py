@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from e3sn_lib.losses import classification_loss, mask_iou, mask_loss, mask_windows, regression_loss
+from e3sn_lib.losses import (
+    classification_loss,
+    count_targets,
+    mask_iou,
+    mask_loss,
+    mask_windows,
+    regression_loss,
+)
 from e3sn_lib.model.windows import Cells
 
 LOG2 = math.log(2)
@@ -153,6 +160,18 @@ class TestMask:
         expected[1, 10:] = -1
         found = mask_loss(logits, truth, torch.tensor([1, -1, 0]), negatives="background")
         torch.testing.assert_close(found, mask_loss(logits[:2], expected[:2], torch.ones(2)))
+
+    @pytest.mark.parametrize(("negatives", "windows"), [("zero", 2), ("background", 3)])
+    def test_with_its_own_counts_a_batch_has_the_same_loss(
+        self, negatives: str, windows: int
+    ) -> None:
+        """Training gives the counts; without them each loss is a mean by itself."""
+        logits, truth = torch.randn(4, 127, 127), signs(4, 127, 127)
+        anchors, labels = torch.tensor([[1, 0, 0, -1]] * 3), torch.tensor([1, -1, 1, 0])
+        counts = count_targets(anchors, labels, negatives)
+        assert [int(count) for count in counts] == [3, 6, 3, windows, 2]
+        found = mask_loss(logits, truth, labels, negatives, counts)
+        torch.testing.assert_close(found, mask_loss(logits, truth, labels, negatives))
 
     def test_the_base_head_is_brought_to_127(self) -> None:
         small, truth = torch.randn(2, 63, 63), signs(2, 127, 127)

@@ -220,6 +220,24 @@ class TestPrompts:
         assert boxes[0][4::-1] == boxes[1]
         assert [row["frame"] for row in ways[0]] == [str(number) for number in range(8)]
 
+    def test_backward_each_object_is_followed_from_its_first_box(
+        self, planted: Tracker, video: Path, tmp_path: Path
+    ) -> None:
+        """A box that corrects an object on the way says nothing of the frames before."""
+        given, told = [Prompt((70, 4, 20, 20), 2, 1, True), Prompt(OTHER, 4)], []
+        track_video(
+            planted, video, [BOX], tmp_path, prompts=given, backward=True, save=["table"],
+            watch=lambda *numbers: told.append(numbers),
+        )  # fmt: skip
+        rows = table(tmp_path / "tracks.csv")
+        for number in ("1", "2"):
+            assert [int(row["frame"]) for row in rows if row["object"] == number] == [*range(12)]
+        first = [float(row["x"]) for row in rows if row["object"] == "1"]
+        assert first[0] == 20
+        assert max(first[:2]) < 40 < min(first[2:])
+        # five steps back and twelve forward
+        assert told == [(taken, 17) for taken in range(1, 18)]
+
     def test_a_frame_that_is_not_there(self, planted: Tracker, tmp_path: Path) -> None:
         write_video(tmp_path / "v.mkv", [bar(0)] * 5)  # does not say how many it has
         video, out = tmp_path / "v.mkv", tmp_path / "out"

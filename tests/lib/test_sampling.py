@@ -217,6 +217,20 @@ class TestAnchorTargets:
             found = counts[kind] / draws
             assert np.abs(found - share).max() < 6 * math.sqrt(share * (1 - share) / draws)
 
+    def test_anchors_on_each_of_several_look_alikes_are_negatives(self) -> None:
+        """With one at either side of the target, no anchor that lies on one of them is left out."""
+        target = (97.0, 97.0, 157.0, 157.0)
+        others = ((170.0, 97.0, 230.0, 157.0), (25.0, 97.0, 85.0, 157.0))
+        config, rng = SamplerConfig(anchor_positives=32), np.random.default_rng(0)
+        labels = anchor_targets(
+            anchor_iou(target), target, config, rng, alike_crop_xyxy=others
+        ).labels
+        on_others = [anchor_iou(box) > config.high for box in others]
+        assert sum(each.sum() for each in on_others) <= 32
+        for on_one in on_others:
+            assert on_one.sum() > 3
+            assert (labels[on_one] == 0).all()
+
     def test_too_few_negatives_are_all_taken(self) -> None:
         iou = np.full((5, 3, 3), 0.5)
         iou[0, 0, :2] = 0.1
@@ -252,6 +266,17 @@ class TestAnchorTargets:
         labels = negative_pair_targets(config, rng, iou=iou).labels
         assert (labels[iou > 0.4] == 0).sum() == 8
         assert (labels[:, 9:16, 9:16] == 0).sum() == 8
+
+    def test_any_anchor_on_its_object_may_teach_a_negative_pair(self) -> None:
+        iou, config, draws = anchor_iou((10.0, 10.0, 74.0, 74.0)), SamplerConfig(high=0.4), 400
+        on_object, drawn = iou > config.high, np.zeros(iou.shape)
+        for seed in range(draws):
+            rng = np.random.default_rng(seed)
+            drawn += negative_pair_targets(config, rng, iou=iou).labels == 0
+        share = 8 / on_object.sum()
+        assert share < 0.5
+        limit = 6 * math.sqrt(share * (1 - share) / draws)
+        assert np.abs(drawn[on_object] / draws - share).max() < limit
 
     def test_a_negative_pair_teaches_the_middle_only(self) -> None:
         targets = negative_pair_targets(SamplerConfig(), np.random.default_rng(0))

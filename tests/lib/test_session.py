@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from e3sn_lib.tracking.prompts import (
     prompts_from_mask,
 )
 from e3sn_lib.tracking.session import Found, Seen, Session, cleaned
-from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.tracker import Targets, Tracker
 from e3sn_lib.tracking.video import VideoSource
 
 Histograms = NDArray[np.float64] | None
@@ -321,6 +322,17 @@ class TestResizedObjects:
         assert np.ptp(boxes(seen)[0, ::2]) == pytest.approx(20 * 2 ** (1 / 4), rel=0.05)
         assert network.searched == 3
 
+    def test_one_that_changes_in_width_alone_is_looked_at_again(self) -> None:
+        for width, searched in ((20, 2), (25, 3)):
+            network = Slow()
+            session = Session(Tracker(network, TrackConfig(penalty_k=0, window_influence=0)))
+            session.add((40, 50, 20, 20))
+            for side in (20, width):
+                frame = np.full((120, 200, 3), 128, np.uint8)
+                frame[50:70, 40 : 40 + side] = self.RED
+                session.step(frame)
+            assert network.searched == searched
+
     def test_the_next_frame_begins_there(self) -> None:
         session = Session(Tracker(Slow(), TrackConfig(penalty_k=0, window_influence=0)))
         frame = np.full((120, 200, 3), 128, np.uint8)
@@ -398,6 +410,47 @@ class TestLostObjects:
         assert not any(lost[found:])
         assert boxes(shown[-1])[0] == pytest.approx([430, 50, 450, 70], abs=1)
 
+    def test_elsewhere_the_nearest_place_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ten places, in two rows of five, by their distance from where it was seen last."""
+        session, elsewhere = self.session(0.4), Session._elsewhere
+        looked: list[NDArray[np.float64]] = []
+
+        def noted(self: Session, *given: Any) -> Targets:
+            found = elsewhere(self, *given)
+            looked.append(found.centre_frame_xy[0])
+            return found
+
+        monkeypatch.setattr(Session, "_elsewhere", noted)
+        place = (230, 50, 20, 20)
+        session.add(place)
+        session.step(self.scene(480, red=place))
+        for _ in range(10):
+            session.step(self.scene(480))
+        places = np.array(looked)
+        assert len({tuple(each) for each in places.round().tolist()}) == 10
+        away = 96 * np.array([0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+        assert np.abs(places[:, 0] - 240) == pytest.approx(away, abs=1)
+
+    def test_the_search_begins_with_the_size_from_before_the_frame(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the frame in which it is lost, a bar turns into a square, as the best anchor does."""
+        session, bar, step = self.session(0.4), (30, 50, 60, 15), Tracker.step
+        session.add(bar)
+        session.step(self.scene(red=bar))
+        ((_, before),) = session._groups
+        expected = np.hstack([before.centre_frame_xy, 2 * before.size_wh])
+        searched: list[bool] = []
+
+        def noted(self: Tracker, frame: NDArray[np.uint8], targets: Targets, *rest: Any) -> Any:
+            place = np.hstack([targets.centre_frame_xy, targets.size_wh])
+            searched.append(np.allclose(place, expected))
+            return step(self, frame, targets, *rest)
+
+        monkeypatch.setattr(Tracker, "step", noted)
+        assert session.step(self.scene()).objects[1].lost
+        assert searched.count(True) == 1
+
     def test_elsewhere_it_is_sought_with_the_size_it_last_had(self) -> None:
         """A lost bar turns into a square, as the place of the best anchor does."""
         session, bar = self.session(0.4), (30, 50, 60, 15)
@@ -429,6 +482,28 @@ class TestLostObjects:
         assert boxes(seen) == pytest.approx(
             np.array([[92, 50, 112, 70], [92, 90, 112, 110]]), abs=1
         )
+
+    def test_its_own_wrong_mask_does_not_hide_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its predicted J is low, and high at the same place when a wider crop is searched."""
+        values = iter(np.array([[0.9], [0.2], [0.8]]))
+        predicted = property(lambda result: next(values))
+        monkeypatch.setattr("e3sn_lib.tracking.tracker.FrameResult.predicted_j", predicted)
+        monkeypatch.setattr(session_module, "LARGEST_OVERLAP", 0.0)
+        session = Session(Tracker(Planted(side=64)), lost_below=0.35, resized_by=math.inf)
+        session.add(ONE)
+        frame = np.zeros((240, 320, 3), np.uint8)
+        session.step(frame)
+        seen = session.step(frame)
+        assert (seen.objects[1].lost, seen.objects[1].predicted_j) == (False, 0.8)
+        assert seen.ids.any()
+
+    def test_a_mask_that_lies_mostly_on_another_object_shows_that_one(self) -> None:
+        """Two bars of 40 columns: with 20 in common the lost one is there, with 21 it is not."""
+        session, bar = self.session(0.4), np.ones((10, 40), np.float32)
+        other = Patch(bar, slice(0, 10), slice(0, 40))
+        for common in (20, 21):
+            found = Patch(bar, slice(0, 10), slice(40 - common, 80 - common))
+            assert session._is_covered(found, {2: other}, (120, 200)) == (common > 20)
 
     def test_one_that_is_gone_does_not_take_the_place_of_its_twin(self) -> None:
         session = self.session(0.4)

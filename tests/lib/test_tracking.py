@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from planted import Planted
 
-from e3sn_lib.config import TrackConfig
+from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import Patch, box_from_mask, box_xywh, context_side
 from e3sn_lib.model.network import E3SN
@@ -225,6 +225,13 @@ class TestColours:
             logit = math.log(rank / (1 - rank))
             assert self.chosen_column(stripes, 4, 0, logit) == pytest.approx(column)
 
+    def test_rank_and_colours_count_together(self) -> None:
+        """A place that is wholly red, of half the rank of one that is red but for its edge."""
+        red, green = (200, 30, 30), (30, 160, 30)
+        stripes = {(100, 150): red, (180, 212): red, (212, 220): green}
+        assert self.chosen_column(stripes, 4, 30, 0) == pytest.approx(20)
+        assert self.chosen_column(stripes | {(180, 220): green}, 4, 30, 2) == pytest.approx(4)
+
     def test_boxes_that_overlap_are_at_one_place(self) -> None:
         """Two columns apart, boxes of 64 pixels have an IoU of 0.6, whatever the colours say."""
         stripes = {(165, 180): (200, 30, 30), (180, 220): (30, 160, 30)}
@@ -341,6 +348,13 @@ class TestUse:
         tiny_model.train()
         assert not Tracker(tiny_model).backend.network.training
         assert not any(module.training for module in tiny_model.modules())
+
+    def test_given_settings_come_before_those_of_the_network(
+        self, tiny_model: E3SN, tiny_profile: Callable[..., Profile]
+    ) -> None:
+        own, other = tiny_profile(), TrackConfig(penalty_k=0.123)
+        assert Tracker((tiny_model, own)).config == own.track != other
+        assert Tracker((tiny_model, own), other).config == other
 
     def test_frames_are_read_one_at_a_time(self) -> None:
         read: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -258,8 +261,22 @@ class TestFreezing:
         )
         # the refinement has no batch-norm; statistics of the backbone change only from nothing
         assert moved == learning - {"refine", "backbone.conv1"} - (self.DEEP if settings else set())
-        if learning >= self.DEEP:
-            assert not any(shortcut.centre_only for shortcut in model.backbone.shortcuts)
+
+    def test_a_shortcut_whose_outer_taps_were_skipped_is_trained_whole(
+        self, tiny_profile: MakeProfile
+    ) -> None:
+        """ImageNet's 1x1 weights leave them 0."""
+        profile = tiny_profile(*self.PAPER)
+        model = build_model(profile.model)
+        shortcuts = model.backbone.shortcuts
+        for shortcut in shortcuts:
+            shortcut.weight.data = F.pad(shortcut.weight.data[:, :, 1:2, 1:2], (1, 1, 1, 1))
+        groups = parameter_groups(model, profile.train, True)
+        for begun in (False, True):
+            set_trainable(model, groups, profile.train, train_backbone=begun)
+            assert [shortcut.centre_only for shortcut in shortcuts] == [not begun] * 2
+        model.backbone(torch.rand(1, 3, 127, 127)).p3.square().sum().backward()
+        assert all(shortcut.weight.grad[:, :, 0, 0].ne(0).any() for shortcut in shortcuts)
 
     @pytest.mark.usefixtures("quick")
     def test_the_backbone_s_time_is_a_share_of_each_stage(
@@ -358,6 +375,33 @@ class TestLosses:
         assert parts["mask"].item() < 1e-6
         assert parts["mask_iou"] == 1
 
+    @pytest.mark.parametrize(
+        ("stage", "taught", "left"),
+        [("base", "base_head", "refine"), ("sharp", "refine", "base_head")],
+    )
+    def test_each_stage_of_siammask_teaches_its_own_mask_head(
+        self, tiny_profile: MakeProfile, source: Source, stage: str, taught: str, left: str
+    ) -> None:
+        profile = tiny_profile("data.negative_pairs=0", variant="siammask")
+        config, model = profile.stages[stage], build_model(profile.model)
+        pairs = PairDataset([source], profile, config)
+        loss, _ = compute_losses(model, collate([pairs[0], pairs[1]]), profile, config)
+        loss.backward()
+        assert all(value.grad is not None for value in getattr(model, taught).parameters())
+        assert all(value.grad is None for value in getattr(model, left).parameters())
+
+    def test_mask_iou_of_a_step_without_masks_is_unknown(
+        self, trainer: MakeTrainer, source: Source
+    ) -> None:
+        """NaN, which the means of the log leave out; 0 would count as a wrong mask."""
+        made = trainer("data.negative_pairs=1")
+        stage = first_stage(made.profile)
+        pairs = PairDataset([source], made.profile, stage)
+        negative = islice((pair for pair in pairs if pair.negative), 2)
+        values = made._backward([collate([pair]) for pair in negative], stage)
+        assert math.isnan(values["mask_iou"])
+        assert all(math.isfinite(values[name]) for name in ("loss", "cls", "loc", "mask"))
+
     def test_mask_iou_of_no_positive_is_unknown(
         self, tiny_profile: MakeProfile, source: Source, tiny_model: E3SN
     ) -> None:
@@ -433,11 +477,14 @@ def files(folder: Path) -> set[str]:
 
 
 class TestLegs:
-    def test_a_run_starts_from_a_whole_model(
+    def test_a_run_starts_from_a_whole_model_and_notes_which(
         self, trainer: MakeTrainer, tiny_model_file: Path, tiny_model: E3SN
     ) -> None:
-        state = trainer(f"train.init_weights={tiny_model_file}").model.state_dict()
+        made = trainer(f"train.init_weights={tiny_model_file}")
+        state = made.model.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in tiny_model.state_dict().items())
+        digest = hashlib.sha256(tiny_model_file.read_bytes()).hexdigest()
+        assert made.profile.train.init_sha256 == digest[:12]
 
     def test_its_name_depends_on_what_the_model_holds(
         self, tiny_profile: MakeProfile, tmp_path: Path, tiny_model_file: Path
@@ -683,6 +730,11 @@ def test_an_average_that_is_not_finite_is_refused(trainer: MakeTrainer, tmp_path
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_loaded_model_is_in_evaluation_mode(tiny_model_file: Path) -> None:
+    model, _ = load_model(tiny_model_file)
+    assert not any(module.training for module in model.modules())
+
+
 def test_a_model_that_is_not_finite_is_not_loaded(tmp_path: Path, tiny_model_file: Path) -> None:
     state, path = load_file(tiny_model_file), tmp_path / "model.safetensors"
     with safe_open(tiny_model_file, "pt") as file:
@@ -812,23 +864,28 @@ def test_a_single_window_can_be_taught(tiny_profile: MakeProfile, source: Source
     assert model(batch.template, batch.search, one, "base").mask_logits.shape == (1, 63, 63)
 
 
-def test_gradients_are_clipped_group_by_group(trainer: MakeTrainer, source: Source) -> None:
+def test_each_group_is_clipped_and_learns_at_its_own_share_of_the_rate(
+    trainer: MakeTrainer, source: Source
+) -> None:
+    """Without momentum and decay, weights move by rate x share x gradient."""
     made = trainer(
-        "train.optimiser=sgd", "train.momentum=0", "train.weight_decay=0", "train.clip=0.5", "data.negative_pairs=0"
+        "train.optimiser=sgd", "train.momentum=0", "train.weight_decay=0", "train.clip=0.5",
+        "train.backbone_lr=0.5", "train.mask_lr=0.125", "data.negative_pairs=0",
     )  # fmt: skip
     profile, stage = made.profile, first_stage(made.profile)
     groups = parameter_groups(made.model, profile.train, True)
     optimiser = build_optimiser(groups, profile.train)
     set_trainable(made.model, optimiser.param_groups, profile.train, train_backbone=True)
     before = {group["name"]: [value.clone() for value in group["params"]] for group in groups}
-    values = made._step([first_batch(profile, source, 1)], optimiser, 1.0, stage)
-    for group in groups:
-        pairs = zip(before[group["name"]], group["params"], strict=True)
+    values = made._step([first_batch(profile, source, 1)], optimiser, 0.5, stage)
+    shares = {"backbone": 0.5, "location": 1.0, "mask": 0.125, "fusion": 0.125}
+    for group, (name, share) in zip(groups, shares.items(), strict=True):
+        assert group["name"] == name
+        pairs = zip(before[name], group["params"], strict=True)
         moved = torch.stack([(old - new).norm() for old, new in pairs]).norm().item()
-        expected = group["scale"] * min(0.5, values[f"grad_{group['name']}"])
-        assert moved == pytest.approx(expected, rel=1e-3, abs=1e-6), group["name"]
+        expected = 0.5 * share * min(0.5, values[f"grad_{name}"])
+        assert moved == pytest.approx(expected, rel=1e-3, abs=1e-6), name
     assert values["grad_mask"] > 0.5
-    assert [group["scale"] for group in groups] == [1.0] * 4
 
 
 @pytest.mark.usefixtures("quick")
@@ -915,25 +972,32 @@ def test_asked_to_end_in_the_last_step_it_says_that_the_run_is_finished(
 
 
 def test_the_average_lags_behind_the_weights(trainer: MakeTrainer) -> None:
-    """Each step's weights come in with the share 1 - d, where d is (1 + n) / (10 + n) for n weights so far, and 0.25 at most."""
-    seen: list[Tensor] = []
+    """Each step's weights, and its statistics, come in with the share 1 - d.
+
+    Here d is (1 + n) / (10 + n) for n weights so far, and 0.25 at most.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def values(model: E3SN) -> tuple[Tensor, Tensor]:
+        return model.neck[0].weight.detach().clone(), model.neck[1].running_var.clone()
+
     made = trainer("train.pairs=4", "train.batch_size=1", "train.average=0.25")
     assert made.average is not None
     update = made.average.update_parameters
 
     def noted(model: E3SN) -> None:
-        seen.append(model.neck[0].weight.detach().clone())
+        seen.append(values(model))
         update(model)
 
     made.average.update_parameters = noted  # type: ignore[method-assign]
     final, _ = load_model(made.run())
     assert len(seen) == 4
-    assert not torch.equal(seen[0], seen[3])
-    expected = seen[0]
-    for decay, weight in zip((2 / 11, 0.25, 0.25), seen[1:], strict=True):
-        expected = decay * expected + (1 - decay) * weight
-    # saved in half precision
-    torch.testing.assert_close(final.neck[0].weight.detach(), expected, rtol=1e-3, atol=1e-6)
+    assert not torch.equal(seen[0][0], seen[3][0])
+    for found, (expected, *later) in zip(values(final), zip(*seen, strict=True), strict=True):
+        for decay, value in zip((2 / 11, 0.25, 0.25), later, strict=True):
+            expected = decay * expected + (1 - decay) * value
+        # saved in half precision
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_the_average_holds_nothing_of_the_untrained_start() -> None:
