@@ -85,6 +85,7 @@ class Manifest(BaseModel, extra="allow"):
     windows: dict[str, Window]
     track: TrackConfig
     model: dict[str, Any] = {}
+    """What was exported: its run and digest, among others."""
 
 
 class OnnxBackend:

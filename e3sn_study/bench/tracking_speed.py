@@ -137,7 +137,7 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
         make(lost_below=lost_below),
     )
     table = _scored(dict(zip(SESSIONS, made, strict=True)), sequences)
-    known = (backend.manifest.model_extra or {}).get("model", {})
+    known = backend.manifest.model
     frames = sum((len(video) - 1) * len(video.object_ids()) for video in sequences)
     steps = [each.steps / frames for each in made]
     return table.assign(run=known.get("run", "unknown"), threads=threads, steps=steps)
@@ -161,7 +161,7 @@ def _exported(model: Path, int8: Path | None, threads: int, folder: Path) -> dic
     if `int8` is an export of another model."""
     ours, profile = load_model(model, "cpu")
     quantised = load_export(int8, threads)
-    origin = (quantised.manifest.model_extra or {}).get("model", {})
+    origin = quantised.manifest.model
     if origin.get("sha256") != hashlib.sha256(model.read_bytes()).hexdigest():
         remedy = f"e3sn export {model} OUT --precision int8, then --export OUT"
         raise InputError(f"the int8 graphs are no export of {model}; make its own: {remedy}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import resource
 import shutil
 import signal
@@ -25,6 +24,7 @@ from filelock import FileLock
 from processes import start
 from safetensors.torch import load_file, save_file
 
+from e3sn_lib import files
 from e3sn_lib.model.network import build_model
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.cli import main
@@ -124,7 +124,7 @@ def test_killed_by_the_system_it_ends_like_an_undisturbed_run(
     started.join()
     folder = next(tmp_path.glob("smoke-*"))
     assert not (folder / "model.safetensors").exists()
-    half = folder / f".checkpoint.{platform.node()}-{started.pid}.tmp.pt"
+    half = folder / f".checkpoint.{files._MACHINE}-{started.pid}.tmp.pt"
     half.write_bytes(b"half a checkpoint of a process that was killed while it wrote")
     assert same_weights(train(tmp_path, data_root), undisturbed)
     assert not half.exists()
