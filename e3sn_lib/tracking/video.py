@@ -43,8 +43,8 @@ ADVICE = "convert it, or give a folder of images"
 BROKEN_CLOCK = 1
 """Seconds. If a frame's time is earlier than the one before by more, the clock began anew."""
 LONGEST_PAUSE = 6 * 3600
-"""Seconds. A frame's time that is later than this after the one before is an error of the clock; in
-MP4 a frame can hardly last longer."""
+"""Seconds. If a frame comes later than this after the one before, the clock is wrong. MP4 can
+hardly show a frame for longer."""
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
 OBJECT_COLOURS = ("#00e5c8", "#ff7a59", "#ffd23f", "#be8cff", "#56b4e9", "#96dc5a")
