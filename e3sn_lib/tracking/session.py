@@ -47,7 +47,7 @@ class Found(NamedTuple):
     predicted_j: float
     """Predicted region similarity J of the mask, 0 to 1."""
     lost: bool
-    """Whether the predicted J is below ``lost_below``."""
+    """Whether the predicted J is below ``lost_below``; never where the box was given."""
 
 
 class Seen(NamedTuple):
@@ -162,7 +162,9 @@ class Session:
             numbers = tuple(self._given)
             state = self._tracker.start(frame, list(self._given.values()), numbers)
             state, result = self._tracker.step(frame, state, False, self._colour_weight)
-            steps.append((numbers, state, self._found(result)))
+            # none of them is lost: the boxes say where they are
+            here = [(each._replace(lost=False), patch) for each, patch in self._found(result)]
+            steps.append((numbers, state, here))
         self._frame_hw, self._steps = frame.shape[:2], self._steps + 1
         objects: dict[int, Found] = {}
         patches: dict[int, Patch] = {}
@@ -172,7 +174,7 @@ class Session:
         self._groups = [(numbers, state) for numbers, state, _ in steps]
         self._search_lost(frame, kept, objects, patches)
         for number, last in objects.items():
-            if number in self._given or not last.lost:
+            if not last.lost:
                 self._known[number] = self._steps, last.box_frame_xyxy.copy()
         shown = {key: patches[key] for key in objects if self._keep_lost or not objects[key].lost}
         threshold = self._tracker.config.mask_threshold

@@ -71,29 +71,30 @@ class TestSession:
     def test_edges_are_fitted_with_the_colours_of_frames_that_showed_the_object(
         self, known: list[Histograms]
     ) -> None:
-        frames = noise(4)
-        for lost_below in (0.0, 1.0):  # in the second round it is lost in every frame
+        frames = noise(5)
+        for lost_below in (0.0, 1.0):  # in the second round it is lost where no box is given
             session = Session(Tracker(Planted()), lost_below=lost_below, keep_lost=True)
             session.add(ONE)
             for index, frame in enumerate(frames):
-                if index == 2:
+                if index == 3:
                     session.correct(1, ONE)
                 session.step(frame)
-        assert [each is None for each in known] == [True, False] * 2 + [True] * 4
-        assert not np.array_equal(known[1], known[3])
-        for each in (known[1], known[3]):
+        assert [each is None for each in known] == [True, False, False, True, False] * 2
+        assert not np.array_equal(known[1], known[2])
+        assert not np.array_equal(known[1], known[4])
+        assert np.array_equal(known[6], known[1])
+        assert np.array_equal(known[7], known[6])
+        for each in (known[1], known[2], known[4]):
             assert each.sum(axis=1) == pytest.approx([1, 1])
 
-    def test_colours_of_an_earlier_box_are_forgotten_also_where_the_object_is_lost(
-        self, known: list[Histograms]
-    ) -> None:
-        session = Session(Tracker(Planted()))
+    def test_an_object_is_never_lost_where_its_box_is_given(self) -> None:
+        session = Session(Tracker(Planted(side=64)), lost_below=1.0)
         session.add(ONE)
-        for frame, lost_below in zip(noise(3), (0, 1, 0), strict=True):
-            session._lost_below = lost_below
-            session.step(frame)
-            session.correct(1, ONE)
-        assert known == [None, None]
+        seen = [session.step(frame) for frame in noise(2)]
+        assert [each.objects[1].lost for each in seen] == [False, True]
+        assert [bool(each.ids.any()) for each in seen] == [True, False]
+        session.correct(1, ONE)
+        assert not session.step(noise(1)[0]).objects[1].lost
 
     def test_an_object_that_comes_later_is_one_that_starts_there(self, tiny_model: E3SN) -> None:
         tracker, frames = Tracker(tiny_model), noise(4)
