@@ -254,12 +254,12 @@ def _comparison(
     records: Records, name: str, new: str, old: str, with_costs: bool = False
 ) -> pd.DataFrame:
     """Return two variants at equal budget, the paper's rows and ours, and their differences. With
-    costs, there is also the old one with its second stage on top, if it was trained so."""
+    costs, there is also the old one with its second stage on top."""
     settings, compared = records.comparable_settings(new, old), records.compared_runs(old, new)
     groups = {VARIANTS[each]: records.rows(names) for each, names in compared.items()}
     of_new = groups[VARIANTS[new]]
-    on_top = records.with_first_stage(compared[old], of_new["pairs"].max())
-    if with_costs and on_top:
+    if with_costs:
+        on_top = records.with_first_stage(compared[old], of_new["pairs"].max())
         groups[f"{VARIANTS[old]}, second stage on top"] = records.rows(on_top)
     measured = {each: records.measure("davis2016", group["run"]) for each, group in groups.items()}
     rows, per_pair = list[dict[str, Any]](), costs.training_seconds(records) if with_costs else {}
