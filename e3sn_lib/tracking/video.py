@@ -18,6 +18,7 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
+from PIL import Image as PillowImage
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import IMAGE_SUFFIXES, as_counted, files_by_stem, read_image
@@ -47,6 +48,7 @@ LONGEST_PAUSE = 6 * 3600
 hardly show a frame for longer."""
 REORDERED = 16
 """H.264 may store a frame up to this many frames away from its place."""
+TRANSPARENCY = "transparency: the colours below it are taken"
 OBJECT_COLOURS = ("#00e5c8", "#ff7a59", "#ffd23f", "#be8cff", "#56b4e9", "#96dc5a")
 
 
@@ -211,6 +213,8 @@ def open_video(path: str | Path) -> VideoSource:
         if others := sorted(there.difference(names)):
             count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
             source.left_out = (f"{count} in {path}, such as {others[0]}",)
+        with PillowImage.open(path / names[0]) as image:
+            source.left_out += (TRANSPARENCY,) if image.has_transparency_data else ()
         return source
     if not os.path.isfile(path):
         raise InputError(f"there is no video or folder of frames at {path}")
@@ -239,6 +243,8 @@ def open_video(path: str | Path) -> VideoSource:
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded; {ADVICE}")
     source.start = _seconds(frame, Fraction(0))
+    if any(each.is_alpha for each in frame.format.components):
+        source.left_out += (TRANSPARENCY,)
     if path.suffix.lower() not in IMAGE_SUFFIXES:  # an image is taken as it is stored
         source.turn = _turn(frame)
     source.seconds = lasts or max(ends - source.start, Fraction(0))
