@@ -214,7 +214,9 @@ def open_video(path: str | Path) -> VideoSource:
             count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
             source.left_out = (f"{count} in {path}, such as {others[0]}",)
         with PillowImage.open(path / names[0]) as image:
-            source.left_out += (TRANSPARENCY,) if image.has_transparency_data else ()
+            has_alpha = image.has_transparency_data  # as many opaque images have
+            if has_alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                source.left_out += (TRANSPARENCY,)
         return source
     if not os.path.isfile(path):
         raise InputError(f"there is no video or folder of frames at {path}")
@@ -243,7 +245,8 @@ def open_video(path: str | Path) -> VideoSource:
     if frame is None:
         raise InputError(f"{path} is a video without a frame that can be decoded; {ADVICE}")
     source.start = _seconds(frame, Fraction(0))
-    if any(each.is_alpha for each in frame.format.components):
+    has_alpha = any(each.is_alpha for each in frame.format.components)  # as every GIF has
+    if has_alpha and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
         source.left_out += (TRANSPARENCY,)
     if path.suffix.lower() not in IMAGE_SUFFIXES:  # an image is taken as it is stored
         source.turn = _turn(frame)

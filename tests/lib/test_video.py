@@ -316,9 +316,11 @@ class TestFiles:
 
     def test_transparency_is_told(self, tmp_path: Path) -> None:
         image = np.dstack([bar(3), np.full(bar(3).shape[:2], 128, np.uint8)])
-        for name, pixels in (("with", image), ("without", image[..., :3])):
+        opaque = np.dstack([bar(3), np.full(bar(3).shape[:2], 255, np.uint8)])
+        for name, pixels in (("with", image), ("without", image[..., :3]), ("opaque", opaque)):
             (tmp_path / name).mkdir()
             Image.fromarray(pixels).save(tmp_path / name / "0.png")
+        Image.fromarray(bar(3)).save(tmp_path / "v.gif")
         with av.open(str(tmp_path / "v.mov"), "w") as clip:
             track = clip.add_stream("prores_ks", rate=10, options={"profile": "4444"})
             track.pix_fmt, track.height, track.width = "yuva444p10le", *image.shape[:2]
@@ -327,6 +329,7 @@ class TestFiles:
         told = ("transparency: the colours below it are taken",)
         left_out = [open_video(tmp_path / name).left_out for name in ("with", "without", "v.mov")]
         assert left_out == [told, (), told]
+        assert [open_video(tmp_path / name).left_out for name in ("opaque", "v.gif")] == [(), ()]
 
     @pytest.mark.parametrize(
         ("numbers", "missing"),
