@@ -502,6 +502,16 @@ class TestLookAlikes:
         assert 0 < max(covered) <= 0.4 + 1e-9
         assert np.mean(np.array(covered) == 0) > 0.3
 
+    def test_the_target_is_no_look_alike_of_itself(
+        self, tracks: TrackSet, tiny_profile: Load
+    ) -> None:
+        alone = replace(tracks, tracks=tracks.tracks[:1], categories=[1])
+        for number in range(10):
+            plain = dataset(tiny_profile(*PLAIN), alone)[number]
+            pair = dataset(tiny_profile(*PLAIN, "augment.distractor=1"), alone)[number]
+            assert np.array_equal(pair.search, plain.search)
+            assert np.array_equal(pair.mask, plain.mask)
+
     def test_it_hides_at_most_half_and_stands_at_most_a_third_away(self) -> None:
         """Of half the sum of both sizes, the middles are 0.5 to 1.33 apart along the axis that separates them."""
         target, other = (90.0, 100.0, 190.0, 130.0), (10.0, 20.0, 40.0, 80.0)

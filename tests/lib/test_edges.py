@@ -72,6 +72,21 @@ def test_colours_of_earlier_frames_correct_a_mask_that_misses_a_part() -> None:
     assert after > before + 0.02
 
 
+def test_colours_count_by_the_power_of_three_quarters() -> None:
+    """Both halves have one colour each, so the posterior has a closed form."""
+    left = np.indices((80, 80))[1] < 40
+    frame = np.where(left[..., None], RED, BLUE).astype(np.uint8)
+    prior = np.where(left, 0.7, 0.3).astype(np.float32)
+    odds = (0.7 / 0.3) * (0.7 / 0.3) ** 0.75  # of 100 object pixels, 70 are red; of others, 30
+    expected = odds / (1 + odds)
+    below, above = (
+        fit_to_colours(frame, whole(prior), expected + step)[0].soft[:, 10:30] > 0
+        for step in (-0.003, 0.003)
+    )
+    assert below.all()
+    assert not above.any()
+
+
 def test_only_the_part_under_the_window_counts() -> None:
     mask = star()
     rows, columns = slice(30, 200), slice(60, 250)

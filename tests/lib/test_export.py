@@ -231,11 +231,20 @@ class TestGraphs:
         for name, layers in quantise.FLOAT.items():
             model = onnx.load(quantised / name)
             made = {out: node.op_type for node in model.graph.node for out in node.output}
+            sizes = {each.name: list(each.dims) for each in model.graph.initializer}
+            dequantised = {
+                node.output[0]: list(node.input)
+                for node in model.graph.node
+                if node.op_type == "DequantizeLinear"
+            }
             kinds: dict[bool, set[bool]] = {True: set(), False: set()}
             for node in model.graph.node:
                 if node.op_type == "Conv":
                     in_float = made.get(node.input[1]) != "DequantizeLinear"
                     kinds[node.name.startswith(layers)].add(in_float)
+                    if not in_float:  # weights have a scale for each output channel
+                        weight, scale, *_ = dequantised[node.input[1]]
+                        assert sizes[scale] == sizes[weight][:1]
             assert kinds == {True: {True}, False: {False}}, name
         small, large = ((folder / "weights.bin").stat().st_size for folder in (quantised, exported))
         assert small < 0.3 * large
