@@ -16,7 +16,7 @@ import torch
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import CELLS
-from e3sn_lib.model.device import peak_memory_bytes
+from e3sn_lib.model.device import machine, peak_memory_bytes
 from e3sn_study.bench.steps import Stepper, noise
 from e3sn_study.records.schema import SCHEMAS
 
@@ -37,8 +37,9 @@ def measure_sampling_cost(
     `batch_size`, so that all windows of an image fit.
 
     Return samples_per_image, samples (per step), seconds_per_step (of the fastest), peak_memory_mb
-    (of the whole process) and estimated_memory_mb. A count that would need too much memory is not
-    run: it has only the estimate. Raises InputError if a measurement fails for another reason.
+    (of the whole process), estimated_memory_mb and machine. A count that would need too much memory
+    is not run: it has only the estimate. Raises InputError if a measurement fails for another
+    reason, or if nothing can be measured.
     """
     counts = list(counts)
     if not counts or not all(isinstance(n, int) and 1 <= n <= CELLS**2 for n in counts):
@@ -50,7 +51,11 @@ def measure_sampling_cost(
         measured = _in_own_process(profile, count, batch_size, steps) if estimate <= limit else None
         sizes = {"samples_per_image": count, "samples": count * batch_size}
         rows.append(sizes | (measured or {"estimated_memory_mb": estimate}))
-    return pd.DataFrame(rows, columns=SCHEMAS["sampling_cost"].columns)
+    if not any("peak_memory_mb" in row for row in rows):
+        reason = "every process ended before its first step; is there enough memory?"
+        raise InputError(f"the cost of samples cannot be measured: {reason}")
+    table = pd.DataFrame(rows, columns=SCHEMAS["sampling_cost"].columns)
+    return table.assign(machine=machine()["machine"])
 
 
 def _estimate(rows: list[dict[str, float]], samples: float) -> float:

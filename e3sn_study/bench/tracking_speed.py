@@ -39,6 +39,7 @@ from e3sn_study.bench.training_speed import PlainE3SN
 from e3sn_study.bench.variant_costs import operations
 from e3sn_study.checkout import lost_limit
 from e3sn_study.evaluation.benchmark import evaluate_tracker
+from e3sn_study.records.schema import BOUND, MODEL
 
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 """This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
@@ -111,21 +112,23 @@ def bench_exports(
     """Score a model and its exported graphs on the sequences of a benchmark.
 
     Return one row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
-    F-Mean, 0 to 1; fps, object-frames per second as the paper counts.
+    F-Mean, 0 to 1; J_bound and F_bound, the same for masks in true boxes; fps, object-frames per
+    second as the paper counts.
     """
     torch.set_num_threads(threads)
     run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track
     with TemporaryDirectory() as folder:
         backends = _exported(model, int8, threads, Path(folder, "fp32"))
         trackers = {name: Tracker(backend, config) for name, backend in backends.items()}
-        return _scored(trackers, sequences).assign(run=run, threads=threads)
+        table = _scored(trackers, sequences, in_true_boxes=True)
+        return table.assign(run=run, threads=threads)
 
 
 def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) -> pd.DataFrame:
     """Score the steps that a session takes beside the paper's, one kind after the other.
 
-    Return one row per contender of `SESSIONS`, as `bench_exports`, and steps: of the network for
-    each object in each frame.
+    Return one row per contender of `SESSIONS`, as `bench_exports`, but without true boxes; and
+    steps: of the network for each object in each frame.
     """
     backend, lost_below = load_export(int8, threads), lost_limit(int8)
     make = partial(_InSession, backend, keep_lost=True)
@@ -143,16 +146,25 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
     return table.assign(run=known.get("run", "unknown"), threads=threads, steps=steps)
 
 
-def _scored(trackers: Mapping[str, Tracker], sequences: list[Video]) -> pd.DataFrame:
+def _scored(
+    trackers: Mapping[str, Tracker], sequences: list[Video], in_true_boxes: bool = False
+) -> pd.DataFrame:
     """Return J, F and speed of trackers by their names."""
+    means = ["J-Mean", "F-Mean"]
     rows = []
     for name, tracker in trackers.items():
         print(name)
         with TemporaryDirectory() as folder:
-            scores, timing = evaluate_tracker(tracker, sequences, Path(folder), extras=False)
+            scores, timing = evaluate_tracker(
+                tracker, sequences, Path(folder), extras=in_true_boxes, thresholds=()
+            )
         fps = (timing["frames"] - 1) * timing["objects"] / timing["seconds_tracking"]
         row = {"contender": name, "sequences": len(sequences), "fps": fps.mean()}
-        rows.append(row | dict(scores[["J-Mean", "F-Mean"]].mean()))
+        by_method = scores.groupby("method")[means].mean()
+        row |= dict(by_method.loc[MODEL])
+        if in_true_boxes:
+            row |= dict(zip(("J_bound", "F_bound"), by_method.loc[BOUND], strict=True))
+        rows.append(row)
     return pd.DataFrame(rows).assign(machine=machine("cpu")["machine"])
 
 

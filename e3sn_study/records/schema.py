@@ -106,7 +106,7 @@ class Schema:
 
 _SHARES = (
     "J-Mean J-Recall F-Mean F-Recall j predicted_j mask_iou box_iou raw_over penalised_over "
-    "mask_threshold"
+    "mask_threshold J_bound F_bound"
 )
 _COUNTS = "frames objects sequences steps threads width height batch cases samples_per_image"
 _ABOVE_ZERO = (
@@ -170,7 +170,7 @@ SCHEMAS = {
         key="width objects contender",
         by="e3sn bench track",
     ),
-    "exports": replace(_GRAPHS, by="e3sn bench exports"),
+    "exports": replace(_GRAPHS, gaps="J_bound F_bound", by="e3sn bench exports"),
     "sessions": replace(
         _GRAPHS, numbers="sequences J-Mean F-Mean fps steps threads", by="e3sn bench sessions"
     ),

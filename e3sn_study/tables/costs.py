@@ -112,9 +112,9 @@ def sampling_cost(records: Records) -> pd.DataFrame:
         }
         for row in cost.to_dict("records")
     ]
-    images = cost["samples"] / cost["samples_per_image"]
-    notes = [note("images", images=each) for each in images[:1]]
-    return titled(rows, records, "sampling_cost", *notes)
+    cost = cost.assign(images=cost["samples"] / cost["samples_per_image"])
+    cost["machine"] = cost.get("machine", "a machine not on record")
+    return titled(rows, records, "sampling_cost", *_of_first("images", cost))
 
 
 def training_speed(records: Records) -> pd.DataFrame:
@@ -160,12 +160,14 @@ def sessions(records: Records) -> pd.DataFrame:
 
 
 def _against_first(records: Records, name: str, head: str) -> pd.DataFrame:
-    table, rows = records.table(name), []
+    table, rows = records.table(name).dropna(axis="columns", how="all"), []
     for row in table.to_dict("records"):
         texts = {head: row["contender"], "Sequences": f"{row['sequences']:g}"}
         for mean in MEANS:
             gap = 100 * (row[mean] - table[mean].iloc[0])
             texts |= {mean: number(100 * row[mean]), f"{mean[0]} gain": number(gap, signed=True)}
+        for bound in [each for each in ("J_bound", "F_bound") if each in row]:
+            texts[f"{bound[0]} in true boxes"] = number(100 * row[bound])
         if "steps" in row:
             texts["Steps per object-frame"] = number(row["steps"], decimals=2)
         rows.append(texts | {"Object-frames per second": number(row["fps"])})

@@ -11,6 +11,7 @@ import pytest
 
 from e3sn_lib.config import Profile
 from e3sn_lib.errors import InputError
+from e3sn_lib.model.device import machine
 from e3sn_study.bench import sampling_cost
 from e3sn_study.bench.sampling_cost import measure_here, measure_sampling_cost
 from e3sn_study.records.store import write_record
@@ -51,6 +52,14 @@ def test_a_count_that_is_given_twice_is_run_once(
     assert linear == cost["samples_per_image"].tolist() == [4, 16]
 
 
+def test_a_table_without_any_measurement_is_refused(
+    tiny_profile: Callable[..., Profile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling_cost, "_in_own_process", lambda *_: None)
+    with pytest.raises(InputError, match="every process ended before its first step"):
+        measure_sampling_cost(tiny_profile(), (1, 4))
+
+
 @pytest.mark.parametrize("counts", [[], [4.5], ["4"], [0], [626]])
 def test_counts_that_cannot_be(
     tiny_profile: Callable[..., Profile], linear: list[int], counts: list[int]
@@ -66,6 +75,7 @@ def test_more_windows_take_more_memory_in_processes_of_their_own(
     cost = measure_sampling_cost(tiny_profile(), (1, 150), batch_size=1, steps=0)
     assert cost["peak_memory_mb"][1] > cost["peak_memory_mb"][0] + 50
     assert (cost["seconds_per_step"] > 0).all()
+    assert cost["machine"].tolist() == 2 * [machine()["machine"]]
 
 
 def test_a_step_can_be_measured_for_every_variant(tiny_profile: Callable[..., Profile]) -> None:

@@ -649,6 +649,8 @@ def test_runs_costs_and_checks(tmp_path: Path) -> None:
         ["4", "8", "0.46 s", "1,000 MiB", "–"],
         ["625", "1,250", "not run", "not run", "4,000 MiB"],
     ]
+    last = sampling_cost(Records(tmp_path)).attrs["notes"][-1]
+    assert last.endswith("2 random images per step, on a machine not on record.")
     (tmp_path / "checks.csv").write_text(
         "check,source,largest,tolerance,cases\nJ of a set,an evaluator,1e-7,5e-6,20\nF,it,1,.5,3\n"
     )
@@ -987,7 +989,10 @@ def test_int8_graphs_stand_beside_the_network_they_are_of(tmp_path: Path) -> Non
     found = row(table1(Records(tmp_path)), "E3SN", "ours, int8 graphs")
     shown = {"J-Mean": "68.0", "F-Mean": "67.0", "FPS": "35.0", "Pairs": "12,000"}
     assert found.items() >= shown.items()
-    assert TABLES["exports"](Records(tmp_path))["J gain"].tolist() == ["0.0", "+1.0"]
+    table = TABLES["exports"](Records(tmp_path))
+    assert table["J gain"].tolist() == ["0.0", "+1.0"]
+    assert table["J in true boxes"].tolist() == ["72.1", "71.9"]
+    assert "F in true boxes" not in table
     add_exports(tmp_path, "another")
     assert "ours, int8 graphs" not in table1(Records(tmp_path))["Numbers from"].tolist()
 
