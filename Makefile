@@ -48,7 +48,8 @@ lab: say-lab $(READY)
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 say-reproduce:
-	@echo "Runs the notebooks in the $$PROFILE profile ($(if $(MINUTES),about $(MINUTES) minutes on two fast CPU cores and longer on others,no duration is known for it))" \
+	@echo "Runs $(if $(value ONLY),notebooks $$ONLY,the notebooks) in the $$PROFILE profile" \
+	  $(if $(value ONLY)$(value SET),,"($(if $(MINUTES),about $(MINUTES) minutes on two fast CPU cores and longer on others,no duration is known for it))") \
 	  "and builds its page below reports/."
 
 say-test:

@@ -43,7 +43,8 @@ class TrainSets:
 
 def open_train_sets(data: DataConfig) -> TrainSets:
     """Open every training set that is there; raises InputError if there is no data root, no set at
-    all, a set that cannot be opened or has no usable object, or a sequence that is scored too."""
+    all, none with masks, a set that cannot be opened or has no usable object, or a sequence that is
+    scored too."""
     sets = TrainSets()
     for config in data.train:
         folder, lacking = _locate(data, config)
@@ -54,6 +55,9 @@ def open_train_sets(data: DataConfig) -> TrainSets:
     if not sets.opened:
         reasons = "; ".join(notice for notice, _ in sets.absent) or "data.train lists no set"
         raise InputError(f"no training data: {reasons}")
+    if not any(tracks.tracks[0].frames[0].mask for tracks, _ in sets.opened):
+        reasons = "; ".join(notice for notice, _ in sets.absent) or "add one to data.train"
+        raise InputError(f"no training set has masks, which a network needs: {reasons}")
     _check_apart(data, sets)
     return sets
 

@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         self.conv1, self.bn1 = resnet.conv1, resnet.bn1
         self.relu, self.maxpool = resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
-        self.name, self.channels = name, CHANNELS[name]
+        self.name, self.block_layout, self.channels = name, block_layout, CHANNELS[name]
 
         for layer, stride in ((self.layer2, 2), (self.layer3, 1)):
             first = layer[0]

@@ -31,6 +31,9 @@ def load_backbone(backbone: Backbone, source: str, data_root: Path = Path()) -> 
     if source == "none":
         return
     if source == "torchvision":
+        if backbone.block_layout != "v1.5":
+            remedy = "--set model.block_layout=v1.5, or give a file as train.weights"
+            raise InputError(f"torchvision's weights are of another block layout; {remedy}")
         published = torchvision.models.get_model_weights(backbone.name)["IMAGENET1K_V1"]
         try:
             weights = published.get_state_dict(progress=True, check_hash=True)

@@ -123,7 +123,11 @@ class ClipWriter:
                     kind = (frame.format.name, frame.layout.name, frame.sample_rate)
                     if kind != before:  # as where a broadcast changes from surround to stereo
                         resampler = av.AudioResampler("fltp", layout, SOUND_RATE)
-                    for part in resampler.resample(frame):
+                    try:
+                        parts = resampler.resample(frame)
+                    except (av.FFmpegError, ValueError):  # its channels cannot be mixed
+                        self._like.damaged, kind, parts = True, None, []
+                    for part in parts:
                         part.pts = round(part.pts * part.time_base * SOUND_RATE)
                         part.time_base = Fraction(1, SOUND_RATE)
                         self._container.mux(encoder.encode(part))

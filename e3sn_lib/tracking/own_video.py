@@ -18,7 +18,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, is_lack_of_memory
 from e3sn_lib.files import atomic_path, temporary_path
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.outputs import open_outputs
@@ -70,6 +70,9 @@ def track_video(
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tracked:
     """Follow boxed objects through a video, a few frames in memory at a time.
+
+    Masks take memory too, some kilobytes for each object and frame: those of COCO annotations, and
+    those of the way back.
 
     Args:
         video: a file, or a folder of frames.
@@ -215,6 +218,10 @@ def _until_fault(steps: Iterable[T], faults: list[InputError]) -> Iterator[T]:
         yield from steps
     except InputError as error:
         faults.append(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        faults.append(InputError(f"not enough memory: {' '.join(str(error).split())}"))
 
 
 def _followed(

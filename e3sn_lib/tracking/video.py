@@ -166,8 +166,8 @@ class VideoSource:
     def _held(self, numbers: range, ticks: list[int]) -> dict[int, Image]:
         """Decode frames, from a little before them or else the start; return them by number."""
         by_tick = {ticks[number]: number for number in numbers} if ticks else {}
-        begins = [ticks[max(numbers[0] - REORDERED, 0)], None] if ticks else [None]
-        for begin in begins:
+        before = (REORDERED, 16 * REORDERED) if ticks else ()  # it may take long to a key frame
+        for begin in [*(ticks[max(numbers[0] - each, 0)] for each in before), None]:
             held: dict[int, Image] = {}
             for place, frame in enumerate(_pictures(self, begin)):
                 number = place if begin is None else by_tick.get(frame.pts or 0, -1)

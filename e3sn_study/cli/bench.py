@@ -53,6 +53,10 @@ def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
     if options.out and options.out.is_dir() and options.what != "precision":
         raise InputError(f"--out {options.out} is a folder; give a file")
+    tracking = [each for each in options.set if each.startswith("track.")]
+    if tracking and options.what not in ("train", "precision"):
+        problem = "it tracks with the settings that come with a model"
+        raise InputError(f"{problem}; leave out --set {tracking[0]}")
     MEASUREMENTS[options.what](options)
 
 

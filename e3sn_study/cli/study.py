@@ -52,7 +52,7 @@ def reproduce(options: argparse.Namespace) -> int:
     duration = "its duration is not known"
     if profile.study.recorded:
         duration = "runs on record are not trained again"
-    elif profile.minutes:
+    elif profile.minutes and not options.only:
         duration = f"about {profile.minutes:g} minutes on two fast CPU cores and longer on others"
     planned = f"{len(sources)} notebooks in profile {study.profile} ({profile.title})"
     print(f"{planned}: {duration}; finished runs are reused")

@@ -32,7 +32,7 @@ WINDOW_SIDE = 1000
 BOX_HELP = (
     "an object: its box in the first tracked frame; FRAME:X,Y,W,H for one that appears later; "
     "FRAME:ID=X,Y,W,H corrects object ID from that frame on; repeatable. Frames are counted from "
-    "0, objects are numbered 1, 2, ... in the order given, after those of --mask"
+    "0, objects are numbered 1, 2, ...: those of --mask, then of --box, then those drawn"
 )
 
 
@@ -95,6 +95,11 @@ def track(options: argparse.Namespace) -> None:
             bar.total = total or None
             bar.update(done - bar.n)
 
+        def ended() -> bool:
+            if stopped():
+                print("completing the results; Ctrl-C again would discard them", file=sys.stderr)
+            return stopped()
+
         try:
             tracked = track_video(
                 tracker,
@@ -105,7 +110,7 @@ def track(options: argparse.Namespace) -> None:
                 save=save,
                 lost_below=limit,
                 watch=watch,
-                stopped=stopped,
+                stopped=ended,
                 **{name: getattr(options, name) for name in names},
             )
         except (OSError, FFmpegError) as error:
@@ -146,6 +151,10 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
         raise InputError("one of these is required: --box, --mask, --draw, --draw-in")
     if options.last is not None and options.last < options.first:
         raise InputError(f"--to {options.last} lies before --from {options.first}")
+    last = sys.maxsize if options.last is None else options.last + 1
+    for frame, _ in options.draw_in:
+        if frame not in range(options.first, last, options.stride):
+            raise InputError(f"--draw-in {frame}: this frame is not among those to track")
     prompts: list[Prompt] = options.box
     for path in reversed(options.mask):
         prompts = prompts_from_mask(path, open_video(options.video).size) + prompts

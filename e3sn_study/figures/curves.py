@@ -183,7 +183,7 @@ def certainty(tracks: pd.DataFrame, lost_below: float) -> Figure:
     """Score and predicted J of each object over the frames, and the frames in which it is lost.
 
     `tracks` is ``tracks.csv`` of a tracked video. `lost_below` is the predicted J, 0 to 1, below
-    which an object counts as lost.
+    which an object counts as lost; in its first frame, where its box is given, it never does.
     """
     figure, axes = axes_grid(1, 1, (9.0, 2.8))
     for number, rows in tracks.groupby("object"):
@@ -192,7 +192,8 @@ def certainty(tracks: pd.DataFrame, lost_below: float) -> Figure:
             label = f"{name}, object {number}"
             axes.plot(rows["frame"], rows[column], line, color=colour, label=label)
     axes.axhline(lost_below, color=QUIET, linestyle="--", linewidth=1)
-    lost = int((tracks["predicted_j"] < lost_below).sum())
+    later = tracks.duplicated("object")
+    lost = int((tracks.loc[later, "predicted_j"] < lost_below).sum())
     axes.set_title(f"below {lost_below:.2f}: {lost} of {len(tracks)} masks count as lost")
     axes.set(xlabel="frame", ylim=(0, 1.04))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

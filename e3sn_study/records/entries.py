@@ -67,8 +67,10 @@ _MODEL = "train.init_weights="
 TOLD_ELSEWHERE = (
     *("study.", "title=", "minutes=", "data.root=", "data.workers=", "train.backup="),
     *("train.log_every=", "train.checkpoint_every=", "train.tensorboard="),
+    *("track.", "data.evaluation="),
 )
-"""How changes begin that change no run; they name folders, or are about speed and logging."""
+"""How changes begin that change no run: they name folders, or are about speed, logging, or what
+comes after training, which has entries of its own."""
 
 
 def settings_text(overrides: Iterable[str]) -> str:

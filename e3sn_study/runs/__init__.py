@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from e3sn_lib.config import Profile
+from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Video
@@ -354,21 +354,27 @@ class Study:
         """Move outdated records to ``results/earlier`` and return the names of their runs.
 
         Tables use all records in the folder. A record is outdated if the settings or data of its
-        run differ from the present ones, unless ``study.main`` names this run; or if the files of
-        its benchmark differ. With ``study.recorded`` no record is moved.
+        run differ from the present ones, also those of inference, unless ``study.main`` names this
+        run or one that goes on from it; or if the files of its benchmark differ. With
+        ``study.recorded`` no record is moved.
         """
         if self.load().study.recorded:
             return []
         outdated, main = [], from_checkout(self.load().study.main)
         named = read_metadata(main).get("run", "") if main.is_file() else main.name
+        spared = {named}
+        with suppress(InputError):  # a record is damaged
+            spared |= {leg["run"] for leg in self.records.legs(named)}
         for path in sorted((self.results / "runs").glob("*.json")):
-            if path.stem == named:
+            if path.stem in spared:
                 continue
             name = ""
             with suppress(InputError):  # the record is damaged, or a setting no longer exists
                 record = entries.RunRecord.read(path)
                 changes = entries.with_digest(record.overrides, record.config)
-                name = self.run(record.variant, changes, record.seed).name
+                run = self.run(record.variant, changes, record.seed)
+                if not record.track or TrackConfig(**record.track) == run.profile.track:
+                    name = run.name
             if name != path.stem:
                 outdated.append(path.stem)
                 self._set_aside(self._files_of(path.stem))

@@ -97,7 +97,7 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
     on_top = records.with_first_stage(compared[claim["of"][1]], runs["pairs"].max())
     if other := records.measure(claim["benchmark"], on_top):
         with_it = _both([a.minus(other, name) for name in MEANS])
-        text += f"; with SiamMask's second stage on top {with_it}"
+        text += f"; with SiamMask's second stage on top ({_count(other.seeds, 'seed')}) {with_it}"
     gaps = [abs(gain.mean - paper[name]) for gain, name in zip(gains, MEANS, strict=True)]
     return Finding(points, text, _verdict_on_gains(claim["rule"], gains, by_seed, max(gaps)))
 

@@ -77,11 +77,13 @@ def _words(profile: Profile) -> dict[str, Any]:
     siammask = profile if profile.variant == "siammask" else load_profile(known, "siammask")
     baseline = vars(siammask.loss)
     total = sum(each.weight for each in profile.data.train) or 1.0
+    limits = sorted({each.min_area for each in profile.data.train})
     sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]
     return vars(profile) | {
         "baseline": baseline | {"loc": {"l1": "L1", "smooth_l1": "smooth L1"}[baseline["loc"]]},
         "kinds": " ".join(sorted({each.kind for each in profile.data.train})),
         "sets": ", ".join(sets),
+        "smallest": " or ".join(f"{each:,.0f}" for each in limits),
         "share": f"{100 * profile.train.pairs / PAPER_PAIRS:.2g} %",
         "layers": ", ".join(profile.train.train_layers) or "no layer",
     }

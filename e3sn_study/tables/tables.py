@@ -237,7 +237,7 @@ def _budgets(records: Records, variant: str) -> list[pd.DataFrame]:
     for settings in dict.fromkeys(["", records.comparable_settings("e3sn", "siammask")]):
         alike = of_variant[of_variant["settings"] == settings].sort_values("pairs")
         groups += [group for _, group in alike.groupby("pairs", sort=False)][::-1]
-    return groups or [of_variant]
+    return groups or [of_variant[:0]]
 
 
 def _scores(measured: Measured | None, paper: dict[str, Any]) -> Cells:

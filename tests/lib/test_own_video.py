@@ -337,6 +337,21 @@ class TestEnds:
             track_video(planted, video, [BOX], tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
+    def test_short_of_memory_it_keeps_the_frames_that_are_done(
+        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        step, left = Session.step, iter([True] * 3)
+
+        def short(self: Session, frame: Image) -> Seen:
+            if not next(left, False):
+                raise RuntimeError("CUDA error: cannot allocate memory\non device 0")
+            return step(self, frame)
+
+        monkeypatch.setattr(Session, "step", short)
+        with pytest.raises(InputError, match=r"not enough memory: .*device 0; .*3 frames, is in"):
+            track_video(planted, video, [BOX], tmp_path / "out")
+        assert len(masks(tmp_path / "out")) == 3
+
     def test_what_was_there_before_is_replaced_or_named(
         self, planted: Tracker, video: Path, tmp_path: Path
     ) -> None:

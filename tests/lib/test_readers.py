@@ -893,6 +893,13 @@ def test_no_set_at_all_is_an_error(tmp_path: Path) -> None:
         open_train_sets(dataclasses.replace(data, train=(nothing_large,)))
 
 
+def test_sets_without_masks_alone_are_an_error(tmp_path: Path) -> None:
+    make_box_folder(tmp_path / "videos")
+    data = DataConfig(root=str(tmp_path), train=(TrainSetConfig("box_folder", ("videos",)),))
+    with pytest.raises(InputError, match="no training set has masks, which a network needs"):
+        open_train_sets(data)
+
+
 def test_the_long_profile_opens_the_shared_sets(shared_path: SharedPath) -> None:
     data = load_profile("long", data_root=shared_path("data")).data
     sets = open_train_sets(data)

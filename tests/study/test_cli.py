@@ -263,6 +263,8 @@ class TestTrack:
         rows = pd.read_csv(tmp_path / "out" / "tracks.csv")
         boxes = rows.loc[:1, ["x", "y", "width", "height"]].to_numpy()
         assert np.array_equal(boxes, 2 * drawn)
+        line = refused(*tracking, "--draw-in 3 --stride 2")
+        assert line == "e3sn track: --draw-in 3: this frame is not among those to track\n"
         line = refused(*tracking, "--draw", "--draw-in", "2:1")
         assert line == "e3sn track: 2 boxes were drawn to correct object 1; draw one\n"
         drawn = drawn[:1]
@@ -440,9 +442,9 @@ class TestTrack:
         ended = run(*tracking, "--box", BOX)
         count = len(list((tmp_path / "out" / "masks").iterdir()))
         assert (ended.status, count in (1, 2, 3)) == (130, True)
-        assert (
-            ended.err == f"\ne3sn track: stopped after {count} frames; what is there is complete\n"
-        )
+        told = "completing the results; Ctrl-C again would discard them\n"
+        last = f"\ne3sn track: stopped after {count} frames; what is there is complete\n"
+        assert ended.err == told + last
         assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == count
         assert leftovers(tmp_path) == []
 
@@ -542,6 +544,10 @@ class TestTrain:
             (
                 "--set train.weights=absent.safetensors",
                 ["backbone weights absent.safetensors", "train.weights=torchvision"],
+            ),
+            (
+                "--set train.weights=torchvision --set model.block_layout=v1",
+                ["of another block layout", "--set model.block_layout=v1.5"],
             ),
             ("--seed one", ["argument --seed"]),
         ],
@@ -771,6 +777,10 @@ class TestBench:
 
     def test_results_cannot_replace_a_folder(self, refused) -> None:
         assert "--out . is a folder; give a file" in refused("bench exports --out .")
+
+    def test_settings_that_it_would_not_use(self, refused) -> None:
+        given = "--set track.mask_threshold=0.4"
+        assert f"leave out {given}" in refused(f"bench sessions {given}")
 
     def test_a_report_keeps_its_profile(
         self, run: Run, data_root: Path, settings: str, tmp_path: Path

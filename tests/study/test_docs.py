@@ -102,7 +102,7 @@ def test_own_images_can_be_learned_from(
     """The profile of docs/own_data.md, with a network of the least size."""
     page = (ROOT / "docs" / "own_data.md").read_text()
     profile = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0]
-    assert len(profile.splitlines()) == 10
+    assert len(profile.splitlines()) == 11
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(profile)
     rng = np.random.default_rng(0)

@@ -227,6 +227,13 @@ def test_ladder_shows_the_means_and_the_papers_score_for_the_whole_set(results: 
     assert "paper 73.0" in texts(figure)
 
 
+def test_the_frame_whose_box_is_given_does_not_count_as_lost() -> None:
+    rows = [(frame, number, 0.5, 0.1) for frame in range(3) for number in (1, 2)]
+    tracks = pd.DataFrame(rows, columns=["frame", "object", "score", "predicted_j"])
+    (axes,) = curves.certainty(tracks, 0.4).axes
+    assert axes.get_title("left") == "below 0.40: 4 of 6 masks count as lost"
+
+
 def test_no_paper_score_beside_a_part_of_the_set(tmp_path: Path) -> None:
     add_scores(tmp_path, add_run(tmp_path), J, sequences=VAL[:4])
     assert "paper" not in texts(scores.ladder(Records(tmp_path)))

@@ -104,6 +104,28 @@ def test_records_of_a_study_that_began_from_another_model_are_set_aside(study: S
     assert study.set_aside_outdated() == begun.loc[begun["pairs_before"] > 0, "run"].tolist()
 
 
+def test_settings_of_inference_are_no_change_of_a_run(study: Study) -> None:
+    run = study.train("e3sn", ["train.pairs=2"])
+    changes = ["train.pairs=2", "track.mask_threshold=0.4", "data.evaluation=[]"]
+    assert study.train("e3sn", changes).name == run.name
+    assert study.records.runs["settings"].tolist() == ["train.pairs=2"]
+
+
+def test_records_of_other_settings_of_inference_are_set_aside(study: Study) -> None:
+    run = study.train("e3sn", ["train.pairs=2"])
+    assert study.set_aside_outdated() == []
+    changed = with_settings(study, "track.mask_threshold=0.3")
+    assert changed.set_aside_outdated() == [run.name]
+
+
+def test_the_legs_of_the_named_main_run_stay_on_record(study: Study) -> None:
+    first = study.train("e3sn", ["train.pairs=2"])
+    leg = study.train("e3sn", [f"train.init_weights={first.model}", "train.pairs=3"])
+    other = with_settings(study, "train.momentum=0.5")
+    assert with_settings(other, f"study.main={leg.folder}").set_aside_outdated() == []
+    assert sorted(other.set_aside_outdated()) == sorted([first.name, leg.name])
+
+
 def test_the_environment_can_name_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E3SN_DATA", "/elsewhere")
     assert Study.open("cpu").data == "/elsewhere"

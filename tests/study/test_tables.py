@@ -269,8 +269,15 @@ def test_table3_has_a_row_for_a_second_stage_on_top(tmp_path: Path) -> None:
     assert difference["J-Mean"].startswith("+10.0 ")
     assert row(table1(Records(tmp_path)), "SiamMask")["Pairs"] == "12,000"
     found = claim(tmp_path, "C5")["Ours"]
-    assert re.match(r"J \+20\.0 .*; with SiamMask's second stage on top J \+10\.0 ", found)
+    assert re.match(
+        r"J \+20\.0 .*; with SiamMask's second stage on top \(1 seed\) J \+10\.0 ", found
+    )
     assert "on top" not in claim(tmp_path, "C4")["Ours"]
+
+
+def test_changed_runs_alone_are_no_row_of_table1(tmp_path: Path) -> None:
+    add_scores(tmp_path, add_run(tmp_path, overrides=["model.levels=[4]"]), 0.7)
+    assert row(table1(Records(tmp_path)), "E3SN")["J-Mean"] == "not run"
 
 
 def test_a_common_smaller_budget_is_used_if_not_all_were_trained_with_the_profiles(
@@ -990,6 +997,7 @@ def test_int8_graphs_stand_beside_the_network_they_are_of(tmp_path: Path) -> Non
     shown = {"J-Mean": "68.0", "F-Mean": "67.0", "FPS": "35.0", "Pairs": "12,000"}
     assert found.items() >= shown.items()
     table = TABLES["exports"](Records(tmp_path))
+    assert f"These are networks of the run {run}." in table.attrs["notes"][-1]
     assert table["J gain"].tolist() == ["0.0", "+1.0"]
     assert table["J in true boxes"].tolist() == ["72.1", "71.9"]
     assert "F in true boxes" not in table
