@@ -90,6 +90,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that is there. Raises InputError if there is
+    none, as on a drive that is not connected."""
+    for each in (path, *path.absolute().parents):
+        if os.path.exists(each):
+            return each
+    raise InputError(f"{path} cannot be made: its drive is not there")
+
+
 def _delete(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
@@ -87,6 +88,8 @@ def run_notebook(source: Path, out: Path, parameters: Mapping[str, Any]) -> Note
         # Sockets in files, not open ports: others on the machine cannot read along. Their names are
         # relative to the kernel's folder, because a longer path than 107 characters is refused.
         kernel = {"transport": "ipc", "ip": f"{sockets.name}/kernel"}
+        if sys.platform == "win32":  # there are no such sockets
+            kernel = {}
         try:
             papermill.execute_notebook(
                 source,

@@ -18,8 +18,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from e3sn_lib.errors import InputError, is_lack_of_memory
-from e3sn_lib.files import atomic_path, temporary_path
+from e3sn_lib.errors import InputError, deferred_interrupts, is_lack_of_memory
+from e3sn_lib.files import atomic_path, nearest_existing, temporary_path
 from e3sn_lib.tracking import DEFAULT_SAVE, FILES
 from e3sn_lib.tracking.outputs import open_outputs
 from e3sn_lib.tracking.prompts import Placed, Prompt, first_frames, placed
@@ -116,8 +116,7 @@ def track_video(
     start = partial(Session, tracker, lost_below=lost_below, keep_lost=keep_lost)
     done, faults = 0, list[InputError]()
     lost, visible = dict[int, list[int]](), dict[int, bool]()
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with temporary_path(nearest / (out.absolute().name or "results")) as work:
+    with temporary_path(nearest_existing(out) / (out.absolute().name or "results")) as work:
         work.mkdir()
         with (
             open_outputs(save, work, source) as outputs,
@@ -141,7 +140,8 @@ def track_video(
             ended = stopped() or bool(faults)  # later nothing is left to be stopped
         kept = [name for name in FILES.values() if (work / name).exists() and (out / name).exists()]
         target = _free(out, "stopped") if ended and kept else out
-        files, notes = _move(work, target) if done else ([], [])
+        with deferred_interrupts():  # else the folder could hold parts of two runs
+            files, notes = _move(work, target) if done else ([], [])
     for fault in faults:
         if not done:
             raise fault
@@ -178,7 +178,7 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
             raise InputError(f"{path} is a link to a place that is not there; give another --out")
     if len(os.fsencode(out.name)) > LONGEST_NAME:
         raise InputError(f"the name of --out has over {LONGEST_NAME} bytes; give a shorter one")
-    nearest = next(each for each in (out, *out.absolute().parents) if os.path.exists(each))
+    nearest = nearest_existing(out)
     if not nearest.is_dir():
         where = "is a file" if nearest == out else f"would lie in {nearest}, a file"
         raise InputError(f"--out {out} {where}; give a new folder, or one to add the results to")
@@ -190,8 +190,14 @@ def check_out(out: Path, save: Sequence[str], inputs: Sequence[Path]) -> None:
             raise InputError(f"{place} may not be changed; give another --out")
         for other in inputs:
             given = Path(os.path.realpath(other))
-            if given == path or given in path.parents or path in given.parents:
+            if _is_in(given, path) or _is_in(path, given):
                 raise InputError(f"{place} would lie on or in {other}; give another --out")
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder or lies in it, also where names differ in case alone."""
+    above = (each for each in (path, *path.parents) if each.exists())
+    return folder.exists() and any(each.samefile(folder) for each in above)
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:

@@ -1,6 +1,7 @@
 """What a run was made with: versions, machine, commit, command; and its seeds."""
 
 import importlib.metadata
+import os
 import platform
 import random
 import re
@@ -79,10 +80,10 @@ def _commit() -> tuple[str, bool | str]:
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return os.fsdecode(done.stdout).strip()
 
 
 def _command() -> str:

@@ -81,7 +81,7 @@ def bench_tracking(
     """
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows: graphs are open
         plain = PlainE3SN(load_profile("paper", "siammask").model)
         torch.nn.init.zeros_(plain.rpn.loc_head.get_parameter("3.weight"))  # possible boxes
         stand_in = TorchBackend(plain)
@@ -117,7 +117,7 @@ def bench_exports(
     """
     torch.set_num_threads(threads)
     run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows: graphs are open
         backends = _exported(model, int8, threads, Path(folder, "fp32"))
         trackers = {name: Tracker(backend, config) for name, backend in backends.items()}
         table = _scored(trackers, sequences, in_true_boxes=True)

@@ -51,13 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise
-        remedy = "in the checkout: pip install '.[study]'"
+        remedy = 'in the checkout: pip install ".[study]"'
         status, text = 2, f"{command}: this needs {error.name}; {remedy}"
     except ImportError as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # a module in C was being imported
             status, text = 130, f"{command}: interrupted"
-        elif ".so" in error.msg:
+        elif ".so" in error.msg or "DLL load failed" in error.msg:
             remedy = "for OpenCV on Debian or Ubuntu: apt install libgl1 libglib2.0-0"
+            if sys.platform == "win32":
+                remedy = "the Visual C++ Redistributable; on Windows N also the Media Feature Pack"
             status, text = 2, f"{command}: {error}; install this library of the system ({remedy})"
         else:
             raise

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from e3sn_lib.config import Profile
@@ -59,10 +60,10 @@ def reproduce(options: argparse.Namespace) -> int:
     is_file = study.profile.endswith((".yaml", ".yml"))
     # Notebooks take paths relative to the repository. So executed copies name no machine.
     parameters = {
-        "profile": os.path.relpath(study.profile, ROOT) if is_file else study.profile,
-        "data": os.path.relpath(study.data, ROOT) if study.data else "",
-        "runs": os.path.relpath(study.runs, ROOT),
-        "report": os.path.relpath(study.report, ROOT),
+        "profile": _from_root(study.profile) if is_file else study.profile,
+        "data": _from_root(study.data) if study.data else "",
+        "runs": _from_root(study.runs),
+        "report": _from_root(study.report),
         "seed": study.seed,
         "overrides": list(study.overrides),
     }
@@ -71,6 +72,13 @@ def reproduce(options: argparse.Namespace) -> int:
         to_html(executed, executed.with_suffix(".html"))
     _build_report(study.report, profile)
     return 0 if all(run.status == "passed" for run in runs) else 1
+
+
+def _from_root(path: str | Path) -> str:
+    """Return a path relative to the repository; on another drive of Windows it stays absolute."""
+    with suppress(ValueError):
+        path = os.path.relpath(path, ROOT)
+    return Path(path).as_posix()
 
 
 def _notebooks(only: str) -> list[Path]:

@@ -19,7 +19,14 @@ from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import atomic_path, read_text, write_csv, write_json, write_text
+from e3sn_lib.files import (
+    atomic_path,
+    nearest_existing,
+    read_text,
+    write_csv,
+    write_json,
+    write_text,
+)
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
 from e3sn_lib.profiles.identity import content_hash, run_name, training_settings
@@ -150,7 +157,7 @@ class Study:
         report = from_checkout(report or f"reports/{Path(profile).stem}")
         runs = from_checkout(runs)
         for folder in (runs, report):  # asked now, not after hours of training
-            nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+            nearest = nearest_existing(folder)
             if not nearest.is_dir():
                 problem = f"{nearest} is a file, so {folder} cannot be a folder"
                 raise InputError(f"{problem}; give another")

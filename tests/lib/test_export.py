@@ -285,7 +285,7 @@ class TestWithoutTorch:
         for arguments in (["train"], [*words.split(), str(tiny_model_file)]):
             ended = self.run(arguments, tmp_path)
             assert ended.returncode == 2
-            assert ended.stderr.endswith("; in the checkout: pip install '.[study]'\n")
+            assert ended.stderr.endswith('; in the checkout: pip install ".[study]"\n')
             assert ended.stderr.startswith(f"e3sn {arguments[0]}: this needs ")
             assert ended.stderr.count("\n") == 1
 

@@ -246,6 +246,13 @@ def test_a_mask_that_cannot_be_written_whole_leaves_the_older_one(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_drive_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert files.nearest_existing(tmp_path / "a" / "b") == tmp_path
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
+    with pytest.raises(InputError, match="its drive is not there"):
+        files.nearest_existing(tmp_path / "a")
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/../x.jpg"])
 def test_a_list_names_no_folder_outside(tmp_path: Path, name: str) -> None:
     (tmp_path / "val.txt").write_text(f"bear\n{name}\n")

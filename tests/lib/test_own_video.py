@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import count
@@ -23,7 +25,7 @@ from pycocotools.coco import COCO
 
 from e3sn_lib.config import TrackConfig
 from e3sn_lib.data.davis import davis_sequences
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, deferred_interrupts
 from e3sn_lib.files import read_mask
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.tracking import FILES
@@ -352,6 +354,25 @@ class TestEnds:
             track_video(planted, video, [BOX], tmp_path / "out")
         assert len(masks(tmp_path / "out")) == 3
 
+    def test_results_are_moved_together_whatever_is_pressed(
+        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replace, pressed = Path.replace, iter([True])
+
+        def press(path: Path, target: Path) -> Path:
+            if target.parents[1].name == "out" and next(pressed, False):
+                os.kill(os.getpid(), signal.SIGINT)
+            return replace(path, target)
+
+        monkeypatch.setattr("e3sn_lib.errors.ONE_PRESS", 0.0)  # each further one interrupts
+        with deferred_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(Path, "replace", press)
+            track_video(planted, video, [BOX], tmp_path / "out")
+        assert next(pressed, False) is False
+        assert len(masks(tmp_path / "out")) == 12
+        assert (tmp_path / "out" / "overlay.mp4").is_file()
+
     def test_what_was_there_before_is_replaced_or_named(
         self, planted: Tracker, video: Path, tmp_path: Path
     ) -> None:
@@ -580,6 +601,13 @@ class TestRefused:
         with pytest.raises(InputError, match="would lie on or in"):
             track_video(planted, path, [BOX], tmp_path / out)
         assert {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")} == before
+
+    def test_the_input_by_another_name(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
+        """As on disks that ignore case; here the two names are two links to one file."""
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "overlay.mp4").hardlink_to(video)
+        with pytest.raises(InputError, match="would lie on or in"):
+            track_video(planted, video, [BOX], tmp_path / "out")
 
     def test_a_range_that_cannot_be(self, planted: Tracker, video: Path, tmp_path: Path) -> None:
         for wrong in ({"first": -1}, {"stride": 0}, {"last": -1}, {"first": 3, "last": 2}):
