@@ -171,7 +171,8 @@ def _against_first(records: Records, name: str, head: str) -> pd.DataFrame:
         if "steps" in row:
             texts["Steps per object-frame"] = number(row["steps"], decimals=2)
         rows.append(texts | {"Object-frames per second": number(row["fps"])})
-    return titled(rows, records, name, *_of_first("graphs", table))
+    notes = [note("bounds")] if "J_bound" in table else []
+    return titled(rows, records, name, *notes, *_of_first("graphs", table))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1001,6 +1001,7 @@ def test_int8_graphs_stand_beside_the_network_they_are_of(tmp_path: Path) -> Non
     assert table["J gain"].tolist() == ["0.0", "+1.0"]
     assert table["J in true boxes"].tolist() == ["72.1", "71.9"]
     assert "F in true boxes" not in table
+    assert any(each.startswith("In true boxes, ") for each in table.attrs["notes"])
     add_exports(tmp_path, "another")
     assert "ours, int8 graphs" not in table1(Records(tmp_path))["Numbers from"].tolist()
 
