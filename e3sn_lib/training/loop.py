@@ -217,7 +217,9 @@ class Trainer:
                 optimiser.load_state_dict(self.optimiser_state)
             self.optimiser_state = None
         if self.average and self.state.step == stage.first_step:
-            self.average.n_averaged.zero_()  # earlier weights of what was not trained do not count
+            # go on from the average, also of what this stage freezes; its own begins anew
+            self.model.load_state_dict(self.average.module.state_dict())
+            self.average.n_averaged.zero_()
         return optimiser
 
     def _distribute(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -51,6 +52,7 @@ from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training import loop
 from e3sn_lib.training.loop import Trainer
 from e3sn_lib.training.schedule import (
+    StagePlan,
     build_optimiser,
     learning_rate,
     parameter_groups,
@@ -1019,6 +1021,27 @@ def test_the_average_starts_anew_with_each_stage(
     assert made.average is not None
     assert len(made.stages) == 2
     assert int(made.average.n_averaged) == made.stages[-1].steps
+
+
+def test_what_a_later_stage_freezes_is_the_average_of_the_one_before(trainer: MakeTrainer) -> None:
+    made = trainer("train.average=0.5", "train.lr=[0.01, 0.01]", variant="siammask")
+    start, ends = made._start_stage, list[dict[str, Tensor]]()
+
+    def noted(stage: StagePlan) -> torch.optim.Optimizer:
+        assert made.average is not None
+        if made.state.step:
+            ends.extend(
+                copy.deepcopy(each.state_dict()) for each in (made.average.module, made.model)
+            )
+        return start(stage)
+
+    made._start_stage = noted  # type: ignore[method-assign]
+    final, _ = load_model(made.run())
+    average, last = ends
+    assert not torch.equal(average["neck.0.weight"], last["neck.0.weight"])
+    for name, value in final.state_dict().items():
+        if name.startswith(("backbone.", "neck.", "rpn.")):  # saved in half precision
+            torch.testing.assert_close(value, average[name], rtol=1e-3, atol=1e-6)
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
