@@ -52,12 +52,12 @@ def open_train_sets(data: DataConfig) -> TrainSets:
             sets.absent.append((_notice(config, folder, lacking), config))
         else:
             sets.opened.append((_open_tracks(folder, config), config))
+    absent = "; ".join(notice for notice, _ in sets.absent)
     if not sets.opened:
-        reasons = "; ".join(notice for notice, _ in sets.absent) or "data.train lists no set"
-        raise InputError(f"no training data: {reasons}")
+        raise InputError(f"no training data: {absent or 'data.train lists no set'}")
     if not any(tracks.tracks[0].frames[0].mask for tracks, _ in sets.opened):
-        reasons = "; ".join(notice for notice, _ in sets.absent) or "add one to data.train"
-        raise InputError(f"no training set has masks, which a network needs: {reasons}")
+        needs = "no training set has masks, which a network needs"
+        raise InputError(f"{needs}: {absent or 'add one to data.train'}")
     _check_apart(data, sets)
     return sets
 
