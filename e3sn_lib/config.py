@@ -88,7 +88,8 @@ class ModelConfig:
     backbone: Literal["resnet50", "resnet18"] = "resnet50"
     """``resnet50`` (paper 3.2) or ``resnet18`` (ours, for the smoke profile)."""
     block_layout: Literal["v1.5", "v1"] = "v1.5"
-    """Stride of a bottleneck: in the 3x3 (``v1.5``, SiamMask) or in the first 1x1 (``v1``)."""
+    """Fits weights with the stride of a bottleneck in the 3x3 (``v1.5``, SiamMask) or in the first
+    1x1 (``v1``)."""
     channels: Annotated[Count, Field(le=4096)] = 256
     """Width of neck, correlation and heads (SiamMask)."""
     levels: Annotated[Levels, Field(min_length=1)] = (2, 3, 4)
@@ -117,9 +118,11 @@ class SamplerConfig:
     low: Share = 0.3
     """A cell is negative if all its anchors have a smaller IoU (paper 4.1; "all": inferred)."""
     anchor_positives: Count = 16
-    """Largest number of anchors per image that train the classifier as positives (SiamMask)."""
+    """Largest number of anchors per image that train the classifier as positives (SiamMask). It is
+    also that of negatives on look-alikes, of negatives in a negative pair, and of the cells of
+    ``all_positive``."""
     anchor_total: Count = 64
-    """Number of anchors per image that train the classifier (SiamMask)."""
+    """Number of anchors that train the classifier, except in negative pairs (SiamMask)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -152,7 +155,11 @@ class LossConfig:
 
 @dataclass(frozen=True, config=_CHECKED)
 class AugmentConfig:
-    """Random changes of a training pair, in crop pixels; SiamMask's if no source is named."""
+    """Random changes of a training pair; SiamMask's if no source is named.
+
+    Shifts are largest moves in crop pixels per axis, scales largest changes of width and height as
+    shares. blur, grey and flip are probabilities; only search crops are blurred.
+    """
 
     template_shift: Pixels = 4.0
     template_scale: BelowOne = 0.05
@@ -165,19 +172,21 @@ class AugmentConfig:
     flip: Share = 0.5
     """Ours; SiamMask's flip is off."""
     colour: Share = 0.2
-    """Strength of changes of brightness, contrast and saturation of each crop (ours)."""
+    """Strength of changes of brightness, contrast, saturation and tint of each crop (ours)."""
     rotation: Annotated[Factor, Field(le=180)] = 0.0
     """Largest rotation in degrees between template and search of a *still* image (ours)."""
     new_background: Share = 0.0
     """Probability that the object of a still image gets the background of another image in the
-    search crop. With `distractor`, never if its image shows others of its category (ours)."""
+    search crop, if it has a mask. With `distractor`, never if its image shows others of its
+    category (ours)."""
     moved: Share = 0.0
     """Probability that an object has moved over its own background in the search crop, if it has a
     mask and the image does not cut it. It then gets no other background, and some of the negative
     anchors lie on its old place (ours)."""
     distractor: Share = 0.0
-    """Probability that a second object is pasted beside the target or partly in front of it. Above
-    0, some of the negative anchors lie on such objects, pasted or real (ours)."""
+    """Probability that a second object is pasted beside the target or partly in front of it, if
+    both have masks. Above 0, some of the negative anchors lie on such objects, pasted or real
+    (ours)."""
     negative_alike: Share = 0.0
     """Share of the negative pairs that show another object of the same set and category (ours)."""
 
@@ -302,16 +311,18 @@ class TrainConfig:
     lr: Annotated[Rates, Field(min_length=1)] = (2e-3, 2e-4)
     """First and last rate of the logarithmic decay (paper 4.1)."""
     warmup: Share = 0.0
-    """Share of the steps in which the rate rises: linearly (ours) or, with ``epochs``, once an
-    epoch, from a fifth (SiamMask). Paper: none."""
+    """Share of a stage's steps in which the rate rises: linearly (ours) or, with ``epochs``, once
+    an epoch, from a fifth (SiamMask). Paper: none."""
     epochs: Annotated[int, Strict(), Field(ge=0, le=10**6)] = 20
-    """The rate changes once an epoch (SiamMask; paper 4.1: "in 20 epochs"); 0: at every step."""
+    """Epochs of each stage. The rate changes once an epoch (SiamMask; paper 4.1: "in 20 epochs");
+    0: at every step."""
     mask_lr: Factor = 0.1
     """Factor on the rate of mask correlation, fusion weights and refinement (paper 4.1)."""
     backbone_lr: Factor = 0.1
     """Factor on the rate of trainable backbone layers (SiamMask)."""
     unfreeze_at: Share = 0.5
-    """Share of the steps after which ``train_layers`` are trained (SiamMask: 10 of 20 epochs)."""
+    """Share of a stage's steps after which ``train_layers`` are trained (SiamMask: 10 of 20
+    epochs)."""
     train_layers: Layers = ("layer2", "layer3")
     """Backbone layers that are trained, without their batch-norm statistics (SiamMask)."""
     train_shortcuts: Switch = True
@@ -342,8 +353,11 @@ class TrackConfig:
     """Inference. Values are those of SiamMask's DAVIS evaluation unless another source is named."""
 
     penalty_k: Factor = 0.04
+    """How much a change of size or shape lowers the score of an anchor; 0: not at all."""
     window_influence: Share = 0.40
+    """Share of the cosine window, which favours the middle, in the rank of an anchor."""
     size_lr: Share = 1.0
+    """Share of the predicted size in the new size, times penalty and score."""
     mask_threshold: Annotated[BelowOne, Field(gt=0)] = 0.5
     """Paper 4.1; SiamMask's DAVIS evaluation has 0.35."""
     score: Literal["penalised", "raw"] = "penalised"

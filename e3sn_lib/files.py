@@ -68,7 +68,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
         for each in path.parent.iterdir():
             found = _TEMPORARY.fullmatch(each.name)
             if found and not psutil.pid_exists(int(found[1])):
-                _delete(each)
+                with suppress(OSError):  # it may be another user's
+                    _delete(each)
     unique = f"{_MACHINE}-{os.getpid()}-{next(_numbers)}"
     temporary = path.with_name(f".{path.stem[:SHORT_STEM]}.{unique}.tmp{path.suffix}")
     try:
@@ -126,7 +127,8 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 def as_webp(
     source: Path | BinaryIO, largest_width: int = 1600, quality: int = 86
 ) -> tuple[bytes, tuple[int, int]]:
-    """Return an image as WebP for a page, on white and no wider than this; and its size."""
+    """Return an image as WebP on white, at most `largest_width` pixels wide; and its width and
+    height in pixels."""
     with Image.open(source) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image.convert("RGBA"), mask=image.convert("RGBA").getchannel("A"))
@@ -186,7 +188,7 @@ def _not_listed(error: OSError) -> InputError:
     return InputError(f"cannot list the files of {error.filename}: {error.strerror}")
 
 
-def as_counted(path: Path) -> str:
+def by_number(path: Path) -> str:
     """Return a key that sorts 2.jpg before 10.jpg, whatever their suffixes."""
     return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.stem)
 
@@ -330,7 +332,8 @@ def _one_line(error: Exception) -> str:
 
 
 def write_mask(path: Path, ids: NDArray[np.uint8]) -> None:
-    """Write object ids (H, W) as a palette PNG in DAVIS's colours."""
+    """Write object ids (H, W) as a palette PNG in DAVIS's colours, whole or not at all; raises
+    OSError if the disk is full."""
     image = Image.fromarray(np.ascontiguousarray(ids, np.uint8), "P")
     image.putpalette(DAVIS_PALETTE)
     with atomic_path(path) as temporary:

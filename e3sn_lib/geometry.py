@@ -25,7 +25,8 @@ Image = NDArray[np.uint8]
 SoftMask = NDArray[np.float32]
 """Probabilities that pixels belong to an object."""
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the frame; a pixel (column i, row j) covers [i, i+1) x [j, j+1)."""
+"""x1, y1, x2, y2 in pixels of a frame or crop; pixel (column i, row j) covers [i, i+1) x [j, j+1).
+"""
 
 STRIDE = 8
 TEMPLATE_SIZE = 127
@@ -48,8 +49,8 @@ def anchor_sizes() -> Floats:
 def anchors_cxcywh(centre: float = 127.5, cells: int = CELLS) -> Floats:
     """Return the anchors, (5, cells, cells, 4), on a grid of stride 8 around `centre`.
 
-    Training has `centre` 127.5, the middle of a 255 px crop. Tracking has 0, so that anchors are
-    relative to the middle of the crop.
+    In training `centre` is the middle of the crop, 127.5 for 255 px. In tracking it is 0, so that
+    anchors are relative to the middle of the crop.
     """
     offsets = centre + STRIDE * (np.arange(cells) - (cells - 1) / 2)
     widths, heights = anchor_sizes().T[:, :, None, None]
@@ -113,10 +114,10 @@ class Crop:
     def square(cls, centre_frame_xy: Point, side: float, size: int) -> Self:
         """Return the square of `side` frame pixels around a point, resized to `size` pixels."""
         scale = size / side
-        return cls.similarity(centre_frame_xy, (size / 2, size / 2), (scale, scale), size)
+        return cls.affine(centre_frame_xy, (size / 2, size / 2), (scale, scale), size)
 
     @classmethod
-    def similarity(
+    def affine(
         cls,
         centre_frame_xy: Point,
         centre_crop_xy: Point,
@@ -125,8 +126,8 @@ class Crop:
         degrees: float = 0.0,
         flip: bool = False,
     ) -> Self:
-        """Return the crop that flips (left to right), rotates and scales the frame about a point,
-        which it maps to a crop point."""
+        """Return the crop that flips (left to right), rotates and then scales the frame about a
+        point, which it maps to a crop point. The two scales are crop pixels per frame pixel."""
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         turn = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
         linear = np.diag(scale_xy) @ turn
@@ -156,7 +157,8 @@ class Crop:
     def mask_box(self, mask: NDArray[np.bool_]) -> Box:
         """Return the bounding rectangle, in crop coordinates, of the object in a frame mask (H, W).
 
-        It is exact for any rotation and holds the whole object, also what lies beyond the crop.
+        It is exact for any rotation and holds the whole object, also what lies beyond the crop. The
+        mask must not be empty.
         """
         rows = np.flatnonzero(mask.any(axis=1))
         left = mask[rows].argmax(axis=1)
@@ -169,7 +171,7 @@ class Crop:
 class SiamMaskCrop:
     """The square as SiamMask's public code cuts it, in whole pixels, to evaluate its checkpoints.
 
-    The way back ignores the rounding, so a pasted mask is shifted by up to a pixel.
+    The way back ignores that the place is rounded, so a pasted mask is shifted by up to a pixel.
     """
 
     centre_frame_xy: Point
@@ -178,7 +180,7 @@ class SiamMaskCrop:
     outside: ClassVar[float] = -1.0
 
     def image(self, frame: Image, fill: Any) -> Image:
-        """Cut whole columns and rows and resize them; halves are rounded to even, as there."""
+        """Cut whole columns and rows and resize them; halves are rounded to even (SiamMask)."""
         side = round(self.side)
         left, top = (round(coordinate - (side + 1) / 2) for coordinate in self.centre_frame_xy)
         shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
@@ -187,7 +189,8 @@ class SiamMaskCrop:
         return cv2.resize(cut, (self.size, self.size))  # type: ignore[return-value]
 
     def window_to_frame(self, window_crop_xy: Point, frame_hw: tuple[int, int]) -> Floats:
-        """Return the map for the unrounded square, in a frame that is one pixel smaller."""
+        """Return the map (2, 3) for the square before its place is rounded; as in SiamMask, the
+        frame counts as one pixel smaller."""
         side = round(self.side)
         unit = side / self.size
         corner = np.array(self.centre_frame_xy) - side / 2 + unit * np.array(window_crop_xy)

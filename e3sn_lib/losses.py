@@ -124,6 +124,7 @@ def mask_iou(logits: Tensor, pixel_labels: Tensor) -> Tensor:
     """Return the intersection over union (N,) of predicted and true masks; 1 if both are empty.
 
     Logits and labels are those of `mask_loss`. A pixel is of the object if its logit is above 0.
+    Pixels beyond the search crop do not count.
     """
     logits = _resized_to(logits, pixel_labels)
     predicted, true = (logits > 0) & (pixel_labels != 0), pixel_labels > 0
@@ -146,9 +147,10 @@ def compute_losses(
     stage: StageConfig,
     counts: Counts | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the weighted sum of eq. 3, and its parts ``mask``, ``cls`` and ``loc``.
+    """Return the weighted sum of eq. 3, and its parts before they are weighted.
 
-    With the parts comes ``mask_iou``, the mean over the positive windows; NaN if there are none.
+    The parts are ``mask`` and, if the stage trains the location, ``cls`` and ``loc``. With them
+    comes ``mask_iou``, the mean over the positive windows; NaN if there are none.
 
     Args:
         model: the network, or a wrapper that is called like it; `batch` is on its device.

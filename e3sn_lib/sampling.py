@@ -39,7 +39,10 @@ class Samples(NamedTuple):
 
 
 def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> Floats:
-    """Return (5, cells, cells), the intersection over union of each anchor with the target."""
+    """Return (5, cells, cells), the intersection over union of each anchor with the target.
+
+    `centre` is the middle of the search crop, in crop pixels.
+    """
     anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
     corner = np.maximum(anchors[..., :2], target[:2])
     far_corner = np.minimum(anchors[..., 2:], target[2:])
@@ -129,7 +132,7 @@ def draw_samples(
         has_mask: False for a set with boxes only and for a negative pair: all labels are then 0.
     """
     if config.policy == "all_positive":
-        count = config.anchor_positives
+        count = min(config.anchor_positives, matrix.size)
         positive = np.flatnonzero((anchor_labels == 1).any(axis=0))
         negative = np.empty(0, np.int64)
     else:

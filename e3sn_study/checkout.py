@@ -24,8 +24,8 @@ BACKENDS = ("auto", "torch", "onnx")
 
 
 def from_checkout(path: str | Path) -> Path:
-    """Return a path, in which ``~`` is the home folder; in ``notebooks/``, where notebooks run, it
-    is relative to the repository."""
+    """Return a path with the home folder for ``~``. If Python runs in ``notebooks/``, a relative
+    path starts in the repository."""
     return (ROOT if Path.cwd() == NOTEBOOKS else Path()) / os.path.expanduser(path)
 
 
@@ -47,15 +47,15 @@ def open_tracker(
             torch for the shipped model.
         threads: see `thread_count`.
     """
-    from e3sn_lib.tracking.backends import VARIABLE, has_shipped, load_export, thread_count
+    from e3sn_lib.tracking.backends import WEIGHTS_VARIABLE, finds_export, load_export, thread_count
     from e3sn_lib.tracking.tracker import Tracker
 
     origin = ""
-    if weights is None and (named := os.environ.get(VARIABLE)):
-        weights, origin = Path(named), f", which the variable {VARIABLE} names"
+    if weights is None and (named := os.environ.get(WEIGHTS_VARIABLE)):
+        weights, origin = Path(named).expanduser(), f", which the variable {WEIGHTS_VARIABLE} names"
     if weights and not weights.exists():
         raise InputError(f"there is no file {weights}{origin}")
-    exported = weights.is_dir() if weights else has_shipped()
+    exported = weights.is_dir() if weights else finds_export()
     if backend not in BACKENDS:
         raise InputError(f"there is no backend '{backend}'; choose from {', '.join(BACKENDS)}")
     if backend == "auto":
@@ -101,19 +101,19 @@ def lost_limit(weights: Path | None = None) -> float:
     variable E3SN_WEIGHTS, it is 0: no object counts as lost. Errors are as in `open_tracker`.
     """
     from e3sn_lib.files import read_json
-    from e3sn_lib.tracking.backends import MANIFEST, PACKAGED, VARIABLE
+    from e3sn_lib.tracking.backends import MANIFEST, PACKAGED, WEIGHTS_VARIABLE
     from e3sn_lib.tracking.confidence import shipped_table
 
     def run_of(folder: Path) -> object:
         return read_json(folder / MANIFEST, "manifest").get("model", {}).get("run")
 
     fitted: float = shipped_table()["lost_below"]
-    if not (named := weights or os.environ.get(VARIABLE)):
+    if not (named := weights or os.environ.get(WEIGHTS_VARIABLE)):
         return fitted
-    if Path(named).is_dir():
-        run = run_of(Path(named))
+    if (path := Path(named).expanduser()).is_dir():
+        run = run_of(path)
     else:
         from e3sn_lib.model.weights import read_metadata
 
-        run = read_metadata(Path(named)).get("run")
+        run = read_metadata(path).get("run")
     return fitted if run and run == run_of(PACKAGED) else 0.0

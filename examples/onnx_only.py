@@ -86,14 +86,14 @@ boxes = [[float(value) for value in text.split(",")] for text in sys.argv[4:]]
 assert all(len(box) == 4 and min(box[2:]) >= 1 for box in boxes), "a box is x,y,width,height"
 folder, out = Path(sys.argv[1]), Path(sys.argv[3])
 SETTINGS |= json.loads((folder / "export.json").read_text())
+assert {SETTINGS["track"][key] for key in ("crop", "score")} == {"exact", "penalised"}, "see README"
 for name in ("template", "search", "mask"):
     GRAPHS[name] = onnxruntime.InferenceSession(folder / f"{name}.onnx")
 out.mkdir(parents=True, exist_ok=True)
 number, targets = 0, []
 while (read := clip.read())[0]:
-    if number == 0:
-        targets = [Target(read[1], box) for box in boxes]
+    targets = targets or [Target(read[1], box) for box in boxes]
     soft = np.stack([target.step(read[1], move=number > 0) for target in targets])
     ids = np.where(soft.max(0) > SETTINGS["track"]["mask_threshold"], soft.argmax(0) + 1, 0)
-    cv2.imwrite(str(out / f"{number:05d}.png"), ids.astype(np.uint8))
+    assert cv2.imwrite(str(out / f"{number:05d}.png"), ids.astype(np.uint8)), f"cannot write {out}"
     number += 1

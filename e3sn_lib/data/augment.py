@@ -44,12 +44,16 @@ def random_crop(
     move_x, move_y = rng.uniform(-shift, shift, 2)
     centre_frame_xy = (x1 + x2) / 2, (y1 + y2) / 2
     centre_crop_xy = size / 2 + move_x, size / 2 + move_y
-    return Crop.similarity(centre_frame_xy, centre_crop_xy, (scale_x, scale_y), size, degrees, flip)
+    return Crop.affine(centre_frame_xy, centre_crop_xy, (scale_x, scale_y), size, degrees, flip)
 
 
 def change_colour(image: Image, strength: float, rng: Generator) -> Image:
     """Change saturation, contrast, brightness and tint of an image (H, W, 3) by a random map;
-    results are clipped to 0 and 255."""
+    results are clipped to 0 and 255.
+
+    `strength`, a share, is the largest change of saturation and contrast, and of brightness as a
+    share of 128. The tint changes by a quarter of it.
+    """
     if strength == 0:
         return image
     saturation, contrast = rng.uniform(1 - strength, 1 + strength, 2)
@@ -124,6 +128,7 @@ def move_object(
 
 
 def replace_background(image: Image, mask: NDArray[np.bool_], background: Image) -> Image:
-    """Keep the object and show another image around it; the edge is two pixels soft."""
+    """Keep the object of a mask (H, W), and show another image, (H, W, 3) like the first, around
+    it; the edge is two pixels soft."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (5, 5), 1.0)[..., None]
     return (image * soft + background * (1 - soft)).astype(np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 from e3sn_lib.data.index import indexed_tracks, track_of_boxes
 from e3sn_lib.data.types import Findings, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import as_counted, file_names, files_by_stem, read_text, walk
+from e3sn_lib.files import by_number, file_names, files_by_stem, read_text, walk
 from e3sn_lib.geometry import Box
 
 BOXES = "groundtruth*.txt"
@@ -55,7 +55,7 @@ def _parse(root: Path, files: list[Path], findings: Findings) -> Iterator[Any]:
         folder, shown, name = _frames_folder(file), [], file.relative_to(root)
         text = read_text(file, "boxes").rstrip()
         lines = text.split("\n") if text else []
-        images = [path.name for path in sorted(files_by_stem(folder).values(), key=as_counted)]
+        images = [path.name for path in sorted(files_by_stem(folder).values(), key=by_number)]
         boxes = [_box(file, number, line) for number, line in enumerate(lines, 1)]
         if len(images) != len(boxes):
             fault = f"{name} with {len(boxes)} boxes for {len(images)} frames"

@@ -10,7 +10,7 @@ import numpy as np
 from e3sn_lib.config import TrainSetConfig
 from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
-from e3sn_lib.files import as_counted, files_by_stem, read_mask, read_text
+from e3sn_lib.files import by_number, files_by_stem, read_mask, read_text
 from e3sn_lib.profiles.loading import parse_yaml
 
 DAVIS_SITE = "https://davischallenge.org/davis{year}/code.html"
@@ -60,8 +60,8 @@ def _video(frame_folder: Path, mask_folder: Path, year: int) -> Video:
         path = mask_folder / f"{lone[0]}.png" if is_frame else frame_folder / f"{lone[0]}.jpg"
         counts = f"{len(frames)} frames, {len(masks)} masks"
         raise InputError(f"sequence {name}: {counts}; {path} is missing, copy it again")
-    frame_paths = tuple(sorted(frames.values(), key=as_counted))
-    mask_paths = tuple(sorted(masks.values(), key=as_counted))
+    frame_paths = tuple(sorted(frames.values(), key=by_number))
+    mask_paths = tuple(sorted(masks.values(), key=by_number))
     _check_ids(mask_paths[0], year)
     return Video(name, frame_paths, mask_paths, merge_ids=year == 2016)
 
@@ -85,7 +85,7 @@ def davis_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 
 
 def video_tracks(name: str, videos: Iterable[Video], min_area: float) -> TrackSet:
-    """Return the objects of videos as training tracks, see `davis_tracks`."""
+    """Return the objects of videos as training tracks, see `davis_tracks`; `min_area` in pixels."""
     left_out: Counter[str] = Counter()
     tracks = []
     for video in videos:

@@ -30,8 +30,8 @@ Unpack = Callable[[Any], Track]
 class PackedTracks(Sequence[Track]):
     """Tracks that are made when they are used.
 
-    This is no dataclass: the digest of what a run was trained on (`e3sn_study.records.store`) would
-    then be of these fields, but it must be of the tracks.
+    This is no dataclass: `e3sn_study.records.store.digest` would then read these fields, but it
+    must read the tracks.
 
     Args:
         packed: (bytes,) the JSON of one track after the other.
@@ -125,7 +125,7 @@ def _fingerprint(sources: Iterable[Path | str]) -> str:
 
 def _load(path: Path, header: str) -> dict[str, Any] | None:
     """Return the arrays of an index of exactly these sources; checksums find a damaged index."""
-    if not path.is_file():  # a pipe would never end
+    if not os.path.isfile(path):  # a pipe would never end
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

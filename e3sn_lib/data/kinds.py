@@ -27,6 +27,8 @@ class Kind:
     """Files and folders that must exist; if one does not, the set is absent."""
     tracks: Callable[[Path, TrainSetConfig], TrackSet]
     """Opens a folder for training."""
+    has_masks: bool = True
+    """False: its objects have boxes only, and no limit of size."""
     has_videos: bool = False
     """True: its sequences can be evaluated on."""
 
@@ -61,6 +63,7 @@ KINDS = {
         "non-commercial research and education",
         lambda folder, config: [folder / "Annotations" / "VID" / config.split],
         lambda folder, config: imagenet_vid_tracks(folder, config.split),
+        has_masks=False,
     ),
     "box_folder": Kind(
         "videos with boxes",
@@ -68,6 +71,7 @@ KINDS = {
         "terms of each set, see docs/data.md",
         lambda folder, config: [next(box_files(folder), folder / "*" / BOXES)],
         lambda folder, config: box_folder_tracks(folder),
+        has_masks=False,
     ),
     "mask_folder": Kind(
         "still images with masks",

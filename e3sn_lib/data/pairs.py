@@ -29,8 +29,8 @@ Source = tuple[TrackSet, TrainSetConfig]
 """An opened track set and its settings."""
 Place = tuple[int, int]
 """Number of a set, and of a track within it."""
-ATTEMPTS = 20
-"""Draws for one pair before a run stops. So many failures are caused by the data, not by chance."""
+ATTEMPTS = 200
+"""Draws for one pair before a run stops. If all fail, the cause is the data, not chance."""
 SMALLEST_SIDE = 4
 """Shortest side of a usable object, in frame pixels."""
 MOVED = 0.2, 1.0
@@ -66,8 +66,9 @@ class Pair:
 class Batch(NamedTuple):
     """B pairs as tensors.
 
-    Images are (B, 3, S, S) uint8. Windows with label 0 are left out, except for one if there is no
-    other.
+    template is (B, 3, 127, 127) and search (B, 3, S, S), both uint8; mask (B, S, S); anchor_labels
+    (B, 5, n, n); offsets (B, 4, 5, n, n); sample_labels (N,), for N windows at cells. Windows with
+    label 0 are left out, except for one if there is no other.
     """
 
     template: Tensor
@@ -130,14 +131,14 @@ class _View:
 
 class PairDataset(Dataset[Pair]):
     """The pairs of one training stage; raises InputError if there is no training data, or, when a
-    pair is read, if twenty draws failed.
+    pair is read, if all `ATTEMPTS` to draw it failed.
 
     Args:
         sources: track sets with their settings. A set's share of the pairs is given by its weight,
             or by the stage's weight for its kind.
         profile: augmentation, sampling and seed.
         stage: search size and what is taught.
-        first: number of the first pair within the run.
+        first: number of the first pair, counted through all legs.
     """
 
     def __init__(
@@ -250,10 +251,11 @@ class PairDataset(Dataset[Pair]):
             return search
         if still and rng.random() < self.augment.new_background and not search.alike_xyxy:
             # a part of another image behind the object looks like motion
-            image = read_image(_draw_frame(self._track(self._draw_place(rng)), rng).image)
-            background = augment.random_square(image, self.stage.search_size, rng)
-            image = augment.replace_background(search.image, search.mask, background)
-            search = replace(search, image=image)
+            other = _draw_frame(self._track(self._draw_place(rng)), rng).image
+            if other != self._track(place).frames[0].image:  # its own would show the object twice
+                background = augment.random_square(read_image(other), self.stage.search_size, rng)
+                image = augment.replace_background(search.image, search.mask, background)
+                search = replace(search, image=image)
         if self.augment.distractor > 0 and rng.random() < self.augment.distractor:
             search = self._with_distractor(search, place, rng)
         return search
@@ -314,6 +316,7 @@ class PairDataset(Dataset[Pair]):
         """Cut a random search crop; return None if no part of a rotated mask is in it."""
         size, shift = self.stage.search_size, self.search_shift
         scale, zoom = self.augment.search_scale, self.augment.search_zoom
+        degrees = degrees if shown.mask is not None else 0.0  # a turned box would be too large
         crop = augment.random_crop(
             shown.box_xyxy, size, shift, scale, rng, zoom=zoom, degrees=degrees, flip=flip
         )

@@ -38,13 +38,13 @@ class TrainSets:
 
     opened: list[tuple[TrackSet, TrainSetConfig]] = field(default_factory=list)
     absent: list[tuple[str, TrainSetConfig]] = field(default_factory=list)
-    """One line for each absent set: its name, where to get it, and where to put it."""
+    """For each absent set a line (its name, where to get it, where to put it), and its settings."""
 
 
 def open_train_sets(data: DataConfig) -> TrainSets:
-    """Open every training set that is there; raises InputError if there is no data root, no set at
-    all, none with masks, a set that cannot be opened or has no usable object, or a sequence that is
-    scored too."""
+    """Open every training set that is there; raises InputError if there is no data root, set, or
+    set with masks, if a set cannot be opened or has no usable object, or if a benchmark scores one
+    of its videos."""
     sets = TrainSets()
     for config in data.train:
         folder, lacking = _locate(data, config)

@@ -101,7 +101,7 @@ def synthesise(
 ) -> None:
     """Draw the set in DAVIS layout: JPEG frames, palette masks, lists; the same bytes for a seed.
 
-    Lists of 2016 name the clips with one object; that of 2017 ``val`` begins with those of two.
+    Lists of 2016 name the clips with one object; ``val`` of 2017 begins with clips with two.
     Raises InputError if `root` holds something else, or cannot be written.
 
     Args:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from e3sn_lib.data.types import MANY_IDS, VOID, Video, shows_one_object
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import as_counted, file_names, read_mask, write_csv
+from e3sn_lib.files import by_number, file_names, read_mask, write_csv
 from e3sn_lib.metrics.measures import boundary_accuracy, region_similarity, statistics
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def summarise(per_frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 def write_official_csvs(out: Path, per_frame: pd.DataFrame, set_name: str) -> None:
     """Write ``global_results-SET.csv`` and ``per-sequence_results-SET.csv`` as the official
-    evaluator does."""
+    evaluator does, 0 to 1. `per_frame` and errors are those of `summarise`."""
     per_object, overall = summarise(per_frame)
     names = per_object["sequence"] + "_" + per_object["object"].astype(str)
     means = per_object.assign(Sequence=names)[["Sequence", "J-Mean", "F-Mean"]]
@@ -240,7 +240,7 @@ class _Truth:
 
 
 def _sequence(folder: Path, merge: bool | None) -> Video:
-    paths = tuple(sorted(map(folder.joinpath, file_names(folder, (".png",))), key=as_counted))
+    paths = tuple(sorted(map(folder.joinpath, file_names(folder, (".png",))), key=by_number))
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; {LAYOUT}")
     if merge is None:

@@ -32,7 +32,7 @@ class Features(NamedTuple):
 class Shortcut(nn.Conv2d):
     """A 3x3 shortcut that is computed as 1x1 while all but the centre of its kernel is zero.
 
-    So it is with ImageNet weights. Computed as 3x3, layer3's shortcut alone would be a third of the
+    ImageNet weights are like this. Computed as 3x3, layer3's shortcut alone would be a third of the
     backbone's multiplications.
     """
 
@@ -52,7 +52,8 @@ class Backbone(nn.Module):
 
     It differs from torchvision: the stem and the first 3x3 of layer2 have no padding, the shortcuts
     of layer2 and layer3 are 3x3, and layer3 has stride 1 and dilation 2. The `block_layout` of
-    torchvision's weights is ``v1.5``. In ``v1`` the first 3x3 of layer2 and layer3 are dilated too.
+    torchvision's weights is ``v1.5``. In ``v1`` the first 3x3 of layer2 and layer3 are dilated too,
+    with a padding of 1 and 2.
     """
 
     def __init__(self, name: str = "resnet50", block_layout: str = "v1.5") -> None:
@@ -107,8 +108,8 @@ class Backbone(nn.Module):
 def adapt_imagenet_weights(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:
     """Return ImageNet weights, in torchvision's names, for `backbone`.
 
-    The 1x1 shortcuts go to the centre of the 3x3 ones. As there is no padding, main path and
-    shortcut are centred on the same pixels. Layers after conv4 are dropped.
+    The 1x1 shortcuts go to the centre of the 3x3 ones, so main path and shortcut are centred on the
+    same pixels. Layers after conv4 are dropped.
     """
     wanted = backbone.state_dict()
     adapted = {key: value for key, value in weights.items() if key in wanted}

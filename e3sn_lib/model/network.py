@@ -21,9 +21,9 @@ from e3sn_lib.model.windows import Cells, cut_windows
 MARGIN = {255: WINDOW_MARGIN, 143: 0}
 """By size of the search crop: pixels that its first window reaches beyond it (SiamMask)."""
 TEMPLATE_INSET = 32
-"""Pixels from the edge of a window to the centre part that the filters of a template cover."""
+"""Pixels from the edge of a window to its centre part, which is correlated with the template."""
 LEVELS = {2: (4, 15), 3: (8, 7), 4: (8, 7)}
-"""For each level of the backbone: stride in search pixels, and rows and columns of that part."""
+"""By level of the backbone: stride in search pixels; rows and columns of this centre part."""
 BASE_MASK = 63
 MASK_PRIOR = -2.0
 """First bias of the mask logits: 12 % of the pixels are object. With 0 the first steps push all
@@ -34,7 +34,10 @@ RGB_STD = 255 * torch.tensor([0.229, 0.224, 0.225])
 
 
 class Template(NamedTuple):
-    """The filters of each branch for B objects. The network itself has no state."""
+    """The filters of each branch for B objects. The network itself has no state.
+
+    They are (B, C, 5, 5), but those of level 2 are (B, C, 13, 13).
+    """
 
     cls: Tensor
     loc: Tensor
@@ -47,7 +50,8 @@ class Template(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Features of B search crops."""
+    """Features of B search crops. Those of the neck are (B, C, 31, 31), for 143 px (B, C, 17, 17).
+    The first window reaches `margin` pixels beyond the crop."""
 
     features: Features
     neck: Tensor
@@ -55,8 +59,8 @@ class Search(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The results for a training step. Mask logits of N windows are (N, 127, 127), or 63 px wide
-    from the base head."""
+    """The results for a training step: class logits (B, 2, 5, n, n), box offsets (B, 4, 5, n, n),
+    and mask logits of N windows, (N, 127, 127), or 63 px wide from the base head."""
 
     cls: Tensor
     loc: Tensor
@@ -174,21 +178,21 @@ class E3SN(nn.Module):
         return self.mean.device
 
     def encode_template(self, image: Tensor) -> Template:
-        """Return the filters of B objects from their template crops."""
+        """Return the filters of B objects from their template crops, (B, 3, 127, 127)."""
         features = self._features(image)
         neck = centre_of(self.neck(features.p3), 7)
         cls, loc = self.rpn.cls.kernel(neck), self.rpn.loc.kernel(neck)
         return Template(cls, loc, self.mask.kernels(features, neck))
 
     def encode_search(self, image: Tensor) -> Search:
-        """Return the features of B search crops."""
+        """Return the features of B search crops, (B, 3, S, S) with S of 255 or 143."""
         margin = MARGIN[int(image.shape[-1])]
         features = self._features(image)
         return Search(features, self.neck(features.p3), margin)
 
     def locate(self, template: Template, search: Search) -> tuple[Tensor, Tensor]:
-        """Return class logits (B, 2, 5, 25, 25), background first, and box offsets
-        (B, 4, 5, 25, 25): dx, dy, log w, log h."""
+        """Return class logits (B, 2, 5, n, n), background first, and box offsets (B, 4, 5, n, n):
+        dx, dy, log w, log h. n is 25 for crops of 255 px."""
         return self.rpn(template, search.neck)
 
     def correlate(self, template: Template, search: Search, cells: Cells) -> Tensor:

@@ -1,7 +1,6 @@
 """The torch network behind a tracker: for GPUs, and as the reference of the exported graphs."""
 
 import hashlib
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,14 +27,10 @@ class TorchBackend:
             self.network = fold_batchnorm(model).to(self.dtype)
             self.network.to(memory_format=torch.channels_last)
             self.network.mean, self.network.std = model.mean, model.std  # always in fp32
-
-    @cached_property
-    def identity(self) -> str:
-        """Return a digest of settings, weights and precision."""
-        digest = hashlib.sha256(f"torch {self.dtype} {self.model.config}".encode())
-        for name, value in self.model.state_dict().items():
+        digest = hashlib.sha256(f"torch {self.dtype} {model.config}".encode())
+        for name, value in model.state_dict().items():
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        self.identity = digest.hexdigest()  # of settings, weights and precision, as they are now
 
     @torch.inference_mode()
     def encode_template(self, crops: NDArray[np.uint8]) -> Template:

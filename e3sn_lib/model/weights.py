@@ -195,3 +195,5 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file or is damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error

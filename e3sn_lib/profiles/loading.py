@@ -84,7 +84,7 @@ def profile_from_dict(settings: Mapping[str, Any]) -> Profile:
 
 
 ARGUMENTS = {"name", "variant", "seed"}
-"""Of `load_profile`; they are no settings of a file."""
+"""Arguments of `load_profile`; no file can set them."""
 PROFILE = TypeAdapter(Profile)
 _MUST = {
     "dataclass_type": "be a set of key: value settings",
@@ -166,7 +166,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """Return what a short YAML document without aliases holds; `what` names it in errors."""
+    """Return what a short YAML document holds; `what` names it in errors. Raises InputError if it
+    is no YAML, is too long or too deep, or has an alias or a key twice."""
     if len(text) > LARGEST_YAML:
         raise InputError(f"{what} is longer than {LARGEST_YAML} characters, too long for settings")
     try:

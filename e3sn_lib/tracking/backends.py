@@ -28,8 +28,9 @@ TEMPLATE, SEARCH, MASK = GRAPHS = ("template.onnx", "search.onnx", "mask.onnx")
 WEIGHTS = "weights.bin"
 PACKAGED = Path(__file__).parent / "shipped"
 """The export that comes with the package."""
-VARIABLE = "E3SN_WEIGHTS"
-"""Environment variable that names another export folder."""
+WEIGHTS_VARIABLE = "E3SN_WEIGHTS"
+"""Environment variable that names another export folder; for ``e3sn track`` also a model file,
+which `load_export` cannot read."""
 LARGEST_MAP = 255
 """Rows and columns: feature maps are not larger than search crops."""
 ADVICE = "make one with e3sn export MODEL FOLDER"
@@ -167,16 +168,16 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     else the one that comes with the package. Raises InputError if there is none, or as
     `OnnxBackend`.
     """
-    if folder is None and not has_shipped():
-        where = f"none in {PACKAGED}, and {VARIABLE} is not set"
+    if folder is None and not finds_export():
+        where = f"none in {PACKAGED}, and {WEIGHTS_VARIABLE} is not set"
         raise InputError(f"there is no exported model: {where}; {ADVICE}")
-    chosen = Path(folder or os.environ.get(VARIABLE) or PACKAGED)
+    chosen = Path(folder or os.environ.get(WEIGHTS_VARIABLE) or PACKAGED)
     return OnnxBackend(chosen.expanduser(), threads)
 
 
-def has_shipped() -> bool:
+def finds_export() -> bool:
     """Say whether `load_export` finds a folder by itself."""
-    return bool(os.environ.get(VARIABLE)) or (PACKAGED / MANIFEST).is_file()
+    return bool(os.environ.get(WEIGHTS_VARIABLE)) or (PACKAGED / MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -34,8 +34,8 @@ SOUND_RATE = 48000
 class ClipWriter:
     """Write frames of one size with their times.
 
-    yuv420p, the one pixel format that every browser plays, has even sides: of an odd width or
-    height the last column or row is left out, and a single one is doubled.
+    yuv420p, the one pixel format that every browser plays, needs even sides. So the last column or
+    row of an odd side is left out; a single one is doubled.
 
     Args:
         path: of the clip; ``.mp4`` is H.264 of RGB frames, ``.mov`` ProRes 4444 of RGBA frames.

@@ -39,12 +39,13 @@ def mask_features(scores: Floats, soft: SoftMask, threshold: float, colour: Floa
         scores: (N,) class scores, 0 to 1.
         soft: (N, H, W) object probabilities in the chosen windows.
         threshold: a pixel above it belongs to the mask.
-        colour: (N,) `same_colours` of the masks and the first ones.
+        colour: (N,) `colour_agreement` of the masks and the first ones.
 
     Returns:
-        (N, 4): the logit of the score, -10 to 10; the expected IoU of the mask with a mask drawn
-        from the probabilities, 0 to 1; the share of the mask's pixels that lie on its rim, since
-        thin masks are less certain in any case; `colour` as it is.
+        (N, 4): the logit of the score, -10 to 10; the expected intersection over the expected union
+        of the mask and one drawn at random by the probabilities, 0 to 1; the share of the mask's
+        pixels that lie on its rim, since thin masks are less certain in any case; `colour` as it
+        is.
     """
     tiny = np.exp(-LARGEST_LOGIT) / 2
     clipped = scores.clip(tiny, 1 - tiny)
@@ -70,7 +71,7 @@ def mask_colours(frame: Image, patches: Sequence[Patch], threshold: float) -> Fl
     return histograms
 
 
-def same_colours(colours: Floats, others: Floats) -> Floats:
+def colour_agreement(colours: Floats, others: Floats) -> Floats:
     """Return the Bhattacharyya coefficients of histograms (N, 256): 1 if equal, 0 if nothing is
     in common; (N,)."""
     return np.asarray(np.sqrt(colours * others).sum(axis=1))

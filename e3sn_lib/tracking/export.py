@@ -31,6 +31,9 @@ from e3sn_lib.tracking.backends import GRAPHS, MASK, SEARCH, TEMPLATE, WEIGHTS, 
 from e3sn_lib.tracking.quantise import Sample, quantise
 
 OPSET = 17
+README = "README.md"
+FILES = (*GRAPHS, WEIGHTS, README, backends.MANIFEST)
+"""What a folder holds, in the order in which it is written."""
 WINDOWS = {
     name: Window(size=size, step=STRIDE // stride, first=-WINDOW_MARGIN // stride)
     for name, (size, stride) in refine.WINDOWS.items()
@@ -125,8 +128,10 @@ def export_model(
         accuracy: scores of these graphs, for the record.
     """
     with temporary_path(out / "export") as work:  # it deletes what a killed export left there
-        is_export = all((out / name).is_file() for name in (backends.MANIFEST, *GRAPHS))
-        if any(out.iterdir()) and not is_export:
+        there = {each.name for each in out.iterdir()}
+        is_export = {backends.MANIFEST, *GRAPHS} <= there
+        is_part_of_one = GRAPHS[0] in there and there <= {*FILES}  # it was killed
+        if there and not is_export and not is_part_of_one:
             advice = "give a new folder, or that of an earlier export"
             raise InputError(f"{out} holds other files; {advice}")
         work.mkdir()
@@ -139,22 +144,22 @@ def export_model(
         names = (*GRAPHS, WEIGHTS)
         digests = {each: hashlib.sha256((work / each).read_bytes()).hexdigest() for each in names}
         differences = _differences(graphs, work, samples[0] if samples else _noise())
-        for each in names:  # a mixture of two exports is refused, as the digests do not fit
+        content = {
+            "format": backends.FORMAT,
+            "precision": "int8" if samples else "fp32",
+            "model": {"variant": profile.variant, **(origin or {})},
+            "sizes": {"template": TEMPLATE_SIZE, "search": 255, "cells": CELLS, "stride": STRIDE},
+            "context": CONTEXT,
+            "anchors_wh": anchor_sizes().tolist(),
+            "windows": {name: asdict(window) for name, window in WINDOWS.items()},
+            "track": asdict(profile.track),
+            "files": digests,
+            "accuracy": dict(accuracy or {}),
+        }
+        write_text(work / README, read_text(backends.PACKAGED / README))
+        write_json(work / backends.MANIFEST, content)
+        for each in FILES:  # a mixture of two exports is refused, as the digests do not fit
             (work / each).replace(out / each)
-    write_text(out / "README.md", read_text(backends.PACKAGED / "README.md"))
-    content = {
-        "format": backends.FORMAT,
-        "precision": "int8" if samples else "fp32",
-        "model": {"variant": profile.variant, **(origin or {})},
-        "sizes": {"template": TEMPLATE_SIZE, "search": 255, "cells": CELLS, "stride": STRIDE},
-        "context": CONTEXT,
-        "anchors_wh": anchor_sizes().tolist(),
-        "windows": {name: asdict(window) for name, window in WINDOWS.items()},
-        "track": asdict(profile.track),
-        "files": digests,
-        "accuracy": dict(accuracy or {}),
-    }
-    write_json(out / backends.MANIFEST, content)
     return differences
 
 

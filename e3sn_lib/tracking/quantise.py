@@ -41,7 +41,7 @@ class Sample(NamedTuple):
     search: NDArray[np.uint8]
     """(255, 255, 3) RGB."""
     cell: tuple[int, int]
-    """Row and column where the object is."""
+    """Row and column where the object is; any, if no anchor fits its shape."""
 
 
 def calibration_samples(profile: Profile, sources: Sequence[Source]) -> list[Sample]:
@@ -62,8 +62,8 @@ def quantise(
 ) -> None:
     """Replace a float graph by its int8 version; its name decides which layers stay in float.
 
-    Weights are scaled per channel, activations per tensor by their extremes over the samples, of
-    which there is a multiple of `PART`.
+    Weights are scaled per channel, activations per tensor by their extremes over the samples. The
+    number of samples must be a multiple of `PART`.
     """
     model = onnx.load(path)
     add_pre_process_metadata(model)  # else the quantiser warns

@@ -33,7 +33,7 @@ APART = 0.6
 RESIZED = 1.08
 """If width or height of a box changes by more than this factor, the tracker looks again (ours)."""
 COLOUR_WEIGHT = 0.4
-"""How much colours count against the rank of an anchor, which is at most 1 (ours)."""
+"""Weight of the likeness of colours, added to the rank of an anchor, at most 1 (ours)."""
 LARGEST_OVERLAP = 0.5
 """A mask of which a larger share lies on other objects does not show the lost one."""
 
@@ -127,7 +127,7 @@ class Session:
         """Add an object by its box in the next frame: left, top, width and height in pixels.
 
         Return its number, 1 to 254; None stands for one more than the highest that is followed now.
-        Raises InputError if the number is taken or out of range.
+        Raises InputError if the number is taken or out of range; `step` checks the box.
         """
         if number is None:
             number = max(self.numbers, default=0) + 1
@@ -139,7 +139,7 @@ class Session:
 
     def correct(self, number: int, box_frame_xywh: FourNumbers) -> None:
         """Say where an object is in the next frame, and follow it from there with a new template.
-        Raises InputError if there is no object of this number."""
+        The box is as in `add`. Raises InputError if there is no object of this number."""
         if number not in self.numbers:
             raise InputError(f"there is no object {number} that could be corrected")
         self._given[check_number(number)] = copy(box_frame_xywh)

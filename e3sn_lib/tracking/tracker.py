@@ -236,7 +236,7 @@ class Tracker:
                 confidence.colour_shares(confidence.colour_histograms(*each)) for each in pairs
             ]
             targets = replace(targets, shares=colour_weight * np.stack(shares))
-        same = confidence.same_colours(colours, first)
+        same = confidence.colour_agreement(colours, first)
         known = confidence.mask_features(scores, soft, threshold, same)
         return targets, FrameResult(ids, patches, scores, boxes, known, crops[0].outside)
 
@@ -359,7 +359,7 @@ def _finite(answers: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # of an infinite exp comes 0, as it should
+    with np.errstate(over="ignore"):  # an infinite exp gives 0, as it should
         return 1 / (1 + np.exp(-logits))
 
 

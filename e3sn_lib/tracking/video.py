@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image as PillowImage
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import IMAGE_SUFFIXES, as_counted, files_by_stem, read_image
+from e3sn_lib.files import IMAGE_SUFFIXES, by_number, files_by_stem, read_image
 from e3sn_lib.geometry import Image
 from e3sn_lib.tracking.tracker import check_frame
 
@@ -42,7 +42,7 @@ _ODD_TAGS: Any = {"metadata_errors": "replace"} if av.__version__ < "19" else {}
 EVERY_FRAME = range(sys.maxsize)
 ADVICE = "convert it, or give a folder of images"
 BROKEN_CLOCK = 1
-"""Seconds. If a frame's time is earlier than the one before by more, the clock began anew."""
+"""Seconds. If a frame is earlier than the last one by more than this, the clock restarted."""
 LONGEST_PAUSE = 6 * 3600
 """Seconds. If a frame comes later than this after the one before, the clock is wrong. MP4 can
 hardly show a frame for longer."""
@@ -79,7 +79,7 @@ class VideoSource:
     rate: Fraction = FRAME_RATE
     """Mean number of frames per second."""
     announced: int = 0
-    """Number of frames; of a file what its header says, 0 if it does not say it for the whole file.
+    """Number of frames, for a file from its header; 0 if the header does not count the whole file.
     An edit list may hide some of them."""
     seconds: Fraction = Fraction(0)
     """How long the pictures last, as a file says; 0 if it says nothing."""
@@ -203,7 +203,7 @@ def open_video(path: str | Path) -> VideoSource:
     """
     path = Path(path)
     if os.path.isdir(path):
-        names = [each.name for each in sorted(files_by_stem(path).values(), key=as_counted)]
+        names = [each.name for each in sorted(files_by_stem(path).values(), key=by_number)]
         if not names:
             raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
         height, width, _ = read_image(path / names[0]).shape

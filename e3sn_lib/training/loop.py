@@ -26,7 +26,7 @@ from tqdm import tqdm
 from e3sn_lib.config import Profile, StageConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
-from e3sn_lib.files import write_json, write_text
+from e3sn_lib.files import read_json, write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model import device, weights
 from e3sn_lib.model.network import E3SN, build_model
@@ -37,7 +37,8 @@ from e3sn_lib.training.batches import step_batches
 from e3sn_lib.training.provenance import environment, seed_everything
 
 LARGEST_BAD_SHARE = 0.01
-"""A run stops if a larger share of its draws, and more than ten, met a damaged file."""
+"""A run stops if draws that met a damaged file are more than ten and more than this share of the
+pairs so far."""
 BAD_STEPS_IN_A_ROW = 5
 """A run stops after so many steps with a loss or gradient that is not finite."""
 
@@ -50,8 +51,10 @@ class Trainer:
     evaluated model is the one that can be passed on.
 
     Within `processes.process_group` each process trains on its part of every batch, and the first
-    one writes. Each step has the same pairs as with one process. The result differs by rounding.
-    Raises InputError if the batch cannot be divided, or if there are no weights that fit.
+    one writes. Each step has the same pairs as with one process. The result differs by rounding;
+    and a part without any mask adds one window, which does not count, to batch-norm.
+    Raises InputError if the batch cannot be divided, if a stage has no data or fewer pairs than a
+    step, or if there are no weights that fit.
 
     Args:
         sources: the opened track sets, each with its settings.
@@ -94,6 +97,8 @@ class Trainer:
     def _load_first_weights(self, data_root: Path) -> None:
         config = self.profile.train
         if not config.init_weights:
+            if config.init_sha256:
+                raise InputError("train.init_sha256 is of train.init_weights; set both or none")
             weights.load_backbone(self.model.backbone, config.weights, data_root)
             return
         source = Path(config.init_weights)
@@ -156,7 +161,13 @@ class Trainer:
         config = self.profile.train
         settings = yaml.safe_dump(self.profile.to_dict(), sort_keys=False)
         write_text(self.run_dir / "config.yaml", settings)
-        write_json(self.run_dir / "env.json", environment())
+        path, present = self.run_dir / "env.json", environment()
+        if self.state.step and path.is_file():
+            began = read_json(path, "record")
+            changed = {key: value for key, value in present.items() if value != began.get(key)}
+            changed.pop("command", None)
+            present = began | {"resumed": [*began.get("resumed", ()), changed]}
+        write_json(path, present)
         kept = " as it began" if self.state.step and config.precision == "auto" else ""
         steps = f"{config.pairs} pairs in {self.steps} steps of {config.batch_size}"
         how = f"{self.precision}{kept} on {self.device.type}"
@@ -393,7 +404,7 @@ class Trainer:
             "pairs_before": state.pairs_before,
             "processes": self.world,
             "seconds": round(state.seconds, 1),
-            # of all processes that it took: this one may have done the last steps only
+            # over all starts of the run: this process may have done the last steps only
             "peak_memory_mb": round(max(row["peak_memory_mb"] for row in state.rows)),
             "replaced_files": state.replaced,
             "redrawn_pairs": state.redrawn,

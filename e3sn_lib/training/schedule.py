@@ -98,7 +98,7 @@ def set_trainable(model: E3SN, groups: Groups, config: TrainConfig, train_backbo
 
     Args:
         groups: of `parameter_groups`; what is in none of them is frozen.
-        config: a backbone that starts from nothing trains its statistics too.
+        config: with ``weights: none`` the backbone trains its statistics too.
         train_backbone: whether the time of the group ``backbone`` has come.
     """
     model.eval()

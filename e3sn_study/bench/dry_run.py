@@ -21,7 +21,7 @@ from e3sn_lib.model.device import peak_memory_bytes
 from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.training.schedule import learning_rate
 from e3sn_lib.training.state import CHECKPOINT, FINAL
-from e3sn_study.bench.sampling_cost import LARGEST_SHARE, free_memory_mb
+from e3sn_study.bench.sampling_cost import MEMORY_SHARE, free_memory_mib
 from e3sn_study.bench.steps import Phase, Stepper, first_batch, initialise_backbone, noise, phases
 from e3sn_study.records.entries import files_of, run_folder
 
@@ -66,7 +66,7 @@ def dry_run(profile: Profile, runs: Path) -> DryRun:
         f"this machine: {table['hours'].sum():,.1f} hours in {dtype} on {device}, "
         f"{torch.get_num_threads()} threads; pairs prepared by {by}",
         f"memory: the steps timed here used at most {peak_memory_bytes() / 1e9:.2g} GB, "
-        f"{free_memory_mb() * 2**20 / 1e9:.3g} GB are still free",
+        f"{free_memory_mib() * 2**20 / 1e9:.3g} GB are still free",
     ]
     if device != "cuda":
         notes.append("no GPU was used; with a GPU, run the same command there")
@@ -144,7 +144,7 @@ def _row(stepper: Stepper, phase: Phase, sources: list[Source]) -> dict[str, obj
     first, last = (learning_rate(step, stage.steps, train, stage.config) for step in ends)
     size = batch = train.batch_size
     fixed, per_pair = step_memory(stepper)
-    free = LARGEST_SHARE * free_memory_mb() * 2**20
+    free = MEMORY_SHARE * free_memory_mib() * 2**20
     while size > 1 and fixed + per_pair * size > free:
         size //= 2
     drawn, preparing = first_batch(profile, stage.config, sources, size)

@@ -22,7 +22,7 @@ from e3sn_study.records.schema import SCHEMAS
 
 COUNTS = (1, 4, 16, 64, CELLS**2)
 """Samples per image. The paper has 4; the last is every candidate window."""
-LARGEST_SHARE = 0.7
+MEMORY_SHARE = 0.7
 """Share of the free memory; a count that probably needs more is not run."""
 LONG_ENOUGH = 4.0
 """Seconds of steps after which no further step is timed."""
@@ -37,14 +37,14 @@ def measure_sampling_cost(
     `batch_size`, so that all windows of an image fit.
 
     Return samples_per_image, samples (per step), seconds_per_step (of the fastest), peak_memory_mb
-    (of the whole process), estimated_memory_mb and machine. A count that would need too much memory
-    is not run: it has only the estimate. Raises InputError if a measurement fails for another
-    reason, or if nothing can be measured.
+    (MiB, of the whole process), estimated_memory_mb (MiB) and machine. A count that would need too
+    much memory is not run: it has only the estimate. Raises InputError if a measurement fails for
+    another reason, or if nothing can be measured.
     """
     counts = list(counts)
     if not counts or not all(isinstance(n, int) and 1 <= n <= CELLS**2 for n in counts):
         raise InputError(f"counts are whole numbers from 1 to {CELLS**2}, not {counts}")
-    limit = LARGEST_SHARE * free_memory_mb()
+    limit = MEMORY_SHARE * free_memory_mib()
     rows: list[dict[str, float]] = []
     for count in sorted({*counts}):
         estimate = _estimate(rows, count * batch_size)
@@ -59,7 +59,7 @@ def measure_sampling_cost(
 
 
 def _estimate(rows: list[dict[str, float]], samples: float) -> float:
-    """Return the peak memory in MB on the line through the last two measured counts."""
+    """Return the peak memory in MiB on the line through the last two measured counts."""
     measured = [(row["samples"], row["peak_memory_mb"]) for row in rows if "peak_memory_mb" in row]
     if len(measured) < 2:
         return 0.0
@@ -82,7 +82,7 @@ def _in_own_process(
 
 
 def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:
-    """Measure in this process: seconds of the fastest step, and the peak memory in MB."""
+    """Measure in this process: seconds of the fastest step, and the peak memory in MiB."""
     torch.manual_seed(profile.seed)
     stepper = Stepper(profile)
     stepper.train_backbone(True)
@@ -96,8 +96,8 @@ def measure_here(profile: Profile, count: int, batch_size: int, steps: int) -> d
     }
 
 
-def free_memory_mb() -> float:
-    """Return the memory in MB that a new process can have, on the device that trains."""
+def free_memory_mib() -> float:
+    """Return the memory in MiB that a new process can have, on the device that trains."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] / 2**20
     return psutil.virtual_memory().available / 2**20

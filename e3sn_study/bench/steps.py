@@ -117,7 +117,7 @@ class Stepper:
 
 
 def initialise_backbone(model: E3SN, profile: Profile) -> str:
-    """Load the backbone weights that a run starts with, without a download.
+    """Load the backbone weights that a run starts with, without a download; return "".
 
     If they are not on this machine, the weights stay random, and what is missing is returned in
     one line. The shortcuts then get kernels of which only the centre is not zero, as ImageNet

@@ -77,7 +77,8 @@ def bench_tracking(
 
     Return one row per size, number of objects and contender: median ms of each stage, of the step
     and of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
-    stand-in's; share of the peak that the network reaches; peak of a matrix product, GFLOP/s.
+    stand-in's; share of the peak that the network reaches, 0 to 1; peak, in GFLOP/s, of a large
+    matrix product or convolution, whichever is faster.
     """
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
@@ -113,7 +114,7 @@ def bench_exports(
 
     Return one row per contender of `EXPORTED`: run of the model; number of sequences; J-Mean and
     F-Mean, 0 to 1; J_bound and F_bound, the same for masks in true boxes; fps, object-frames per
-    second as the paper counts.
+    second as SiamMask counts.
     """
     torch.set_num_threads(threads)
     run, config = read_metadata(model).get("run", model.name), load_profile_of(model).track

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import NoReturn
+from contextlib import redirect_stderr, suppress
+from typing import Any, NoReturn, TextIO, cast
 
 from e3sn_lib import __version__
 from e3sn_lib.errors import InputError, end_signals, is_lack_of_memory, printable
@@ -30,11 +30,15 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; `end_signals` act like Ctrl-C."""
-    words = track.one_word_boxes(sys.argv[1:] if arguments is None else arguments)
-    command, interrupt = "e3sn", signal.default_int_handler
-    before = {number: signal.signal(number, interrupt) for number in end_signals()}
     _make_printable()
     _spin_briefly()
+    with redirect_stderr(cast(TextIO, _Unfailing(sys.stderr))):  # results matter more than messages
+        return _main(track.one_word_boxes(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(words: list[str]) -> int:
+    command, interrupt = "e3sn", signal.default_int_handler
+    before = {number: signal.signal(number, interrupt) for number in end_signals()}
     try:
         options = _parser().parse_args(words)
         command = f"e3sn {options.command}"
@@ -69,9 +73,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    with suppress(OSError):  # it is closed, as by a pipe that ended, or its disk is full
-        print(printable(text), file=sys.stderr)
+    print(printable(text), file=sys.stderr)
     return status
+
+
+class _Unfailing:
+    """An output whose errors end no work: a closed terminal, a pipe that ended, a full disk."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _make_printable() -> None:

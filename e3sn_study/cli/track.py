@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -217,8 +216,7 @@ class _Lines:
             self.last = text
             if " of ? " in text:  # then the time left is not known
                 text = text.replace(" of ?", "").rpartition(", ")[0]
-            with suppress(OSError):  # results matter more than progress
-                print(text, file=sys.stderr)
+            print(text, file=sys.stderr)
 
 
 def _progress() -> tqdm:

@@ -46,7 +46,8 @@ def evaluate_tracker(
         thresholds: further mask thresholds to score. None: `THRESHOLDS` with extras, else none.
         show: gets a line of progress for each sequence.
 
-    Return scores per object, with ``method`` and ``mask_threshold``, and timing per sequence.
+    Return scores per object (0 to 1), with ``method`` and ``mask_threshold``; and timing per
+    sequence, in seconds.
     """
     own = tracker.config.mask_threshold
     wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()
@@ -117,7 +118,7 @@ def evaluate_baselines(
 
 
 def score_method(method: str, masks: Iterable[Ids], sequence: Video) -> pd.DataFrame:
-    """Return the statistics per object of one method's masks of one sequence."""
+    """Return the statistics per object (0 to 1) of one method's masks of one sequence."""
     per_object, _ = summarise(score_sequence(masks, sequence))
     per_object.insert(0, "method", method)
     return per_object

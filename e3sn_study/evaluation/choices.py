@@ -15,13 +15,13 @@ from e3sn_study.evaluation.benchmark import evaluate_tracker
 from e3sn_study.records.schema import SCHEMAS, SETTINGS
 from e3sn_study.records.store import digest, once
 
-GRID: dict[str, tuple[float, ...]] = {
+TRIED: dict[str, tuple[float, ...]] = {
     "size_lr": (0.3, 0.6, 1.0),
     "window_influence": (0.2, 0.4, 0.6),
     "penalty_k": (0.0, 0.04, 0.1, 0.2),
 }
 """Values of each setting, in the order in which they are tried."""
-GRID_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+TRIED_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 """Mask thresholds, all of which one tracking pass gives."""
 
 
@@ -29,8 +29,8 @@ def sweep(
     tracker: Tracker,
     sequences: list[Video],
     out: Path,
-    grid: Mapping[str, tuple[float, ...]] = GRID,
-    thresholds: tuple[float, ...] = GRID_THRESHOLDS,
+    grid: Mapping[str, tuple[float, ...]] = TRIED,
+    thresholds: tuple[float, ...] = TRIED_THRESHOLDS,
 ) -> pd.DataFrame:
     """Score settings of inference one after the other, each with the best values found before.
 

@@ -96,7 +96,7 @@ class _Scene(NamedTuple):
     """(1, 2) of the target in an unscaled search crop, as a tracker would know it."""
 
 
-def changing_over(
+def look_alikes_taken(
     model: E3SN, tracks: TrackSet, config: TrackConfig, scenes: int = 300
 ) -> pd.DataFrame:
     """Measure how often the best anchor lies on another object of the target's category.
@@ -158,7 +158,7 @@ def _scene(frame: TrackFrame, rng: Generator) -> _Scene | None:
 
 @torch.inference_mode()
 def _answer(model: E3SN, scene: _Scene, config: TrackConfig) -> dict[str, Any]:
-    """Return the columns of `changing_over` that a network decides."""
+    """Return the columns of `look_alikes_taken` that a network decides."""
     template, search = encode_crops(model, scene.template, scene.search)
     cls, loc = (maps.cpu().numpy() for maps in model.locate(template, search))
     row: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from e3sn_lib.profiles.loading import parse_yaml, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_lib.training.state import CHECKPOINT, FINAL, RunState, read_checkpoint
 from e3sn_study.evaluation.benchmark import evaluate_tracker
-from e3sn_study.evaluation.diagnosis import changing_over
+from e3sn_study.evaluation.diagnosis import look_alikes_taken
 
 
 def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
 
     The source is a trained model; or the folder of a run, of which the newest weights are scored.
     Return a row of record: digest of the weights, run, pairs seen, J and F mean (0 to 1), number
-    of scenes, and the share of them in which a look-alike is taken, see `changing_over`. Raises
+    of scenes, and the share of them in which a look-alike is taken, see `look_alikes_taken`. Raises
     InputError if there is no such model, or nothing is held out, or its data are absent.
     """
     run, digest, pairs, model, profile = _open(source)
@@ -38,7 +38,7 @@ def score_held_out(source: Path, data: DataConfig) -> dict[str, Any]:
     stills = open_held_out_stills(data)  # before the minutes of tracking
     with TemporaryDirectory() as folder:
         scores, _ = evaluate_tracker(tracker, videos, Path(folder), extras=False)
-    scenes = changing_over(model, stills, profile.track)
+    scenes = look_alikes_taken(model, stills, profile.track)
     return {
         "model": digest,
         "run": run,

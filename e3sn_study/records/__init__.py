@@ -134,7 +134,7 @@ class Records:
         return self.runs[self.runs["run"].isin(list(runs))]
 
     def main_runs(self, variant: str, settings: str = "", legs: bool = True) -> list[str]:
-        """Return the names of a variant's runs with the most pairs, by default those of no change.
+        """Return the names of a variant's runs with the most pairs; by default without changes.
 
         There is at most one for each seed, and none for a seed with fewer pairs. If runs continue
         each other, it is the last one; without ``legs``, the first one.
@@ -147,9 +147,8 @@ class Records:
     def comparable_settings(self, *variants: str) -> str:
         """Return the settings under which all variants were trained and scored.
 
-        Settings with two seeds of each variant come first, among them the profile's own, then those
-        of the largest number of pairs with the fewest changes. Runs that continue other runs do
-        not count.
+        They are chosen in this order: two seeds of each variant; the profile's own settings; most
+        pairs; fewest changes. Runs that continue other runs do not count.
         """
         scored = {path.stem for path in self.folder.glob("davis*/*.csv")}
         whole = self.runs[self.runs["run"].isin(scored) & (self.runs["pairs_before"] == 0)]
@@ -169,7 +168,7 @@ class Records:
         return {variant: self.main_runs(variant, settings, legs=False) for variant in variants}
 
     def with_first_stage(self, compared: Iterable[str], pairs: float) -> list[str]:
-        """Return runs like `compared`, but with more pairs: their first stage saw so many alone."""
+        """Return runs like `compared`, but with more pairs: their first stage alone saw `pairs`."""
         but_pairs = self.runs["settings"].str.replace(r"(^| )train\.pairs=\S+", "", regex=True)
         kind = self.runs["variant"] + " " + but_pairs.str.strip()
         is_compared, found = self.runs["run"].isin(list(compared)), []
@@ -180,11 +179,10 @@ class Records:
         return found
 
     def ablations(self) -> Iterator[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
-        """Yield the runs of each variant and setting that differs from the profile's.
+        """Yield, for each variant with changed settings: changes, runs, runs to compare them with.
 
-        With them come their changes, and the runs to compare them with: those of the same variant,
-        seeds, pairs and settings of training with the fewest other changes. Without such runs, all
-        settings are changes.
+        The runs to compare with have the same variant, seeds, pairs and settings of training, and
+        the fewest other changes. Without such runs, all settings are changes.
         """
         trained = self.runs
         changed = trained[trained["settings"] != ""]
@@ -268,7 +266,7 @@ class Records:
     def speed(self, benchmark: str, runs: Iterable[str]) -> pd.DataFrame:
         """Return the timing per sequence of some runs.
 
-        fps is object-frames per second as the paper counts them, without reading. machine is the
+        fps is object-frames per second as SiamMask counts them, without reading. machine is the
         one that tracked; older records know that of the training only, and say so.
         """
         tables = [pd.DataFrame(columns=SPEED.columns)]

@@ -56,6 +56,7 @@ class Summary(Record):
     """Pairs seen by the model that the run began with."""
     seconds: float = Field(ge=0)
     peak_memory_mb: float = Field(ge=0)
+    """In MiB."""
 
 
 class _TrainingSet(BaseModel):
@@ -69,8 +70,8 @@ TOLD_ELSEWHERE = (
     *("train.log_every=", "train.checkpoint_every=", "train.tensorboard="),
     *("track.", "data.evaluation="),
 )
-"""How changes begin that change no run: they name folders, or are about speed, logging, or what
-comes after training, which has entries of its own."""
+"""Beginnings of settings that do not change a training: folders, speed, logging, and what comes
+after the training, which has entries of its own."""
 
 
 def settings_text(overrides: Iterable[str]) -> str:
@@ -86,8 +87,8 @@ def told(overrides: Iterable[str]) -> list[str]:
 
 
 def with_digest(overrides: Iterable[str], config: Mapping[str, Any]) -> list[str]:
-    """Return the recorded changes of a run. Where one is a file of first weights, which the record
-    does not name, there is its digest instead."""
+    """Return the recorded changes of a run, with the digest of its first weights in place of their
+    file, which the record does not name."""
     known = f"train.init_sha256='{config.get('train', {}).get('init_sha256', '')}'"
     return [known if each.startswith(_MODEL) else each for each in overrides]
 
@@ -118,6 +119,8 @@ class RunRecord(Summary):
     """Settings of inference."""
     packages: dict[str, str] | None = None
     commit: str = "unknown"
+    resumed: list[dict[str, Any]] = []
+    """What was another for each process that went on with the run: date, commit and so on."""
     command: str = "unknown"
     precision: str = "unknown"
     cpu: str = "unknown"
@@ -186,7 +189,7 @@ class DataRecord(Record):
 
 def files_of(profile: Profile, sets: TrainSets) -> Files:
     """Return the digests of a run's training sets and of its file of initial weights, if any. How a
-    mask's file is read does not count: the settings say it, which are in the run's name."""
+    mask's file is read does not count: the run's name already depends on these settings."""
     files: Files = {}
     for tracks, _ in sets.opened:
         parts = (

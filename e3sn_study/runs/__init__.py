@@ -66,7 +66,7 @@ class Run:
 
     def stages(self) -> pd.DataFrame:
         """Return one row per training stage: stage, pairs, seconds, pairs_per_second, and
-        peak_memory_mb until its end."""
+        peak_memory_mb (MiB) until its end."""
         ends = self.log().groupby("stage", sort=False, as_index=False).last()
         own = ends[["pairs", "seconds"]].diff().fillna(ends)
         own["pairs_per_second"] = own["pairs"] / own["seconds"]
@@ -255,8 +255,8 @@ class Study:
         """Return the finished run of these settings: reused, resumed or trained.
 
         The seed is by default the study's. `watch` gets the log so far whenever a row is added.
-        Raises the errors of `Trainer.run`. Without `resume`, it also raises InputError if the run
-        exists already, finished or not.
+        Raises the errors of `Trainer` and `Trainer.run`. Without `resume`, it also raises
+        InputError if the run exists already, finished or not.
         """
         if known := self._on_record(variant, overrides, seed):
             return known

@@ -20,7 +20,7 @@ from e3sn_study.bench.variant_costs import PARTS
 from e3sn_study.bench.variant_costs import variant_costs as measure_variant_costs
 from e3sn_study.evaluation.baselines import UNREPEATABLE, boxes_of, opencv_trackers
 from e3sn_study.evaluation.benchmark import evaluate_baselines, evaluate_tracker
-from e3sn_study.evaluation.choices import GRID, overrides_of, sweep
+from e3sn_study.evaluation.choices import TRIED, overrides_of, sweep
 from e3sn_study.evaluation.diagnosis import crop_quality
 from e3sn_study.records import without_folders
 from e3sn_study.records.schema import MODEL, SCHEMAS, SCORES_OF_RECORD, SPEED, box_methods
@@ -32,7 +32,7 @@ FRAMES = 25
 
 
 def evaluate(study: Study, run: Run, benchmark: str, extras: bool = True) -> pd.DataFrame:
-    """Return the scores per object of a run on a benchmark.
+    """Return the scores per object of a run on a benchmark, 0 to 1.
 
     `extras` are further thresholds and bounds, see `evaluate_tracker`. If an evaluation with extras
     exists, it is also used where none are asked for. With ``study.recorded`` a run without its
@@ -117,7 +117,7 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
     return table
 
 
-def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = GRID) -> pd.DataFrame:
+def choose(study: Study, run: Run, grid: Mapping[str, tuple[float, ...]] = TRIED) -> pd.DataFrame:
     """Score settings of inference on the held-out training sequences, see `choices.sweep`; print
     the best, to be given to ``--set`` or written into the profile. With ``study.recorded=true``
     the scores are those on record."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from e3sn_study.records import BENCHMARKS, MEANS, VARIANTS, Records, reference
-from e3sn_study.records.averages import Interval
+from e3sn_study.records.averages import Interval, Measured
 from e3sn_study.records.schema import STILL, TRAINING, WHOLE_MAPS
 from e3sn_study.tables import cells
 from e3sn_study.tables.cells import NOT_RUN, interval_text, number, percent, signed, titled
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def claims(records: Records) -> pd.DataFrame:
-    """One row per claim: the paper's number, ours, and the verdict."""
+    """Return one row per claim: the paper's number, ours, and the verdict."""
     rows, content = [], reference("claims")
     for place, claim in enumerate(content["claims"], start=1):
         paper, ours, verdict = _RULES[claim["rule"]](records, claim)
@@ -84,8 +84,15 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
     a, b = (records.measure(claim["benchmark"], names) for names in compared.values())
     if not a or not b:
         return Finding(points)
-    gains = [a.minus(b, name) for name in MEANS]
-    by_seed = pd.DataFrame({name: a.minus_by_seed(b, name) for name in MEANS})
+
+    def judged(other: Measured) -> tuple[list[Interval], pd.DataFrame, str]:
+        """Return the gains of `a` over another network, those by seed, and the verdict on them."""
+        gains = [a.minus(other, name) for name in MEANS]
+        by_seed = pd.DataFrame({name: a.minus_by_seed(other, name) for name in MEANS})
+        gaps = [abs(gain.mean - paper[name]) for gain, name in zip(gains, MEANS, strict=True)]
+        return gains, by_seed, _verdict_on_gains(claim["rule"], gains, by_seed, max(gaps))
+
+    gains, by_seed, verdict = judged(b)
     seeds = _count(a.seeds, "seed") if a.seeds == b.seeds else f"{a.seeds} and {b.seeds} seeds"
     if len(by_seed) > 1:
         each = ", ".join(f"{name[0]} {signed(by_seed[name])}" for name in MEANS)
@@ -96,10 +103,10 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
     text = f"{_both(gains)}; {seeds}, {pairs} pairs{frozen}"
     on_top = records.with_first_stage(compared[claim["of"][1]], runs["pairs"].max())
     if other := records.measure(claim["benchmark"], on_top):
-        with_it = _both([a.minus(other, name) for name in MEANS])
-        text += f"; with SiamMask's second stage on top ({_count(other.seeds, 'seed')}) {with_it}"
-    gaps = [abs(gain.mean - paper[name]) for gain, name in zip(gains, MEANS, strict=True)]
-    return Finding(points, text, _verdict_on_gains(claim["rule"], gains, by_seed, max(gaps)))
+        with_it, _, its_verdict = judged(other)
+        text += f"; with SiamMask's second stage on top ({_count(other.seeds, 'seed')}) "
+        text += f"{_both(with_it)}: {its_verdict}"
+    return Finding(points, text, verdict)
 
 
 def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, gap: float) -> str:

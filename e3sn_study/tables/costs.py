@@ -12,7 +12,7 @@ from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, ours, paper_row
 
 
 def speed(records: Records) -> pd.DataFrame:
-    """Tracking speed by the paper's convention and by the clock."""
+    """Return the tracking speed as SiamMask counts it, and by the clock."""
     columns = ["Method", "Numbers from", "Object-frames per second"]
     columns += ["Frames per second by the clock", "Time per object-frame", "Machine"]
     paper, rows = paper_rows("table1"), list[list[str]]()
@@ -72,7 +72,7 @@ def speed_share(records: Records, new: str, old: str) -> float | None:
 
 
 def variant_costs(records: Records) -> pd.DataFrame:
-    """Time of training and tracking of the networks that are compared, which took turns."""
+    """Return the time of training and tracking of the compared networks, which took turns."""
     training, tracking = _costs(records, TRAINING), _costs(records, TRACKING)
     columns, rows = ["Network", "Part", "Counts for", "Time", "Of SiamMask's"], list[list[str]]()
     per_pair = {part: training_seconds(records, part) for part in (TRAINING, WHOLE_MAPS)}
@@ -100,7 +100,7 @@ def variant_costs(records: Records) -> pd.DataFrame:
 
 
 def sampling_cost(records: Records) -> pd.DataFrame:
-    """Memory and time of a training step against the samples per image."""
+    """Return memory and time of a training step by the samples per image."""
     cost = records.table("sampling_cost").sort_values("samples")
     rows = [
         {
@@ -118,7 +118,7 @@ def sampling_cost(records: Records) -> pd.DataFrame:
 
 
 def training_speed(records: Records) -> pd.DataFrame:
-    """Pairs per second of the training loop against plain loops, and where a step's time goes."""
+    """Compare the training loop with plain loops: pairs per second, and the parts of a step."""
     timed, rows = records.table("training_speed"), []
     for row in timed.to_dict("records"):
         texts = {
@@ -135,7 +135,7 @@ def training_speed(records: Records) -> pd.DataFrame:
 
 
 def tracking_speed(records: Records) -> pd.DataFrame:
-    """Time of a tracking step by torch and by exported graphs, by size and number of objects."""
+    """Return the time of a tracking step by torch and by graphs, by frame size and objects."""
     timed, rows = records.table("tracking_speed"), []
     for (width, height, name), group in timed.groupby(["width", "height", "contender"], sort=False):
         one = group.sort_values("objects").iloc[0]
@@ -150,12 +150,12 @@ def tracking_speed(records: Records) -> pd.DataFrame:
 
 
 def exports(records: Records) -> pd.DataFrame:
-    """Scores and speed of a model and of its exported graphs on DAVIS-2016."""
+    """Return scores and speed of a model and of its exported graphs on DAVIS-2016."""
     return _against_first(records, "exports", "Network by")
 
 
 def sessions(records: Records) -> pd.DataFrame:
-    """Scores and speed of the steps that a session takes beside the paper's, on DAVIS-2016."""
+    """Return scores and speed of what a session adds to the paper's steps, on DAVIS-2016."""
     return _against_first(records, "sessions", "Steps")
 
 

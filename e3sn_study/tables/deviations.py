@@ -77,7 +77,7 @@ def _words(profile: Profile) -> dict[str, Any]:
     siammask = profile if profile.variant == "siammask" else load_profile(known, "siammask")
     baseline = vars(siammask.loss)
     total = sum(each.weight for each in profile.data.train) or 1.0
-    limits = sorted({each.min_area for each in profile.data.train})
+    limits = sorted({each.min_area for each in profile.data.train if KINDS[each.kind].has_masks})
     sets = [f"{set_label(each)} {percent(each.weight / total)}" for each in profile.data.train]
     return vars(profile) | {
         "baseline": baseline | {"loc": {"l1": "L1", "smooth_l1": "smooth L1"}[baseline["loc"]]},

@@ -14,7 +14,7 @@ from e3sn_study.tables.cells import NONE, NOT_RUN, gain_text, note, number, scor
 
 
 def ablations(records: Records) -> pd.DataFrame:
-    """Runs with changed settings against runs of the same budget without the change."""
+    """Compare runs with changed settings with runs of the same budget without the change."""
     rows = []
     for changes, group, base in records.ablations():
         new, old = (records.measure("davis2016", runs["run"]) for runs in (group, base))
@@ -34,7 +34,7 @@ def ablations(records: Records) -> pd.DataFrame:
 
 
 def choices(records: Records) -> pd.DataFrame:
-    """Settings of inference on held-out sequences: each tracking pass at its best threshold."""
+    """Compare settings of inference on held-out sequences: each pass at its best threshold."""
     labels = dict(zip(SETTINGS, ("Size rate", "Window", "Penalty", "Threshold"), strict=True))
     rows, notes, tracked = [], list[str](), list(SETTINGS[:3])
     tracks = dict(records.runs[["run", "track"]].to_numpy())
@@ -56,7 +56,7 @@ def choices(records: Records) -> pd.DataFrame:
 
 
 def held_out(records: Records) -> pd.DataFrame:
-    """Models on held-out sequences and scenes, by the pairs that they have seen."""
+    """Compare models on held-out sequences and scenes, by the pairs that they have seen."""
     rows = [
         {
             "Run": row["run"],
@@ -73,7 +73,7 @@ def held_out(records: Records) -> pd.DataFrame:
 
 
 def runs(records: Records) -> pd.DataFrame:
-    """Where every number comes from: one row per training run."""
+    """Return one row per training run: where every number comes from."""
     rows = []
     for run in records.runs.to_dict("records"):
         own = [f"train.pairs={run['own_pairs']}", "train.init_weights=MODEL"]
@@ -85,6 +85,8 @@ def runs(records: Records) -> pd.DataFrame:
         changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
         changed = " with changes" if run.get("dirty") is True else ""
+        resumed = [each["commit"] for each in run.get("resumed", ()) if "commit" in each]
+        commits = [each[:8] for each in (cells.known(run.get("commit")), *resumed)]
         cores, threads = (cells.known(run.get(each)) for each in ("cores", "threads"))
         rows.append(
             {
@@ -97,7 +99,7 @@ def runs(records: Records) -> pd.DataFrame:
                 "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
                 "Machine": f"{run['machine']}, {cores} cores, threads: {threads}",
                 "Precision": cells.known(run.get("precision")),
-                "Commit": f"{cells.known(run.get('commit'))[:8]}{changed}",
+                "Commit": f"{', '.join(commits)}{changed}",
                 "Files replaced": cells.known(run.get("replaced_files")),
                 "Steps skipped": cells.known(run.get("skipped_steps")),
             }
@@ -106,7 +108,7 @@ def runs(records: Records) -> pd.DataFrame:
 
 
 def checks(records: Records) -> pd.DataFrame:
-    """What this was checked against, from the file that the golden tests leave."""
+    """List what this was checked against, from the file that the golden tests leave."""
     rows = [
         {
             "Check": row["check"],

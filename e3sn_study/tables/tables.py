@@ -24,22 +24,22 @@ ATTRIBUTES: dict[str, str] = reference("tables")["attributes"]
 
 
 def table1(records: Records) -> pd.DataFrame:
-    """DAVIS-2016: the paper's Table 1 with our rows and what the DAVIS authors' files give."""
+    """Return the paper's Table 1, DAVIS-2016, with our rows and those of the authors of DAVIS."""
     return _benchmark(records, "table1", "davis2016", cells.recomputed_rows(), note("recomputed"))
 
 
 def table2(records: Records) -> pd.DataFrame:
-    """DAVIS-2017: the paper's Table 2 with our rows."""
+    """Return the paper's Table 2, DAVIS-2017, with our rows."""
     return _benchmark(records, "table2", "davis2017", {})
 
 
 def table3(records: Records) -> pd.DataFrame:
-    """Two stages against sampling: accuracy, training time and memory, at equal budget."""
+    """Compare two stages with sampling: accuracy, training time and memory, at equal budget."""
     return _comparison(records, "table3", "e3sn-s", "siammask", with_costs=True)
 
 
 def table4(records: Records) -> pd.DataFrame:
-    """One level against the aggregation of three, at equal budget."""
+    """Compare one level with the aggregation of three, at equal budget."""
     return _comparison(records, "table4", "e3sn", "e3sn-s")
 
 
@@ -62,7 +62,7 @@ def bounds(records: Records) -> pd.DataFrame:
 
 
 def per_sequence(records: Records) -> pd.DataFrame:
-    """J and F of each sequence, the worst of E3SN first."""
+    """Return J and F of each sequence, the worst of E3SN first."""
     frames = records.scores("davis2016").groupby("sequence")["frames"].max().astype(int)
     columns: dict[str, pd.Series | str] = {"Frames scored": frames}
     own = _own_runs(records)
@@ -78,7 +78,7 @@ def per_sequence(records: Records) -> pd.DataFrame:
 
 
 def crops(records: Records) -> pd.DataFrame:
-    """Masks and boxes of single crops, of objects that training has seen and of others."""
+    """Score masks and boxes of single crops, of objects that training has seen and of others."""
     rows = []
     for run, table in records.tables("crops").items():
         for name, part in table.groupby("set", sort=False):
@@ -104,7 +104,7 @@ def size_slope(rows: pd.DataFrame) -> float:
 
 
 def attributes(records: Records) -> pd.DataFrame:
-    """J and F of E3SN on the sequences with and without each attribute of DAVIS-2016."""
+    """Return J and F of E3SN on the sequences with and without each attribute of DAVIS-2016."""
     model = records.measure("davis2016", records.main_runs("e3sn"))
     labels = records.attributes("davis2016")
     if labels is None or model is None:
@@ -136,7 +136,7 @@ def with_and_without(model: Measured, labels: pd.Series, statistic: str) -> pd.D
 
 
 def threshold_sweep(records: Records) -> pd.DataFrame:
-    """J and F at several mask thresholds, among them that of the runs' own settings."""
+    """Return J and F at several mask thresholds, among them that of the runs' own settings."""
     runs_of, rows = _own_runs(records), []
     found = {label: records.by_threshold("davis2016", runs) for label, runs in runs_of.items()}
     for threshold in sorted({*chain(*found.values())}) or [PAPER_THRESHOLD]:
@@ -164,8 +164,8 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {make.__name__: make for 
 
 
 def short_table1(records: Records) -> pd.DataFrame:
-    """Table 1 in a few rows, for the README: both networks, baselines and bounds. Of a run in legs
-    it has the last one."""
+    """Return Table 1 in a few rows, for the README: both networks, baselines and bounds. Of a run
+    in legs it has the last leg."""
     full, bound = table1(records), bounds(records)
     legs = [leg for run in records.main_runs("e3sn") for leg in records.legs(run)[:-1]]
     compared = records.compared_runs("e3sn", "siammask")

@@ -21,13 +21,13 @@ from e3sn_lib.tracking.backends import load_export
 from e3sn_lib.tracking.confidence import (
     FEATURES,
     LARGEST_LOGIT,
+    colour_agreement,
     colour_histograms,
     colour_shares,
     likeness,
     mask_colours,
     mask_features,
     predict_j,
-    same_colours,
     shipped_table,
 )
 from e3sn_lib.tracking.own_video import track_video
@@ -107,14 +107,14 @@ class TestColours:
     def test_common_stripes_are_the_common_share(self) -> None:
         """Of two equal stripes each, with one in common: sqrt(1/2 1/2)."""
         two, others = self.histogram(self.RED, self.GREEN), self.histogram(self.GREEN, self.BLUE)
-        assert same_colours(two, two) == pytest.approx(1)
-        assert same_colours(two, others) == pytest.approx(0.5)
-        assert same_colours(two, self.histogram(self.BLUE)) == 0
-        assert same_colours(two, self.histogram(self.RED)) == pytest.approx(np.sqrt(0.5))
+        assert colour_agreement(two, two) == pytest.approx(1)
+        assert colour_agreement(two, others) == pytest.approx(0.5)
+        assert colour_agreement(two, self.histogram(self.BLUE)) == 0
+        assert colour_agreement(two, self.histogram(self.RED)) == pytest.approx(np.sqrt(0.5))
 
     def test_a_shadow_changes_less_than_another_colour(self) -> None:
         lit, dark = (self.histogram((150, 120, 110), darker=each) for each in (1.0, 0.8))
-        assert same_colours(lit, dark) == pytest.approx(1)
+        assert colour_agreement(lit, dark) == pytest.approx(1)
 
     def test_only_the_mask_counts(self) -> None:
         frame = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
@@ -125,7 +125,7 @@ class TestColours:
         nothing = Patch(np.zeros((0, 5), np.float32), slice(300, 300), slice(0, 5))
         found = mask_colours(frame, [large, empty, nothing], 0.5)
         assert found.sum(axis=1).tolist() == [1, 0, 0]
-        assert same_colours(found[:1], self.histogram(self.RED)) == pytest.approx(1)
+        assert colour_agreement(found[:1], self.histogram(self.RED)) == pytest.approx(1)
 
     def test_the_first_mask_that_is_not_empty_is_remembered(self) -> None:
         """The object is red; then something blue is at its place, then it is back."""

@@ -84,7 +84,7 @@ class TestOneMap:
     )
     def test_image_mask_and_centre_stay_together(self, centre, move, scale, degrees, flip) -> None:
         frame, mask = painted((135, 95, 185, 145))
-        crop = Crop.similarity(
+        crop = Crop.affine(
             centre, (SEARCH / 2 + move[0], SEARCH / 2 + move[1]), scale, SEARCH, degrees, flip
         )
         seen, cut = crop.image(frame, 0)[..., 0] > 127, crop.mask(mask)
@@ -96,17 +96,17 @@ class TestOneMap:
             assert cut.sum() == pytest.approx(mask.sum() * scale[0] * scale[1], abs=edge / 2)
 
     def test_the_given_points_meet(self) -> None:
-        crop = Crop.similarity((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, 17.0, True)
+        crop = Crop.affine((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, 17.0, True)
         assert crop.matrix @ (100.0, 60.0, 1.0) == pytest.approx([130.0, 120.0])
 
     def test_a_flip_mirrors_and_scales_act_along_the_crop(self) -> None:
-        plain = Crop.similarity((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH)
-        flipped = Crop.similarity((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, flip=True)
+        plain = Crop.affine((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH)
+        flipped = Crop.affine((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, flip=True)
         assert plain.matrix @ (110.0, 80.0, 1.0) == pytest.approx([145.0, 135.0])
         assert flipped.matrix @ (110.0, 80.0, 1.0) == pytest.approx([115.0, 135.0])
 
     def test_a_box_lies_where_its_corners_do(self) -> None:
-        crop = Crop.similarity((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, flip=True)
+        crop = Crop.affine((100.0, 60.0), (130.0, 120.0), (1.5, 0.75), SEARCH, flip=True)
         left, top, right, bottom = crop.box_to_crop((80.5, 50.0, 140.0, 70.25))
         assert (right, top) == pytest.approx(crop.matrix @ (80.5, 50.0, 1.0))
         assert (left, bottom) == pytest.approx(crop.matrix @ (140.0, 70.25, 1.0))

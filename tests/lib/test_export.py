@@ -185,7 +185,11 @@ class TestGraphs:
         assert backend.identity != TorchBackend(lively, "fp32").identity
         other = copy.deepcopy(lively)
         other.config = replace(other.config, level_scale="sum")
-        assert TorchBackend(other).identity != TorchBackend(lively).identity
+        backend = TorchBackend(other)
+        assert backend.identity != TorchBackend(lively).identity
+        with torch.no_grad():
+            next(other.parameters()).mul_(2)  # the backend has its own copy
+        assert backend.identity != TorchBackend(other).identity
         assert {value.dtype for value in lively.parameters()} == {torch.float32}
 
     def test_calibration_sees_crops_as_tracking_does(
@@ -297,6 +301,13 @@ class TestWithoutTorch:
         assert len(example.read_text().splitlines()) < 100
         boxes = [",".join(map(str, box)) for box in BOXES[:2]]
         clip = tmp_path / "clip" / "%05d.png"
+        other = Path(shutil.copytree(exported, tmp_path / "other"))
+        manifest = json.loads((other / "export.json").read_text())
+        manifest["track"]["crop"] = "siammask"
+        (other / "export.json").write_text(json.dumps(manifest))
+        refused = [sys.executable, example, other, clip, tmp_path / "none", *boxes]
+        ended = subprocess.run(refused, check=False, capture_output=True, text=True)
+        assert (ended.returncode, "see README" in ended.stderr) == (1, True)
         command = [sys.executable, example, exported, clip, tmp_path / "out", *boxes]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         for number, result in enumerate(Tracker(load_export(exported)).run(frames, BOXES[:2])):
@@ -464,6 +475,10 @@ class TestCommand:
         (left / "search.onnx").write_text("half")
         assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0
         assert not left.exists()
+        for name in ("export.json", "README.md"):  # killed while the files were moved
+            (tmp_path / "out" / name).unlink()
+        assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0
+        assert {each.name for each in (tmp_path / "out").iterdir()} == {*export.FILES}
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -507,13 +522,13 @@ def test_no_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("busy", "expected"),
-    [(0.0, 4), (50.0, 4), (75.0, 2), (100.0, 1)],  # of 8 processors; more than 4 help little
+    ("busy", "usable", "expected"),  # of 8 processors; more than 4 help little
+    [(0.0, 8, 4), (50.0, 8, 4), (75.0, 8, 2), (100.0, 8, 1), (0.0, 1, 1), (0.0, 3, 3)],
 )
 def test_as_many_threads_as_processors_are_idle(
-    busy: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    busy: float, usable: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)), raising=False)
     assert backends.thread_count() == expected

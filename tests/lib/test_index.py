@@ -177,10 +177,19 @@ def test_a_foreign_file_is_replaced_and_never_unpickled(
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("is_file", [True, False])
 def test_without_a_place_to_keep_it_a_set_opens_all_the_same(
-    opened: Open, cache: Path, capsys: pytest.CaptureFixture[str]
+    opened: Open,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_file: bool,
 ) -> None:
-    cache.write_text("a file where the folder should be")
+    if is_file:
+        cache.write_text("a file where the folder should be")
+    else:
+        cache = cache.with_name("n" * 300)  # as a folder that may not be entered, for root too
+        monkeypatch.setattr(index, "cache_folder", lambda: cache)
     first = contents(opened())
     assert contents(opened()) == first
     lines = capsys.readouterr().out.splitlines()

@@ -222,14 +222,17 @@ class TestAnchorTargets:
         target = (97.0, 97.0, 157.0, 157.0)
         others = ((170.0, 97.0, 230.0, 157.0), (25.0, 97.0, 85.0, 157.0))
         config, rng = SamplerConfig(anchor_positives=32), np.random.default_rng(0)
-        labels = anchor_targets(
-            anchor_iou(target), target, config, rng, alike_crop_xyxy=others
-        ).labels
+        plain, labels = (
+            anchor_targets(anchor_iou(target), target, config, rng, alike_crop_xyxy=each).labels
+            for each in ((), others)
+        )
         on_others = [anchor_iou(box) > config.high for box in others]
         assert sum(each.sum() for each in on_others) <= 32
         for on_one in on_others:
             assert on_one.sum() > 3
             assert (labels[on_one] == 0).all()
+            assert (plain[on_one] == 0).sum() < 4  # by chance
+        assert [(each >= 0).sum() for each in (plain, labels)] == [64, 64]
 
     def test_too_few_negatives_are_all_taken(self) -> None:
         iou = np.full((5, 3, 3), 0.5)

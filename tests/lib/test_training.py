@@ -507,6 +507,7 @@ class TestLegs:
             ("{model}", "model.channels=32", "was trained with model.channels=.*; set the same"),
             ("{model}", "model.fusion=raw", "was trained with model.fusion=softmax; set the same"),
             ("{model}", "train.init_sha256=abc", "is another model: its SHA-256"),
+            ("''", "train.init_sha256=abc", "is of train.init_weights; set both or none"),
             ("none", "train.momentum=0.9", "cannot read .*give the file of a trained model"),
         ],
     )
@@ -583,7 +584,8 @@ def test_a_stage_without_data_is_refused_before_the_first_one_is_trained(
 
 
 class TestResume:
-    TWO_STAGES = ("train.optimiser=sgd", "stages.base.share=0.5", "stages.sharp.share=0.5")
+    TWO_STAGES = ("train.optimiser=sgd", "stages.base.share=0.5", "stages.sharp.share=0.5",
+                  "train.average=0.5")  # fmt: skip
     FROZEN = ("train.optimiser=adamw", "train.unfreeze_at=0.5")
 
     @pytest.mark.parametrize(
@@ -620,6 +622,21 @@ class TestResume:
         assert files(tmp_path / "whole") == files(tmp_path / "parts") == {
             "config.yaml", "env.json", "log.csv", CHECKPOINT, "model.safetensors", "summary.json"
         }  # fmt: skip
+
+    def test_a_later_process_adds_what_is_another_to_the_record(
+        self, trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = ("train.pairs=6", "train.checkpoint_every=1")
+        with monkeypatch.context() as broken:
+            interrupt_at(4, broken)
+            with pytest.raises(InterruptionError):
+                trainer(*settings).run()
+        path = tmp_path / "run" / "env.json"
+        began = json.loads(path.read_text())
+        later = began | {"commit": "another", "command": "e3sn train /a/folder/of/this/machine"}
+        monkeypatch.setattr(loop, "environment", lambda: later)
+        trainer(*settings).run()
+        assert json.loads(path.read_text()) == began | {"resumed": [{"commit": "another"}]}
 
     @pytest.mark.usefixtures("quick")
     def test_of_other_settings_or_another_variant_is_refused(
@@ -800,7 +817,7 @@ class TestBadData:
         self, trainer: MakeTrainer, source: Source, tmp_path: Path, workers: int
     ) -> None:
         bad = self.spoilt(source, tmp_path, slice(None))
-        words = r"^no usable training pair in 20 draws .* cut short"
+        words = r"^no usable training pair in 200 draws .* cut short"
         with pytest.raises(InputError, match=words) as caught:
             trainer(f"data.workers={workers}", source=bad).run()
         assert "\n" not in str(caught.value)
@@ -1054,7 +1071,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
     whole, *parts = (
         collate([pairs[i] for i in part]) for part in (range(6), (0, 1), (2, 3), (4, 5))
     )
-    assert count_targets(whole.anchor_labels, whole.sample_labels)[2] > 3  # windows with masks
+    assert count_targets(whole.anchor_labels, whole.sample_labels).windows > 3
     made.model.eval()
     gradients, values = [], []
     for group in ([whole], parts):

@@ -13,7 +13,9 @@ import pytest
 
 from e3sn_lib.data.synthetic import VERSION, synthesise
 from e3sn_study.notebooks import NotebookRun, run_notebook, to_html
-from e3sn_study.records import reference
+from e3sn_study.records import Records, reference
+from e3sn_study.tables.cells import to_markdown
+from e3sn_study.tables.claims import claims
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SETTINGS = [
@@ -142,6 +144,19 @@ def test_what_was_ablated(studied: Studied) -> None:
     assert aggregation["levels shown"] == ["conv2", "conv3", "conv4", "fused"]
     assert (len(sampling["short runs"]), len(aggregation["short runs"])) == (7, 3)
     assert len(list((studied.report / "results" / "runs").glob("*.json"))) == 3 + 7 + 3
+
+
+def test_verdicts_are_those_of_the_finished_study(studied: Studied) -> None:
+    """No notebook shows a claim whose numbers a later notebook still changes."""
+    finished = to_markdown(claims(Records(studied.report / "results"))).splitlines()[2:]
+    shown = [
+        line
+        for name in NAMES
+        for output in studied.outputs(name)
+        for line in "".join(output.get("data", {}).get("text/markdown", "")).splitlines()
+        if re.match(r"\| C\d", line)
+    ]
+    assert sorted(shown) == sorted(finished)
 
 
 def test_what_was_shown(studied: Studied) -> None:

@@ -420,6 +420,7 @@ class TestTrack:
         assert "--out out is a file" in refused(*tracking, "--box", BOX)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize("is_closed", [False, True])
     def test_interrupted_it_keeps_the_frames_that_are_done(
         self,
         run: Run,
@@ -427,7 +428,13 @@ class TestTrack:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         number: int,
+        is_closed: bool,
     ) -> None:
+        def closed(text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        if is_closed:  # Ctrl-C also ends a program that shows the messages, such as tee
+            monkeypatch.setattr(sys.stderr, "write", closed)
         step, taken = tracker.Tracker.step, []
 
         def interrupt_at_third(*arguments: object, **settings: bool) -> object:
@@ -444,7 +451,7 @@ class TestTrack:
         assert (ended.status, count in (1, 2, 3)) == (130, True)
         told = "completing the results; Ctrl-C again would discard them\n"
         last = f"\ne3sn track: stopped after {count} frames; what is there is complete\n"
-        assert ended.err == told + last
+        assert ended.err == ("" if is_closed else told + last)
         assert len(list(read_frames(tmp_path / "out" / "overlay.mp4"))) == count
         assert leftovers(tmp_path) == []
 
@@ -643,8 +650,11 @@ class TestStart:
         for same in (None, backends.PACKAGED, checkout.SHIPPED):
             assert checkout.lost_limit(same) == fitted
         assert checkout.lost_limit(tiny_model_file) == 0
-        monkeypatch.setenv("E3SN_WEIGHTS", str(tiny_model_file))
-        assert checkout.lost_limit() == 0
+        monkeypatch.setenv("HOME", str(tiny_model_file.parent))
+        for name in (str(tiny_model_file), f"~/{tiny_model_file.name}"):
+            monkeypatch.setenv("E3SN_WEIGHTS", name)
+            assert checkout.lost_limit() == 0
+            assert isinstance(checkout.open_tracker().backend, TorchBackend)
 
     def test_a_backend_that_is_none(self) -> None:
         with pytest.raises(InputError, match="no backend 'pytorch'; choose from auto, torch, onnx"):

@@ -22,7 +22,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.geometry import anchors_cxcywh, encode_boxes
 from e3sn_lib.losses import mask_windows
 from e3sn_lib.model.windows import Cells
-from e3sn_study.evaluation.diagnosis import changing_over, crop_quality
+from e3sn_study.evaluation.diagnosis import crop_quality, look_alikes_taken
 
 
 class Oracle:
@@ -96,12 +96,12 @@ def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
     ):
         model = Planted(column=column)
         model.device = torch.device("cpu")
-        rows = changing_over(model, tracks, TrackConfig(window_influence=0.0), scenes=10)  # type: ignore[arg-type]
+        rows = look_alikes_taken(model, tracks, TrackConfig(window_influence=0.0), scenes=10)  # type: ignore[arg-type]
         assert dict(zip(rows["track"], rows["raw_over"], strict=True)) == expected
         assert rows["penalised_over"].equals(rows["raw_over"])
         assert rows["others"].tolist() == [1, 1]
     with pytest.raises(InputError, match="no image shows two objects of one category"):
-        changing_over(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
+        look_alikes_taken(Planted(), replace(tracks, tracks=tracks.tracks[2:]), TrackConfig())  # type: ignore[arg-type]
 
 
 def test_a_look_alike_has_about_the_size_of_the_target_and_stands_apart(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_look_alike_has_about_the_size_of_the_target_and_stands_apart(tmp_path
         tracks = TrackSet("made", (Track("one", (TrackFrame(image, None, box, alike),)),))
         model = Planted()
         model.device = torch.device("cpu")
-        return changing_over(model, tracks, TrackConfig())["others"].tolist()  # type: ignore[arg-type]
+        return look_alikes_taken(model, tracks, TrackConfig())["others"].tolist()  # type: ignore[arg-type]
 
     assert others(large, over, beside, far) == others(beside) == [1]
     for each in (large, over, far):
@@ -142,7 +142,7 @@ def test_the_penalised_score_may_stay_where_the_raw_one_changes_over(tmp_path: P
     cv2.imwrite(str(image), np.full((300, 400, 3), 90, np.uint8))
     box, beside = (140.0, 120.0, 200.0, 180.0), (220.0, 120.0, 280.0, 180.0)
     tracks = TrackSet("two", (Track("one", (TrackFrame(image, None, box, (beside,)),)),))
-    rows = changing_over(Torn(column=22), tracks, TrackConfig(window_influence=0.4))  # type: ignore[arg-type]
+    rows = look_alikes_taken(Torn(column=22), tracks, TrackConfig(window_influence=0.4))  # type: ignore[arg-type]
     assert rows[["raw_over", "penalised_over"]].to_numpy().tolist() == [[True, False]]
 
 

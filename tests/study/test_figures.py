@@ -432,3 +432,40 @@ def test_level_maps_lie_on_the_crop_at_their_own_resolution() -> None:
     assert tuple(coarse) == (27.5, 227.5, 227.5, 27.5)
     assert tuple(fine) == (29.5, 225.5, 225.5, 29.5)
     assert all(boxes(axes) == [(100.0, 90.0, 160.0, 150.0)] for axes in figure.axes)
+
+
+def test_the_reliability_figure_shows_each_split_in_its_own_panel(tmp_path: Path) -> None:
+    rows = {
+        "train": [(0.1, 0.2), (0.3, 0.6), (0.9, 0.95)],
+        "val": [(0.2, 0.9), (0.8, 0.4)],
+        "backwards": [(0.5, 0.5)],
+    }
+    lines = [
+        f"{split},bear,1,{frame},{j},{predicted}"
+        for split, each in rows.items()
+        for frame, (j, predicted) in enumerate(each)
+    ]
+    header = "split,sequence,object,frame,j,predicted_j"
+    (tmp_path / "confidence.csv").write_text("\n".join([header, *lines]) + "\n")
+    train, val = scores.reliability(Records(tmp_path)).axes
+    for axes, split in ((train, "train"), (val, "val")):
+        shown = axes.lines[0].get_xydata()
+        assert shown is not None
+        assert [(y, x) for x, y in np.asarray(shown)] == rows[split]
+    assert (train.get_xlabel(), train.get_ylabel()) == ("predicted J", "J")
+    assert "area 1.000 for J < 0.5" in train.texts[0].get_text()
+    assert "area 0.000 for J < 0.5" in val.texts[0].get_text()
+
+
+def test_models_on_held_out_data_are_shown_by_their_pairs(tmp_path: Path) -> None:
+    header = "model,run,pairs,J-Mean,F-Mean,scenes,raw_over,penalised_over"
+    rows = "a,run,1000,.6,.5,150,.2,.1\nb,run,2000,.7,.6,150,.1,.05\n"
+    (tmp_path / "held_out.csv").write_text(f"{header}\n{rows}")
+    left, right = scores.seen_pairs(Records(tmp_path)).axes
+    drawn = [line.get_xydata() for axes in (left, right) for line in axes.lines]
+    expected = [[(1000, 55), (2000, 65)], [(1000, 20), (2000, 10)], [(1000, 10), (2000, 5)]]
+    np.testing.assert_allclose(np.array(drawn, float), expected)
+    legend = right.get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["by the score alone", "with penalty and window"]

@@ -34,7 +34,7 @@ def linear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_what_would_not_fit_is_estimated_on_the_line(
     tiny_profile: Callable[..., Profile], linear: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling_cost, "free_memory_mb", lambda: 1200)
+    monkeypatch.setattr(sampling_cost, "free_memory_mib", lambda: 1200)
     cost = measure_sampling_cost(tiny_profile(), (625, 4, 1, 64)).set_index("samples_per_image")
     assert linear == [1, 4, 64]
     assert list(cost["samples"]) == [2, 8, 128, 1250]
