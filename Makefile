@@ -17,7 +17,7 @@ help:
 	@echo 'make setup      set up .venv with everything, and a git filter: notebooks are stored without outputs'
 	@echo 'make reproduce [PROFILE=smoke|cpu|long|paper] [DATA=dir] [RUNS=dir] [ONLY=04] [SET="key=value ..."]'
 	@echo '                run the study (or one notebook of it) and build reports/PROFILE/index.html;'
-	@echo '                SET changes settings; those in the part "study" of the profile override these: SET="track.mask_threshold=0.4"'
+	@echo '                SET="track.mask_threshold=0.4" changes settings; the part "study" of the profile overrides them'
 	@echo 'make test       lint, types, imports and tests; PYTEST_ARGS=... replaces -m "not slow"'
 	@echo 'make lab        JupyterLab on the notebooks'
 	@echo

@@ -118,11 +118,12 @@ class SamplerConfig:
     low: Share = 0.3
     """A cell is negative if all its anchors have a smaller IoU (paper 4.1; "all": inferred)."""
     anchor_positives: Count = 16
-    """Largest number of anchors per image that train the classifier as positives (SiamMask). It is
-    also that of negatives on look-alikes, of negatives in a negative pair, and of the cells of
-    ``all_positive``."""
+    """Largest number of anchors per image that train the classifier as positives (SiamMask). The
+    same limit holds for negatives on look-alikes, for negatives in a negative pair, and for the
+    cells of ``all_positive``."""
     anchor_total: Count = 64
-    """Number of anchors that train the classifier, except in negative pairs (SiamMask)."""
+    """Largest number of anchors per image that train the classifier, except in negative pairs
+    (SiamMask)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -174,7 +175,7 @@ class AugmentConfig:
     colour: Share = 0.2
     """Strength of changes of brightness, contrast, saturation and tint of each crop (ours)."""
     rotation: Annotated[Factor, Field(le=180)] = 0.0
-    """Largest rotation in degrees between template and search of a *still* image (ours)."""
+    """Largest rotation in degrees between template and search of a still with a mask (ours)."""
     new_background: Share = 0.0
     """Probability that the object of a still image gets the background of another image in the
     search crop, if it has a mask. With `distractor`, never if its image shows others of its

@@ -55,7 +55,7 @@ def end_signals() -> list[signal.Signals]:
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether one of `end_signals` came within the block.
 
-    The first signal has no other effect. After `ONE_PRESS` seconds, Ctrl-C interrupts at once.
+    The first signal has no other effect. More than `ONE_PRESS` seconds after it, Ctrl-C interrupts.
     Outside the main thread, where Python handles no signals, nothing is deferred.
     """
     noted: list[float] = []

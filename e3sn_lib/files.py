@@ -32,6 +32,8 @@ _BITS = np.arange(256)[:, None, None] >> np.arange(24).reshape(8, 3) & 1
 DAVIS_PALETTE = (_BITS << np.arange(7, -1, -1)[:, None]).sum(axis=1).ravel().tolist()
 """The 256 colours of DAVIS (and PASCAL VOC), RGB. Bits 0, 1, 2 of an id are the highest bits of R,
 G, B; bits 3, 4, 5 are the next ones, and so on."""
+JPEG = b"\xff\xd8"
+"""The first bytes of a JPEG."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Kinds of image that are read; the content decides, not the suffix."""
@@ -98,6 +100,16 @@ def nearest_existing(path: Path) -> Path:
         if os.path.exists(each):
             return each
     raise InputError(f"{path} cannot be made: its drive is not there")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError if a folder cannot be made, or nothing can be written to it."""
+    nearest = nearest_existing(folder)
+    if not nearest.is_dir():
+        problem = f"{nearest} is a file, so {folder} cannot be a folder"
+        raise InputError(f"{problem}; give another")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{nearest} may not be changed; give another folder")
 
 
 def _delete(path: Path) -> None:
@@ -313,7 +325,7 @@ def _opened(path: Path, what: str) -> tuple[bytes, Image.Image]:
     except Image.DecompressionBombError:
         too_large, pages = True, 1
     except Exception as error:  # on damaged bytes Pillow's decoders raise many kinds of error
-        is_jpeg = encoded.startswith(b"\xff\xd8")
+        is_jpeg = encoded.startswith(JPEG)
         how = "cut short or damaged" if is_jpeg else f"damaged or no image ({', '.join(FORMATS)})"
         raise _damaged(what, path, how) from error
     if pages > 1:

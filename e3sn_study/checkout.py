@@ -52,7 +52,8 @@ def open_tracker(
 
     origin = ""
     if weights is None and (named := os.environ.get(WEIGHTS_VARIABLE)):
-        weights, origin = Path(named).expanduser(), f", which the variable {WEIGHTS_VARIABLE} names"
+        weights = Path(os.path.expanduser(named))
+        origin = f", which the variable {WEIGHTS_VARIABLE} names"
     if weights and not weights.exists():
         raise InputError(f"there is no file {weights}{origin}")
     exported = weights.is_dir() if weights else finds_export()
@@ -110,7 +111,7 @@ def lost_limit(weights: Path | None = None) -> float:
     fitted: float = shipped_table()["lost_below"]
     if not (named := weights or os.environ.get(WEIGHTS_VARIABLE)):
         return fitted
-    if (path := Path(named).expanduser()).is_dir():
+    if (path := Path(os.path.expanduser(named))).is_dir():
         run = run_of(path)
     else:
         from e3sn_lib.model.weights import read_metadata

@@ -22,7 +22,7 @@ from e3sn_lib.tracking.clip import write_clip
 from e3sn_lib.tracking.video import OBJECT_COLOURS
 from e3sn_study.figures.style import SCREEN_DPI, save_figure
 from e3sn_study.records import REFERENCE
-from e3sn_study.tables.cells import to_markdown
+from e3sn_study.tables.cells import plain_markdown, to_markdown
 
 LARGEST_CLIP = 1_000_000
 """Bytes; a larger clip is made narrower."""
@@ -78,8 +78,9 @@ def with_slider(slider: Any, draw: Callable[[Any], Figure | Image]) -> VBox:
 
 def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:
     """Return a table with its title above and, if wanted, its notes below."""
-    title = f"**{table.attrs['title']}**\n\n" if table.attrs.get("title") else ""
-    below = "".join(f"\n{note}\n" for note in table.attrs.get("notes", [])) if notes else ""
+    title, told = table.attrs.get("title", ""), table.attrs.get("notes", [])
+    title = f"**{plain_markdown(title)}**\n\n" if title else ""
+    below = "".join(f"\n{plain_markdown(note)}\n" for note in told) if notes else ""
     return Markdown(f"{title}{to_markdown(table)}{below}")  # type: ignore[no-untyped-call]
 
 

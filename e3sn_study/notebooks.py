@@ -15,11 +15,11 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 from pydantic import ConfigDict, TypeAdapter
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp, atomic_path, read_text, temporary_path, write_json, write_text
+from e3sn_lib.profiles.loading import parse_yaml
 from e3sn_lib.training.provenance import environment
 from e3sn_study.records import REFERENCE
 from e3sn_study.records.entries import Manifest
@@ -45,8 +45,8 @@ def as_list(parameter: Iterable[Any] | str | None) -> list[Any]:
     """Return a parameter that is a list, which papermill's ``-p`` passes as text. None is an empty
     list, as in a file of parameters. Raises InputError if it is something else."""
     values: Any = None
-    with suppress(yaml.YAMLError):
-        values = yaml.safe_load(parameter) if isinstance(parameter, str) else parameter or []
+    with suppress(InputError):
+        values = parse_yaml(parameter, "a list") if isinstance(parameter, str) else parameter or []
     if not isinstance(values, list | tuple):
         raise InputError(f"'{parameter}' is no list; write one like [1, 4] or ['train.pairs=8']")
     return list(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,9 +31,17 @@ LONGEST = ("test_execution", "test_survival", "test_cli", "test_training", "test
 """Files of tests that begin first, so that no worker is left alone with one of them."""
 
 
+for name in ("E3SN_DATA", "E3SN_WEIGHTS"):  # the user's own
+    os.environ.pop(name, None)
+
 # the same examples everywhere, and as long as they need beside other tests
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":  # the expected numbers are those of a CPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,7 @@ from e3sn_lib.geometry import Box, box_xywh, is_far
 LARGEST = 2**53
 """Larger numbers are not exact as floats."""
 LONGEST_POLYGON = 1e6
-"""Largest outline of a polygon in pixels; pycocotools keeps five points for each pixel."""
+"""Largest outline of an object in pixels; pycocotools keeps five points for each pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,10 @@ def _counts(segmentation: Any, image: _Image) -> bytes:
     polygons = [_polygon(each, image) for each in segmentation if len(each) >= 6]
     if not polygons:
         raise _LeftOutError("polygon of less than three points")
+    around = sum(map(_around, polygons))
+    if around > LONGEST_POLYGON:
+        numbers = sum(map(len, polygons))
+        raise ValueError(f"polygons of {numbers} numbers, {around:,.0f} pixels around")
     runs = run_lengths.frPyObjects(polygons, image.height, image.width)
     return run_lengths.merge(runs)["counts"]
 
@@ -208,10 +212,13 @@ def _polygon(values: Any, image: _Image) -> list[float]:
     polygon = [_number(value) for value in values]
     xs, ys = polygon[::2], polygon[1::2]
     _check_near(min(xs), min(ys), max(xs), max(ys), image)
-    around = sum(abs(a - b) for a, b in zip(polygon, polygon[2:] + polygon[:2], strict=True))
-    if len(xs) > len(ys) or around > LONGEST_POLYGON:
-        raise ValueError(f"a polygon of {len(polygon)} numbers, {around:,.0f} pixels around")
+    if len(xs) > len(ys):
+        raise ValueError(f"a polygon of {len(polygon)} numbers")
     return polygon
+
+
+def _around(polygon: list[float]) -> float:
+    return sum(abs(a - b) for a, b in zip(polygon, polygon[2:] + polygon[:2], strict=True))
 
 
 def _checked_runs(segmentation: dict[str, Any], height: int, width: int) -> bytes:

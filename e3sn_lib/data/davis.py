@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from e3sn_lib.config import TrainSetConfig
-from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet, Video
+from e3sn_lib.data.types import MANY_IDS, VOID, PngMask, Track, TrackFrame, TrackSet, Video
 from e3sn_lib.errors import InputError, did_you_mean
 from e3sn_lib.files import by_number, files_by_stem, read_mask, read_text
 from e3sn_lib.profiles.loading import parse_yaml
@@ -165,6 +165,8 @@ def _check_ids(path: Path, year: int) -> None:
     values = set(np.unique(read_mask(path)).tolist())
     if year == 2017 and values <= {0, 255} and 255 in values:
         what = "is a DAVIS-2016 mask (values 0 and 255) where object ids of DAVIS-2017 are needed"
+    elif year == 2017 and len(values) > MANY_IDS:
+        what = f"has {len(values)} values, as soft edges give, where object ids are needed"
     elif year == 2016 and values & set(range(2, 255)):
         what = "has several objects, as in DAVIS-2017; DAVIS-2016 has other masks of one object"
     else:

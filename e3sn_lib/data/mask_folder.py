@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from e3sn_lib.config import TrainSetConfig
-from e3sn_lib.data.types import VOID, PngMask, Track, TrackFrame, TrackSet
+from e3sn_lib.data.types import MANY_IDS, VOID, PngMask, Track, TrackFrame, TrackSet
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import files_by_stem, read_mask
+from e3sn_lib.files import JPEG, files_by_stem, read_bytes, read_mask
 
 
 def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Path]:
@@ -51,10 +51,11 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, PngMask]]:
     """Return name and mask of each object in one mask file; 255 is void beside other ids."""
     if kind == "ids":
-        if mask.suffix.lower() in (".jpg", ".jpeg"):
-            advice = "save a PNG, which keeps object numbers as they are"
-            raise InputError(f"mask {mask} is a JPEG, whose noise looks like numbers; {advice}")
         ids = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
+        if read_bytes(mask, "mask").startswith(JPEG) or len(ids) > MANY_IDS:
+            fault = f"has {len(ids)} values: a JPEG's noise, or soft edges"
+            advice = "save a PNG, which keeps object numbers as they are"
+            raise InputError(f"mask {mask} {fault}; {advice}")
         ids = ids if ids == [VOID] else [value for value in ids if value < VOID]
         return [(f"{stem}/{value}", PngMask(mask, value)) for value in ids]
     return [(stem, PngMask(mask, kind=kind))]

@@ -5,6 +5,7 @@ of the same kind move beside others, and there are motion blur, defocus, changin
 """
 
 import colorsys
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def synthesise(
         val_clips: how many; a third of them, rounded down, has two objects.
         frames: least and largest number of frames of a clip.
     """
-    root = root.resolve()
+    root = Path(os.path.realpath(root))
     foreign = not root.is_dir() or (any(root.iterdir()) and not (root / MARKER).is_file())
     if root.exists() and foreign:
         raise InputError(f"{root} holds other files; give a new folder for the procedural set")

@@ -5,6 +5,7 @@ has no padding, so its weights and the mean of its batch-norm can hold this diff
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from e3sn_lib.config import Profile, TrackConfig
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, printable
 from e3sn_lib.model.network import RGB_MEAN, RGB_STD, build_model
 from e3sn_lib.model.weights import check_keys, save_model, strict_load
 from e3sn_lib.profiles.loading import load_profile
@@ -80,7 +81,7 @@ def convert_file(checkpoint: Path, out: Path) -> None:
     InputError if the file is missing, holds more than tensors, or does not fit."""
     if not checkpoint.is_file():
         raise InputError(f"there is no file {checkpoint}")
-    if out.resolve() == checkpoint.resolve():
+    if os.path.realpath(out) == os.path.realpath(checkpoint):
         raise InputError(f"{out} is the checkpoint itself; give another file for the model")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -94,7 +95,7 @@ def convert_file(checkpoint: Path, out: Path) -> None:
     profile = siammask_profile()
     model = build_model(profile.model)
     strict_load(model, convert_siammask(content, what), what)
-    save_model(out, model, profile, source=checkpoint.name)
+    save_model(out, model, profile, source=printable(checkpoint.name))
 
 
 def response_to_mean(weight: Tensor) -> Tensor:

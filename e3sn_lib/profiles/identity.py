@@ -1,5 +1,6 @@
 """What makes two runs the same: the settings that determine their weights, and a short name."""
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ def _drop_defaults(entry: dict[str, Any], defaults: Any, keys: tuple[str, ...]) 
 def content_hash(path: Path) -> str:
     """Return 12 hexadecimal digits of a file's SHA-256; raises InputError if it cannot be read."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:

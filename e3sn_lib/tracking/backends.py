@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -171,8 +171,8 @@ def load_export(folder: str | Path | None = None, threads: int | None = None) ->
     if folder is None and not finds_export():
         where = f"none in {PACKAGED}, and {WEIGHTS_VARIABLE} is not set"
         raise InputError(f"there is no exported model: {where}; {ADVICE}")
-    chosen = Path(folder or os.environ.get(WEIGHTS_VARIABLE) or PACKAGED)
-    return OnnxBackend(chosen.expanduser(), threads)
+    chosen = folder or os.environ.get(WEIGHTS_VARIABLE) or PACKAGED
+    return OnnxBackend(Path(os.path.expanduser(chosen)), threads)
 
 
 def finds_export() -> bool:
@@ -218,6 +218,9 @@ def thread_count(wanted: int | None = None) -> int:
         return min(wanted, processors)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else processors
     idle = round(processors * (1 - psutil.cpu_percent(interval=0.1) / 100))
+    with suppress(OSError, ValueError):  # ValueError: "max", without a limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()  # of a container
+        usable = min(usable, int(quota) // int(period))
     return max(min(usable, idle, 4), 1)
 
 

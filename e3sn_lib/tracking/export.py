@@ -130,7 +130,7 @@ def export_model(
     with temporary_path(out / "export") as work:  # it deletes what a killed export left there
         there = {each.name for each in out.iterdir()}
         is_export = {backends.MANIFEST, *GRAPHS} <= there
-        is_part_of_one = GRAPHS[0] in there and there <= {*FILES}  # it was killed
+        is_part_of_one = GRAPHS[0] in there and there <= {*FILES}  # its export was killed
         if there and not is_export and not is_part_of_one:
             advice = "give a new folder, or that of an earlier export"
             raise InputError(f"{out} holds other files; {advice}")

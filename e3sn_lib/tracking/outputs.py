@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from pycocotools import mask as coco_mask
 
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, printable
 from e3sn_lib.files import atomic_path, write_mask
 from e3sn_lib.geometry import Image
 from e3sn_lib.tracking import FILES
@@ -77,11 +77,11 @@ def _table(path: Path) -> Iterator[Write]:
             place = (x1, y1, round(x2 - x1, 2), round(y2 - y1, 2))
             area = np.count_nonzero(seen.ids == number)
             known = (round(score, 4), round(predicted_j, 4), int(lost))
+            name = printable(frame.name)  # it need not be text in any encoding
             seconds = f"{float(frame.seconds):.6f}"
-            rows.writerow((frame.number, frame.name, seconds, number, *place, area, *known))
+            rows.writerow((frame.number, name, seconds, number, *place, area, *known))
 
-    # names of files need not be text in any encoding
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS.split(","))
         yield write

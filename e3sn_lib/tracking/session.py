@@ -33,7 +33,7 @@ APART = 0.6
 RESIZED = 1.08
 """If width or height of a box changes by more than this factor, the tracker looks again (ours)."""
 COLOUR_WEIGHT = 0.4
-"""Weight of the likeness of colours, added to the rank of an anchor, at most 1 (ours)."""
+"""Weight of the likeness of colours, which is added to an anchor's rank of at most 1 (ours)."""
 LARGEST_OVERLAP = 0.5
 """A mask of which a larger share lies on other objects does not show the lost one."""
 

@@ -7,7 +7,7 @@ a run that was never stopped, bit for bit on a CPU.
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -51,8 +51,8 @@ class Trainer:
     evaluated model is the one that can be passed on.
 
     Within `processes.process_group` each process trains on its part of every batch, and the first
-    one writes. Each step has the same pairs as with one process. The result differs by rounding;
-    and a part without any mask adds one window, which does not count, to batch-norm.
+    one writes. Each step has the same pairs as with one process. The result differs by rounding.
+    Also, a part without any mask adds one window to batch-norm; no loss counts it.
     Raises InputError if the batch cannot be divided, if a stage has no data or fewer pairs than a
     step, or if there are no weights that fit.
 
@@ -98,7 +98,7 @@ class Trainer:
         config = self.profile.train
         if not config.init_weights:
             if config.init_sha256:
-                raise InputError("train.init_sha256 is of train.init_weights; set both or none")
+                raise InputError("train.init_sha256 is set, but not train.init_weights; set both")
             weights.load_backbone(self.model.backbone, config.weights, data_root)
             return
         source = Path(config.init_weights)
@@ -162,11 +162,13 @@ class Trainer:
         settings = yaml.safe_dump(self.profile.to_dict(), sort_keys=False)
         write_text(self.run_dir / "config.yaml", settings)
         path, present = self.run_dir / "env.json", environment()
-        if self.state.step and path.is_file():
-            began = read_json(path, "record")
-            changed = {key: value for key, value in present.items() if value != began.get(key)}
-            changed.pop("command", None)
-            present = began | {"resumed": [*began.get("resumed", ()), changed]}
+        if self.state.step:
+            with suppress(InputError):  # it is lost or damaged
+                began = read_json(path, "record")
+                changed = {key: value for key, value in present.items() if value != began.get(key)}
+                changed.pop("command", None)
+                added = [changed] if self.state.step < self.steps else []
+                present = began | {"resumed": [*began.get("resumed", ()), *added]}
         write_json(path, present)
         kept = " as it began" if self.state.step and config.precision == "auto" else ""
         steps = f"{config.pairs} pairs in {self.steps} steps of {config.batch_size}"

@@ -5,18 +5,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
+from textwrap import shorten
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from e3sn_lib.errors import InputError, is_lack_of_memory
+
 
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join the processes that torchrun started, if it did. Only the first of them prints.
 
-    With GPUs each process has its own, and they talk by NCCL. Without, they talk by gloo.
+    With GPUs each process has its own, and they talk by NCCL. Without, they talk by gloo. Raises
+    InputError if another process ends before this one.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
@@ -28,6 +32,12 @@ def process_group() -> Iterator[None]:
     try:
         with nullcontext() if is_first() else redirect_stdout(io.StringIO()):
             yield
+    except RuntimeError as error:
+        if world() == 1 or is_lack_of_memory(error):
+            raise
+        fault = f"another process has ended, or this one fails ({shorten(str(error), 200)})"
+        remedy = "the same command goes on from the last checkpoint"
+        raise InputError(f"{fault}; {remedy}") from error
     finally:
         dist.destroy_process_group()
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from e3sn_lib.errors import printable
 from e3sn_lib.model.device import machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,4 +91,5 @@ def _command() -> str:
     program = Path(sys.argv[0]).name
     if "ipykernel" in program:
         return "notebook"
-    return shlex.join(["e3sn" if program == "__main__.py" else program, *sys.argv[1:]])
+    words = ["e3sn" if program == "__main__.py" else program, *sys.argv[1:]]
+    return printable(shlex.join(words))

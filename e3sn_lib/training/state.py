@@ -5,6 +5,7 @@ Files are written whole or not at all. A checkpoint is never read for a run with
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ def write_checkpoint(run_dir: Path, content: dict[str, Any]) -> None:
     try:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
+            with temporary.open("rb") as file:  # else a power cut could leave an empty file
+                os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError when it cannot write
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         fault = f"cannot write the checkpoint of step {content['state']['step']}, {path}; {kept}"

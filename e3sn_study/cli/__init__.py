@@ -78,7 +78,7 @@ def _main(words: list[str]) -> int:
 
 
 class _Unfailing:
-    """An output whose errors end no work: a closed terminal, a pipe that ended, a full disk."""
+    """An output that ignores its errors: of a closed terminal, a pipe that ended, a full disk."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

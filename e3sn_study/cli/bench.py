@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_csv, write_json
+from e3sn_lib.files import check_writable, write_csv, write_json
 from e3sn_study.checkout import SHIPPED, open_tracker
 from e3sn_study.cli.options import a_path, add_settings, at_least, profile_of
 
@@ -25,7 +26,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("what", choices=[*MEASUREMENTS], help=text)
     add_settings(command)
-    add("--batch", type=at_least(1), default=8, help="pairs per step (default: 8)")
+    add("--batch", type=at_least(1, 65_536), default=8, help="pairs per step (default: 8)")
     text = "steps to time (train: 4, track: 5) or to train (precision: 300)"
     add("--steps", type=at_least(1), help=text)
     text = (
@@ -53,6 +54,11 @@ def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
     if options.out and options.out.is_dir() and options.what != "precision":
         raise InputError(f"--out {options.out} is a folder; give a file")
+    if options.out and os.path.realpath(options.out) == os.path.realpath(options.model):
+        raise InputError(f"--out {options.out} is the model itself; give another file")
+    results = options.report and options.report / "results"
+    for folder in filter(None, (options.out and options.out.parent, results)):
+        check_writable(folder)  # now, not after minutes of measuring
     tracking = [each for each in options.set if each.startswith("track.")]
     if tracking and options.what not in ("train", "precision"):
         problem = "it tracks with the settings that come with a model"

@@ -7,12 +7,13 @@ import hashlib
 import os
 import time
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e3sn_lib.config import Profile, TrainSetConfig
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import write_csv
+from e3sn_lib.files import read_text, write_csv
 from e3sn_lib.profiles.loading import load_profile
 from e3sn_study.checkout import open_tracker
 from e3sn_study.cli.options import a_path, add_data, add_profile
@@ -179,11 +180,11 @@ def _read_scores(path: Path) -> dict[str, float]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=float)
+        table = pd.read_csv(StringIO(read_text(path)), dtype=float)
         (row,) = table.to_dict("records")
         if not isinstance(table.index, pd.RangeIndex):
             raise ValueError("a row has more cells than the header")
-    except (OSError, ValueError) as error:
+    except (InputError, ValueError) as error:
         what = "no table of scores as e3sn evaluate writes it"
         raise InputError(f"{path} is {what}: {error}") from error
     if not all(abs(value) <= 1 for value in row.values()):

@@ -56,7 +56,8 @@ def profile_name(given: argparse.Namespace) -> str:
     manifest = Path(given.report or "", "results", "manifest.json")
     if given.profile or not (given.report and manifest.is_file()):
         return given.profile or "smoke"
-    name: str = read_json(manifest, "record of notebooks").get("parameters", {}).get("profile", "")
+    parameters = read_json(manifest, "record of notebooks").get("parameters")
+    name = str(parameters.get("profile") or "") if isinstance(parameters, dict) else ""
     is_file = name.endswith((".yaml", ".yml"))  # its path is relative to the repository
     return str(ROOT / name) if is_file else name or "smoke"
 
@@ -83,12 +84,12 @@ def a_path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a function that reads a whole number from `least` to `LARGEST_NUMBER`."""
+def at_least(least: int, most: int = LARGEST_NUMBER) -> Callable[[str], int]:
+    """Return a function that reads a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not least <= int(text) <= LARGEST_NUMBER:
-            limits = f"of at least {least} and at most {LARGEST_NUMBER:,}"
+        if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+            limits = f"of at least {least} and at most {most:,}"
             raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {limits}")
         return int(text)
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import read_mask, write_mask
-from e3sn_lib.geometry import box_xywh
+from e3sn_lib.geometry import Box, box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
 from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study.evaluation import baselines
@@ -79,17 +80,27 @@ def write_masks(
 
     Masks that are there already are kept if the same network made them with the same settings
     from the same frames and true masks, and if they are as it wrote them. Raises InputError if a
-    frame or mask cannot be read, or if a first mask has another size than its frame.
+    frame or mask cannot be read, if a first mask has another size than its frame, or if another
+    process writes to `out`.
     """
     thresholds, network = tuple(thresholds), (tracker.backend.identity, tracker.config)
+    sequences, timing = list(sequences), out / "timing"
     for sequence in sequences:
+        _first_boxes(sequence)  # refused now, not after minutes
+    timing.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(timing / "lock", timeout=0):
+            for sequence in sequences:
 
-        def made_of(sequence: Video = sequence) -> str:
-            masks = sorted(out.glob(f"*/{glob.escape(sequence.name)}/*.png"))
-            return digest(network, extras, thresholds, sequence, masks)
+                def made_of(sequence: Video = sequence) -> str:
+                    masks = sorted(out.glob(f"*/{glob.escape(sequence.name)}/*.png"))
+                    return digest(network, extras, thresholds, sequence, masks)
 
-        track = partial(_track, tracker, sequence, out, extras, thresholds)
-        yield once(out / "timing" / f"{sequence.name}.csv", TIMING, made_of, track)
+                track = partial(_track, tracker, sequence, out, extras, thresholds)
+                yield once(timing / f"{sequence.name}.csv", TIMING, made_of, track)
+    except Timeout as error:
+        remedy = "wait for its end, or choose another folder"
+        raise InputError(f"{out} is in use by another evaluation; {remedy}") from error
 
 
 def evaluate_baselines(
@@ -143,12 +154,7 @@ def _track(
     tracker: Tracker, sequence: Video, out: Path, extras: bool, thresholds: tuple[float, ...]
 ) -> pd.DataFrame:
     """Write all masks of one sequence; return its timing, one row."""
-    first = sequence.mask(0)
-    height, width = sequence.frame(0).shape[:2]
-    if first.shape != (height, width):
-        size = f"{first.shape[1]}x{first.shape[0]}"
-        raise InputError(f"mask {sequence.mask_paths[0]} is {size}, its frame {width}x{height}")
-    boxes = baselines.boxes_of(first, sequence.object_ids())
+    first, boxes = sequence.mask(0), _first_boxes(sequence)
     ids = np.array([0, *boxes], np.uint8)  # by number of the tracked object
     reading = list[float]()
     frames = _timed_frames(sequence, reading)
@@ -173,6 +179,16 @@ def _track(
     device = getattr(tracker.backend, "device", None)  # of torch; graphs are for CPUs
     computes = machine(device.type if device else "cpu")["machine"]
     return pd.DataFrame([row], columns=TIMING.columns).assign(machine=computes)
+
+
+def _first_boxes(sequence: Video) -> dict[int, Box]:
+    """Return the boxes of the objects of a sequence's first mask, by their ids."""
+    first = sequence.mask(0)
+    height, width = sequence.frame(0).shape[:2]
+    if first.shape != (height, width):
+        size = f"{first.shape[1]}x{first.shape[0]}"
+        raise InputError(f"mask {sequence.mask_paths[0]} is {size}, its frame {width}x{height}")
+    return baselines.boxes_of(first, sequence.object_ids())
 
 
 def _timed_frames(sequence: Video, seconds: list[float]) -> Iterator[Ids]:

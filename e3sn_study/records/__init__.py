@@ -332,7 +332,7 @@ class Records:
     def reason_not_run(self, benchmark: str) -> str:
         """Return why a benchmark was not run; "" if that is not on record."""
         path = self.folder / benchmark / "not_run.txt"
-        return without_folders(path.read_text(errors="replace").strip()) if path.is_file() else ""
+        return without_folders(read_text(path).strip()) if path.is_file() else ""
 
 
 def _schema(name: str) -> Schema:

@@ -120,7 +120,7 @@ class RunRecord(Summary):
     packages: dict[str, str] | None = None
     commit: str = "unknown"
     resumed: list[dict[str, Any]] = []
-    """What was another for each process that went on with the run: date, commit and so on."""
+    """What differed from the beginning, for each process that continued the run."""
     command: str = "unknown"
     precision: str = "unknown"
     cpu: str = "unknown"
@@ -141,7 +141,8 @@ class RunRecord(Summary):
         """Fill in what follows from the overrides, and what older records leave open."""
         self.settings, self.machine = settings_text(self.overrides), self.machine or self.cpu
         if any(each.startswith(_MODEL) for each in self.overrides):
-            self.first_weights = self.config.get("train", {}).get("init_sha256", "")
+            train = self.config.get("train")
+            self.first_weights = train.get("init_sha256", "") if isinstance(train, dict) else ""
         changed = dict(each.partition("=")[::2] for each in self.settings.split())
         if self.synthetic is None:
             self.synthetic = any(each.name.startswith("synthetic") for each in self.data)

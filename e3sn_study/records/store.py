@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ def digest(*parts: Any) -> str:
         if isinstance(part, Path):
             files.append(part)
         text = part.name if isinstance(part, Path) else repr(part)
-        if " at 0x" in text:  # an address, which is another one tomorrow
+        if not isinstance(part, str | Path) and " at 0x" in text:  # an address, another tomorrow
             raise TypeError(f"{text} has no lasting text, so it cannot be part of a digest")
         total.update(f"{text}\0".encode(errors="surrogateescape"))
     chosen = np.linspace(0, len(files) - 1, min(len(files), STAMPED_FILES)).astype(int)
@@ -56,12 +58,14 @@ def _members(value: Any) -> Iterator[Any]:
 
 
 def _stamp(path: Path) -> tuple[Path, int, int]:
-    """Return a path with its size and time of change. An absent file has the size -1."""
+    """Return a path with its size and time of change. What is no readable file has the size -1: it
+    may be absent, or a pipe, whose reading may never end."""
     try:
         status = path.stat()
+        is_file = stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK)
     except OSError:
-        return path, -1, 0
-    return path, status.st_size, status.st_mtime_ns
+        is_file = False
+    return (path, status.st_size, status.st_mtime_ns) if is_file else (path, -1, 0)
 
 
 @functools.lru_cache(maxsize=100_000)

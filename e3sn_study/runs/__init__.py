@@ -21,7 +21,7 @@ from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import (
     atomic_path,
-    nearest_existing,
+    check_writable,
     read_text,
     write_csv,
     write_json,
@@ -157,12 +157,7 @@ class Study:
         report = from_checkout(report or f"reports/{Path(profile).stem}")
         runs = from_checkout(runs)
         for folder in (runs, report):  # asked now, not after hours of training
-            nearest = nearest_existing(folder)
-            if not nearest.is_dir():
-                problem = f"{nearest} is a file, so {folder} cannot be a folder"
-                raise InputError(f"{problem}; give another")
-            if not os.access(nearest, os.W_OK):
-                raise InputError(f"{nearest} may not be changed; give another folder")
+            check_writable(folder)
         return cls(profile, data, runs, report, seed, overrides)
 
     def load(

@@ -150,11 +150,12 @@ def known(value: Any) -> str:
 
 
 def plain_markdown(value: object) -> str:
-    """Return text for one line of Markdown in which no HTML, table cell or paragraph can begin, as
-    names of runs, files and sequences come from others. Markdown (`Markup`) stays as it is."""
+    """Return text for one line of Markdown in which no HTML, link, table cell or paragraph can
+    begin, as names of runs, files and sequences come from others. Markdown (`Markup`) stays."""
     if isinstance(value, Markup):
         return value
-    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", str(value)).replace("|", "\\|").replace("\n", " ")
+    text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", str(value)).replace("](", "]\\(")
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def to_markdown(table: pd.DataFrame) -> Markup:

@@ -105,7 +105,7 @@ def _accuracy(records: Records, claim: Claim) -> Finding:
     if other := records.measure(claim["benchmark"], on_top):
         with_it, _, its_verdict = judged(other)
         text += f"; with SiamMask's second stage on top ({_count(other.seeds, 'seed')}) "
-        text += f"{_both(with_it)}: {its_verdict}"
+        text += f"{_both(with_it)}: {_not_testable(records, claim, text) or its_verdict}"
     return Finding(points, text, verdict)
 
 

@@ -84,9 +84,10 @@ def runs(records: Records) -> pd.DataFrame:
         each_once = dict.fromkeys([*first, *run["settings"].split(), *given])
         changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
-        changed = " with changes" if run.get("dirty") is True else ""
-        resumed = [each["commit"] for each in run.get("resumed", ()) if "commit" in each]
-        commits = [each[:8] for each in (cells.known(run.get("commit")), *resumed)]
+        commits = dict.fromkeys(
+            f"{cells.known(each.get('commit'))[:8]}{' with changes' * (each.get('dirty') is True)}"
+            for each in (run, *(run | later for later in run["resumed"]))
+        )
         cores, threads = (cells.known(run.get(each)) for each in ("cores", "threads"))
         rows.append(
             {
@@ -99,7 +100,7 @@ def runs(records: Records) -> pd.DataFrame:
                 "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
                 "Machine": f"{run['machine']}, {cores} cores, threads: {threads}",
                 "Precision": cells.known(run.get("precision")),
-                "Commit": f"{', '.join(commits)}{changed}",
+                "Commit": ", ".join(commits),
                 "Files replaced": cells.known(run.get("replaced_files")),
                 "Steps skipped": cells.known(run.get("skipped_steps")),
             }

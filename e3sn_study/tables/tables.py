@@ -78,7 +78,7 @@ def per_sequence(records: Records) -> pd.DataFrame:
 
 
 def crops(records: Records) -> pd.DataFrame:
-    """Score masks and boxes of single crops, of objects that training has seen and of others."""
+    """Compare masks and boxes of single crops, of objects that training has seen and of others."""
     rows = []
     for run, table in records.tables("crops").items():
         for name, part in table.groupby("set", sort=False):
@@ -258,6 +258,7 @@ def _comparison(
     settings, compared = records.comparable_settings(new, old), records.compared_runs(old, new)
     groups = {VARIANTS[each]: records.rows(names) for each, names in compared.items()}
     of_new = groups[VARIANTS[new]]
+    on_top = list[str]()
     if with_costs:
         on_top = records.with_first_stage(compared[old], of_new["pairs"].max())
         groups[f"{VARIANTS[old]}, second stage on top"] = records.rows(on_top)
@@ -290,6 +291,7 @@ def _comparison(
     for sets in of_new["data"][:1]:
         notes.append(note("trained_on", sets=cells.trained_on(sets)))
     notes += [note("budget", settings=settings)] if settings else []
+    notes += [note("more_pairs")] if on_top else []
     notes += [note("frozen")] if any(group["frozen"].any() for group in groups.values()) else []
     notes += [note("hours")] if with_costs else []
     return titled(rows, records, name, *notes)

@@ -222,14 +222,3 @@ def test_smooth_l1_is_l1_less_half_its_bend_where_offsets_are_large(inputs, expe
         inputs.loc, inputs.loc_target, inputs.labels, kind="smooth_l1", beta=1e-6
     )
     assert sharp.item() == pytest.approx(value(expected, "loss_loc", kind), rel=2e-5)
-
-
-def test_each_variant_has_the_weights_and_the_distance_of_its_source() -> None:
-    paper, code = load_profile("paper", "e3sn").loss, load_profile("paper", "siammask").loss
-    assert (paper.cls_weight, paper.loc_weight, paper.mask_weight, paper.loc) == (
-        1,
-        1,
-        32,
-        "smooth_l1",
-    )
-    assert (code.cls_weight, code.loc_weight, code.mask_weight, code.loc) == (1, 1.2, 36, "l1")

@@ -577,19 +577,24 @@ class TestLookAlikes:
             assert ((pair.anchor_labels == 0).sum(), (pair.anchor_labels == 1).sum()) == (16, 0)
 
     def test_an_image_with_real_ones_keeps_its_background(
-        self, tracks: TrackSet, tiny_profile: Load
+        self, tmp_path: Path, tiny_profile: Load
     ) -> None:
-        first = tracks.tracks[0]
-        frame = replace(first.frames[0], alike_frame_xyxy=((130.0, 70.0, 170.0, 130.0),))
-        real = replace(tracks, tracks=(replace(first, frames=(frame,)),), categories=[])
+        alone = TrackSet("made", tuple(still(tmp_path, f"{number}") for number in range(2)))
+        alike = ((130.0, 70.0, 170.0, 130.0),)
+        beside_others = [
+            replace(track, frames=(replace(track.frames[0], alike_frame_xyxy=alike),))
+            for track in alone.tracks
+        ]
         settings = (*PLAIN, "augment.distractor=1e-9", "augment.new_background=1")
-        kept, lost = (
-            dataset(tiny_profile(*settings), each)[0]
-            for each in (real, replace(real, tracks=(first,)))
-        )
-        plain = dataset(tiny_profile(*PLAIN), real)[0]
-        assert np.array_equal(kept.search, plain.search)
-        assert not np.array_equal(lost.search, plain.search)
+        for tracks, is_kept in (
+            (replace(alone, tracks=tuple(beside_others)), True),
+            (alone, False),
+        ):
+            pairs, plain = (
+                [dataset(tiny_profile(*each), tracks)[number].search for number in range(4)]
+                for each in (settings, PLAIN)
+            )
+            assert all(map(np.array_equal, pairs, plain)) == is_kept
 
 
 class TestOnlySeedAndNumber:

@@ -35,6 +35,8 @@ BROKEN = [
      f"with run lengths of another size than the image {ANNOTATION} of 48x64 in 64x48)"),
     ({"segmentation": None}, f"without segmentation {ANNOTATION})"),
     ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, f"far outside the image {ANNOTATION} in 64x48)"),
+    ({"segmentation": [[0, 0, 60, 0, 60, 40]] * 6000},
+     f"damaged annotation {ANNOTATION}, ValueError polygons of 36000 numbers, 1,200,000 pixels"),
     ({"segmentation": [[float("nan"), 0, 1, 0, 1, 1]]},
      f"damaged annotation {ANNOTATION}, ValueError 'nan' is no"),
     ({"bbox": ["1", 2, 3, 4]}, f"damaged annotation {ANNOTATION}, ValueError '1' is no"),

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hostile import BUDGETS, DATES, answer, places, repeated, replaced, trees
 from hypothesis import strategies as st
 
 from e3sn_lib.config import Profile
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
-from tests.hostile import BUDGETS, DATES, answer, places, repeated, replaced, trees
 
 PAPER = load_profile("paper", "siammask").to_dict()
 PLACES = list(places(PAPER))

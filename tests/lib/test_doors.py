@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile import BUDGETS, answer, damaged, places, repeated, replaced, trees
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -28,7 +29,6 @@ from e3sn_lib.tracking.backends import load_export
 from e3sn_lib.tracking.export import export_model
 from e3sn_lib.tracking.video import read_frames
 from e3sn_lib.training.state import CHECKPOINT, read_checkpoint, write_checkpoint
-from tests.hostile import BUDGETS, answer, damaged, places, repeated, replaced, trees
 
 BOXES = "<annotation><size><width>64</width></size><object><trackid>0</trackid><bndbox><xmax>30</xmax><xmin>3</xmin><ymax>40</ymax><ymin>4</ymin></bndbox></object></annotation>"
 META = {

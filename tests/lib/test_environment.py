@@ -29,7 +29,8 @@ CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
 PART_OF = {
     "ipython": "ipykernel",
     "markupsafe": "jinja2",
-}  # the kernel is IPython's, HTML that is escaped is Jinja's
+    "opencv-python-headless": "opencv-python",
+}  # the kernel is IPython's, HTML that is escaped is Jinja's, OpenCV may be without windows
 
 
 def names(requirements):
@@ -159,6 +160,7 @@ def test_commit_without_git(checkout, monkeypatch):
         (["/somewhere/bin/e3sn", "train", "--set", "a=b c"], "e3sn train --set 'a=b c'"),
         (["/somewhere/e3sn_study/__main__.py", "data"], "e3sn data"),
         (["/somewhere/ipykernel_launcher.py", "-f", "/tmp/k.json"], "notebook"),
+        (["e3sn", "train", "--runs", "r\udce9"], "e3sn train --runs 'r\\xe9'"),
     ],
 )
 def test_command_line_is_recorded_as_typed(monkeypatch, argv, command):

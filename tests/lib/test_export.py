@@ -408,16 +408,24 @@ class TestCommand:
         return status, said.err if status else said.out
 
     def test_fp32(
-        self, capsys: pytest.CaptureFixture[str], tiny_model_file: Path, tmp_path: Path
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tiny_model_file: Path,
+        tiny_model: E3SN,
+        tiny_profile: Callable[..., Profile],
+        tmp_path: Path,
     ) -> None:
         (tmp_path / "global.csv").write_text("J&F-Mean,J-Mean\n0.5,0.6\n")
-        given = (tiny_model_file, tmp_path / "out", "--accuracy", tmp_path / "global.csv")
+        model = tmp_path / "model.safetensors"
+        save_model(model, tiny_model, tiny_profile(), run="a-run", commit="0123")
+        given = (model, tmp_path / "out", "--accuracy", tmp_path / "global.csv")
         status, said = self.export(capsys, *given)
         assert status == 0
         assert said.startswith(f"fp32 graphs: {tmp_path / 'out'} (")
         manifest = load_export(tmp_path / "out").manifest
         assert manifest.accuracy == {"J&F-Mean": 0.5, "J-Mean": 0.6}
-        assert manifest.model["file"] == "model.safetensors"
+        origin = {"file": "model.safetensors", "run": "a-run", "commit": "0123"}
+        assert manifest.model.items() >= origin.items()
         config = load_model(tiny_model_file)[1].track
         assert Tracker(load_export(tmp_path / "out")).config == config
 
@@ -532,3 +540,6 @@ def test_as_many_threads_as_processors_are_idle(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)), raising=False)
     assert backends.thread_count() == expected
+    for limit, most in (("150000 100000", 1), ("max 100000", 4)):  # of a container
+        monkeypatch.setattr(Path, "read_text", lambda path, limit=limit: limit)
+        assert backends.thread_count() == min(expected, most)

@@ -28,7 +28,10 @@ def test_no_more_than_the_depth_is_ahead() -> None:
     made: list[int] = []
     with closing(prefetch((made.append(n) or n for n in range(100)), depth=3)) as items:
         assert next(items) == 0
-        time.sleep(0.2)
+        for _ in range(100):
+            if len(made) < 4:
+                time.sleep(0.1)
+        time.sleep(0.05)
         assert len(made) == 4  # one given, three waiting
 
 

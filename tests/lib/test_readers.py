@@ -716,7 +716,15 @@ def test_mask_folder_of_ids_is_no_folder_of_jpegs(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "a.jpg")
     write_image(tmp_path / "masks" / "a.jpg")
     masks = TrainSetConfig("mask_folder", ("set",), mask_kind="ids")
-    with pytest.raises(InputError, match=r"a\.jpg is a JPEG, whose noise"):
+    for name in ("a.jpg", "a.png"):  # whatever it is called
+        (tmp_path / "masks" / "a.jpg").rename(tmp_path / "masks" / name)
+        with pytest.raises(InputError, match=rf"{name} has \d+ values: a JPEG's noise"):
+            mask_folder_tracks(tmp_path, masks)
+        (tmp_path / "masks" / name).rename(tmp_path / "masks" / "a.jpg")
+    (tmp_path / "masks" / "a.jpg").unlink()
+    soft = np.tile(np.arange(40, dtype=np.uint8), (40, 1))
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), soft)
+    with pytest.raises(InputError, match=r"a\.png has 39 values: .* or soft edges"):
         mask_folder_tracks(tmp_path, masks)
 
 

@@ -466,13 +466,13 @@ class TestLostObjects:
 
     def test_colours_count_as_much_as_is_asked(self) -> None:
         shares = []
-        for weight in (0.0, 0.1, 0.3):
+        for weight in ({"colour_weight": 0.0}, {"colour_weight": 0.1}, {}):
             config = TrackConfig(penalty_k=0, window_influence=0)
-            session = Session(Tracker(Seer(), config), colour_weight=weight)
+            session = Session(Tracker(Seer(), config), **weight)
             session.add(self.LEFT)
             session.step(self.scene(red=self.LEFT))
             shares.append(session._groups[0][1].shares.max())
-        assert shares == pytest.approx([0, 0.1, 0.3], rel=0.01)
+        assert shares == pytest.approx([0, 0.1, 0.4], rel=0.01)
 
     def test_two_that_jump_are_both_found(self) -> None:
         session, below = self.session(0.4), (30, 90, 20, 20)

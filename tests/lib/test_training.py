@@ -507,7 +507,7 @@ class TestLegs:
             ("{model}", "model.channels=32", "was trained with model.channels=.*; set the same"),
             ("{model}", "model.fusion=raw", "was trained with model.fusion=softmax; set the same"),
             ("{model}", "train.init_sha256=abc", "is another model: its SHA-256"),
-            ("''", "train.init_sha256=abc", "is of train.init_weights; set both or none"),
+            ("''", "train.init_sha256=abc", "is set, but not train.init_weights; set both"),
             ("none", "train.momentum=0.9", "cannot read .*give the file of a trained model"),
         ],
     )
@@ -623,7 +623,7 @@ class TestResume:
             "config.yaml", "env.json", "log.csv", CHECKPOINT, "model.safetensors", "summary.json"
         }  # fmt: skip
 
-    def test_a_later_process_adds_what_is_another_to_the_record(
+    def test_a_later_process_adds_what_differs_to_the_record(
         self, trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = ("train.pairs=6", "train.checkpoint_every=1")
@@ -1089,6 +1089,46 @@ def test_who_watches_sees_each_row_of_the_log(trainer: MakeTrainer, tmp_path: Pa
     assert [list(log["step"]) for log in seen] == [[2], [2, 4]]
     written = pd.read_csv(tmp_path / "run" / "log.csv")
     pd.testing.assert_frame_equal(seen[-1], written, check_dtype=False, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, RuntimeError), (2, InputError)])
+def test_a_process_that_ends_is_said_by_the_others(
+    monkeypatch: pytest.MonkeyPatch, count: int, expected: type[Exception]
+) -> None:
+    """Only with others can the failure be theirs."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "made")
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(loop.processes.dist, name, lambda *_, **__: None)
+    monkeypatch.setattr(loop.processes, "world", lambda: count)
+    with (
+        pytest.raises(expected, match="Connection closed by peer"),
+        loop.processes.process_group(),
+    ):
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(
+    trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.processes, "world", lambda: 2)
+    with pytest.raises(
+        InputError, match=r"a multiple of 2 \(processes\) x 1 \(train\.accumulate\)"
+    ):
+        trainer("train.batch_size=3")
+
+
+def test_tensorboard_gets_each_row_of_the_log(
+    trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+    writer = SimpleNamespace(add_scalar=lambda *row: written.append(row), flush=lambda: None)
+    stub = SimpleNamespace(SummaryWriter=lambda folder: writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stub)
+    trainer("train.pairs=4", "train.batch_size=1", "train.tensorboard=true").run()
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    losses = [(value, step) for key, value, step in written if key == "loss"]
+    assert losses == [pytest.approx(row) for row in log[["loss", "step"]].to_numpy().tolist()]
+    assert {key for key, *_ in written} == {*log} - {"step", "stage"}
 
 
 def test_tensorboard_that_is_not_there_is_said(

@@ -169,6 +169,7 @@ def test_a_dragged_box_is_followed_and_the_clip_plays(
     before = page.locator(picture).first.get_attribute("src")
     page.locator(".widget-slider .noUi-handle").first.press("ArrowRight")
     page.wait_for_function(
-        "([picture, src]) => document.querySelector(picture)?.src != src", arg=[picture, before]
+        "([picture, src]) => (each => each && each.src != src)(document.querySelector(picture))",
+        arg=[picture, before],
     )
     page.screenshot(path=tmp_path / "seen.png", full_page=True)

@@ -7,9 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from papermill.inspection import _infer_parameters
 from papermill.iorw import load_notebook_node
@@ -24,8 +28,13 @@ BOX = ("--box", "16,18,28,28", "--threads", "1")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both packages, as pip copies them, and nothing beside them."""
     folder = tmp_path_factory.mktemp("site-packages")
-    for package in ("e3sn_lib", "e3sn_study"):
-        shutil.copytree(CHECKOUT / package, folder / package)
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    for package, data in project["tool"]["setuptools"]["package-data"].items():
+        root = CHECKOUT / package
+        for path in chain(root.rglob("*.py"), *map(root.glob, data)):
+            copy = folder / path.relative_to(CHECKOUT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
     return folder
 
 
@@ -87,3 +96,22 @@ def test_papermill_knows_every_parameter(path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         parameterize_notebook(notebook, given)
     assert caplog.messages == []
+
+
+def test_the_data_of_the_packages_go_along(python, tmp_path: Path) -> None:
+    """The shipped model, settings, texts and templates."""
+    (tmp_path / "frames").mkdir()
+    for number in range(2):
+        image = np.full((80, 100, 3), 40, np.uint8)
+        image[18:46, 16:44] = 200
+        cv2.imwrite(str(tmp_path / "frames" / f"{number}.png"), image)
+    ended = python("-m", "e3sn_study", "track", "frames", *BOX, "--out", "out")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    code = (
+        "from e3sn_lib.profiles.loading import load_profile\n"
+        "from e3sn_study.records import reference\n"
+        "from e3sn_study.report.page import HTML, MARKDOWN\n"
+        "print(load_profile('paper').train.pairs, len(reference('claims')['claims']))\n"
+        "HTML.get_template('page.html.j2'), MARKDOWN.get_template('card.md.j2')"
+    )
+    assert python("-c", code).stdout.split() == [b"12000000", b"10"]

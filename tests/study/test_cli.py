@@ -32,11 +32,13 @@ from e3sn_lib.model.network import build_model, count_parameters
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.weights import save_model
 from e3sn_lib.profiles.loading import load_profile
-from e3sn_lib.tracking import backends, confidence, tracker
+from e3sn_lib.tracking import backends, confidence, own_video, tracker
 from e3sn_lib.tracking.video import read_frames
 from e3sn_study import checkout
+from e3sn_study.bench import tracking_speed
+from e3sn_study.bench.tracking_speed import OBJECTS
 from e3sn_study.checkout import REPORTS
-from e3sn_study.cli import COMMANDS, main, study, track
+from e3sn_study.cli import COMMANDS, main, models, study, track
 from e3sn_study.records.schema import SCHEMAS
 from e3sn_study.report import report
 
@@ -465,13 +467,52 @@ class TestTrack:
         fault = "cannot write the results to out: No space left on device; nothing of them is kept"
         assert refused(*tracking, "--box", BOX) == f"e3sn track: {fault}\n"
 
+    def test_every_option_reaches_what_tracks(
+        self,
+        run: Run,
+        frames: Path,
+        tiny_model_file: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        given: dict[str, object] = {}
+        opened: list[tuple[object, ...]] = []
+
+        def tracked(*arguments: object, **settings: object) -> own_video.Tracked:
+            given.update(settings, video=arguments[1], out=arguments[3])
+            return own_video.Tracked(1, 1, (), False, (), {})
+
+        def open_noted(*arguments: object) -> object:
+            opened.append(arguments)
+            return checkout.open_tracker(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(own_video, "track_video", tracked)
+        monkeypatch.setattr(track, "open_tracker", open_noted)
+        plain = {"first": 0, "last": None, "stride": 1}
+        plain |= dict.fromkeys(("backward", "clean", "keep_lost"), False)
+        plain |= {"save": list(track.DEFAULT_SAVE), "out": Path("out"), "video": frames}
+        for weights, limit in ((tiny_model_file, 0.0), (backends.PACKAGED, 0.4)):
+            ended = run("track", frames, "--box", BOX, "--out out --weights", weights)
+            assert given.items() >= (plain | {"lost_below": limit}).items()
+            assert ("that needs --lost-below" in ended.out) == (limit == 0)
+            assert opened.pop() == (weights, "auto", "auto", None)
+        options = "--from 1 --to 4 --stride 2 --backward --clean --keep-lost --lost-below 0.7"
+        others = "--backend torch --precision fp32 --threads 1 --save masks --save table --out out"
+        words = (options, others, f"--box 1:{BOX} --weights")
+        assert "--lost-below" not in run("track", frames, *words, tiny_model_file).out
+        wanted = {"first": 1, "last": 4, "stride": 2, "save": ["masks", "table"]}
+        wanted |= dict.fromkeys(("backward", "clean", "keep_lost"), True)
+        assert given.items() >= (wanted | {"lost_below": 0.7}).items()
+        assert opened == [(tiny_model_file, "torch", "fp32", 1)]
+
     def test_interrupted_twice_it_leaves_nothing(
         self, run: Run, tracking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("e3sn_lib.errors.ONE_PRESS", 0.0)
+
         def interrupt_twice(*arguments: object, **settings: bool) -> object:
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(1.2)
+                time.sleep(0.2)
             raise AssertionError
 
         monkeypatch.setattr(tracker.Tracker, "step", interrupt_twice)
@@ -782,11 +823,67 @@ class TestBench:
         assert other == pytest.approx(first, rel=0.02)
         assert other != first
 
+    @pytest.mark.parametrize("what", ["track", "exports", "sessions", "confidence"])
+    def test_what_is_measured_is_shown_and_kept(
+        self, run: Run, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        """The measurements have tests of their own."""
+        (own_data / "synthetic").rename(own_data / "DAVIS")  # it has the same layout
+        graphs = {"contender": "ONNX int8", "machine": "a processor", "threads": 1}
+        scored = graphs | {"run": "a", "sequences": 3, "J-Mean": 0.6, "F-Mean": 0.5, "fps": 20.5}
+        step = {"width": 854, "height": 480, "step_ms": 25.5, "frames_per_second": 39.2}
+        step |= {"ratio": 7.2, "share": 0.5, "peak": 100.0}
+        frame = {"sequence": "a", "object": 1, "frame": 1, "j": 0.5}
+        made: dict[str, object] = {
+            "track": pd.DataFrame([graphs | step | {"objects": each} for each in OBJECTS]),
+            "exports": pd.DataFrame([scored]),
+            "sessions": pd.DataFrame([scored | {"steps": 1.25}]),
+            "confidence": (
+                pd.DataFrame([frame | {"split": "val", "predicted_j": 0.61234}]),
+                {"lost_below": 0.3, "weights": [1.0]},
+                {"val": {"absolute_error": 0.125}},
+            ),
+        }
+        asked: list[tuple[object, ...]] = []
+        for name in ("bench_tracking", "bench_exports", "bench_sessions"):
+            monkeypatch.setattr(tracking_speed, name, lambda *a: asked.append(a) or made[what])
+        fit = lambda *a: asked.append(a) or made[what]  # noqa: E731
+        monkeypatch.setattr("e3sn_study.evaluation.confidence.fit_and_test", fit)
+        names = {"track": "tracking_speed"}
+        given = f"bench {what} --profile cpu --threads 1 --out kept --report report --data"
+        ended = run(given, own_data)
+        assert (ended.status, ended.err, len(asked)) == (0, "", 1)
+        name = names.get(what, what)
+        kept = SCHEMAS[name].read(tmp_path / "report" / "results" / f"{name}.csv")
+        if what == "confidence":
+            assert json.loads((tmp_path / "kept").read_text()) == made[what][1]  # type: ignore[index]
+            assert "an object is lost below 0.3, chosen on train" in ended.out
+            assert kept["predicted_j"].tolist() == [0.6123]
+            assert [len(each) for each in asked[0][1:]] == [3, 2]  # type: ignore[arg-type]
+            return
+        assert asked[0][-1 if what != "track" else 3] == 1  # thread
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "kept"), made[what])  # type: ignore[arg-type]
+        assert len(kept) == len(made[what])  # type: ignore[arg-type]
+        assert "ONNX int8" in ended.out
+
     def test_wrong_numbers(self, refused) -> None:
         assert "whole number of at least 1" in refused("bench train --batch 0")
+        assert "at most 65,536" in refused("bench precision --batch 70000")
 
-    def test_results_cannot_replace_a_folder(self, refused) -> None:
+    def test_results_cannot_replace_a_folder_or_the_model(
+        self, refused, tiny_model_file: Path, tmp_path: Path
+    ) -> None:
         assert "--out . is a folder; give a file" in refused("bench exports --out .")
+        model = Path(shutil.copyfile(tiny_model_file, tmp_path / "m.safetensors"))
+        command = f"bench exports --out {model} --model"
+        assert "is the model itself; give another file" in refused(command, model)
+
+    def test_where_nothing_can_be_written_nothing_is_measured(
+        self, refused, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a").touch()
+        for option in ("--out a/table.csv", "--report a"):
+            assert "a is a file, so a" in refused(f"bench exports {option}")
 
     def test_settings_that_it_would_not_use(self, refused) -> None:
         given = "--set track.mask_threshold=0.4"
@@ -807,8 +904,20 @@ class TestBench:
 
 class TestEvaluate:
     def test_a_model_on_a_benchmark(
-        self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path
+        self,
+        run: Run,
+        data_root: Path,
+        tiny_model_file: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        opened: list[tuple[object, ...]] = []
+
+        def open_noted(*arguments: object) -> object:
+            opened.append(arguments)
+            return checkout.open_tracker(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(models, "open_tracker", open_noted)
         ended = run(f"evaluate --model {tiny_model_file} --data {data_root} --out scores")
         assert (ended.status, ended.err) == (0, "")
         table = pd.read_csv(tmp_path / "scores" / "per-sequence_results-val.csv")
@@ -821,6 +930,7 @@ class TestEvaluate:
         assert (pd.read_csv(tmp_path / "scores" / "speed.csv")["frames"] == 5).all()
         assert len(list((tmp_path / "scores" / "mask" / names[0]).iterdir())) == 5
         assert leftovers(tmp_path) == []
+        assert opened == [(tiny_model_file, "auto", "fp32", None)]  # the same on any processor
 
     def test_a_run_and_its_own_masks_score_the_same(
         self, run: Run, data_root: Path, tiny_model_file: Path, tmp_path: Path
@@ -856,12 +966,12 @@ class TestEvaluate:
         names = sorted(path.name for path in truth.iterdir())[:2]
         (tmp_path / "names.txt").write_text("\n".join(names))
         given = f"--masks {truth} --annotations {truth} --sequences names.txt --out scores"
-        ended = run("evaluate", given)
+        ended = run("evaluate --name test", given)
         assert ended.status == 0
         assert "J-Mean 1.000" in ended.out
         assert "F-Mean 1.000" in ended.out
         written = sorted(path.name for path in (tmp_path / "scores").iterdir())
-        assert written == ["global_results-val.csv", "per-sequence_results-val.csv"]
+        assert written == ["global_results-test.csv", "per-sequence_results-test.csv"]
 
     def test_a_first_mask_of_another_size_or_without_object(
         self, refused, own_data: Path, tiny_model_file: Path

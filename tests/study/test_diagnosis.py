@@ -75,7 +75,7 @@ def test_an_oracle_has_perfect_masks_and_boxes_of_known_overlap(
     assert (rows["predicted_size"] / rows["size"]).to_numpy() == pytest.approx(growth, abs=1e-5)
 
 
-def test_changing_over_is_seen_where_it_happens(tmp_path: Path) -> None:
+def test_a_look_alike_that_is_taken_is_seen(tmp_path: Path) -> None:
     """A network that always answers at one place: on the target, on the neighbour, or on neither."""
     image = tmp_path / "two.png"
     cv2.imwrite(str(image), np.full((300, 400, 3), 90, np.uint8))
@@ -127,7 +127,9 @@ def test_a_look_alike_has_about_the_size_of_the_target_and_stands_apart(tmp_path
             others(each)
 
 
-def test_the_penalised_score_may_stay_where_the_raw_one_changes_over(tmp_path: Path) -> None:
+def test_the_penalised_score_may_stay_where_the_raw_one_takes_the_look_alike(
+    tmp_path: Path,
+) -> None:
     """The neighbour has the higher score, but lies far from the middle."""
 
     class Torn(Planted):

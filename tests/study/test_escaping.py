@@ -9,13 +9,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import mistune
+import nbformat
 import pandas as pd
 import pytest
 from made_results import VAL, add_run, add_scores, add_speed
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from e3sn_lib.config import Profile
 from e3sn_lib.profiles.loading import load_profile, profile_from_dict
+from e3sn_study.display import show_table
+from e3sn_study.notebooks import to_html
 from e3sn_study.records import Records
 from e3sn_study.report.report import build_report, readme_table
 from e3sn_study.report.shipping import model_card
@@ -124,6 +128,22 @@ def test_a_name_adds_no_element(
     name: str, harmless: dict[str, Counter[str]], tmp_path: Path
 ) -> None:
     assert pages(tmp_path, name) == harmless
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "[a link](javascript:alert(1))"])
+def test_a_name_adds_no_element_to_a_notebook(name: str, tmp_path: Path) -> None:
+    def shown(text: str) -> Counter[str]:
+        table = pd.DataFrame({"Run": [text]})
+        table.attrs |= {"title": text, "notes": [text]}
+        output = new_output("display_data", {"text/markdown": str(show_table(table).data)})
+        notebook = new_notebook(cells=[new_code_cell("1", outputs=[output])])
+        nbformat.write(notebook, tmp_path / "a.ipynb")
+        to_html(tmp_path / "a.ipynb", tmp_path / "a.html")
+        page = (tmp_path / "a.html").read_text()
+        assert "javascript:" not in "".join(re.findall('href="(.*?)"', page))
+        return +Active(page).found
+
+    assert shown(name) == shown("a name")
 
 
 def test_the_test_sees_what_a_browser_would_run() -> None:

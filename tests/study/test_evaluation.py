@@ -299,6 +299,16 @@ class TestEvaluation:
         write()
         assert len(tracked) == 4
 
+    def test_masks_of_two_evaluations_are_not_mixed(
+        self, two_objects: list[Video], tiny_model: E3SN, tmp_path: Path
+    ) -> None:
+        first = write_masks(Tracker(tiny_model), two_objects[:2], tmp_path)
+        next(first)
+        with pytest.raises(InputError, match=f"{tmp_path} is in use by another evaluation; wait"):
+            list(write_masks(Tracker(tiny_model), two_objects[:2], tmp_path))
+        list(first)
+        assert len(list(write_masks(Tracker(tiny_model), two_objects[:2], tmp_path))) == 2
+
     def test_weights_are_looked_at_once(
         self,
         two_objects: list[Video],
@@ -306,12 +316,12 @@ class TestEvaluation:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        tracker, read = Tracker(tiny_model), []
+        read: list[int] = []
         state_dict = type(tiny_model).state_dict
         monkeypatch.setattr(
             type(tiny_model), "state_dict", lambda *a, **k: read.append(1) or state_dict(*a, **k)
         )
-        evaluate_tracker(tracker, [two_objects[1]] * 2, tmp_path, extras=False)
+        evaluate_tracker(Tracker(tiny_model), [two_objects[1]] * 2, tmp_path, extras=False)
         assert len(read) == 1
 
     def test_an_interrupted_sequence_is_tracked_again(

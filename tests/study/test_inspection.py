@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from e3sn_lib.config import Profile
@@ -108,8 +110,12 @@ def test_windows_are_predicted_for_every_sample_of_a_pair(
     dataset = PairDataset(
         open_train_sets(profile.data).opened, profile, profile.stages["end_to_end"]
     )
-    predicted = predict_windows(tiny_model, dataset[0])
-    assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)
+    for bias, expected in ((1e4, True), (-1e4, False)):
+        model = copy.deepcopy(tiny_model)
+        torch.nn.init.constant_(model.refine.post2.bias, bias)
+        predicted = predict_windows(model, dataset[0])
+        assert (predicted.shape, predicted.dtype) == ((4, 127, 127), np.bool_)
+        assert (predicted == expected).all()
 
 
 def test_frames_of_the_slider_have_outlines_that_fill_to_the_masks(

@@ -20,7 +20,7 @@ from e3sn_study.runs import Study, measurements
 
 @pytest.fixture
 def linear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Each window of a step takes 2 MB beside 500 MB for the rest; returns the counts that were run."""
+    """Each window of a step takes 2 MiB beside 500 MiB for the rest; returns the counts that were run."""
     counts: list[int] = []
 
     def measure(profile: Profile, count: int, batch_size: int, steps: int) -> dict[str, float]:

@@ -33,6 +33,7 @@ from e3sn_study.display import show_figure
 from e3sn_study.evaluation import benchmark
 from e3sn_study.records import STATISTICS
 from e3sn_study.records.entries import files_of
+from e3sn_study.records.store import digest
 from e3sn_study.report.shipping import ship
 from e3sn_study.runs import Run, Study, measurements
 from e3sn_study.runs.measurements import (
@@ -523,6 +524,15 @@ def test_other_images_of_the_same_names_and_numbers_are_another_run(
     assert changed.set_aside_outdated() == [second.name]
 
 
+def test_what_is_no_file_or_has_an_odd_name_has_a_digest(tmp_path: Path) -> None:
+    """A pipe is not opened, because reading it may never end."""
+    pipe, odd = tmp_path / "pipe.jpg", tmp_path / "shot at 0x10.jpg"
+    os.mkfifo(pipe)
+    odd.write_bytes(b"an image")
+    assert digest(pipe, odd, "at 0x10") == digest(pipe, odd, "at 0x10")
+    assert digest(pipe, odd) != digest(tmp_path / "other.jpg", odd)
+
+
 @pytest.mark.parametrize("kind", ["ids", "binary"])
 def test_files_have_the_digest_that_earlier_versions_put_on_record(
     tiny_profile: Callable[..., Profile], tmp_path: Path, kind: str
@@ -554,7 +564,11 @@ def test_a_run_that_was_killed_at_its_very_end_is_finished(
     assert own.train().is_finished()
     assert all(value.equal(model[key]) for key, value in load_file(run.model).items())
     without_pairs = json.dumps(summary | {"pairs": None})
-    for name, damaged in (("summary.json", without_pairs), ("log.csv", "stage\n")):
+    for name, damaged in (
+        ("summary.json", without_pairs),
+        ("log.csv", "stage\n"),
+        ("env.json", "{"),
+    ):
         (run.folder / name).write_text(damaged)
         assert own.train().is_finished()
         assert "made anew: " in capsys.readouterr().out

@@ -295,7 +295,7 @@ def test_a_common_smaller_budget_is_used_if_not_all_were_trained_with_the_profil
     assert row(table, "E3SN")["J-Mean"].startswith("60.0")
     assert row(table, "E3SN - E3SN only S")["J-Mean"] == "+5.0 (+5.0 to +5.0)"
     assert (
-        "These are the runs with train.pairs=4000; a second stage on top has more pairs. "
+        "These are the runs with train.pairs=4000. "
         "Runs with two seeds of each network are shown rather than longer runs with one seed."
         in table.attrs["notes"]
     )
@@ -642,7 +642,7 @@ def test_only_runs_with_the_same_other_settings_are_on_top(tmp_path: Path) -> No
 
 
 def test_runs_costs_and_checks(tmp_path: Path) -> None:
-    later = [{"commit": "89abcdef01", "date": "later"}, {"date": "later still"}]
+    later = [{"commit": "89abcdef01", "dirty": True}, {"date": "the commit of the beginning"}]
     add_run(
         tmp_path,
         seed=3,
@@ -655,7 +655,7 @@ def test_runs_costs_and_checks(tmp_path: Path) -> None:
     command = "e3sn train --profile made --variant e3sn --seed 3 --set 'train.lr=[1,2]'"
     assert found["Command"] == command
     origin = {"Pairs": "12,000", "Of 12 million": "0.100 %"}
-    origin |= {"Commit": "01234567, 89abcdef"}
+    origin |= {"Commit": "01234567, 89abcdef with changes"}
     origin |= {"Machine": "a processor, 2 cores, threads: 1"}
     origin |= {"Precision": "bf16", "Steps skipped": "1"}
     assert found.to_dict().items() >= origin.items()
