@@ -59,20 +59,17 @@ def score_sequence(masks: Iterable[NDArray[Any]], sequence: Video) -> pd.DataFra
     return _table(scores, truth.notes(scores))
 
 
-def score_folder(
-    masks: Path, annotations: Path, names: Iterable[str] = (), merge: bool | None = None
-) -> pd.DataFrame:
+def score_folder(masks: Path, annotations: Path, names: Iterable[str] = ()) -> pd.DataFrame:
     """Return J and F of masks from any method that are saved as PNG files.
 
-    The rows are those of `score_sequence`, one sequence after the other. Raises InputError as that,
-    or if a folder or a mask is missing or cannot be read.
+    The rows are those of `score_sequence`, one sequence after the other. All ids above 0 are one
+    object where the first truth mask has one value above 0 that is no id, such as 255 (DAVIS-2016).
+    Raises InputError as `score_sequence`, or if a folder or a mask is missing or cannot be read.
 
     Args:
         masks, annotations: folders with SEQUENCE/FRAME.png, palette or grey images of object ids,
             or folders of one sequence with FRAME.png. First and last masks are not needed.
         names: the sequences to score; empty: all folders in `annotations`.
-        merge: whether all ids above 0 are one object; None: where the first truth mask has one
-            value above 0 that is no id, such as 255 (DAVIS-2016).
     """
     for role, folder in (("masks", masks), ("annotations", annotations)):
         if not folder.is_dir():
@@ -83,7 +80,7 @@ def score_folder(
         annotations, names = annotations.resolve().parent, [annotations.resolve().name]
     if not names:
         raise InputError(f"there are no folders in {annotations}; {LAYOUT}")
-    truths = [_Truth(_sequence(annotations / name, merge)) for name in names]
+    truths = [_Truth(_sequence(annotations / name)) for name in names]
     folders = [masks / name for name in names]
     if len(names) == 1 and not folders[0].is_dir() and any(masks.glob("*.png")):
         folders = [masks]
@@ -96,7 +93,7 @@ def score_folder(
         ]
     notes = []
     merged = [truth.sequence.name for truth in truths if truth.sequence.merge_ids]
-    if merged and merge is None:
+    if merged:
         which = "the truth" if len(merged) == len(truths) else f"the truth of {', '.join(merged)}"
         rule = "one object per sequence, predicted ids above 0 merged into it"
         notes.append(f"{which} is 0/255 as in DAVIS-2016: {rule}")
@@ -239,13 +236,11 @@ class _Truth:
         return [f"{self.sequence.name}: {note}" for note in notes]
 
 
-def _sequence(folder: Path, merge: bool | None) -> Video:
+def _sequence(folder: Path) -> Video:
     paths = tuple(sorted(map(folder.joinpath, file_names(folder, (".png",))), key=by_number))
     if not paths:
         raise InputError(f"there are no PNG masks in {folder}; {LAYOUT}")
-    if merge is None:
-        merge = shows_one_object(paths[0])
-    return Video(folder.name, frame_paths=paths, mask_paths=paths, merge_ids=merge)
+    return Video(folder.name, paths, paths, merge_ids=shows_one_object(paths[0]))
 
 
 def _folders(root: Path) -> list[str]:

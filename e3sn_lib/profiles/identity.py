@@ -11,22 +11,24 @@ from e3sn_lib.config import Profile, StageConfig, TrainSetConfig
 from e3sn_lib.errors import InputError
 from e3sn_lib.profiles.loading import PROFILE
 
+UNTRAINED = (
+    *("title", "minutes", "track", "study", "data.root", "data.workers", "data.evaluation"),
+    *("train.log_every", "train.checkpoint_every", "train.tensorboard", "train.backup"),
+)
+"""Settings that change no weights: folders, speed, logging, and what comes after the training."""
+
 
 def training_settings(profile: Profile) -> dict[str, Any]:
     """Return what determines a run's weights: the settings that differ from their defaults.
 
-    Left out are ``data.root`` and settings of speed, logging and inference. A field that is added
-    later with a default does not change the name of an older run.
+    Those of `UNTRAINED` are left out. A field that is added later with a default does not change
+    the name of an older run.
     """
     settings: dict[str, Any] = PROFILE.dump_python(profile, mode="json", exclude_defaults=True)
     train, data = settings.get("train", {}), settings.get("data", {})
-    for section, keys in (
-        (settings, ("title", "minutes", "track", "study")),
-        (data, ("root", "workers", "evaluation")),
-        (train, ("log_every", "checkpoint_every", "tensorboard", "backup")),
-    ):
-        for key in keys:
-            section.pop(key, None)
+    for key in UNTRAINED:
+        section, _, name = key.rpartition(".")
+        (settings.get(section, {}) if section else settings).pop(name, None)
     if source := train.pop("init_weights", ""):  # its content counts, not its place
         train["init_sha256"] = profile.train.init_sha256 or content_hash(Path(source))
     # All fields of a stage and a set are listed, but those that came later only if they are set.

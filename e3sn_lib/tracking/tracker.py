@@ -72,14 +72,9 @@ class Targets:
 
     def select(self, objects: list[int]) -> Self:
         """Return the state of some of the objects."""
-        return replace(
-            self,
-            template=self.template.select(objects),
-            centre_frame_xy=self.centre_frame_xy[objects],
-            size_wh=self.size_wh[objects],
-            colours=self.colours[objects],
-            shares=self.shares[objects],
-        )
+        names = ("centre_frame_xy", "size_wh", "colours", "shares")
+        chosen = {name: getattr(self, name)[objects] for name in names}
+        return replace(self, template=self.template.select(objects), **chosen)
 
     def moved_to(self, boxes_frame_xyxy: ArrayLike) -> Self:
         """Return the state of the same objects at other places."""

@@ -16,14 +16,7 @@ from e3sn_lib.config import Profile
 from e3sn_lib.data.pairs import Batch, Source
 from e3sn_lib.geometry import Image
 from e3sn_lib.model.device import machine
-from e3sn_lib.model.network import (
-    BASE_MASK,
-    E3SN,
-    Search,
-    Template,
-    build_model,
-    count_parameters,
-)
+from e3sn_lib.model.network import BASE_MASK, E3SN, Search, Template, build_model, count_parameters
 from e3sn_lib.model.torch_backend import TorchBackend
 from e3sn_lib.model.windows import Cells
 from e3sn_lib.tracking.backends import Backend

@@ -5,9 +5,7 @@ Videos show how good the masks are. Images show whether the model follows the bo
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
-
-from torch.optim.swa_utils import AveragedModel
+from typing import Any
 
 from e3sn_lib.config import DataConfig, Profile
 from e3sn_lib.data.sources import open_held_out, open_held_out_stills
@@ -19,7 +17,7 @@ from e3sn_lib.model.weights import load_model, pairs_seen, read_metadata
 from e3sn_lib.profiles.identity import content_hash
 from e3sn_lib.profiles.loading import parse_yaml, profile_from_dict
 from e3sn_lib.tracking.tracker import Tracker
-from e3sn_lib.training.state import CHECKPOINT, FINAL, RunState, read_checkpoint
+from e3sn_lib.training.state import CHECKPOINT, FINAL, RunState, damage_of, read_checkpoint
 from e3sn_study.evaluation.benchmark import evaluate_tracker
 from e3sn_study.evaluation.diagnosis import look_alikes_taken
 
@@ -61,14 +59,12 @@ def _open(source: Path) -> tuple[str, str, int, E3SN, Profile]:
     content = read_checkpoint(source, profile)
     if content is None:
         raise InputError(f"{source} has neither {FINAL} nor {CHECKPOINT}; train it first")
-    model = build_model(profile.model)
-    if content["average"]:
-        average = AveragedModel(model)
-        average.load_state_dict(content["average"])
-        model = cast(E3SN, average.module)
-    else:
-        model.load_state_dict(content["model"])
-    model = model.to(best_device()).eval()
-    state = RunState(**content["state"])
+    model = build_model(profile.model).to(best_device()).eval()
+    with damage_of(source):
+        saved = content["average"] or content["model"]  # names of the average begin with "module."
+        weights = {key.removeprefix("module."): value for key, value in saved.items()}
+        weights.pop("n_averaged", None)
+        model.load_state_dict(weights)
+        state = RunState(**content["state"])
     pairs = state.pairs_before + state.step * profile.train.batch_size
     return source.resolve().name, content_hash(source / CHECKPOINT), pairs, model, profile

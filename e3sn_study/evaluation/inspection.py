@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from e3sn_lib.data.augment import random_crop
 from e3sn_lib.data.pairs import Pair
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import as_webp
-from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Crop, Image, box_from_mask, box_xywh, context_side
+from e3sn_lib.geometry import TEMPLATE_SIZE, Box, Image, box_from_mask, box_xywh
 from e3sn_lib.metrics.measures import region_similarity
 from e3sn_lib.model.network import E3SN, Search, Template
 from e3sn_lib.model.windows import Cells
@@ -118,9 +119,10 @@ def level_answers(model: E3SN, video: Video, index: int) -> Answers:
     first, before, now = (_box(video, number) for number in (0, index - 1, index))
     frame = video.frame(0)
     fill = frame.mean(axis=(0, 1)).tolist()
-    crop = _context_crop(before, SEARCH_SIZE)
+    rng = np.random.default_rng(0)  # nothing is random without shift and scale
+    crop = random_crop(before, SEARCH_SIZE, 0.0, 0.0, rng)
     image = crop.image(video.frame(index), fill)
-    target = _context_crop(first, TEMPLATE_SIZE).image(frame, fill)
+    target = random_crop(first, TEMPLATE_SIZE, 0.0, 0.0, rng).image(frame, fill)
     template, search = encode_crops(model, target, image)
     levels = model.mask.whole_maps(template, search)
     finest = [max(level.shape[-1] for level in levels)] * 2
@@ -137,13 +139,6 @@ def _box(video: Video, index: int) -> Box:
         return box
     absent = f"object 1 is not in frame {index}"
     raise InputError(f"sequence {video.name}: {absent}; choose another frame")
-
-
-def _context_crop(box_frame_xyxy: Box, size: int) -> Crop:
-    """Return the square around a box at the template's scale, `size` pixels wide."""
-    x1, y1, x2, y2 = box_frame_xyxy
-    side = float(context_side((x2 - x1, y2 - y1))) * size / TEMPLATE_SIZE
-    return Crop.square(((x1 + x2) / 2, (y1 + y2) / 2), side, size)
 
 
 def encode_crops(model: E3SN, template: Image, search: Image) -> tuple[Template, Search]:

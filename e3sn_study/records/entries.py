@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from e3sn_lib.config import Profile, TrackConfig
 from e3sn_lib.data.sources import TrainSets
 from e3sn_lib.errors import InputError
-from e3sn_lib.profiles.identity import run_name
+from e3sn_lib.profiles.identity import UNTRAINED, run_name
 from e3sn_study.records.schema import SETTINGS
 from e3sn_study.records.store import digest
 
@@ -65,13 +65,8 @@ class _TrainingSet(BaseModel):
 
 
 _MODEL = "train.init_weights="
-TOLD_ELSEWHERE = (
-    *("study.", "title=", "minutes=", "data.root=", "data.workers=", "train.backup="),
-    *("train.log_every=", "train.checkpoint_every=", "train.tensorboard="),
-    *("track.", "data.evaluation="),
-)
-"""Beginnings of settings that do not change a training: folders, speed, logging, and what comes
-after the training, which has entries of its own."""
+TOLD_ELSEWHERE = tuple(each + ("." if each in ("track", "study") else "=") for each in UNTRAINED)
+"""Beginnings of overrides that do not change a training. Some have entries of their own."""
 
 
 def settings_text(overrides: Iterable[str]) -> str:

@@ -19,14 +19,7 @@ from e3sn_lib.data.pairs import Pair, PairDataset
 from e3sn_lib.data.sources import TrainSets, open_evaluation, open_held_out, open_train_sets
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import (
-    atomic_path,
-    check_writable,
-    read_text,
-    write_csv,
-    write_json,
-    write_text,
-)
+from e3sn_lib.files import atomic_path, check_writable, read_text, write_csv, write_json, write_text
 from e3sn_lib.model.network import E3SN
 from e3sn_lib.model.weights import load_model, load_profile_of, read_metadata
 from e3sn_lib.profiles.identity import content_hash, run_name, training_settings
