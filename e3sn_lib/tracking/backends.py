@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -118,30 +118,40 @@ class OnnxBackend:
 
     def encode_template(self, crops: NDArray[np.uint8]) -> _Filters:
         """See `Backend`."""
-        return _Filters(self._run(TEMPLATE, [{"crop": crop[None]} for crop in crops]))
+        return _Filters(self._run(TEMPLATE, [partial(dict, crop=crop[None]) for crop in crops]))
 
     def search(self, crops: NDArray[np.uint8], template: _Filters) -> tuple[Floats, Floats, Any]:
         """See `Backend`."""
         pairs = zip(crops, template, strict=True)
-        found = self._run(SEARCH, [{"crop": crop[None], **filters} for crop, filters in pairs])
+        found = self._run(SEARCH, [partial(dict, each, crop=crop[None]) for crop, each in pairs])
         cls, loc = (np.concatenate([each[name] for each in found]) for name in ("cls", "loc"))
         return cls, loc, found
 
     def segment(self, template: _Filters, features: Any, cells: NDArray[np.int64]) -> Floats:
         """See `Backend`."""
-        windows, given = self.manifest.windows.items(), []
-        for filters, maps, (row, column) in zip(template, features, cells.tolist(), strict=True):
-            cut = {name: cut_window(maps[name], row, column, window) for name, window in windows}
-            given.append(filters | cut)
-        return np.concatenate([each["logits"] for each in self._run(MASK, given)])
 
-    def _run(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[Arrays]:
-        """Run a graph once for each object; they share the threads, so that these wait less."""
+        def inputs(filters: Arrays, maps: Arrays, row: int, column: int) -> Arrays:
+            windows = self.manifest.windows.items()
+            return filters | {
+                name: cut_window(maps[name], row, column, window) for name, window in windows
+            }
+
+        objects = zip(template, features, *cells.T.tolist(), strict=True)
+        found = self._run(MASK, [partial(inputs, *each) for each in objects])
+        return np.concatenate([each["logits"] for each in found])
+
+    def _run(self, name: str, given: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Arrays]:
+        """Run a graph once for each object, on what `given` returns. Objects share the threads, so
+        that these wait less; if some are left over, they get all threads afterwards."""
+        rest = len(given) % self._threads
+        if 0 < rest < len(given):
+            return self._run(name, given[:-rest]) + self._run(name, given[-rest:])
         session = self._session(name, max(self._threads // len(given), 1))
         inputs = [each.name for each in session.get_inputs()]
         outputs = [each.name for each in session.get_outputs()]
 
-        def run(values: Mapping[str, Any]) -> Arrays:
+        def run(give: Callable[[], Mapping[str, Any]]) -> Arrays:
+            values = give()
             with _named_errors(f"compute {name}"):
                 found = session.run(outputs, {each: values[each] for each in inputs})
             return dict(zip(outputs, found, strict=True))
@@ -156,6 +166,8 @@ def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:
     (height, width), size = maps.shape[2:], window.size
     top, left = (window.first + window.step * place for place in (row, column))
     y1, y2, x1, x2 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
+    if y2 - y1 == x2 - x1 == size:
+        return np.ascontiguousarray(maps[:, :, y1:y2, x1:x2])
     cut = np.zeros((*maps.shape[:2], size, size), np.float32)
     cut[:, :, y1 - top : y2 - top, x1 - left : x2 - left] = maps[:, :, y1:y2, x1:x2]
     return cut

@@ -106,8 +106,11 @@ def likeness(crop: Image, shares: Floats) -> Floats:
 
 def _bins(colours: NDArray[Any]) -> NDArray[np.int64]:
     """Return the places of colours (..., C) uint8 in a flat table of C axes, (...)."""
-    steps = COLOUR_BINS ** np.arange(colours.shape[-1])[::-1]
-    return colours.astype(np.int64) * COLOUR_BINS // 256 @ steps
+    levels = np.moveaxis(colours // (256 // COLOUR_BINS), -1, 0)
+    bins = levels[0].astype(np.int64)
+    for each in levels[1:]:
+        bins = bins * COLOUR_BINS + each
+    return bins
 
 
 def _about_mask(soft: SoftMask, threshold: float) -> tuple[float, float]:

@@ -342,8 +342,8 @@ def labels_from_patches(
     best = np.zeros(frame_hw, np.float32)  # only what is touched takes memory and time
     for number, (soft, rows, columns) in sorted(patches.items()):
         better = soft > np.maximum(best[rows, columns], threshold)
-        best[rows, columns][better] = soft[better]
-        ids[rows, columns][better] = number
+        np.copyto(best[rows, columns], soft, where=better)
+        np.copyto(ids[rows, columns], np.uint8(number), where=better)
     return ids
 
 

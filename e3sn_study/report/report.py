@@ -118,13 +118,11 @@ def readme_report(reports: Path) -> Path | None:
 def readme_table(readme: Path, report: Path) -> str:
     """Return what stands between the README's marks: a short Table 1 and where the rest is."""
     records = Records(report / "results")
-    table, main = short_table1(records), records.rows(records.main_runs("e3sn"))
-    saw = len(main) and not records.synthetic
+    table = short_table1(records)
     content = MARKDOWN.get_template("readme.md.j2").render(
         table.attrs,
         table=to_markdown(table),
-        pairs=main["pairs"].max() if saw else 0,
-        training=_training(records),
+        **sections.answer(TABLES["claims"](records)),
         speed=_speed(records),
         page=Path(os.path.relpath(report / "index.html", readme.parent)).as_posix(),
     )
@@ -172,8 +170,10 @@ def _write_tables(
         about = reference("tables")["tables"].get(name, {})
         made_by = about.get("notebooks", [])
         links = [f"notebooks/{page.name}" for page in pages if page.name[:2] in made_by]
+        repeat = "make reproduce PROFILE={0}"
+        repeat += "" if profile.data.is_synthetic else " DATA=DIR SET=study.recorded=true"
         only = f" ONLY={','.join(made_by)}" if made_by else ""
-        command = about.get("command", "make reproduce PROFILE={0}" + only).format(profile.name)
+        command = about.get("command", repeat + only).format(profile.name)
         table.attrs |= {"name": name, "stem": stem, "command": command, "pages": links}
         content = MARKDOWN.get_template("table.md.j2").render(table.attrs, table=to_markdown(table))
         write_text(folder / f"{stem}.md", content)

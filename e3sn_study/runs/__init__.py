@@ -343,7 +343,12 @@ class Study:
         return self._by_seed("siammask", [*others, f"train.pairs={pairs}"], config.seeds)
 
     def _by_seed(self, variant: str, overrides: Iterable[str], seeds: int) -> list[Run]:
-        return [self.train(variant, overrides, self.seed + each) for each in range(seeds)]
+        """Train one run per seed; with ``study.recorded``, those on record are enough."""
+        overrides, numbers = [*overrides], range(self.seed, self.seed + seeds)
+        found = (self._on_record(variant, overrides, number) for number in numbers)
+        if (kept := [run for run in found if run]) and len(kept) < seeds:
+            print(f"{variant}: {len(kept)} of {seeds} seeds are on record")
+        return kept or [self.train(variant, overrides, number) for number in numbers]
 
     def set_aside_outdated(self) -> list[str]:
         """Move outdated records to ``results/earlier`` and return the names of their runs.

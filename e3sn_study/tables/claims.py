@@ -126,7 +126,7 @@ def _verdict_on_gains(rule: str, gains: list[Interval], by_seed: pd.DataFrame, g
     if not all(clear):
         return f"partly (an interval includes {least:g})"
     if gap > _THRESHOLDS["alike"]:
-        return "partly (an effect of another size)"
+        return f"partly (more than {_THRESHOLDS['alike']:g} points from the paper's)"
     if len(by_seed) < 2:
         return "partly (one seed)"
     return "reproduced" if (by_seed >= least).all(axis=None) else "partly (not with every seed)"

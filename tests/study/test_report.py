@@ -46,6 +46,7 @@ MACROS: Any = HTML.get_template("macros.html.j2").make_module(
 )
 HEADINGS = [
     "Claims and verdicts",
+    "Limits",
     "Summary",
     "Scope",
     "Method",
@@ -63,7 +64,6 @@ HEADINGS = [
     "Evaluation",
     "Deviations",
     "What we tried",
-    "Limits",
     "Commands and runs",
     "Licences and use",
 ]
@@ -447,7 +447,11 @@ def test_the_readme_gets_its_table(report: Path) -> None:
     mine = r"^\| E3SN \| ours \| 12,000 \| 1 \| 47\.5 \([\d.]+ to [\d.]+\) \| 45\.0 "
     assert re.search(mine + r"\(45\.0 to 45\.0\) \|$", content, re.MULTILINE)
     link = "[reports/made/index.html](reports/made/index.html)"
-    assert content.endswith(f"{link}\n{MARKS[1]}\n\nend\n")
+    shown = f"{link} (open it in your clone: GitHub shows only its source)"
+    assert content.endswith(f"{shown}\n{MARKS[1]}\n\nend\n")
+    said = next(line for line in content.splitlines() if line.startswith("Of the paper's"))
+    assert said.startswith("Of the paper's 10 claims, 0 are reproduced here. Not reproduced: ")
+    assert "Not tested: training in one stage, " in said
     assert not update_readme(readme, report)
 
 

@@ -721,3 +721,16 @@ def test_scores_on_other_files_of_a_benchmark_are_set_aside(
     (own.results / "davis2016" / "a_damaged_one.csv").unlink()
     assert {path.name for path in (own.results / "davis2016").iterdir()} == {"baselines.csv"}
     assert len(list((own.results / "earlier").rglob("*.csv"))) == 4
+
+
+def test_of_several_seeds_those_on_record_are_enough(
+    own: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs on record are shown without training, also if a seed is missing among them."""
+    several = with_settings(own, "study.seeds=2", "study.comparison=[train.pairs=2]")
+    first = several.train("e3sn-s", ["train.pairs=2"])
+    capsys.readouterr()
+    recorded = with_settings(several, "study.recorded=true")
+    assert [run.name for run in recorded.compared("e3sn-s")] == [first.name]
+    assert capsys.readouterr().out == "e3sn-s: 1 of 2 seeds are on record\n"
+    assert len(list(own.runs.iterdir())) == 1
