@@ -93,6 +93,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
 
 
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of a file; raises InputError, with `busy` first, if another process has it."""
+    from filelock import FileLock, Timeout  # of the extra `study`
+
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"{busy}; wait for its end, or choose another folder") from error
+
+
 def nearest_existing(path: Path) -> Path:
     """Return a path, or the nearest folder above it that is there. Raises InputError if there is
     none, as on a drive that is not connected."""

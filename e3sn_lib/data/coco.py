@@ -27,7 +27,7 @@ from e3sn_lib.geometry import Box, box_xywh, is_far
 
 LARGEST = 2**53
 """Larger numbers are not exact as floats."""
-LONGEST_POLYGON = 1e6
+LONGEST_OUTLINE = 1e6
 """Largest outline of an object in pixels; pycocotools keeps five points for each pixel."""
 
 
@@ -200,7 +200,7 @@ def _counts(segmentation: Any, image: _Image) -> bytes:
     if not polygons:
         raise _LeftOutError("polygon of less than three points")
     around = sum(map(_around, polygons))
-    if around > LONGEST_POLYGON:
+    if around > LONGEST_OUTLINE:
         numbers = sum(map(len, polygons))
         raise ValueError(f"polygons of {numbers} numbers, {around:,.0f} pixels around")
     runs = run_lengths.frPyObjects(polygons, image.height, image.width)

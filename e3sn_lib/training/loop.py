@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from e3sn_lib.config import Profile, StageConfig
 from e3sn_lib.data.pairs import Batch, PairDataset, Source
 from e3sn_lib.errors import InputError, deferred_interrupts
-from e3sn_lib.files import read_json, write_json, write_text
+from e3sn_lib.files import locked, read_json, write_json, write_text
 from e3sn_lib.losses import Counts, compute_losses, count_targets
 from e3sn_lib.model import device, weights
 from e3sn_lib.model.network import E3SN, build_model
@@ -124,13 +123,10 @@ class Trainer:
                 run, is saved.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.run_dir / store.LOCK, timeout=0)
+        lock = locked(self.run_dir / store.LOCK, f"{self.run_dir} is in use by another training")
         try:
             with lock if processes.is_first() else nullcontext():
                 return self._run(watch)
-        except Timeout as error:
-            remedy = "wait for its end, or choose another folder"
-            raise InputError(f"{self.run_dir} is in use by another training; {remedy}") from error
         except OSError as error:
             remedy = "is the disk full? Make room and start again: it goes on from its checkpoint"
             raise InputError(f"training in {self.run_dir} ended: {error}; {remedy}") from error

@@ -16,11 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from e3sn_lib.data.types import Video
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import read_mask, write_mask
+from e3sn_lib.files import locked, read_mask, write_mask
 from e3sn_lib.geometry import Box, box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
 from e3sn_lib.tracking.tracker import Tracker
@@ -88,19 +87,15 @@ def write_masks(
     for sequence in sequences:
         _first_boxes(sequence)  # refused now, not after minutes
     timing.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(timing / "lock", timeout=0):
-            for sequence in sequences:
+    with locked(timing / "lock", f"{out} is in use by another evaluation"):
+        for sequence in sequences:
 
-                def made_of(sequence: Video = sequence) -> str:
-                    masks = sorted(out.glob(f"*/{glob.escape(sequence.name)}/*.png"))
-                    return digest(network, extras, thresholds, sequence, masks)
+            def made_of(sequence: Video = sequence) -> str:
+                masks = sorted(out.glob(f"*/{glob.escape(sequence.name)}/*.png"))
+                return digest(network, extras, thresholds, sequence, masks)
 
-                track = partial(_track, tracker, sequence, out, extras, thresholds)
-                yield once(timing / f"{sequence.name}.csv", TIMING, made_of, track)
-    except Timeout as error:
-        remedy = "wait for its end, or choose another folder"
-        raise InputError(f"{out} is in use by another evaluation; {remedy}") from error
+            track = partial(_track, tracker, sequence, out, extras, thresholds)
+            yield once(timing / f"{sequence.name}.csv", TIMING, made_of, track)
 
 
 def evaluate_baselines(

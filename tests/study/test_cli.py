@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import cv2
@@ -142,6 +143,20 @@ def leftovers(folder: Path) -> list[Path]:
 def tracking(frames: Path, tiny_model_file: Path) -> list[str | Path]:
     """Arguments of ``e3sn track`` that suffice, except a box."""
     return ["track", frames, "--weights", tiny_model_file, "--out", "out"]
+
+
+def trackers_opened_by(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[object, ...]]:
+    """A list that gets the arguments with which a module opens trackers."""
+    opened: list[tuple[object, ...]] = []
+
+    def noted(*arguments: object) -> object:
+        opened.append(arguments)
+        return checkout.open_tracker(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "open_tracker", noted)
+    return opened
 
 
 class TestTrack:
@@ -475,18 +490,13 @@ class TestTrack:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         given: dict[str, object] = {}
-        opened: list[tuple[object, ...]] = []
 
         def tracked(*arguments: object, **settings: object) -> own_video.Tracked:
             given.update(settings, video=arguments[1], out=arguments[3])
             return own_video.Tracked(1, 1, (), False, (), {})
 
-        def open_noted(*arguments: object) -> object:
-            opened.append(arguments)
-            return checkout.open_tracker(*arguments)  # type: ignore[arg-type]
-
         monkeypatch.setattr(own_video, "track_video", tracked)
-        monkeypatch.setattr(track, "open_tracker", open_noted)
+        opened = trackers_opened_by(track, monkeypatch)
         plain = {"first": 0, "last": None, "stride": 1}
         plain |= dict.fromkeys(("backward", "clean", "keep_lost"), False)
         plain |= {"save": list(track.DEFAULT_SAVE), "out": Path("out"), "video": frames}
@@ -911,13 +921,7 @@ class TestEvaluate:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        opened: list[tuple[object, ...]] = []
-
-        def open_noted(*arguments: object) -> object:
-            opened.append(arguments)
-            return checkout.open_tracker(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(models, "open_tracker", open_noted)
+        opened = trackers_opened_by(models, monkeypatch)
         ended = run(f"evaluate --model {tiny_model_file} --data {data_root} --out scores")
         assert (ended.status, ended.err) == (0, "")
         table = pd.read_csv(tmp_path / "scores" / "per-sequence_results-val.csv")
