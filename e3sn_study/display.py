@@ -20,7 +20,7 @@ from PIL import Image as PillowImage
 from e3sn_lib.geometry import Image
 from e3sn_lib.tracking.clip import write_clip
 from e3sn_lib.tracking.video import OBJECT_COLOURS
-from e3sn_study.figures.style import SCREEN_DPI, save_figure
+from e3sn_study.figures.style import SCREEN_DPI, entry, save_figure
 from e3sn_study.records import REFERENCE
 from e3sn_study.tables.cells import plain_markdown, to_markdown
 
@@ -28,14 +28,17 @@ LARGEST_CLIP = 1_000_000
 """Bytes; a larger clip is made narrower."""
 
 
-def show_figure(figure: Figure, path: Path) -> ShownImage:
-    """Write a figure as ``PATH.png`` and show just that file; one of synthetic data says so."""
+def show_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as ``PATH.png``; show just that file and, below it, its caption. A figure of
+    synthetic data says so."""
     path = path.with_suffix(".png")
     save_figure(path, figure)
     with PillowImage.open(path) as image:
         width = round(image.width * 96 / SCREEN_DPI)
     content, alt = path.read_bytes(), str(figure.get_label())
-    return ShownImage(content, format="png", width=width, alt=alt)  # type: ignore[no-untyped-call]
+    display(ShownImage(content, format="png", width=width, alt=alt))  # type: ignore[no-untyped-call]
+    if caption := entry(path)["caption"]:
+        display(Markdown(f"*{caption}*"))  # type: ignore[no-untyped-call]
 
 
 def live(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:

@@ -16,6 +16,7 @@ from e3sn_lib.data.synthetic import synthesise
 from e3sn_lib.model.network import E3SN, build_model
 from e3sn_lib.model.weights import save_model
 from e3sn_lib.profiles.loading import load_profile
+from e3sn_lib.training.loop import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -85,6 +86,12 @@ def tiny_profile(data_root: Path) -> Callable[..., Profile]:
         return load_profile("smoke", variant, [*TINY, *overrides], seed=seed, data_root=data_root)
 
     return load
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training steps that compute nothing."""
+    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def _check_ids(path: Path, year: int) -> None:
     values = set(np.unique(read_mask(path)).tolist())
     if year == 2017 and values <= {0, 255} and 255 in values:
         what = "is a DAVIS-2016 mask (values 0 and 255) where object ids of DAVIS-2017 are needed"
-    elif year == 2017 and len(values) > MANY_IDS:
+    elif year == 2017 and len(values - {0, VOID}) > MANY_IDS:
         what = f"has {len(values)} values, as soft edges give, where object ids are needed"
     elif year == 2016 and values & set(range(2, 255)):
         what = "has several objects, as in DAVIS-2017; DAVIS-2016 has other masks of one object"

@@ -51,11 +51,11 @@ def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
 def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, PngMask]]:
     """Return name and mask of each object in one mask file; 255 is void beside other ids."""
     if kind == "ids":
-        ids = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
+        values = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
+        ids = [value for value in values if value < VOID] or values
         if read_bytes(mask, "mask").startswith(JPEG) or len(ids) > MANY_IDS:
-            fault = f"has {len(ids)} values: a JPEG's noise, or soft edges"
-            advice = "save a PNG, which keeps object numbers as they are"
+            fault = f"has {len(ids)} values, where at most {MANY_IDS} object numbers are read"
+            advice = "a JPEG's noise or soft edges give more; save a PNG with hard edges"
             raise InputError(f"mask {mask} {fault}; {advice}")
-        ids = ids if ids == [VOID] else [value for value in ids if value < VOID]
         return [(f"{stem}/{value}", PngMask(mask, value)) for value in ids]
     return [(stem, PngMask(mask, kind=kind))]

@@ -142,7 +142,7 @@ class OnnxBackend:
 
     def _run(self, name: str, given: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Arrays]:
         """Run a graph once for each object, on what `given` returns. Objects share the threads, so
-        that these wait less; if some are left over, they get all threads afterwards."""
+        that these wait less; if some are left over, they share the threads afterwards."""
         rest = len(given) % self._threads
         if 0 < rest < len(given):
             return self._run(name, given[:-rest]) + self._run(name, given[-rest:])

@@ -32,7 +32,7 @@ from e3sn_lib.tracking.quantise import Sample, quantise
 
 OPSET = 17
 README = "README.md"
-FILES = (*GRAPHS, WEIGHTS, README, backends.MANIFEST)
+EXPORTED = (*GRAPHS, WEIGHTS, README, backends.MANIFEST)
 """What a folder holds, in the order in which it is written."""
 WINDOWS = {
     name: Window(size=size, step=STRIDE // stride, first=-WINDOW_MARGIN // stride)
@@ -130,7 +130,7 @@ def export_model(
     with temporary_path(out / "export") as work:  # it deletes what a killed export left there
         there = {each.name for each in out.iterdir()}
         is_export = {backends.MANIFEST, *GRAPHS} <= there
-        is_part_of_one = GRAPHS[0] in there and there <= {*FILES}  # its export was killed
+        is_part_of_one = GRAPHS[0] in there and there <= {*EXPORTED}  # its export was killed
         if there and not is_export and not is_part_of_one:
             advice = "give a new folder, or that of an earlier export"
             raise InputError(f"{out} holds other files; {advice}")
@@ -158,7 +158,7 @@ def export_model(
         }
         write_text(work / README, read_text(backends.PACKAGED / README))
         write_json(work / backends.MANIFEST, content)
-        for each in FILES:  # a mixture of two exports is refused, as the digests do not fit
+        for each in EXPORTED:  # a mixture of two exports is refused, as the digests do not fit
             (work / each).replace(out / each)
     return differences
 

@@ -60,12 +60,15 @@ def step_batches(
         worker_init_fn=_outlast_end_signals,
     )
     prepared = iter(loader)
-    for _ in steps:
-        batches = [next(prepared) for _ in range(accumulate)]
-        for batch in batches:
-            if isinstance(batch, InputError):
-                raise batch
-        yield batches
+    try:
+        for _ in steps:
+            batches = [next(prepared) for _ in range(accumulate)]
+            for batch in batches:
+                if isinstance(batch, InputError):
+                    raise batch
+            yield batches
+    finally:
+        del prepared  # this ends its workers; the traceback of an error would keep them
 
 
 def _outlast_end_signals(worker: int) -> None:

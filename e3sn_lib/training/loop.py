@@ -157,7 +157,7 @@ class Trainer:
         config = self.profile.train
         settings = yaml.safe_dump(self.profile.to_dict(), sort_keys=False)
         write_text(self.run_dir / "config.yaml", settings)
-        path, present = self.run_dir / "env.json", environment()
+        path, present = self.run_dir / store.ENVIRONMENT, environment()
         if self.state.step:
             with suppress(InputError):  # it is lost or damaged
                 began = read_json(path, "record")

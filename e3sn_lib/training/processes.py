@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from e3sn_lib.errors import InputError, is_lack_of_memory
+from e3sn_lib.errors import InputError
 
 
 @contextmanager
@@ -33,9 +33,11 @@ def process_group() -> Iterator[None]:
         with nullcontext() if is_first() else redirect_stdout(io.StringIO()):
             yield
     except RuntimeError as error:
-        if world() == 1 or is_lack_of_memory(error):
+        texts = "gloo", "Connection closed", "Connection reset"
+        of_others = isinstance(error, dist.DistError) or any(each in str(error) for each in texts)
+        if world() == 1 or not of_others:
             raise
-        fault = f"another process has ended, or this one fails ({shorten(str(error), 200)})"
+        fault = f"another process has ended ({shorten(str(error), 200)})"
         remedy = "the same command goes on from the last checkpoint"
         raise InputError(f"{fault}; {remedy}") from error
     finally:

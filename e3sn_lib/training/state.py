@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHECKPOINT = "checkpoint.pt"
+ENVIRONMENT = "env.json"
+"""Where, when and by which code a run began and was resumed."""
 FINAL = "model.safetensors"
 LOCK = "lock"
 Watch = Callable[["pd.DataFrame"], None]
@@ -45,22 +47,30 @@ def write_checkpoint(run_dir: Path, content: dict[str, Any]) -> None:
     try:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
-            with temporary.open("rb") as file:  # else a power cut could leave an empty file
-                os.fsync(file.fileno())
+            _flush(temporary)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError when it cannot write
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         fault = f"cannot write the checkpoint of step {content['state']['step']}, {path}; {kept}"
         raise InputError(f"{fault}. Free some disk space and start again") from error
 
 
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk; else a power cut could leave an empty one."""
+    with path.open("r+b") as file:  # Windows flushes only files that may be written
+        os.fsync(file.fileno())
+
+
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy the checkpoint of one folder to another, if there is one; raises InputError if it cannot
-    be written. The target then keeps what it had."""
+    """Copy the checkpoint of one folder to another, if there is one, and the record of how the run
+    began; raises InputError if they cannot be written. The target then keeps what it had."""
     if not (source / CHECKPOINT).is_file():
         return
     try:
-        with atomic_path(target / CHECKPOINT) as temporary:
-            shutil.copyfile(source / CHECKPOINT, temporary)
+        for name in (ENVIRONMENT, CHECKPOINT):
+            if (source / name).is_file():
+                with atomic_path(target / name) as temporary:
+                    shutil.copyfile(source / name, temporary)
+                    _flush(temporary)
     except OSError as error:
         fault = f"cannot copy {source / CHECKPOINT} to {target} ({error.strerror})"
         raise InputError(f"{fault}; free some space there, or change train.backup") from error

@@ -54,10 +54,13 @@ def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
     if options.out and options.out.is_dir() and options.what != "precision":
         raise InputError(f"--out {options.out} is a folder; give a file")
-    if options.out and os.path.realpath(options.out) == os.path.realpath(options.model):
-        raise InputError(f"--out {options.out} is the model itself; give another file")
-    results = options.report and options.report / "results"
-    for folder in filter(None, (options.out and options.out.parent, results)):
+    for used in filter(None, (options.model, options.weights) if options.out else ()):
+        if os.path.realpath(options.out) == os.path.realpath(used):
+            raise InputError(f"--out {options.out} is the model itself; give another file")
+    target = options.out and options.out.parent
+    if options.what == "precision":
+        target = options.out or Path("precision")
+    for folder in filter(None, (target, options.report and options.report / "results")):
         check_writable(folder)  # now, not after minutes of measuring
     tracking = [each for each in options.set if each.startswith("track.")]
     if tracking and options.what not in ("train", "precision"):

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import os
 import time
+from contextlib import closing
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -108,15 +109,17 @@ def _model_masks(options: argparse.Namespace) -> tuple[pd.DataFrame, Path, float
     sequences = open_evaluation(data, benchmark)
     out = options.out or Path("evaluation") / benchmark
     _check_beside(out, sequences[0].mask_paths[0].parent.parent)
-    timed = []
-    for number, timing in enumerate(write_masks(tracker, sequences, out), start=1):
-        timed.append(timing)
-        name, seconds = timing[["sequence", "seconds_tracking"]].iloc[0]
-        print(f"{number}/{len(sequences)} {name}: {seconds:.1f} s of tracking")
+    timed, scores, scoring = list[pd.DataFrame](), list[pd.DataFrame](), 0.0
+    with closing(write_masks(tracker, sequences, out)) as written:
+        for number, (sequence, timing) in enumerate(zip(sequences, written, strict=True), start=1):
+            timed.append(timing)
+            seconds = timing["seconds_tracking"].iloc[0]
+            print(f"{number}/{len(sequences)} {sequence.name}: {seconds:.1f} s of tracking")
+            started = time.perf_counter()
+            scores.append(frame_scores(out / MODEL, sequence))
+            scoring += time.perf_counter() - started
     write_csv(out / "speed.csv", pd.concat(timed))
-    started = time.perf_counter()
-    scores = pd.concat([frame_scores(out / MODEL, each) for each in sequences], ignore_index=True)
-    return scores, out, time.perf_counter() - started
+    return pd.concat(scores, ignore_index=True), out, scoring
 
 
 def _check_beside(out: Path, *folders: Path) -> None:

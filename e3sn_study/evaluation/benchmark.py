@@ -8,8 +8,9 @@ next sequence.
 import glob
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -54,13 +55,15 @@ def evaluate_tracker(
     others = {at_threshold(each): each for each in wanted if each != own}
     methods = [MODEL, *([BOX, BOUND] if extras else []), *others]
     scores, timings = [], []
-    written = write_masks(tracker, sequences, out, extras=extras, thresholds=others.values())
-    for number, (sequence, timing) in enumerate(zip(sequences, written, strict=True), start=1):
-        found = [score_method(each, read_masks(out / each, sequence), sequence) for each in methods]
-        j, f = (100 * found[0][f"{name}-Mean"].mean() for name in "JF")
-        show(f"{number}/{len(sequences)} {sequence.name}: J {j:.1f}, F {f:.1f}")
-        scores += found
-        timings.append(timing)
+    made = write_masks(tracker, sequences, out, extras=extras, thresholds=others.values())
+    with closing(made) as written:  # else an error here would keep `out` locked
+        for number, (sequence, timing) in enumerate(zip(sequences, written, strict=True), start=1):
+            masks = {each: read_masks(out / each, sequence) for each in methods}
+            found = [score_method(each, masks[each], sequence) for each in methods]
+            j, f = (100 * found[0][f"{name}-Mean"].mean() for name in "JF")
+            show(f"{number}/{len(sequences)} {sequence.name}: J {j:.1f}, F {f:.1f}")
+            scores += found
+            timings.append(timing)
     table = pd.concat(scores, ignore_index=True)
     table["mask_threshold"] = table["method"].map(others).astype(float).fillna(own)
     return table, pd.concat(timings, ignore_index=True)
@@ -73,12 +76,13 @@ def write_masks(
     *,
     extras: bool = False,
     thresholds: Iterable[float] = (),
-) -> Iterator[pd.DataFrame]:
+) -> Generator[pd.DataFrame, None, None]:
     """Write the masks of sequences as ``out/METHOD/SEQUENCE/FRAME.png``; yield the timing of each,
     one row with the columns of `TIMING`.
 
     Masks that are there already are kept if the same network made them with the same settings
-    from the same frames and true masks, and if they are as it wrote them. Raises InputError if a
+    from the same frames and true masks, and if they are as it wrote them. `out` is locked until the
+    generator is closed, so score the masks before that. Raises InputError if a
     frame or mask cannot be read, if a first mask has another size than its frame, or if another
     process writes to `out`.
     """

@@ -106,7 +106,8 @@ class Answers(NamedTuple):
     box_crop_xyxy: Box
     """The true target."""
     maps: dict[str, NDArray[np.float32]]
-    """By level, (n, n): how far the answer at each position is from the level's mean answer."""
+    """By level, (n, n): distance of the answer at each position from the level's mean answer, in
+    standard deviations of each channel."""
 
 
 @torch.inference_mode()

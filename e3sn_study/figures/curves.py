@@ -61,10 +61,11 @@ def level_weights(log: pd.DataFrame) -> Figure:
     equal, room, ends = 1 / max(len(levels), 1), 0.01, {}
     for level in levels:
         values, colour = log[f"w{level}"], LEVEL_COLOURS[level]
-        _draw_log(axes, log, values, colour)
+        axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=colour, ms=4)
         room = max(room, 1.25 * (values - equal).abs().max())
         ends[f"conv{level}, {values.iloc[-1]:.3f}"] = (values.iloc[-1], colour)
     axes.axhline(equal, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    style.count_pairs(axes)
     axes.set_title("weight of each level in the fused feature")
     axes.set_ylim(equal - room, equal + room)
     style.label_lines(axes, ends, 0.075)
@@ -81,15 +82,11 @@ def throughput(log: pd.DataFrame) -> Figure:
         "peak memory, GiB": log["peak_memory_mb"] / 1024,
     }
     for axes, (title, values) in zip(grid, columns.items(), strict=True):
-        _draw_log(axes, log, values, BLUE)
+        _draw_smoothed(axes, log["pairs"], values, BLUE)
+        style.count_pairs(axes)
         axes.set(title=title, ylim=(0, max(values.max() * 1.15, 0.05)))
     grid[1].yaxis.set_major_formatter("{x:.0%}")
     return figure
-
-
-def _draw_log(axes: Axes, log: pd.DataFrame, values: pd.Series, colour: str) -> None:
-    axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=colour, ms=4)
-    style.count_pairs(axes)
 
 
 @styled
@@ -128,17 +125,16 @@ def sampling_cost(records: Records) -> Figure:
     """Memory and time of a training step against samples per image; hollow points are estimated."""
     cost = records.recorded("sampling_cost")
     figure, (left, right) = axes_grid(1, 2, (11.0, 3.5))
-    memory, seconds = cost["peak_memory_mb"] / 1024, cost["seconds_per_step"]
-    estimated = memory.fillna(cost["estimated_memory_mb"] / 1024)
+    memory, seconds = cost["peak_memory_mb"], cost["seconds_per_step"]
+    estimated = memory.fillna(cost["estimated_memory_mb"])
     x = cost["samples_per_image"]
-    panels = (left, memory, estimated, "GiB"), (right, seconds, seconds, "s")
-    for axes, measured, y, unit in panels:
+    for axes, measured, y in ((left, memory, estimated), (right, seconds, seconds)):
         axes.plot(x, y, color=style.FAINT, zorder=1)
         axes.plot(x, y, "o", color="white", mec=BLUE, mew=1.8, ms=8)
         axes.plot(x, measured, "o", color=BLUE, ms=8)
         for place, value, here in zip(x, y, measured.notna(), strict=True):
             if np.isfinite(value):
-                text = f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+                text = f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
                 look = {"textcoords": "offset points", "ha": "center"}
                 axes.annotate(text, (place, value), (0, 9), color=INK if here else QUIET, **look)
         axes.axvline(4, color=ORANGE, linewidth=1.2, linestyle=":")
@@ -147,7 +143,7 @@ def sampling_cost(records: Records) -> Figure:
         axes.set_xlim(x.min() / 1.6, x.max() * 1.8)
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.set_minor_locator(NullLocator())
-    left.set_title("peak memory of a training step, GiB")
+    left.set_title("peak memory of a training step, MiB")
     right.set_title("seconds per training step")
     place = left.get_xaxis_transform()
     left.text(4, 0.97, " the paper's 4", transform=place, color=ORANGE, va="top")
@@ -195,6 +191,6 @@ def certainty(tracks: pd.DataFrame, lost_below: float) -> Figure:
     later = tracks.duplicated("object")
     lost = int((tracks.loc[later, "predicted_j"] < lost_below).sum())
     axes.set_title(f"below {lost_below:.2f}: {lost} of {len(tracks)} masks count as lost")
-    axes.set(xlabel="frame", ylim=(0, 1.04))
+    axes.set(xlabel="frame", ylabel="0 to 1", ylim=(0, 1.04))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

@@ -64,6 +64,11 @@ def caption(axes: Axes, text: str) -> None:
     axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", **look)
 
 
+def wrapped(name: str) -> str:
+    """Return the last part of an object's name in short lines."""
+    return textwrap.fill(name.split("/")[-1].replace("_", " "), 16)
+
+
 def draw_first_boxes(axes: Axes, video: Video, width: float) -> None:
     """Draw the boxes in the first frame of a video that the tracker starts from."""
     for box in boxes_of(video.mask(0), video.object_ids()).values():
@@ -92,7 +97,7 @@ def training_examples(sets: TrainSets, seed: int = 0) -> Figure:
                 box, style = box or box_from_mask(mask), "-"
             if box:
                 draw_box(axes, box, YELLOW, style, 1.3)
-            caption(axes, track.name.split("/")[-1])
+            caption(axes, wrapped(track.name))
     return figure
 
 
@@ -119,8 +124,7 @@ def pair_grid(pairs: Sequence[Pair], columns: int = 3) -> Figure:
         tile = np.full((size, side + GAP + size, 3), 255, np.uint8)
         tile[:side, :side], tile[:, side + GAP :] = pair.template, pair.search
         show_image(axes, tile)
-        name = textwrap.fill(pair.source.split("/")[-1].replace("_", " "), 16)
-        axes.text(0, side + 12, name, va="top", fontsize=8, color=QUIET)
+        axes.text(0, side + 12, wrapped(pair.source), va="top", fontsize=8, color=QUIET)
         if pair.negative:
             look = {"fontsize": 8, "color": RED, "fontweight": "bold"}
             axes.text(0, size, "negative pair:\nanother object", va="bottom", **look)
@@ -166,17 +170,18 @@ def video_rows(
     for line, row in zip(grid, rows, strict=True):
         video = row.video
         show_image(line[0], video.frame(0))
-        draw_first_boxes(line[0], video, 2.0)
+        draw_first_boxes(line[0], video, 1.2)
         line[0].set_title(row.title or video.name, fontsize=9)
         chosen = np.linspace(0, len(video) - 1, columns).round().astype(int).tolist()[1:]
-        found = read_masks(row.masks, video, chosen)
-        for axes, index, predicted in zip(line[1:], chosen, found, strict=True):
+        folders = [row.masks, *(other.masks for other in rows if other.video is video)]
+        found = zip(*(read_masks(folder, video, chosen) for folder in folders), strict=True)
+        for axes, index, (own, *all_masks) in zip(line[1:], chosen, found, strict=True):
             true = video.mask(index) > 0
-            show_masks(axes, video.frame(index), predicted)
+            show_masks(axes, video.frame(index), own)
             if truth:
                 draw_outline(axes, true, "white", 0.8)
-            if close:
-                _look_closer(axes, true | (predicted > 0))
+            if close:  # rows of one video show the same part of it
+                _look_closer(axes, np.any([true, *all_masks], axis=0))
             caption(axes, f"frame {index}")
     return figure
 
@@ -195,7 +200,7 @@ def _look_closer(axes: Axes, mask: Mask) -> None:
 
 @styled
 def level_maps(answers: Answers) -> Figure:
-    """A search crop, and how strongly the correlation of each level answers at each position."""
+    """A search crop, and how unusual the correlation of each level is at each position."""
     search, box, maps = answers
     figure, grid = axes_grid(1, 1 + len(maps), (2.5 * (1 + len(maps)), 2.9), photographs=True)
     grid[0, 0].set_title("search crop")
@@ -217,5 +222,5 @@ def level_maps(answers: Answers) -> Figure:
         note = f"{len(values)} × {len(values)} positions"
         axes.text(0.5, -0.02, note, transform=axes.transAxes, **look)
     beside = grid[0, -1].inset_axes((1.05, 0, 0.05, 1))
-    figure.colorbar(shown, cax=beside, label="distance from the mean answer")
+    figure.colorbar(shown, cax=beside, label="from the mean, in deviations")
     return figure

@@ -1,9 +1,11 @@
 """Figures of scores: by sequence, against baselines, by mask threshold, and over time."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 
 from e3sn_lib.errors import InputError
@@ -64,12 +66,13 @@ def ladder(records: Records) -> Figure:
     scores = {name: records.measure("davis2016", *method) for name, method in methods.items()}
     found = {name: each for name, each in scores.items() if each}
     figure, grid = axes_grid(1, 2, (10.5, 0.9 + 0.42 * len(found)), sharey=True)
+    rim = [patheffects.withStroke(linewidth=3.4, foreground="#ffffffb0")]
     for axes, statistic in zip(grid, MEANS, strict=True):
         name_rows(axes, list(found))
         for row, (name, each) in enumerate(found.items()):
             interval, main = each.interval(statistic), name == "E3SN"
             axes.barh(row, interval.mean, color=BLUE if main else "#b8c4d0", height=0.66)
-            axes.plot(interval[1:], [row, row], color=INK, linewidth=1.4, alpha=0.7)
+            axes.plot(interval[1:], [row, row], color=INK, linewidth=1.4, path_effects=rim)
             # At the start of the bar no other line crosses the number. A short bar has no room.
             colour = "white" if main and interval.mean > 8 else INK
             axes.text(1.5, row, f"{interval.mean:.1f}", va="center", color=colour)
@@ -107,9 +110,13 @@ def trade_off(records: Records) -> Figure:
     for label, fps, mean, colour in points:
         fill = "white" if colour == ORANGE else colour
         axes.plot(fps, mean, "o", color=fill, mec=colour, ms=8)
-        below = label.startswith("SiamMask") or label.endswith("graphs")  # E3SN's lies beside it
-        look = {"textcoords": "offset points", "ha": "center", "va": "top" if below else "bottom"}
-        axes.annotate(label, (fps, mean), (0, -8 if below else 8), color=colour, fontsize=9, **look)
+        look: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 9}
+        if label.endswith("--keep-lost"):  # to the left, where nothing else is
+            axes.annotate(label, (fps, mean), (-9, 0), ha="right", va="center", **look)
+        elif label.startswith("SiamMask") or label.endswith("graphs"):  # E3SN's lies beside it
+            axes.annotate(label, (fps, mean), (0, -8), ha="center", va="top", **look)
+        else:
+            axes.annotate(label, (fps, mean), (0, 8), ha="center", va="bottom", **look)
     axes.set(xscale="log", xlabel="frames per second", ylabel="mean of J and F, %")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15, y=0.15)
@@ -176,7 +183,8 @@ def ablations(records: Records, variant: str) -> Figure:
         for row, (new, old) in enumerate(found.values()):
             gain, by_seed = new.minus(old, statistic), new.minus_by_seed(old, statistic)
             axes.plot(gain[1:], [row, row], color=INK, linewidth=1.4)
-            axes.plot(gain.mean, row, "o", color=BLUE if gain.mean >= 0 else RED, ms=8)
+            colour = BLUE if gain.low > 0 else RED if gain.high < 0 else QUIET
+            axes.plot(gain.mean, row, "o", color=colour, ms=8)
             axes.plot(by_seed, [row] * len(by_seed), "|", color=QUIET, ms=12, mew=1.6, zorder=3)
         axes.axvline(0, color=QUIET, linewidth=1)
         axes.set(xlabel=f"gain in {statistic[0]} mean, points", ylim=(len(found) - 0.5, -0.5))

@@ -1,6 +1,7 @@
 """One look for all figures. The colours can be told apart with every kind of colour vision."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from e3sn_lib.files import atomic_path
-from e3sn_study.records import REFERENCE
+from e3sn_study.records import REFERENCE, reference
 
 P = ParamSpec("P")
 
@@ -93,6 +94,17 @@ def label_lines(axes: Axes, labels: Mapping[str, tuple[float, str]], least: floa
 def halo(width: float = 3.0) -> list[patheffects.AbstractPathEffect]:
     """Return a dark edge for lines and letters on photographs."""
     return [patheffects.withStroke(linewidth=width, foreground="#000000aa")]
+
+
+def entry(path: Path) -> dict[str, Any]:
+    """Return what ``figures.yaml`` says of a figure or clip: its ``rank``, where it stands on the
+    report page (``beside``), and its ``caption``, which is empty if the file is not known."""
+    known, name = reference("figures"), path.stem.removesuffix("_synthetic")
+    found = known.get(name, {"beside": "pictures", "caption": ""})
+    caption = found["caption"]
+    if path.stem != name:
+        caption = "Synthetic. " + re.sub(r"DAVIS-20\d\d", "the procedural clips", caption)
+    return found | {"rank": [*known, name].index(name), "caption": caption}
 
 
 def save_figure(path: Path, figure: Figure) -> None:

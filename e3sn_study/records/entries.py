@@ -65,7 +65,7 @@ class _TrainingSet(BaseModel):
 
 
 _MODEL = "train.init_weights="
-TOLD_ELSEWHERE = tuple(each + ("." if each in ("track", "study") else "=") for each in UNTRAINED)
+TOLD_ELSEWHERE = tuple(each + end for each in UNTRAINED for end in "=.")
 """Beginnings of overrides that do not change a training. Some have entries of their own."""
 
 
@@ -135,9 +135,11 @@ class RunRecord(Summary):
     def _complete(self) -> Self:
         """Fill in what follows from the overrides, and what older records leave open."""
         self.settings, self.machine = settings_text(self.overrides), self.machine or self.cpu
+        train = self.config.get("train", {})
+        if not isinstance(train, dict):
+            raise ValueError("config.train is no set of settings")
         if any(each.startswith(_MODEL) for each in self.overrides):
-            train = self.config.get("train")
-            self.first_weights = train.get("init_sha256", "") if isinstance(train, dict) else ""
+            self.first_weights = train.get("init_sha256", "")
         changed = dict(each.partition("=")[::2] for each in self.settings.split())
         if self.synthetic is None:
             self.synthetic = any(each.name.startswith("synthetic") for each in self.data)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
+from e3sn_study.figures.style import entry
 from e3sn_study.records import MEANS, VARIANTS, Records, reference
 from e3sn_study.report.page import parts, picture
 from e3sn_study.tables.cells import NOT_RUN, PAPER_GPU, PAPER_PAIRS
@@ -62,18 +63,11 @@ def tiles(table1: pd.DataFrame, extent: str, claims: pd.DataFrame) -> list[tuple
 
 def figures(report: Path) -> dict[str, list[dict[str, Any]]]:
     """Return figures and clips by the table or section they belong to, as ``figures.yaml`` says."""
-    known = reference("figures")
-    order = {name: place for place, name in enumerate(known)}
     files = [each for each in (report / "figures").glob("[!.]*") if each.suffix in (".png", ".mp4")]
-    names = {path: path.stem.removesuffix("_synthetic") for path in files}
-    files.sort(key=lambda path: (order.get(names[path], len(order)), path.name))
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in files:
-        entry = known.get(names[path], {"beside": "pictures", "caption": names[path]})
-        caption = entry["caption"]
-        if path.stem.endswith("_synthetic"):
-            caption = "Synthetic. " + re.sub(r"DAVIS-20\d\d", "the procedural clips", caption)
-        found.setdefault(entry["beside"], []).append(picture(path, caption))
+    for path in sorted(files, key=lambda path: (entry(path)["rank"], path.name)):
+        about = entry(path)
+        found.setdefault(about["beside"], []).append(picture(path, about["caption"] or path.stem))
     return found
 
 

@@ -13,7 +13,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import temporary_path, write_text
 from e3sn_lib.model.weights import load_model, save_model
 from e3sn_lib.training.state import FINAL
-from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records
+from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records, reference
 from e3sn_study.records.entries import without_places
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
@@ -76,6 +76,7 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
         track=profile.to_dict()["track"],
         sets=to_markdown(_sets(profile, record["absent"])),
         scores=to_markdown(_scores(records, run)),
+        remark=reference("tables")["remarks"].get(run, ""),
         has_boxes=any(each.kind == "box_folder" for each in profile.data.train),
         extents=extents,
         **_failures(records, run),

@@ -7,31 +7,7 @@ import pandas as pd
 
 from e3sn_study.records import MEANS, STAGES, VARIANTS, Records
 from e3sn_study.records.schema import SCHEMAS, TRACKING, TRAINING, WHOLE_MAPS
-from e3sn_study.tables import cells
-from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, ours, paper_rows, percent, titled
-
-
-def speed(records: Records) -> pd.DataFrame:
-    """Return the tracking speed as SiamMask counts it, and by the clock."""
-    columns = ["Method", "Numbers from", "Object-frames per second"]
-    columns += ["Frames per second by the clock", "Time per object-frame", "Machine"]
-    paper, rows = paper_rows("table1"), list[list[str]]()
-    for name in ("SiamMask", "E3SN"):
-        rows.append([name, cells.PAPER, f"{paper[name]['FPS']:g}", NONE, NONE, cells.PAPER_GPU])
-    for variant, names in records.compared_runs(*VARIANTS).items():
-        timed = records.speed("davis2016", names or records.main_runs(variant))
-        reading, tracking = timed["seconds_reading"].sum(), timed["seconds_tracking"].sum()
-        texts = [NOT_RUN] * 4
-        if len(timed):
-            steps = ((timed["frames"] - 1) * timed["objects"]).sum()
-            texts = [
-                number(timed["fps"].mean()),
-                number(timed["frames"].sum() / (reading + tracking)),
-                f"{number(1000 * tracking / steps)} ms",
-                ", ".join(sorted({*timed["machine"]})),
-            ]
-        rows.append([VARIANTS[variant], ours(records), *texts])
-    return titled(pd.DataFrame(rows, columns=columns), records, "speed")
+from e3sn_study.tables.cells import NONE, NOT_RUN, note, number, percent, titled
 
 
 def _costs(records: Records, part: str) -> pd.DataFrame:

@@ -155,9 +155,9 @@ OUTER = (STILL, "NanoTrack box + GrabCut", TRUE_BOX, "true box + GrabCut", f"E3S
 """Rows of `bounds` that stand beside the networks where space is short."""
 _TABLES = (
     *(claims, table1, table2, table3, table4, bounds, per_sequence, crops, attributes),
-    *(threshold_sweep, costs.variant_costs, costs.speed, costs.sampling_cost),
-    *(costs.training_speed, costs.tracking_speed, costs.exports, costs.sessions, origins.ablations),
-    *(origins.choices, origins.held_out, origins.checks, origins.runs),
+    *(threshold_sweep, costs.variant_costs, costs.sampling_cost, costs.training_speed),
+    *(costs.tracking_speed, costs.exports, costs.sessions, origins.ablations, origins.choices),
+    *(origins.held_out, origins.checks, origins.runs),
 )
 TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {make.__name__: make for make in _TABLES}
 """Every table by the name of its function, in the order of the report."""
@@ -177,7 +177,11 @@ def short_table1(records: Records) -> pd.DataFrame:
     outer = outer.assign(**{"Numbers from": ours(records), "Pairs": NONE, "Seeds": NONE})
     columns = ["Method", "Numbers from", "Pairs", "Seeds", *MEANS]
     table = pd.concat([rows, outer])[columns].reset_index(drop=True)
-    table.attrs |= {"title": full.attrs["title"], "notes": [note("legend")]}
+    of_main = records.rows(records.main_runs("e3sn"))["data"]
+    sets = [each["name"] for run in of_main for each in run]
+    less = any(each.startswith("davis2016") for each in sets)
+    notes = [note("legend"), *([note("other_data")] if less else [])]
+    table.attrs |= {"title": full.attrs["title"], "notes": notes}
     return table
 
 

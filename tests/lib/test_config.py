@@ -160,12 +160,6 @@ def test_a_data_folder_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch):
     assert load_profile("smoke", data_root="~/data").data.root == "/home/me/data"
 
 
-def test_profiles_grow():
-    pairs = [load_profile(name).train.pairs for name in ("smoke", "cpu", "paper")]
-    assert pairs == sorted(set(pairs))
-    assert load_profile("cpu").model.backbone == load_profile("paper").model.backbone
-
-
 def test_overrides_come_last_and_change_nothing_else():
     base = load_profile("cpu")
     overrides = ["train.pairs=1000", "train.lr=[1e-3, 1e-4]", "model.levels=4", "data.workers=0"]

@@ -486,7 +486,7 @@ class TestCommand:
         for name in ("export.json", "README.md"):  # killed while the files were moved
             (tmp_path / "out" / name).unlink()
         assert self.export(capsys, tiny_model_file, tmp_path / "out")[0] == 0
-        assert {each.name for each in (tmp_path / "out").iterdir()} == {*export.FILES}
+        assert {each.name for each in (tmp_path / "out").iterdir()} == {*export.EXPORTED}
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -539,6 +539,11 @@ def test_as_many_threads_as_processors_are_idle(
     monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)), raising=False)
+
+    def no_limit(_: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", no_limit)
     assert backends.thread_count() == expected
     for limit, most in (("150000 100000", 1), ("max 100000", 4)):  # of a container
         monkeypatch.setattr(Path, "read_text", lambda path, limit=limit: limit)

@@ -83,11 +83,6 @@ def test_both_ways_to_gather_windows_are_one_function() -> None:
 
 
 class TestFusion:
-    def test_bringing_25_cells_to_49_keeps_their_values(self) -> None:
-        coarse = torch.randn(2, 3, 25, 25)
-        fine = F.interpolate(coarse, size=49, mode="bilinear", align_corners=True)
-        torch.testing.assert_close(fine[..., ::2, ::2], coarse, atol=1e-6, rtol=0)
-
     @pytest.mark.parametrize("fusion", ["softmax", "raw", "fixed"])
     @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
     def test_windows_hold_what_the_fused_whole_maps_hold_there(self, backbone, fusion) -> None:
@@ -330,7 +325,4 @@ class TestSizesAndCosts:
             "windows": windows * per_window,
             "maps": conv2 + conv3,
         }
-        # times measured apart from this code: 14.6 ms for conv2's whole map, most of it the 3x3 on 61 x 61, 3.7 ms for conv3's
-        assert convolution(3, 256, 61) > 0.8 * conv2
-        assert conv2 / conv3 == pytest.approx(14.6 / 3.7, rel=0.05)
         assert added["windows"] / windows < added["maps"] / 10

@@ -573,14 +573,6 @@ class TestEnds:
             "parts of the file are damaged; frames or sound are left out or wrong" in tracked.notes
         )
 
-    def test_results_in_the_working_directory(
-        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "here").mkdir()
-        monkeypatch.chdir(tmp_path / "here")
-        track_video(planted, str(video), [BOX], ".", save=["table"], last=2)
-        assert [path.name for path in (tmp_path / "here").iterdir()] == ["tracks.csv"]
-
 
 class TestRefused:
     @pytest.mark.parametrize(

@@ -98,15 +98,6 @@ class TestMatrix:
         assert (counts == 0).mean() <= 0.001
         assert (matrices == -1).sum(axis=(1, 2)).mean() == pytest.approx(576, abs=1.5)
 
-    def test_the_candidate_window_itself_would_never_be_positive(self) -> None:
-        """Why "the corresponding window" stands for the anchors of its cell."""
-        window = np.array([(127.0, 127.0)])
-        assert max(overlaps(box, window).max() for box in simulated_targets(500, 64)) < 0.4
-        square_only = np.array(
-            [(overlaps(box, SIZES[2:3]) > 0.6).any() for box in simulated_targets(1500, 64)]
-        )
-        assert square_only.mean() == pytest.approx(1 - 0.578, abs=0.04)
-
 
 class TestDraws:
     config = SamplerConfig()

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import multiprocessing
 import shutil
 import signal
 import sys
@@ -82,12 +83,6 @@ def trainer(tiny_profile: MakeProfile, source: Source, tmp_path: Path) -> MakeTr
         return Trainer(tiny_profile(*settings, **named), [source], tmp_path / folder)
 
     return make
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that compute nothing."""
-    monkeypatch.setattr(Trainer, "_step", lambda *_: {"loss": 1.0})
 
 
 def first_stage(profile: Profile) -> StageConfig:
@@ -402,21 +397,8 @@ class TestLosses:
         negative = islice((pair for pair in pairs if pair.negative), 2)
         values = made._backward([collate([pair]) for pair in negative], stage)
         assert math.isnan(values["mask_iou"])
-        assert all(math.isfinite(values[name]) for name in ("loss", "cls", "loc", "mask"))
-
-    def test_mask_iou_of_no_positive_is_unknown(
-        self, tiny_profile: MakeProfile, source: Source, tiny_model: E3SN
-    ) -> None:
-        profile = tiny_profile("data.negative_pairs=1")
-        pairs = PairDataset([source], profile, first_stage(profile))
-        negative = next(pair for pair in (pairs[number] for number in range(50)) if pair.negative)
-        with torch.no_grad():
-            total, parts = compute_losses(
-                tiny_model, collate([negative]), profile, first_stage(profile)
-            )
-        assert math.isnan(parts["mask_iou"])
-        assert parts["mask"] == parts["loc"] == 0
-        assert torch.equal(total, parts["cls"])
+        assert values["mask"] == values["loc"] == 0
+        assert values["loss"] == pytest.approx(values["cls"])
 
 
 def test_precision_is_what_is_asked_for() -> None:
@@ -551,8 +533,12 @@ class TestLegs:
         assert copies[0].read_bytes() == copies[1].read_bytes()
         shutil.rmtree(tmp_path / "run")
         capsys.readouterr()
+        began = json.loads((tmp_path / "elsewhere" / "run" / "env.json").read_text())
+        monkeypatch.setattr(loop, "environment", lambda: began | {"commit": "a later one"})
         trainer(*settings, backup).run()
         assert "from step 4" in capsys.readouterr().out
+        kept = json.loads((tmp_path / "run" / "env.json").read_text())
+        assert kept == began | {"resumed": [{"commit": "a later one"}]}
 
     @pytest.mark.usefixtures("quick")
     def test_other_processes_wait_until_the_first_has_copied_the_backup(
@@ -817,10 +803,10 @@ class TestBadData:
         self, trainer: MakeTrainer, source: Source, tmp_path: Path, workers: int
     ) -> None:
         bad = self.spoilt(source, tmp_path, slice(None))
-        words = r"^no usable training pair in 200 draws .* cut short"
-        with pytest.raises(InputError, match=words) as caught:
+        words = r"^no usable training pair in 200 draws .* cut short.*\Z"
+        with pytest.raises(InputError, match=words):
             trainer(f"data.workers={workers}", source=bad).run()
-        assert "\n" not in str(caught.value)
+        assert multiprocessing.active_children() == []
 
     def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(
         self, trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -949,11 +935,11 @@ def test_a_row_of_the_log_is_of_the_steps_since_the_row_before(
     assert (summary["seconds"], summary["peak_memory_mb"]) == (15, 3)
 
 
+@pytest.mark.usefixtures("quick")
 def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
     trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    settings, before = ("train.pairs=6", "train.average=0.5"), signal.getsignal(signal.SIGINT)
-    whole = trainer(*settings, folder="whole").run()
+    before = signal.getsignal(signal.SIGINT)
     draw = PairDataset.__getitem__
 
     def pressed(dataset: PairDataset, index: int) -> Pair:
@@ -965,12 +951,10 @@ def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
         patched.setattr(PairDataset, "__getitem__", pressed)
         words = "stopped after step 2 of 3; the same command or cell goes on from there"
         with pytest.raises(KeyboardInterrupt, match=words):
-            trainer(*settings, folder="parts").run()
+            trainer("train.pairs=6").run()
     capsys.readouterr()
-    parts = trainer(*settings, folder="parts").run()
+    trainer("train.pairs=6").run()
     assert "from step 2" in capsys.readouterr().out
-    first, second = load_file(whole), load_file(parts)
-    assert all(torch.equal(first[key], second[key]) for key in first)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -1091,30 +1075,36 @@ def test_who_watches_sees_each_row_of_the_log(trainer: MakeTrainer, tmp_path: Pa
     pd.testing.assert_frame_equal(seen[-1], written, check_dtype=False, atol=1e-6)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, RuntimeError), (2, InputError)])
+@pytest.mark.parametrize(
+    ("count", "error", "expected"),
+    [
+        (1, "Connection closed by peer", RuntimeError),
+        (2, "Connection closed by peer", InputError),
+        (2, "shapes do not fit", RuntimeError),
+    ],
+)
 def test_a_process_that_ends_is_said_by_the_others(
-    monkeypatch: pytest.MonkeyPatch, count: int, expected: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, count: int, error: str, expected: type[Exception]
 ) -> None:
-    """Only with others can the failure be theirs."""
+    """Only with others can the failure be theirs; a fault of the code keeps its traceback."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "made")
     for name in ("init_process_group", "destroy_process_group"):
         monkeypatch.setattr(loop.processes.dist, name, lambda *_, **__: None)
     monkeypatch.setattr(loop.processes, "world", lambda: count)
-    with (
-        pytest.raises(expected, match="Connection closed by peer"),
-        loop.processes.process_group(),
-    ):
-        raise RuntimeError("Connection closed by peer")
+    with pytest.raises(expected, match=error), loop.processes.process_group():
+        raise RuntimeError(error)
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused(
     trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.processes, "world", lambda: 2)
-    with pytest.raises(
-        InputError, match=r"a multiple of 2 \(processes\) x 1 \(train\.accumulate\)"
+    for settings, parts in (
+        (("train.batch_size=3",), r"2 \(processes\) x 1"),
+        (("train.batch_size=4", "train.accumulate=3"), r"2 \(processes\) x 3"),
     ):
-        trainer("train.batch_size=3")
+        with pytest.raises(InputError, match=rf"a multiple of {parts} \(train\.accumulate\)"):
+            trainer(*settings)
 
 
 def test_tensorboard_gets_each_row_of_the_log(

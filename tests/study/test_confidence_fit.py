@@ -125,7 +125,7 @@ def test_played_fast_backwards_frames_keep_their_masks(data_root: Path, tmp_path
 def test_no_number_is_chosen_on_what_is_tested(
     tiny_model: E3SN, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was fitted is judged by predictions of other fits, here 0.25 throughout."""
+    """What was fitted is told apart from what is tested, and is judged by predictions of other fits, here 0.25 throughout."""
     train, val = (davis_sequences(data_root / "synthetic", 2016, each) for each in ("train", "val"))
     fitted, chosen = list[set[str]](), list[list[list[float]]]()
     fit, choose = confidence.fit, confidence.choose_lost_below
@@ -141,19 +141,12 @@ def test_no_number_is_chosen_on_what_is_tested(
     monkeypatch.setattr(confidence, "fit", noted_fit)
     monkeypatch.setattr(confidence, "choose_lost_below", noted_choice)
     monkeypatch.setattr(confidence, "cross_validated", lambda table: np.full(len(table), 0.25))
-    table, _, _ = confidence.fit_and_test(Tracker(tiny_model), train, val)
+    table, numbers, found = confidence.fit_and_test(Tracker(tiny_model), train, val)
     assert fitted == [{"train", "backwards"}]
     assert (table.loc[table["split"] != "val", "predicted_j"] == 0.25).all()
     assert (table.loc[table["split"] == "val", "predicted_j"] != 0.25).all()
     on_train = table.loc[table["split"] == "train", "j"].tolist()
     assert chosen == [[on_train, [0.25] * len(on_train)]]
-
-
-def test_what_is_fitted_is_told_apart_from_what_is_tested(
-    tiny_model: E3SN, data_root: Path
-) -> None:
-    train, val = (davis_sequences(data_root / "synthetic", 2016, each) for each in ("train", "val"))
-    table, numbers, found = confidence.fit_and_test(Tracker(tiny_model), train, val)
     assert {*table.loc[table["split"] == "val", "sequence"]} == {each.name for each in val}
     assert list(found) == ["train", "backwards", "val"]
     assert numbers["origin"]["cross_validated"] == found["train"]

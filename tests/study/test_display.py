@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import IPython.display
@@ -25,15 +26,23 @@ def frames(count: int = 6, noise: int = 0) -> list[np.ndarray]:
     ]
 
 
-def test_a_figure_is_shown_as_the_file_that_is_kept(tmp_path: Path) -> None:
+def test_a_figure_is_shown_as_the_file_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    displayed: list[Any] = []
+    monkeypatch.setattr(display, "display", displayed.append)
     figure = Figure(figsize=(4, 2))
     figure.subplots()
     figure.set_label("Two axes.")
-    shown = display.show_figure(figure, tmp_path / "new" / "figure.png")
+    display.show_figure(figure, tmp_path / "new" / "figure.png")
+    (shown,) = displayed  # a figure that is not known has no caption
     assert shown.data == (tmp_path / "new" / "figure.png").read_bytes()
     assert shown.alt == "Two axes."
     with Image.open(tmp_path / "new" / "figure.png") as image:
         assert 1.2 < image.width / shown.width < 1.5
+    display.show_figure(figure, tmp_path / "trade_off_synthetic.png")
+    caption = displayed[-1].data
+    assert caption.startswith("*Synthetic. Speed against the mean of J and F on the procedural")
 
 
 def test_a_table_has_its_title_above_and_its_notes_below() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -308,6 +309,25 @@ class TestEvaluation:
             list(write_masks(Tracker(tiny_model), two_objects[:2], tmp_path))
         list(first)
         assert len(list(write_masks(Tracker(tiny_model), two_objects[:2], tmp_path))) == 2
+
+    def test_an_interrupted_evaluation_leaves_its_folder_free(
+        self,
+        two_objects: list[Video],
+        tiny_model: E3SN,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def score(*_: object) -> pd.DataFrame:
+            raise KeyboardInterrupt
+
+        evaluate = partial(evaluate_tracker, Tracker(tiny_model), two_objects[:1], tmp_path)
+        with monkeypatch.context() as broken:
+            broken.setattr(benchmark, "score_method", score)
+            with pytest.raises(KeyboardInterrupt) as kept:
+                evaluate(extras=False)
+        table, _ = evaluate(extras=False)  # while the traceback still holds the frames
+        assert kept.tb
+        assert len(table) > 0
 
     def test_weights_are_looked_at_once(
         self,

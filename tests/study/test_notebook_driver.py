@@ -122,13 +122,6 @@ def test_kernel_is_this_interpreter_whatever_is_registered(notebook, out, tmp_pa
     assert outputs(out) == f"{sys.executable}\n"
 
 
-def test_figures_stay_in_the_executed_copy_and_its_page(notebook, out, tmp_path):
-    source = notebook("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
-    assert run_notebook(source, out, {}).status == "passed"
-    to_html(out, page := tmp_path / "tiny.html")
-    assert "data:image/webp;base64," in page.read_text()
-
-
 def test_figures_on_a_page_have_the_text_that_describes_them(tmp_path):
     Image.new("L", (2, 2)).save(content := io.BytesIO(), "PNG")
     png = base64.b64encode(content.getvalue()).decode()
@@ -212,13 +205,6 @@ def test_all_stops_at_the_first_failure_and_keeps_a_manifest(notebook, tmp_path,
     manifest = json.loads((report / "results" / "manifest.json").read_text())
     found = {entry["name"]: entry["status"] for entry in manifest["notebooks"]}
     assert found == {"01_good": "passed", "03_after": "passed"}
-
-
-def test_record_from_a_notebook_is_a_file_and_a_table(notebook, out, tmp_path):
-    cell = "from e3sn_study.notebooks import record\nrecord('tiny', {'J': 0.5}, report)"
-    run_notebook(notebook(cell), out, {"report": tmp_path / "report"})
-    assert json.loads((tmp_path / "report/results/tiny.json").read_text()) == {"J": 0.5}
-    assert "text/html" in json.loads(out.read_text())["cells"][-1]["outputs"][0]["data"]
 
 
 def test_record_writes_plain_json(tmp_path):

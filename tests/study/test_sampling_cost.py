@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,11 @@ def test_a_step_can_be_measured_for_every_variant(tiny_profile: Callable[..., Pr
         assert measured["peak_memory_mb"] > 100
 
 
-def test_a_failed_measurement_is_one_line(tiny_profile: Callable[..., Profile]) -> None:
+def test_a_failed_measurement_is_one_line(
+    tiny_profile: Callable[..., Profile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = lambda *_, **__: ThreadPoolExecutor(1)  # noqa: E731
+    monkeypatch.setattr(sampling_cost, "ProcessPoolExecutor", pool)
     with pytest.raises(InputError, match=r"^measuring 1 samples per image failed: \S.*$"):
         measure_sampling_cost(tiny_profile(), (1,), batch_size=0, steps=0)
 

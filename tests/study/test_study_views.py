@@ -52,7 +52,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 @pytest.fixture
-def study(data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]) -> Study:
+def study(quick: None, data_root: Path, tmp_path: Path, tiny_settings: tuple[str, ...]) -> Study:
     folders = (str(data_root), tmp_path / "runs", tmp_path / "report")
     quick = (
         *tiny_settings,

@@ -202,11 +202,6 @@ def test_processes_that_accumulate_parts(
     assert losses(parts)["loss"].notna().all()
 
 
-def test_parts_that_do_not_divide_the_batch_are_refused(data_root: Path, tmp_path: Path) -> None:
-    problem = "train.batch_size is 4; it must be a multiple of 1 (processes) x 3 (train.accumulate)"
-    assert problem in refused(words(tmp_path, data_root, "train.accumulate=3"))
-
-
 def test_a_run_that_is_there_is_not_begun_anew(undisturbed: Path, data_root: Path) -> None:
     line = refused([*words(undisturbed.parent, data_root), "--resume", "never"])
     assert "holds such a run already; go on with it (--resume auto), or delete it" in line
