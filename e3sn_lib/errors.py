@@ -21,9 +21,11 @@ def printable(text: str) -> str:
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Return whether memory was short: of Python, or of torch, which says it in two ways."""
+    """Return whether memory was short: of Python, of torch, which says it in two ways, or of
+    OpenCV."""
     of_gpu = type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, MemoryError) or of_gpu or "allocate memory" in str(error)
+    words = ("allocate memory", "Insufficient memory")
+    return isinstance(error, MemoryError) or of_gpu or any(each in str(error) for each in words)
 
 
 class InputError(Exception):

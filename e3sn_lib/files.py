@@ -22,7 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from e3sn_lib.errors import InputError
+from e3sn_lib.errors import InputError, is_lack_of_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,8 +213,12 @@ def _not_listed(error: OSError) -> InputError:
 
 
 def by_number(path: Path) -> str:
-    """Return a key that sorts 2.jpg before 10.jpg, whatever their suffixes."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.stem)
+    """Return a key that sorts 2.jpg before 10.jpg, whatever their suffixes. Times of a clock have
+    fractions: 1700000000.25 is before 1700000000.5."""
+    stem = re.sub(
+        r"(?<!\d)(\d{10}\.)(\d+)", lambda time: time[1] + time[2].ljust(20, "0"), path.stem
+    )
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), stem)
 
 
 def read_bytes(path: Path, what: str = "file", largest: int = LARGEST_FILE) -> bytes:
@@ -272,6 +276,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except (OSError, SyntaxError, ValueError, cv2.error) as error:
+        if is_lack_of_memory(error):
+            raise MemoryError(_one_line(error)) from error
         cut = "Premature end" in str(error)
         how = "cut short (no end-of-image marker)" if cut else f"damaged ({_one_line(error)})"
         raise _damaged("image", path, how) from error

@@ -150,12 +150,8 @@ def compute_losses(
     """Return the weighted sum of eq. 3, and its parts before they are weighted.
 
     The parts are ``mask`` and, if the stage trains the location, ``cls`` and ``loc``. With them
-    comes ``mask_iou``, the mean over the positive windows; NaN if there are none.
-
-    Args:
-        model: the network, or a wrapper that is called like it; `batch` is on its device.
-        profile: its ``loss`` section holds the weights of the sum and the kinds of losses.
-        stage: which head is trained, and whether the location is.
+    comes ``mask_iou``, the mean over the positive windows; NaN if there are none. The model is the
+    network, or a wrapper that is called like it; `batch` is on its device.
     """
     config = profile.loss
     output = model(batch.template, batch.search, batch.cells, stage.mask)

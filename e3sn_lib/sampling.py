@@ -39,10 +39,8 @@ class Samples(NamedTuple):
 
 
 def anchor_iou(box_crop_xyxy: Box, cells: int = CELLS, centre: float = 127.5) -> Floats:
-    """Return (5, cells, cells), the intersection over union of each anchor with the target.
-
-    `centre` is the middle of the search crop, in crop pixels.
-    """
+    """Return the intersection over union of each anchor with the target, (5, cells, cells).
+    `centre` is the middle of the search crop, in crop pixels."""
     anchors, target = anchors_xyxy(centre, cells), np.array(box_crop_xyxy)
     corner = np.maximum(anchors[..., :2], target[:2])
     far_corner = np.minimum(anchors[..., 2:], target[2:])

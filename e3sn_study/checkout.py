@@ -38,14 +38,9 @@ def open_tracker(
     """Return a tracker on a model file, or on an exported folder, which needs no torch; raises
     InputError if there is no such model, or the backend cannot use it.
 
-    Args:
-        weights: a file or a folder; None: what the variable E3SN_WEIGHTS names, else the shipped
-            model.
-        backend: ``torch`` for a file, ``onnx`` for an exported folder. ``auto``: what `weights`
-            needs; for the shipped model, torch if there is a GPU, else the export.
-        precision: of torch, see `precision_of`. If it is not ``auto``, the backend ``auto`` means
-            torch for the shipped model.
-        threads: see `thread_count`.
+    Without `weights` it is what the variable E3SN_WEIGHTS names, else the shipped model. For the
+    shipped model, ``auto`` means torch if there is a GPU or a `precision` is given (see
+    `precision_of`), else the export. For `threads` see `thread_count`.
     """
     from e3sn_lib.tracking.backends import WEIGHTS_VARIABLE, finds_export, load_export, thread_count
     from e3sn_lib.tracking.tracker import Tracker

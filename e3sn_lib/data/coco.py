@@ -27,6 +27,8 @@ from e3sn_lib.geometry import Box, box_xywh, is_far
 
 LARGEST = 2**53
 """Larger numbers are not exact as floats."""
+MOST_ALIKE = 64
+"""Objects of the same category in an image that are kept for each object: the nearest ones."""
 LONGEST_OUTLINE = 1e6
 """Largest outline of an object in pixels; pycocotools keeps five points for each pixel."""
 
@@ -50,11 +52,9 @@ class CocoMask:
 def coco_tracks(root: Path, config: TrainSetConfig, held_out: bool = False) -> TrackSet:
     """Return one track of one frame for each annotated object that is no crowd, in their order.
 
-    `config` has the folder of the images, which may lie in folders below it, and the file
-    ``instances_*.json``, both below `root`. Objects whose own ``area`` is below ``min_area`` pixels
-    are left out. Images that ``hold_out_share`` keeps out of training are left out; with
-    `held_out`, only these images are used. Raises InputError if the JSON cannot be read or lacks a
-    list.
+    `config` names the folder of the images, which may lie in folders below it, and the JSON. Left
+    out are objects whose own ``area`` is below ``min_area``, and the images of ``hold_out_share``;
+    with `held_out`, only these images are used. Raises InputError if the JSON is no instances file.
     """
     images, annotations = root / config.images, root / config.annotations
     key = (images, annotations, config.min_area, config.hold_out_share, held_out)
@@ -127,7 +127,12 @@ def _parse(root: Path, config: TrainSetConfig, held_out: bool, findings: Finding
             findings.categories.append(category)
             records.append((number, record, same))
     for number, record, same in records:
-        yield *record, [box for each, box in same if each != number]
+        left, top, right, bottom = record[-1]
+        others = [box for each, box in same if each != number]
+        if len(others) > MOST_ALIKE:
+            x, y = left + right, top + bottom
+            others.sort(key=lambda box: abs(box[0] + box[2] - x) + abs(box[1] + box[3] - y))
+        yield *record, others[:MOST_ALIKE]
 
 
 def _is_held_out(file_name: str, share: float) -> bool:
@@ -253,8 +258,9 @@ def _decompressed(text: bytes) -> list[int]:
         raise _LeftOutError("with damaged run lengths", "of no known form")
     lengths: list[int] = []
     for number in numbers:
-        value = sum((byte - 48 & 31) << 5 * place for place, byte in enumerate(number))
-        if number[-1] >= 64:
-            value -= 1 << 5 * len(number)
+        digits = [(byte - 48) % 32 for byte in number]
+        value = sum(digit * 32**place for place, digit in enumerate(digits))
+        if digits[-1] >= 16:  # the sign
+            value -= 32 ** len(digits)
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
     return lengths

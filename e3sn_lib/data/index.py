@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from e3sn_lib.data.types import Findings, Track, TrackFrame, TrackSet
 from e3sn_lib.files import atomic_path
 
-VERSION = 7
+VERSION = 8
 """To be raised whenever a reader stores other values; older indices are then made again."""
 NAMED = 5
 """Number of missing files that are named; further ones are only counted."""
@@ -28,14 +28,10 @@ Unpack = Callable[[Any], Track]
 
 
 class PackedTracks(Sequence[Track]):
-    """Tracks that are made when they are used.
+    """Tracks that are made when they are used, from their JSON, one after the other.
 
-    This is no dataclass: `e3sn_study.records.store.digest` would then read these fields, but it
-    must read the tracks.
-
-    Args:
-        packed: (bytes,) the JSON of one track after the other.
-        offsets: (T + 1,) where each begins, and the end.
+    `packed` has its bytes; `offsets`, (T + 1,), where each track begins, and the end. This is no
+    dataclass: `e3sn_study.records.store.digest` must read the tracks, not these fields.
     """
 
     def __init__(

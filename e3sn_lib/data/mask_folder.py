@@ -23,11 +23,8 @@ def image_and_mask_folder(root: Path, config: TrainSetConfig) -> tuple[Path, Pat
 
 def mask_folder_tracks(root: Path, config: TrainSetConfig) -> TrackSet:
     """Return one track of one frame for each image with a mask, or for each id of a mask of ids.
-
-    `config` has the names of the two folders below `root`, the text that a mask's name adds to that
-    of its image, the meaning of a mask's values, and ``min_area`` in pixels; smaller masks are read
-    as empty. Raises InputError if not one image has a mask, or a mask of ids cannot be read.
-    """
+    `TrainSetConfig` explains the settings; masks below ``min_area`` are read as empty. Raises
+    InputError if not one image has a mask, or a mask of ids cannot be read."""
     folders = image_and_mask_folder(root, config)
     images, found = map(files_by_stem, folders)
     end = config.mask_suffix

@@ -130,15 +130,10 @@ class _View:
 
 
 class PairDataset(Dataset[Pair]):
-    """The pairs of one training stage; raises InputError if there is no training data, or, when a
-    pair is read, if all `ATTEMPTS` to draw it failed.
+    """The pairs of one training stage, from number `first` on, counted through all legs.
 
-    Args:
-        sources: track sets with their settings. A set's share of the pairs is given by its weight,
-            or by the stage's weight for its kind.
-        profile: augmentation, sampling and seed.
-        stage: search size and what is taught.
-        first: number of the first pair, counted through all legs.
+    The weight of a set, or that of the stage for its kind, is its share of the pairs. Raises
+    InputError if there is no training data, or, for a pair, if all `ATTEMPTS` to draw it failed.
     """
 
     def __init__(
@@ -180,7 +175,7 @@ class PairDataset(Dataset[Pair]):
         # choose a track, a frame for the template, and what holds for the whole pair
         place = self._draw_place(rng)
         track = self._track(place)
-        negative = bool(rng.random() < self.negative_pairs)
+        asked = bool(rng.random() < self.negative_pairs)  # for a negative pair
         number = int(rng.integers(len(track.frames)))
         flip = bool(rng.random() < self.augment.flip)
         grey = bool(rng.random() < self.augment.grey)
@@ -193,9 +188,9 @@ class PairDataset(Dataset[Pair]):
 
         # choose the frame of the search crop
         share = self.augment.negative_alike
-        alike = negative and share > 0 and rng.random() < share
+        alike = asked and share > 0 and rng.random() < share
         other = track
-        if negative:
+        if asked:
             other = self._track(self._draw_alike(place, rng) if alike else self._draw_place(rng))
         negative = other.frames[0].image != track.frames[0].image  # it may be the same by chance
         if negative:

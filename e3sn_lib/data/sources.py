@@ -185,11 +185,8 @@ def _open_frames(folder: Path, config: EvalSetConfig) -> tuple[TrackSet, int]:
 
 
 def _opened(tracks: Sequence[Track], is_train: bool) -> tuple[int, list[str], list[str]]:
-    """Open a frame of up to `SAMPLE` evenly spaced tracks.
-
-    Return how many were opened, what is wrong, and the training images with a mask that is read
-    as empty.
-    """
+    """Open a frame of up to `SAMPLE` evenly spaced tracks. Return how many were opened, what is
+    wrong, and the training images with a mask that is read as empty."""
     spread = np.linspace(0, len(tracks) - 1, min(SAMPLE, len(tracks))).astype(int)
     problems, empty = [], []
     for number in spread:

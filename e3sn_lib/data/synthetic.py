@@ -81,10 +81,8 @@ class Clip:
 
 
 def ensure_synthetic(root: Path, whole: bool = False) -> Path:
-    """Return the procedural set in `root`.
-
-    Make it if it is absent, if its seed or version differs, or if `whole` asks for a complete set
-    and it is incomplete. Raises InputError as `synthesise`.
+    """Return the procedural set in `root`. Make it if it is absent, if its seed or version differs,
+    or if `whole` asks for a complete set and it is incomplete. Raises InputError as `synthesise`.
     """
     made = _marker(root)
     is_known = (made.get("version"), made.get("seed")) == (VERSION, 0)
@@ -102,14 +100,10 @@ def synthesise(
 ) -> None:
     """Draw the set in DAVIS layout: JPEG frames, palette masks, lists; the same bytes for a seed.
 
-    Lists of 2016 name the clips with one object; ``val`` of 2017 begins with clips with two.
-    Raises InputError if `root` holds something else, or cannot be written.
-
-    Args:
-        root: replaced as a whole if it holds an older procedural set.
-        train_clips: how many; all have one object.
-        val_clips: how many; a third of them, rounded down, has two objects.
-        frames: least and largest number of frames of a clip.
+    An older procedural set in `root` is replaced as a whole. A clip has `frames` frames, least and
+    largest. A third of `val_clips`, rounded down, has two objects; all other clips have one. Lists
+    of 2016 name the clips with one object; ``val`` of 2017 begins with clips with two. Raises
+    InputError if `root` holds something else, or cannot be written.
     """
     root = Path(os.path.realpath(root))
     foreign = not root.is_dir() or (any(root.iterdir()) and not (root / MARKER).is_file())

@@ -34,8 +34,9 @@ def read_ids(path: Path) -> NDArray[np.uint8]:
     if len(values) == 1 and values[0] > (VOID - 1 if is_palette else MANY_IDS):
         return (ids > 0).astype(np.uint8)
     numbers = [value for value in values if value != VOID]
-    are_counted = len(numbers) == len(values) or numbers == list(range(1, len(values)))
-    if not is_palette and (max(numbers, default=0) > MANY_IDS or not are_counted):
+    # beside 255 as void, ids are 1, 2, ... without gaps; else 255 is a level of grey
+    has_gaps = VOID in values and numbers != list(range(1, len(numbers) + 1))
+    if not is_palette and (max(numbers, default=0) > MANY_IDS or has_gaps):
         fault = f"has {len(values)} values up to {values[-1]}: soft edges, or a JPEG's noise"
         remedy = "save a PNG of black and white, or of object ids 1, 2, ..."
         raise InputError(f"mask {path} {fault}; {remedy}")
@@ -43,9 +44,9 @@ def read_ids(path: Path) -> NDArray[np.uint8]:
 
 
 def shows_one_object(path: Path) -> bool:
-    """Return whether a mask has one value above 0, which is no id, as in DAVIS-2016; raises the
-    errors of `read_ids`."""
-    return bool(read_ids(path).max(initial=0) < read_mask(path).max(initial=0))
+    """Return whether `read_ids` changes a mask: it has one value above 0, which is no id, as in
+    DAVIS-2016. Raises the errors of `read_ids`."""
+    return not np.array_equal(read_ids(path), read_mask(path))
 
 
 class MaskSource(Protocol):

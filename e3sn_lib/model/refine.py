@@ -25,13 +25,9 @@ class Refinement(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, correlation: Tensor, p0: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
-        """Return the mask logits of N windows, (N, 127, 127).
-
-        Args:
-            correlation: (N, C).
-            p0, p1, p2: features of the search crop in each window, with ResNet-50
-                (N, 64, 61, 61), (N, 256, 31, 31) and (N, 512, 15, 15).
-        """
+        """Return the mask logits of N windows, (N, 127, 127), from the correlation (N, C) and the
+        features of the search crop in each window; with ResNet-50 p0, p1 and p2 are
+        (N, 64, 61, 61), (N, 256, 31, 31) and (N, 512, 15, 15)."""
         # the deconvolution of a 1x1 input is a matrix product
         deconv = self.deconv.weight.to(correlation.dtype)
         start = (correlation @ deconv.flatten(1)).reshape(-1, *deconv.shape[1:])

@@ -22,12 +22,9 @@ from e3sn_lib.profiles.loading import profile_from_dict
 
 
 def load_backbone(backbone: Backbone, source: str, data_root: Path = Path()) -> None:
-    """Fill a backbone with ImageNet weights.
-
-    The source is ``none``, ``torchvision`` (downloaded once), or a safetensors file in
-    torchvision's names (see `backbone_file`). Raises InputError if there is none, or it does not
-    fit.
-    """
+    """Fill a backbone with ImageNet weights: ``none``, ``torchvision`` (downloaded once), or a
+    safetensors file in torchvision's names, see `backbone_file`. Raises InputError if there is
+    none, or it does not fit."""
     if source == "none":
         return
     if source == "torchvision":

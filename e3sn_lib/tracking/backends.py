@@ -140,13 +140,14 @@ class OnnxBackend:
         found = self._run(MASK, [partial(inputs, *each) for each in objects])
         return np.concatenate([each["logits"] for each in found])
 
-    def _run(self, name: str, given: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Arrays]:
-        """Run a graph once for each object, on what `given` returns. Objects share the threads, so
-        that these wait less; if some are left over, they share the threads afterwards."""
-        rest = len(given) % self._threads
-        if 0 < rest < len(given):
-            return self._run(name, given[:-rest]) + self._run(name, given[-rest:])
-        session = self._session(name, max(self._threads // len(given), 1))
+    def _run(self, name: str, makers: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Arrays]:
+        """Run a graph once for each object. A maker returns the inputs of an object when its turn
+        comes, so few are in memory. Objects share the threads; some may be left over, which share
+        the threads afterwards."""
+        rest = len(makers) % self._threads
+        if 0 < rest < len(makers):
+            return self._run(name, makers[:-rest]) + self._run(name, makers[-rest:])
+        session = self._session(name, max(self._threads // len(makers), 1))
         inputs = [each.name for each in session.get_inputs()]
         outputs = [each.name for each in session.get_outputs()]
 
@@ -156,9 +157,9 @@ class OnnxBackend:
                 found = session.run(outputs, {each: values[each] for each in inputs})
             return dict(zip(outputs, found, strict=True))
 
-        if len(given) == 1:
-            return [run(given[0])]
-        return list(self._pool(os.getpid()).map(run, given))
+        if len(makers) == 1:
+            return [run(makers[0])]
+        return list(self._pool(os.getpid()).map(run, makers))
 
 
 def cut_window(maps: Floats, row: int, column: int, window: Window) -> Floats:

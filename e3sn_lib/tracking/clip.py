@@ -27,6 +27,8 @@ from e3sn_lib.tracking.video import (
 
 LARGEST_SIDE = 16384
 """Pixels; wider or higher frames do not fit into H.264."""
+FINEST_CLOCK = Fraction(1, 90_000)
+"""Seconds; usual for MPEG."""
 SOUND_RATE = 48000
 """Samples per second."""
 
@@ -61,7 +63,10 @@ class ClipWriter:
             width, height = max(width // 2 * 2, 2), max(height // 2 * 2, 2)
         self._stream, stream.width, stream.height = stream, width, height
         context = stream.codec_context
-        context.time_base, context.framerate = like.time_base, like.rate
+        # MP4 keeps the time between two frames in 31 bits; a finer clock would limit it to seconds
+        self._clock = max(like.time_base, FINEST_CLOCK)
+        self._last_tick = -1
+        context.time_base, context.framerate = self._clock, like.rate
         context.sample_aspect_ratio = like.pixel_aspect
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.flags |= Flags.frame_duration
@@ -78,14 +83,16 @@ class ClipWriter:
             self._begin = seconds
             self._sound = self._encoded_sound(seconds)
             self._heard = next(self._sound, math.inf)
-        base, stream = self._like.time_base, self._stream
+        stream = self._stream
         image = cv2.copyMakeBorder(image, 0, 1, 0, 1, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
         image = np.ascontiguousarray(image[: stream.height, : stream.width])
         frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
         # with several threads, ends of rows get wrong alpha at some widths
         frame = frame.reformat(format=stream.pix_fmt, dst_colorspace=BT709, threads=1)
-        frame.pts, frame.time_base = round((seconds - self._begin) / base), base
-        frame.duration = max(round(duration / base), 1)
+        tick = round((seconds - self._begin) / self._clock)
+        self._last_tick = max(tick, self._last_tick + 1)  # encoders need times that grow
+        frame.pts, frame.time_base = self._last_tick, self._clock
+        frame.duration = min(max(round(duration / self._clock), 1), 2**31 - 1)
         self._container.mux(stream.encode(frame))
         while self._heard < seconds + duration - self._begin:
             self._heard = next(self._sound, math.inf)

@@ -38,16 +38,12 @@ KEPT = 0.95
 def fit_to_colours(
     frame: Image, patch: Patch, threshold: float, known: Floats | None = None
 ) -> tuple[Patch, Floats | None]:
-    """Return a patch whose mask has edges that follow the colours of its frame.
+    """Return a patch whose mask has edges that follow the colours of its frame, (H, W, 3) RGB.
 
     Return also the `colour_histograms` that were used, (2, 4096); of an empty patch, `known`. The
     next frame needs them as `known`. Colours decide which pixels exceed the threshold, 0 to 1; the
     others become 0. Where two objects overlap, they may have the same colours. So above the
     threshold the order of the network's probabilities is kept.
-
-    Args:
-        frame: (H, W, 3) RGB uint8.
-        patch: probabilities in a part of it.
     """
     if patch.soft.size == 0:
         return patch, known

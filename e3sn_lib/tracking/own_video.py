@@ -224,7 +224,7 @@ def _until_fault(steps: Iterable[T], faults: list[InputError]) -> Iterator[T]:
         yield from steps
     except InputError as error:
         faults.append(error)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_lack_of_memory(error):
             raise
         faults.append(InputError(f"not enough memory: {' '.join(str(error).split())}"))
@@ -267,7 +267,7 @@ def _followed(
 def _free(out: Path, why: str) -> Path:
     """Return a folder beside `out` that is not there yet: ``OUT-WHY``, ``OUT-WHY-2``, ..."""
     out = out if out.name not in ("", "..") else Path(os.path.abspath(out))
-    first = out.with_name(f"{out.name}-{why}")
+    first = out.with_name(f"{out.name}-{why}") if out.name else out / f"results-{why}"
     others = (first.with_name(f"{first.name}-{number}") for number in count(2))
     return next(path for path in chain([first], others) if not path.exists())
 
@@ -290,7 +290,7 @@ def _move(work: Path, out: Path) -> tuple[list[Path], list[str]]:
                 with atomic_path(place) as copy:  # the place is a link to another disk
                     shutil.copyfile(path, copy)
     except OSError as error:
-        kept = work.rename(_free(work.parent / out.absolute().name, "results"))
+        kept = work.rename(_free(work.parent / (out.absolute().name or "e3sn"), "results"))
         fault = f"{error.filename2 or error.filename or out} is in the way ({error.strerror})"
         raise InputError(f"{fault}; the results that are not yet in {out} are in {kept}") from error
     there = {path for name in FILES.values() for path in (out / name, *(out / name).glob("*"))}

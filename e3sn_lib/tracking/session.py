@@ -202,11 +202,11 @@ class Session:
         return after, found
 
     def _found(self, result: FrameResult) -> list[tuple[Found, Patch]]:
-        values = result.boxes_frame_xyxy, result.scores, result.predicted_j
-        seen = [
-            Found(*each, bool(each[-1] < self._lost_below)) for each in zip(*values, strict=True)
+        columns = result.boxes_frame_xyxy, result.scores, result.predicted_j, result.patches
+        return [
+            (Found(box, score, j, bool(j < self._lost_below)), patch)
+            for box, score, j, patch in zip(*columns, strict=True)
         ]
-        return list(zip(seen, result.patches, strict=True))
 
     def _search_lost(
         self, frame: Image, kept: Groups, objects: dict[int, Found], patches: dict[int, Patch]

@@ -18,10 +18,11 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
+from PIL import ExifTags
 from PIL import Image as PillowImage
 
 from e3sn_lib.errors import InputError
-from e3sn_lib.files import IMAGE_SUFFIXES, by_number, files_by_stem, read_image
+from e3sn_lib.files import IMAGE_SUFFIXES, by_number, files_by_stem, read_image, read_text
 from e3sn_lib.geometry import Image
 from e3sn_lib.tracking.tracker import check_frame
 
@@ -184,10 +185,10 @@ class VideoSource:
         # where a file does not name its colours, FFmpeg takes those of SD; players take HD's for HD
         is_hdr, is_hd = frame.color_trc in HDR, frame.width >= 1280 or frame.height > 576
         colours = BT2020 if is_hdr else BT709 if is_hd else BT601
-        given = None if frame.colorspace in CONVERTED else colours
+        assumed = None if frame.colorspace in CONVERTED else colours
         as_hd = {"dst_color_trc": BT709, "dst_color_primaries": BT709}
         shown = as_hd if is_hdr and frame.color_primaries not in RESERVED else {}
-        rgb = self._converter.reformat(frame, format="rgb24", src_colorspace=given, **shown)
+        rgb = self._converter.reformat(frame, format="rgb24", src_colorspace=assumed, **shown)
         image = np.asarray(rgb.to_ndarray(), np.uint8)
         swapped, flip_columns, flip_rows = self.turn
         image = image.swapaxes(0, 1) if swapped else image
@@ -214,6 +215,9 @@ def open_video(path: str | Path) -> VideoSource:
             count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
             source.left_out = (f"{count} in {path}, such as {others[0]}",)
         with PillowImage.open(path / names[0]) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+            if turned and image.format != "TIFF":  # OpenCV turns that
+                source.left_out += ("the rotation noted in the images (EXIF)",)
             has_alpha = image.has_transparency_data  # as many opaque images have
             if has_alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 source.left_out += (TRANSPARENCY,)
@@ -286,17 +290,23 @@ def open_file(path: Path) -> av.container.InputContainer:
     """Open a video file; raises InputError if FFmpeg cannot read it, or if it has no pictures. A
     playlist may name other local files, but no URL."""
     try:
+        with path.open("rb") as file:
+            is_playlist = file.read(7) == b"#EXTM3U"
+        if is_playlist and "#EXT-X-ENDLIST" not in read_text(path, "playlist"):
+            # FFmpeg would take it for a live one, begin near its end, and wait for more
+            raise InputError(f"playlist {path} has no end; add a line #EXT-X-ENDLIST")
         # an image named 0%d.png is that file, no pattern for others
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
         # absolute, as FFmpeg takes what is before a colon for a protocol
         container = av.open(str(path.absolute()), container_options=options, **_ODD_TAGS)
-    except av.PermissionError as error:
+    except PermissionError as error:
         raise InputError(f"cannot read video {path}: {error.strerror}") from error
     except av.FFmpegError as error:
         raise InputError(f"{path} is no video that FFmpeg can read; {ADVICE}") from error
-    if not pictures_in(container):
+    is_text = container.format.name == "tty"  # of which FFmpeg would draw the letters
+    if is_text or not pictures_in(container):
         container.close()
-        raise InputError(f"{path} has no pictures, only sound")
+        raise InputError(f"{path} {'is a text' if is_text else 'has no pictures, only sound'}")
     return container
 
 
@@ -329,8 +339,11 @@ def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.Vide
     with open_file(source.path) as container:
         stream = pictures_in(container)[0]
         stream.thread_type = "SLICE"  # with frames side by side, marks of damage get lost
-        if begin is not None:
-            container.seek(begin, stream=stream)
+        try:
+            if begin is not None:
+                container.seek(begin, stream=stream)
+        except av.FFmpegError:  # as in a list of files; the caller then decodes from the start
+            return
         weaver, woven_size = None, (0, 0)
         for frame in decoded(container.demux(stream), source):
             if source.stopped():
@@ -391,7 +404,7 @@ def _seconds(frame: av.VideoFrame, otherwise: Fraction) -> Fraction:
 
 def _clock(text: str) -> Fraction:
     """Return the seconds of ``00:00:16.667``; 0 for another text."""
-    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    found = re.fullmatch(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,12})?)", text)
     hours, minutes, seconds = map(Fraction, found.groups() if found else (0, 0, 0))
     return 3600 * hours + 60 * minutes + seconds
 

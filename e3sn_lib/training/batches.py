@@ -33,14 +33,9 @@ class _Batches(Dataset[Batch | InputError]):
 def step_batches(
     sources: list[Source], profile: Profile, stage: StagePlan, done: int, pairs_before: int
 ) -> Iterator[list[Batch]]:
-    """Yield this process's part of each step's pairs, in ``train.accumulate`` batches; raises
-    InputError if no usable pair can be drawn.
-
-    Args:
-        stage: which pairs of the run.
-        done: steps of the stage that are left out.
-        pairs_before: of earlier legs; the numbers of the pairs go on from there.
-    """
+    """Yield this process's part of each step's pairs, in ``train.accumulate`` batches, after the
+    first `done` steps of the stage. The pairs are numbered on from the `pairs_before` of earlier
+    legs. Raises InputError if no usable pair can be drawn."""
     size, accumulate = profile.train.batch_size, profile.train.accumulate
     share, workers = size // processes.world(), profile.data.workers
     part, offset = share // accumulate, processes.rank() * share

@@ -53,9 +53,10 @@ def learning_rate(step: int, steps: int, config: TrainConfig, stage: StageConfig
     share = config.warmup if stage.warmup is None else stage.warmup
     length = config.epochs or steps
     place, warmup = step * length // steps, round(share * length)
+    if place < warmup and config.epochs:
+        return float(first * WARMUP_START ** (1 - place / warmup))
     if place < warmup:
-        by_epoch = WARMUP_START ** (1 - place / warmup)
-        return float(first * (by_epoch if config.epochs else (place + 1) / (warmup + 1)))
+        return float(first * ((place + 1) / (warmup + 1)))
     return float(first * (last / first) ** ((place - warmup) / max(length - 1 - warmup, 1)))
 
 
@@ -94,13 +95,9 @@ def build_optimiser(groups: Groups, config: TrainConfig) -> torch.optim.Optimize
 
 
 def set_trainable(model: E3SN, groups: Groups, config: TrainConfig, train_backbone: bool) -> None:
-    """Freeze the parts of the network that are not trained now, with their batch-norm statistics.
-
-    Args:
-        groups: of `parameter_groups`; what is in none of them is frozen.
-        config: with ``weights: none`` the backbone trains its statistics too.
-        train_backbone: whether the time of the group ``backbone`` has come.
-    """
+    """Freeze the parameters in none of the `groups`, and the group ``backbone`` unless
+    `train_backbone`, with their batch-norm statistics. With ``weights: none`` the backbone trains
+    its statistics too, from the start."""
     model.eval()
     model.requires_grad_(False)
     for group in groups:

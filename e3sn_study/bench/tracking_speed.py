@@ -71,14 +71,10 @@ def bench_tracking(
 ) -> pd.DataFrame:
     """Time steps of all contenders, for several sizes of the frame and numbers of objects.
 
-    `int8` is the model's export, see `load_export`. `public` is a checkout for `PublicSiamMask`;
-    without one, that code is not timed. Each contender takes one step that is not timed, and then
-    `rounds` steps with `threads` threads.
-
+    `int8` is the model's export, `public` a checkout for `PublicSiamMask`, if it is to be timed.
     Return one row per size, number of objects and contender: median ms of each stage, of the step
     and of drawing the overlay, which is no part of it; frames_per_second; ratio of its rate to the
-    stand-in's; share of the peak that the network reaches, 0 to 1; peak, in GFLOP/s, of a large
-    matrix product or convolution, whichever is faster.
+    stand-in's; share of the peak that the network reaches, 0 to 1; peak (see `_peaks`) in GFLOP/s.
     """
     torch.set_num_threads(threads)
     peaks, rows = _peaks(), []
@@ -234,7 +230,8 @@ class PublicSiamMask:
     def search(self, crops: Image, template: list[torch.Tensor]) -> tuple[Any, ...]:
         """See `Backend`."""
         found, net = [], self.network
-        for image, net.zf in zip(self._images(crops), template, strict=True):
+        for image, kernel in zip(self._images(crops), template, strict=True):
+            net.zf = kernel
             cls, loc, _ = net.track_mask(image)
             features = net.feature, net.corr_feature
             found.append((cls.detach().numpy(), loc.detach().numpy(), features))
@@ -244,7 +241,8 @@ class PublicSiamMask:
     def segment(self, template: Any, features: Any, cells: NDArray[np.int64]) -> NDArray[Any]:
         """See `Backend`."""
         masks, net = [], self.network
-        for (net.feature, net.corr_feature), cell in zip(features, cells.tolist(), strict=True):
+        for each, cell in zip(features, cells.tolist(), strict=True):
+            net.feature, net.corr_feature = each
             masks.append(net.track_refine(cell).detach().numpy().reshape(1, 127, 127))
         return np.concatenate(masks)
 

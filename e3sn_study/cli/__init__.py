@@ -47,11 +47,6 @@ def _main(words: list[str]) -> int:
         status, text = 2, f"{command}: {error}"
     except OSError as error:  # a folder that may not be written, a full disk
         status, text = 2, f"{command}: {error.filename or 'output'}: {error.strerror or error}"
-    except (MemoryError, RuntimeError) as error:
-        if not is_lack_of_memory(error):
-            raise
-        remedy = "close other programs, give smaller or fewer images, or lower train.batch_size"
-        status, text = 2, f"{command}: there is not enough memory ({error}); {remedy}"
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("e3sn_lib", "e3sn_study")):
             raise
@@ -67,6 +62,11 @@ def _main(words: list[str]) -> int:
             status, text = 2, f"{command}: {error}; install this library of the system ({remedy})"
         else:
             raise
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+        remedy = "close other programs, give smaller or fewer images, or lower train.batch_size"
+        status, text = 2, f"{command}: there is not enough memory ({error}); {remedy}"
     except KeyboardInterrupt as stop:
         print(file=sys.stderr)  # the terminal shows ^C where the cursor is
         status, text = 130, f"{command}: {str(stop) or 'interrupted'}"

@@ -54,9 +54,9 @@ def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
     if options.out and options.out.is_dir() and options.what != "precision":
         raise InputError(f"--out {options.out} is a folder; give a file")
-    for used in filter(None, (options.model, options.weights) if options.out else ()):
-        if os.path.realpath(options.out) == os.path.realpath(used):
-            raise InputError(f"--out {options.out} is the model itself; give another file")
+    for used in filter(None, (options.model, options.weights, options.profile)):
+        if options.out and os.path.realpath(options.out) == os.path.realpath(used):
+            raise InputError(f"--out {options.out} is a file that is read; give another one")
     target = options.out and options.out.parent
     if options.what == "precision":
         target = options.out or Path("precision")

@@ -23,7 +23,7 @@ from e3sn_lib.errors import InputError
 from e3sn_lib.files import locked, read_mask, write_mask
 from e3sn_lib.geometry import Box, box_xywh
 from e3sn_lib.metrics.scoring import score_sequence, summarise
-from e3sn_lib.tracking.tracker import Tracker
+from e3sn_lib.tracking.tracker import Tracker, check_frame
 from e3sn_study.evaluation import baselines
 from e3sn_study.evaluation.baselines import Ids
 from e3sn_study.records.schema import BOUND, BOX, MODEL, SCORES, THRESHOLDS, TIMING, at_threshold
@@ -41,14 +41,10 @@ def evaluate_tracker(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Track sequences from the boxes of their first masks (paper 4.2), and score the masks.
 
-    Args:
-        tracker, sequences, out: see `write_masks`; the sequences are of one benchmark.
-        extras: also score the tracker's filled boxes, and masks at the true boxes.
-        thresholds: further mask thresholds to score. None: `THRESHOLDS` with extras, else none.
-        show: gets a line of progress for each sequence.
-
-    Return scores per object (0 to 1), with ``method`` and ``mask_threshold``; and timing per
-    sequence, in seconds.
+    The sequences are of one benchmark; for `out` see `write_masks`. Extras are the tracker's filled
+    boxes, masks at the true boxes and, unless others are given, at `THRESHOLDS`. `show` gets a line
+    of progress for each sequence. Return scores per object (0 to 1), with ``method`` and
+    ``mask_threshold``; and timing per sequence, in seconds.
     """
     own = tracker.config.mask_threshold
     wanted = thresholds if thresholds is not None else THRESHOLDS if extras else ()
@@ -192,8 +188,11 @@ def _first_boxes(sequence: Video) -> dict[int, Box]:
 
 def _timed_frames(sequence: Video, seconds: list[float]) -> Iterator[Ids]:
     """Yield the frames of a sequence; note the seconds that reading each takes."""
+    frame_hw = None
     for index in range(len(sequence)):
         begun = time.perf_counter()
         frame = sequence.frame(index)
         seconds.append(time.perf_counter() - begun)
+        check_frame(frame, frame_hw, str(sequence.frame_paths[index]))
+        frame_hw = frame.shape[:2]
         yield frame

@@ -91,8 +91,8 @@ def once(
             again. A function that returns it is called before and after the table is made.
         copy: a second place for the table, such as beside the report.
     """
-    made = made_of if callable(made_of) else lambda: made_of
-    table, wanted = None, made()
+    current = made_of if callable(made_of) else lambda: made_of
+    table, wanted = None, current()
     if path.is_file():
         try:
             table = schema.read(path)
@@ -100,7 +100,7 @@ def once(
             print(f"made anew: {error}")
     if table is None or "made" not in table or str(table["made"][0]).partition("/")[0] != wanted:
         computed = compute()
-        write_record(path, computed, made())
+        write_record(path, computed, current())
         table = schema.read(path)
     if copy:
         with atomic_path(copy) as temporary:

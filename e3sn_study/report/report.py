@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import mistune
 import pandas as pd
@@ -22,8 +23,8 @@ from e3sn_study.figures.style import save_figure
 from e3sn_study.records import BENCHMARKS, REFERENCE, VARIANTS, Records, reference, without_folders
 from e3sn_study.report import sections
 from e3sn_study.report.page import HTML, MARKDOWN, Row, view
-from e3sn_study.tables.cells import NOT_RUN, RECOMPUTED, percent, to_markdown, trained_on
-from e3sn_study.tables.deviations import chosen, deviations, held_out_text, set_label, sets_seen
+from e3sn_study.tables.cells import NONE, NOT_RUN, RECOMPUTED, to_markdown, trained_on
+from e3sn_study.tables.deviations import chosen, deviations, set_label, sets_seen, training_sets
 from e3sn_study.tables.tables import TABLES, short_table1
 
 ABOUT_NO_SCORES = ("checks", "deviations")
@@ -211,29 +212,29 @@ def _context(
         "next_figure": itertools.count(1).__next__,
         "slider": records.slider,
         "networks": records.table("networks").replace({"variant": VARIANTS}).to_dict("records"),
+        "sets": view(training_sets(main)),
         "set_label": set_label,
-        "held_out": held_out_text,
-        "percent": percent,
         "kinds": KINDS,
         "benchmarks": BENCHMARKS,
         "training": _training(records),
         "missing": sorted({without_folders(each) for of in runs["absent"] for each in of}),
-        "notebooks": _notebooks(report, records),
+        "notebooks": view(_notebooks(report, records)),
         "versions": packages.iloc[-1] if len(packages) else {},
         "last_run": max(runs["date"], default="")[:10] or NOT_RUN,
     }
 
 
-def _notebooks(report: Path, records: Records) -> list[Row]:
-    """Return the notebooks by name: status, seconds, and the executed page where there is one."""
+def _notebooks(report: Path, records: Records) -> pd.DataFrame:
+    """Return the notebooks by name: status, seconds, and a link where the executed page is."""
     found = {each["name"]: each for each in records.notebooks}
-    files = (report / "notebooks").glob("[!.]*.html")
-    pages = {page.stem: {"page": f"notebooks/{page.name}"} for page in files}
-    unknown = {"page": None, "status": "not on record", "seconds": None}
-    return [
-        unknown | {"name": name} | pages.get(name, {}) | found.get(name, {})
-        for name in sorted({*found, *pages})
-    ]
+    pages = {page.stem for page in (report / "notebooks").glob("[!.]*.html")}
+    link, rows = Markup('<a href="notebooks/{}.html">{}</a>'), []
+    for name in sorted({*found, *pages}):
+        run = found.get(name, {"status": "not on record", "seconds": 0.0})
+        shown = link.format(quote(name), name) if name in pages else name
+        seconds = f"{run['seconds']:,.1f}" if run["seconds"] else NONE
+        rows.append({"Notebook": shown, "Status": run["status"], "Seconds": seconds})
+    return pd.DataFrame(rows, columns=["Notebook", "Status", "Seconds"], dtype=object)
 
 
 def _shown(table: pd.DataFrame, words: Callable[[str], str]) -> dict[str, Any]:

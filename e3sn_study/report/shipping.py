@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from e3sn_lib.config import Profile, TrackConfig
-from e3sn_lib.data.kinds import KINDS
 from e3sn_lib.errors import InputError
 from e3sn_lib.files import temporary_path, write_text
 from e3sn_lib.model.weights import load_model, save_model
@@ -17,8 +16,8 @@ from e3sn_study.records import BENCHMARKS, MEANS, STATISTICS, VARIANTS, Records,
 from e3sn_study.records.entries import without_places
 from e3sn_study.records.schema import BOUND, MODEL
 from e3sn_study.report.page import MARKDOWN
-from e3sn_study.tables.cells import number, percent, score, to_markdown
-from e3sn_study.tables.deviations import held_out_text, set_label, sets_seen
+from e3sn_study.tables.cells import number, score, to_markdown
+from e3sn_study.tables.deviations import training_sets
 from e3sn_study.tables.origins import runs
 from e3sn_study.tables.tables import ATTRIBUTES, OUTER, with_and_without
 
@@ -64,6 +63,8 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
             extents[title] = f"not run: {reason.rstrip('.')}"
         if extent := records.scope(name):
             extents[title] = extent
+    sets = training_sets(profile, record["absent"])
+    sets = sets.drop(columns=["Frames apart", "Smallest object", "From"])
     return MARKDOWN.get_template("card.md.j2").render(
         name=VARIANTS.get(profile.variant, profile.variant),
         synthetic=records.synthetic,
@@ -74,7 +75,7 @@ def model_card(records: Records, run: str, profile: Profile, file: Path) -> str:
         run=runs(records).set_index("Run", drop=False).loc[run],
         profile=profile,
         track=profile.to_dict()["track"],
-        sets=to_markdown(_sets(profile, record["absent"])),
+        sets=to_markdown(sets),
         scores=to_markdown(_scores(records, run)),
         remark=reference("tables")["remarks"].get(run, ""),
         has_boxes=any(each.kind == "box_folder" for each in profile.data.train),
@@ -88,22 +89,6 @@ def _record(records: Records, run: str) -> dict[str, Any]:
         return found[0]
     remedy = "evaluate it first with e3sn reproduce, or name its --report"
     raise InputError(f"run {run} is not on record in {records.folder}; {remedy}")
-
-
-def _sets(profile: Profile, absent: list[str]) -> pd.DataFrame:
-    """Return the training sets with their shares of the pairs; sets that were absent have none."""
-    train, seen = profile.data.train, sets_seen(profile, absent)
-    total = sum(each.weight for each in seen)
-    rows = [
-        {
-            "Training set": set_label(each),
-            "Share of pairs": percent(each.weight / total) if each in seen else "absent",
-            "Held out for choices": held_out_text(each),
-            "Terms": KINDS[each.kind].terms,
-        }
-        for each in train
-    ]
-    return pd.DataFrame(rows)
 
 
 def _scores(records: Records, run: str) -> pd.DataFrame:

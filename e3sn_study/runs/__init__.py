@@ -118,13 +118,9 @@ class Study:
         """Check the profile and name the folders, see `from_checkout`; raises InputError if there
         is no such profile or setting, or a folder cannot be one.
 
-        Args:
-            profile: ``smoke``, ``cpu``, ``long``, ``paper``, or a YAML file.
-            data: folder of the data sets. Empty: the environment's E3SN_DATA, else the profile's.
-            runs: folder of the training runs.
-            report: folder of results, figures and notebooks. Empty: ``reports/PROFILE``.
-            seed: of the first run of each kind.
-            overrides: ``key=value`` settings for every run.
+        The arguments are the parameters of the notebooks. The profile is a name or a YAML file.
+        Without `data` the folder is that of E3SN_DATA, else the profile's own; without `report` it
+        is ``reports/PROFILE``. `seed` is that of the first run of each kind.
         """
         given = {"profile": profile, "data": data, "runs": runs, "report": report}
         for name, value in given.items():  # from a file of parameters
@@ -140,10 +136,8 @@ class Study:
             fault = f"{profile} has the name of a profile that comes with this"
             raise InputError(f"{fault}, so their results would be mixed; give it another name")
         asked = own.study
-        for more, seeds in (
-            (asked.comparison, asked.seeds),
-            (asked.ablation, asked.ablation_seeds),
-        ):  # the settings of the last run of each kind, checked now
+        kinds = (asked.comparison, asked.seeds), (asked.ablation, asked.ablation_seeds)
+        for more, seeds in kinds:  # the settings of the last run of each kind, checked now
             load_profile(profile, overrides=[*overrides, *more], seed=seed + seeds - 1)
         root = data or os.environ.get("E3SN_DATA", "") or own.data.root
         data = str(from_checkout(root)) if root else ""
@@ -249,8 +243,8 @@ class Study:
         if known := self._on_record(variant, overrides, seed):
             return known
         run = self.run(variant, overrides, seed)
-        for folder in () if resume else entries.places(run.folder, run.profile):
-            if any((folder / name).is_file() for name in (CHECKPOINT, FINAL)):
+        for folder in entries.places(run.folder, run.profile):
+            if not resume and any((folder / name).is_file() for name in (CHECKPOINT, FINAL)):
                 remedy = "go on with it (--resume auto), or delete it"
                 raise InputError(f"{folder} holds such a run already; {remedy}")
         if not run.is_finished():

@@ -102,10 +102,10 @@ def baselines(study: Study, benchmark: str) -> pd.DataFrame:
         return SCORES_OF_RECORD.read(kept)
     sequences = study.sequences(benchmark)
     trackers, lacking = opencv_trackers(Path(study.data))
-    reason = "is random without a seed, but synthetic results must repeat to the last digit"
-    for name in UNREPEATABLE & {*trackers} if study.is_synthetic else ():
+    unrepeatable = UNREPEATABLE & {*trackers} if study.is_synthetic else set()
+    for name in unrepeatable:
         del trackers[name]
-        lacking[name] = reason
+        lacking[name] = "is random without a seed, but synthetic results must repeat exactly"
     scores = evaluate_baselines(sequences, trackers, study.runs / f"{benchmark}-baselines")
     table = _labelled(scores, benchmark, sequences)
     write_record(kept, table)

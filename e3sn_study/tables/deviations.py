@@ -65,10 +65,20 @@ def sets_seen(profile: Profile, absent: Iterable[str]) -> list[TrainSetConfig]:
     return [each for each in sets if f"training set {each.kind} ({each.path[0]})" not in told]
 
 
-def held_out_text(config: TrainSetConfig) -> str:
-    """Return which sequences, or which share of the images, a training set holds out."""
-    share = f"{percent(config.hold_out_share)} of the images" if config.hold_out_share else NONE
-    return ", ".join(config.hold_out) or share
+def training_sets(profile: Profile, absent: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the training sets of a run; those that its notices call absent have no share."""
+    seen, rows = sets_seen(profile, absent), []
+    total = sum(each.weight for each in seen) or 1.0
+    for each in profile.data.train:
+        kind, row = KINDS[each.kind], {"Training set": set_label(each)}
+        row["Share of pairs"] = percent(each.weight / total) if each in seen else "absent"
+        row["Frames apart"] = f"at most {each.frame_range}" if each.frame_range > 1 else NONE
+        row["Smallest object"] = f"{each.min_area:,.0f} pixels" if kind.has_masks else NONE
+        share = f"{percent(each.hold_out_share)} of the images" if each.hold_out_share else NONE
+        row["Held out for choices"] = ", ".join(each.hold_out) or share
+        row |= {"Terms": kind.terms, "From": kind.origin.format(year=each.year, split=each.split)}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _words(profile: Profile) -> dict[str, Any]:

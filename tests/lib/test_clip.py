@@ -84,6 +84,16 @@ class TestFrames:
             times = [frame.pts * frame.time_base for frame in container.decode(stream)]
         assert times == [Fraction(tick - 50, 100) for tick in ticks]
 
+    def test_a_pause_may_be_long_whatever_the_clock_of_the_file(self, tmp_path: Path) -> None:
+        """MP4 keeps the time between two frames in 31 bits: two seconds of a clock of nanoseconds."""
+        like = VideoSource(tmp_path / "v.mkv", (96, 64), time_base=Fraction(1, 10**9))
+        writer, seconds = ClipWriter(tmp_path / "clip.mp4", like), [0, 0, 1, 61, 3600]
+        for number, second in enumerate(seconds):
+            writer.write(bar(number), Fraction(second), Fraction(300))
+        writer.close()
+        written = [float(frame.seconds) for frame in open_video(tmp_path / "clip.mp4").frames()]
+        assert written == pytest.approx(seconds, abs=1e-3)
+
     def test_an_error_in_the_middle_leaves_nothing(self, tmp_path: Path) -> None:
         def frames() -> Iterator[Image]:
             yield from (bar(0), bar(1))

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from made_videos import bar, bars_seen, still, write_video
-from PIL import Image
+from PIL import ExifTags, Image
 
 from e3sn_lib.errors import InputError
 from e3sn_lib.tracking import video as reading
@@ -43,6 +43,13 @@ class TestFolders:
         for name in ("frame10.jpg", "frame9.jpg", "a.jpg", "frame100.JPG", "b².jpg"):
             cv2.imwrite(str(tmp_path / name), bar(0))
         in_order = ("a.jpg", "b².jpg", "frame9.jpg", "frame10.jpg", "frame100.JPG")
+        assert open_video(tmp_path).names == in_order
+
+    def test_names_may_be_times_of_a_clock(self, tmp_path: Path) -> None:
+        """As Python writes them, without zeros at the end."""
+        in_order = ("1700000000.125.jpg", "1700000000.25.jpg", "1700000000.5.jpg", "1700000001.jpg")
+        for name in in_order:
+            cv2.imwrite(str(tmp_path / name), bar(0))
         assert open_video(tmp_path).names == in_order
 
     def test_two_images_of_one_frame(self, tmp_path: Path) -> None:
@@ -377,6 +384,40 @@ class TestFiles:
             cv2.imwrite(str(tmp_path / name), still(grey, grey, grey))
         (frame,) = read_frames(tmp_path / "q%d.png")
         assert frame.max() == 90
+
+    def test_lists_of_files_are_whole_in_both_directions(self, tmp_path: Path) -> None:
+        """A list of files cannot jump to a time."""
+        for part in range(5):
+            frames = [bar(8 * part + number) for number in range(8)]
+            write_video(tmp_path / f"{part}.ts", frames)
+        parts = "".join(f"#EXTINF:1,\n{part}.ts\n" for part in range(5))
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n{parts}"
+        (tmp_path / "v.m3u8").write_text(playlist)  # of a recording that was cut off
+        with pytest.raises(InputError, match=r"v\.m3u8 has no end; add a line #EXT-X-ENDLIST"):
+            open_video(tmp_path / "v.m3u8")
+        (tmp_path / "v.m3u8").write_text(f"{playlist}#EXT-X-ENDLIST\n")
+        lines = "".join(f"file {part}.ts\n" for part in range(5))
+        (tmp_path / "v.ffconcat").write_text(f"ffconcat version 1.0\n{lines}")
+        for name in ("v.m3u8", "v.ffconcat"):
+            source = open_video(tmp_path / name)
+            assert bars_seen(frame.image for frame in source.frames()) == [n % 9 for n in range(40)]
+            found = dict(source.backwards(range(30, 40)))
+            assert bars_seen(found.values()) == [n % 9 for n in range(39, 29, -1)]
+
+    def test_a_text_is_no_video(self, tmp_path: Path) -> None:
+        (tmp_path / "boxes.txt").write_text("10,20,30,40\n" * 200)
+        with pytest.raises(InputError, match=r"boxes\.txt is a text"):
+            open_video(tmp_path / "boxes.txt")
+
+    def test_a_noted_duration_of_many_digits_is_no_duration(self) -> None:
+        found = {hours: reading._clock(f"{hours}:00:16.667") for hours in ("9" * 5000, "00")}
+        assert list(found.values()) == [0, Fraction("16.667")]
+
+    def test_a_rotation_noted_in_images_is_told(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        Image.fromarray(bar(0)).save(tmp_path / "0.jpg", exif=exif)
+        assert open_video(tmp_path).left_out == ("the rotation noted in the images (EXIF)",)
 
     def test_a_playlist_opens_no_address(self, tmp_path: Path) -> None:
         (tmp_path / "v.m3u8").write_text(

@@ -368,7 +368,7 @@ def test_what_did_not_work_notebooks_and_absent_data_are_told(report: Path, smok
     )
     page = build_report(report, smoke).read_text()
     assert "One <strong>global</strong> clip starved <code>rpn</code>." in page
-    assert re.search(r"<td>02_training</td><td>failed</td>\s*<td class=\"n\">61\.2</td>", page)
+    assert re.search(r'>02_training</td><td class="t">failed</td><td class="n">61\.2</td>', page)
     assert "training set coco is absent: no .../coco; put it in .../coco" in page
 
 

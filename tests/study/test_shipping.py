@@ -28,7 +28,8 @@ from e3sn_lib.tracking.tracker import Tracker
 from e3sn_study import cli
 from e3sn_study.checkout import REPORTS, SHIPPED
 from e3sn_study.records import Records
-from e3sn_study.report.shipping import _sets, model_card, ship
+from e3sn_study.report.shipping import model_card, ship
+from e3sn_study.tables.deviations import training_sets
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_shares_are_of_the_sets_that_were_there() -> None:
     assert others
     assert first.weight > 0
     absent = [f"training set {first.kind} ({first.path[0]}) is absent"]
-    shares = _sets(profile, absent)["Share of pairs"].tolist()
+    shares = training_sets(profile, absent)["Share of pairs"].tolist()
     assert shares[0] == "absent"
     total = sum(each.weight for each in others)
     assert shares[1:] == [f"{100 * each.weight / total:.0f} %" for each in others]
