@@ -1,6 +1,6 @@
 """What a notebook puts on the page: figures, tables, clips, a picture to draw boxes on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from e3sn_study.figures.style import SCREEN_DPI, entry, save_figure
 from e3sn_study.records import REFERENCE
 from e3sn_study.tables.cells import plain_markdown, to_markdown
 
+ALL_ROWS: Mapping[str, Sequence[str]] = {}
 LARGEST_CLIP = 1_000_000
 """Bytes; a larger clip is made narrower."""
 
@@ -79,8 +80,13 @@ def with_slider(slider: Any, draw: Callable[[Any], Figure | Image]) -> VBox:
     return VBox([slider, shown])
 
 
-def show_table(table: pd.DataFrame, notes: bool = True) -> Markdown:
-    """Return a table with its title above and, if wanted, its notes below."""
+def show_table(
+    table: pd.DataFrame, notes: bool = True, only: Mapping[str, Sequence[str]] = ALL_ROWS
+) -> Markdown:
+    """Return a table with its title above and, if wanted, its notes below. `only` has the values of
+    the rows that are shown, by column; a table of what was not run lacks the columns."""
+    for column in only.keys() & {*table}:
+        table = table[table[column].isin(only[column])]
     title, told = table.attrs.get("title", ""), table.attrs.get("notes", [])
     title = f"**{plain_markdown(title)}**\n\n" if title else ""
     below = "".join(f"\n{plain_markdown(note)}\n" for note in told) if notes else ""

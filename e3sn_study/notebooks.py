@@ -190,10 +190,11 @@ def to_html(executed: Path, out: Path) -> None:
             cell.source = re.sub(EQUATION, set_aside, cell.source)
     html, _ = exporter.from_notebook_node(notebook, name)
     pictures = [
-        output.metadata.get("image/png", {}).get("alt", "a figure")
+        output.metadata.get(kind, {}).get("alt", "a figure")
         for cell in notebook.cells
         for output in cell.get("outputs", ())
-        if "image/png" in output.get("data", {})
+        for kind in ("image/png", "image/svg+xml")
+        if kind in output.get("data", {})
     ]
     for text in pictures:  # nbconvert drops it
         html = html.replace("No description has been provided for this image", escape(text), 1)

@@ -117,9 +117,10 @@ def open_attributes(data: DataConfig, name: str) -> dict[str, list[str]]:
 def verify(data: DataConfig, prepare: bool = False) -> pd.DataFrame:
     """Report which data are there, one row per set; write nothing but indices of large sets.
 
-    Columns: ``use`` (train, evaluation), ``name``, ``kind``, ``path``, ``state``, ``tracks``
-    (objects that can be used), ``images``, ``with_masks`` (tracks), ``left_out`` (how many of what
-    and why, or what is missing or damaged), ``remedy`` (where to get the set).
+    Columns: ``use`` (train, evaluation), ``name`` (of a training set its folder), ``kind``,
+    ``path``, ``state``, ``tracks`` (objects that can be used), ``images``, ``with_masks`` (tracks),
+    ``left_out`` (how many of what and why, or what is missing or damaged), ``remedy`` (where to get
+    the set).
 
     A set is *present*: complete; *partial*: some files are missing or damaged (without tracks it
     cannot be used at all); or *absent*.
@@ -139,7 +140,7 @@ def _row(data: DataConfig, config: SetConfig, make: bool) -> dict[str, Any]:
     is_train = isinstance(config, TrainSetConfig)
     row = ROW | {
         "use": "train" if is_train else "evaluation",
-        "name": getattr(config, "name", config.kind),
+        "name": getattr(config, "name", folder.name),
         "kind": config.kind,
         "path": str(folder),
         "left_out": f"no {lacking}",

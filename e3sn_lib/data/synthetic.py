@@ -100,10 +100,10 @@ def synthesise(
 ) -> None:
     """Draw the set in DAVIS layout: JPEG frames, palette masks, lists; the same bytes for a seed.
 
-    An older procedural set in `root` is replaced as a whole. A clip has `frames` frames, least and
-    largest. A third of `val_clips`, rounded down, has two objects; all other clips have one. Lists
-    of 2016 name the clips with one object; ``val`` of 2017 begins with clips with two. Raises
-    InputError if `root` holds something else, or cannot be written.
+    An older procedural set in `root` is replaced as a whole. `frames`: the least and the largest
+    number of frames of a clip. A third of `val_clips`, rounded down, has two objects; all other
+    clips have one. Lists of 2016 name the clips with one object; ``val`` of 2017 begins with clips
+    with two. Raises InputError if `root` holds something else, or cannot be written.
     """
     root = Path(os.path.realpath(root))
     foreign = not root.is_dir() or (any(root.iterdir()) and not (root / MARKER).is_file())

@@ -101,14 +101,7 @@ def track_video(
     save = (save,) if isinstance(save, str) else tuple(save)
     source.stopped = stopped = _lasting(stopped)
     check_out(out, save, [source.path])
-    if first < 0 or stride < 1 or (last is not None and last < first):
-        given = f"first is {first}, last is {last} and stride is {stride}"
-        rule = "first must be 0 or more, last not before it, and stride 1 or more"
-        raise InputError(f"{given}; {rule}")
-    if 0 < source.announced <= first:
-        last_there = source.announced - 1
-        raise InputError(f"tracking begins in frame {first}, but the last frame is {last_there}")
-    frames = range(first, sys.maxsize if last is None else min(last + 1, sys.maxsize), stride)
+    frames = _chosen(source, first, last, stride)
     boxes = placed([*map(Prompt, boxes_frame_xywh), *prompts], source, frames)
     begins = first_frames(boxes)
     way_back = frames[: frames.index(max(begins.values())) + 1] if backward else range(0)
@@ -153,6 +146,18 @@ def track_video(
     hidden = [each for each in sorted(visible) if not visible[each] and each not in lost]
     notes += [f"all masks of object {each} are empty; another may cover it" for each in hidden]
     return Tracked(done, len(begins), tuple(files), ended, tuple(notes), lost)
+
+
+def _chosen(source: VideoSource, first: int, last: int | None, stride: int) -> range:
+    """Return the numbers of the chosen frames, which may reach beyond the end of the video."""
+    if first < 0 or stride < 1 or (last is not None and last < first):
+        given = f"first is {first}, last is {last} and stride is {stride}"
+        rule = "first must be 0 or more, last not before it, and stride 1 or more"
+        raise InputError(f"{given}; {rule}")
+    if 0 < source.announced <= first:
+        last_there = source.announced - 1
+        raise InputError(f"tracking begins in frame {first}, but the last frame is {last_there}")
+    return range(first, sys.maxsize if last is None else min(last + 1, sys.maxsize), stride)
 
 
 def _lasting(stopped: Callable[[], bool]) -> Callable[[], bool]:

@@ -204,26 +204,36 @@ def open_video(path: str | Path) -> VideoSource:
     """
     path = Path(path)
     if os.path.isdir(path):
-        names = [each.name for each in sorted(files_by_stem(path).values(), key=by_number)]
-        if not names:
-            raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
-        height, width, _ = read_image(path / names[0]).shape
-        source = VideoSource(path, (width, height), tuple(names), announced=len(names))
-        source.missing = _missing_numbers(names)
-        there = {each.name for each in path.iterdir() if each.is_file() and each.name[0] != "."}
-        if others := sorted(there.difference(names)):
-            count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
-            source.left_out = (f"{count} in {path}, such as {others[0]}",)
-        with PillowImage.open(path / names[0]) as image:
+        return _of_folder(path)
+    if os.path.isfile(path):
+        return _of_file(path)
+    raise InputError(f"there is no video or folder of frames at {path}")
+
+
+def _of_folder(path: Path) -> VideoSource:
+    names = [each.name for each in sorted(files_by_stem(path).values(), key=by_number)]
+    if not names:
+        raise InputError(f"folder {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    height, width, _ = read_image(path / names[0]).shape
+    source = VideoSource(path, (width, height), tuple(names), announced=len(names))
+    source.missing = _missing_numbers(names)
+    there = {each.name for each in path.iterdir() if each.is_file() and each.name[0] != "."}
+    if others := sorted(there.difference(names)):
+        count = f"{len(others)} file{'s' * (len(others) != 1)} of other kinds"
+        source.left_out = (f"{count} in {path}, such as {others[0]}",)
+    with PillowImage.open(path / names[0]) as image:
+        turned = False
+        with suppress(Exception):  # damaged notes raise many kinds of error
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-            if turned and image.format != "TIFF":  # OpenCV turns that
-                source.left_out += ("the rotation noted in the images (EXIF)",)
-            has_alpha = image.has_transparency_data  # as many opaque images have
-            if has_alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-                source.left_out += (TRANSPARENCY,)
-        return source
-    if not os.path.isfile(path):
-        raise InputError(f"there is no video or folder of frames at {path}")
+        if turned and image.format != "TIFF":  # OpenCV turns that
+            source.left_out += ("the rotation noted in the images (EXIF)",)
+        has_alpha = image.has_transparency_data  # as many opaque images have
+        if has_alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            source.left_out += (TRANSPARENCY,)
+    return source
+
+
+def _of_file(path: Path) -> VideoSource:
     if path.suffix.lower() in (".tif", ".tiff"):
         read_image(path)  # which refuses several pages, where FFmpeg would read the first
     with open_file(path) as container:
@@ -291,8 +301,8 @@ def open_file(path: Path) -> av.container.InputContainer:
     playlist may name other local files, but no URL."""
     try:
         with path.open("rb") as file:
-            is_playlist = file.read(7) == b"#EXTM3U"
-        if is_playlist and "#EXT-X-ENDLIST" not in read_text(path, "playlist"):
+            text = read_text(path, "playlist") if file.read(7) == b"#EXTM3U" else ""
+        if "#EXT-X-TARGETDURATION" in text and "#EXT-X-ENDLIST" not in text:
             # FFmpeg would take it for a live one, begin near its end, and wait for more
             raise InputError(f"playlist {path} has no end; add a line #EXT-X-ENDLIST")
         # an image named 0%d.png is that file, no pattern for others
@@ -335,7 +345,8 @@ def decoded(packets: Iterator[Any], source: VideoSource) -> Iterator[Any]:
 
 
 def _pictures(source: VideoSource, begin: int | None = None) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a file from a key frame before tick `begin` on, or from the start."""
+    """Yield the frames of a file from a key frame before tick `begin` on, none if it cannot jump
+    there; or from the start."""
     with open_file(source.path) as container:
         stream = pictures_in(container)[0]
         stream.thread_type = "SLICE"  # with frames side by side, marks of damage get lost

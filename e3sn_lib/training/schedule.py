@@ -96,8 +96,8 @@ def build_optimiser(groups: Groups, config: TrainConfig) -> torch.optim.Optimize
 
 def set_trainable(model: E3SN, groups: Groups, config: TrainConfig, train_backbone: bool) -> None:
     """Freeze the parameters in none of the `groups`, and the group ``backbone`` unless
-    `train_backbone`, with their batch-norm statistics. With ``weights: none`` the backbone trains
-    its statistics too, from the start."""
+    `train_backbone`. Frozen parts keep their batch-norm statistics, and so does the backbone,
+    except with ``weights: none``."""
     model.eval()
     model.requires_grad_(False)
     for group in groups:

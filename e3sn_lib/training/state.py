@@ -62,7 +62,7 @@ def _flush(path: Path) -> None:
 
 def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy the checkpoint of one folder to another, if there is one, and the record of how the run
-    began; raises InputError if they cannot be written. The target then keeps what it had."""
+    began; raises InputError if they cannot be written. The target then keeps its checkpoint."""
     if not (source / CHECKPOINT).is_file():
         return
     try:

@@ -86,7 +86,7 @@ def check_data(data: DataConfig) -> tuple[pd.DataFrame, TrainSets, list[str]]:
     except InputError as error:
         return pd.DataFrame(), TrainSets(), [str(error)]
     problems = [
-        f"training set {row.name} is {row.state}: {row.left_out}; {row.remedy}"
+        f"training set {row.kind} ({row.name}) is {row.state}: {row.left_out}; {row.remedy}"
         for row in table[table["state"] != "present"].itertuples(index=False)
         if (row.kind, row.state) != ("synthetic", "absent")  # the run makes this set itself
     ]

@@ -54,7 +54,8 @@ def bench(options: argparse.Namespace) -> None:
     """Time training or tracking, compare precisions, fit the prediction of J, or score a model."""
     if options.out and options.out.is_dir() and options.what != "precision":
         raise InputError(f"--out {options.out} is a folder; give a file")
-    for used in filter(None, (options.model, options.weights, options.profile)):
+    profile = options.profile if str(options.profile).endswith((".yaml", ".yml")) else None
+    for used in filter(None, (options.model, options.weights, profile)):
         if options.out and os.path.realpath(options.out) == os.path.realpath(used):
             raise InputError(f"--out {options.out} is a file that is read; give another one")
     target = options.out and options.out.parent

@@ -143,7 +143,7 @@ def data(options: argparse.Namespace) -> int:
         print(ensure_synthetic(Path(profile.data.root) / "synthetic", whole=True))
         return 0
     table = verify(profile.data, prepare=options.action == "prepare")
-    print(table.drop(columns=["remedy", "kind", "left_out"]).to_string(index=False))
+    print(table.drop(columns=["remedy", "left_out"]).to_string(index=False))
     for row in table[table["left_out"] != ""].itertuples():
         what = "left out" if row.state == "present" else row.state
         remedy = f"; {row.remedy}" if row.state == "absent" else ""

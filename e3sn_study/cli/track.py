@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e3sn_lib.config import PRECISIONS
 from e3sn_lib.errors import InputError, deferred_interrupts, printable
@@ -81,13 +81,15 @@ def track(options: argparse.Namespace) -> None:
 
     cv2.setNumThreads(1)  # a second pool of threads would take turns with the network's
     started = time.perf_counter()
-    given = [options.video, *options.mask, options.weights]
+    inputs = [options.video, *options.mask, options.weights]
     save = ",".join(options.save or DEFAULT_SAVE).split(",")
-    check_out(options.out, save, [path for path in given if path])
+    check_out(options.out, save, [path for path in inputs if path])
     prompts = _prompts(options)
     tracker = open_tracker(options.weights, options.backend, options.precision, options.threads)
     limit = lost_limit(options.weights) if options.lost_below is None else options.lost_below
     names = ("first", "last", "stride", "backward", "clean", "keep_lost")
+    given: dict[str, Any] = {"prompts": prompts, "save": save, "lost_below": limit}
+    given.update((name, getattr(options, name)) for name in names)
     with deferred_interrupts() as stopped, _progress() as bar:
 
         def watch(done: int, total: int) -> None:
@@ -101,16 +103,7 @@ def track(options: argparse.Namespace) -> None:
 
         try:
             tracked = track_video(
-                tracker,
-                options.video,
-                [],
-                options.out,
-                prompts=prompts,
-                save=save,
-                lost_below=limit,
-                watch=watch,
-                stopped=ended,
-                **{name: getattr(options, name) for name in names},
+                tracker, options.video, [], options.out, watch=watch, stopped=ended, **given
             )
         except (OSError, FFmpegError) as error:
             fault = f"cannot write the results to {options.out}: {error.strerror or error}"

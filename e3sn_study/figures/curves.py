@@ -95,7 +95,7 @@ def stage_times(records: Records) -> Figure:
 
     The time of a stage is weighted by its share of the pairs.
     """
-    costs = records.recorded("variant_costs")
+    costs = records.required("variant_costs")
     training = costs[costs["part"] == TRAINING]
     times = 1000 * training["share"] * training["seconds"]
     stages = times.groupby([training["variant"], training["stage"]], sort=False).sum()
@@ -123,7 +123,7 @@ def stage_times(records: Records) -> Figure:
 @styled
 def sampling_cost(records: Records) -> Figure:
     """Memory and time of a training step against samples per image; hollow points are estimated."""
-    cost = records.recorded("sampling_cost")
+    cost = records.required("sampling_cost")
     figure, (left, right) = axes_grid(1, 2, (11.0, 3.5))
     memory, seconds = cost["peak_memory_mb"], cost["seconds_per_step"]
     estimated = memory.fillna(cost["estimated_memory_mb"])

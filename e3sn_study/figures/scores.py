@@ -212,7 +212,7 @@ def over_time(frames: Mapping[str, pd.DataFrame]) -> Figure:
 @styled
 def reliability(records: Records) -> Figure:
     """J against the J that was predicted, by tenths and frame by frame; how well they agree."""
-    table = records.recorded("confidence")
+    table = records.required("confidence")
     names = {"train": "train, cross-validated", "val": "val"}
     figure, grid = axes_grid(1, len(names), (9.0, 4.2), sharex=True, sharey=True)
     for axes, (split, name) in zip(grid, names.items(), strict=True):
@@ -236,7 +236,7 @@ def reliability(records: Records) -> Figure:
 @styled
 def seen_pairs(records: Records) -> Figure:
     """J&F on held-out sequences, and how often a look-alike is taken, against the pairs seen."""
-    table = records.recorded("held_out")
+    table = records.required("held_out")
     figure, grid = axes_grid(1, 2, (9.0, 3.2))
     grid[0].plot(table["pairs"], 50 * (table["J-Mean"] + table["F-Mean"]), "o", color=BLUE)
     grid[0].set(title="J&F on held-out sequences")

@@ -102,7 +102,7 @@ def entry(path: Path) -> dict[str, Any]:
     known, name = reference("figures"), path.stem.removesuffix("_synthetic")
     found = known.get(name, {"beside": "pictures", "caption": ""})
     caption = found["caption"]
-    if path.stem != name:
+    if caption and path.stem != name:
         caption = "Synthetic. " + re.sub(r"DAVIS-20\d\d", "the procedural clips", caption)
     return found | {"rank": [*known, name].index(name), "caption": caption}
 

@@ -50,7 +50,7 @@ class Records:
             self._tables[name] = schema.read(path)
         return self._tables[name].copy()
 
-    def recorded(self, name: str) -> pd.DataFrame:
+    def required(self, name: str) -> pd.DataFrame:
         """Return the table ``NAME.csv``, which must be there."""
         table = self.table(name)
         if table.empty:
@@ -93,7 +93,7 @@ class Records:
         counts the pairs of all. The stages of each have names of their own."""
         logs = []
         for leg in self.legs(run) or [{"run": run, "pairs_before": 0}]:
-            log, first = self.recorded(f"runs/{leg['run']}_log"), leg["pairs_before"]
+            log, first = self.required(f"runs/{leg['run']}_log"), leg["pairs_before"]
             if first:
                 log["pairs"] += first
                 log["stage"] += f" from {first:,}"

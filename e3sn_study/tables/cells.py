@@ -142,7 +142,7 @@ def duration(seconds: float) -> str:
     return f"{number(seconds / 3600, decimals=2)} h"
 
 
-def known(value: Any) -> str:
+def or_unknown(value: Any) -> str:
     """Return a recorded value as text; "unknown" where it was not recorded."""
     if pd.isna(value):
         return "unknown"

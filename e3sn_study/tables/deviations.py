@@ -65,6 +65,10 @@ def sets_seen(profile: Profile, absent: Iterable[str]) -> list[TrainSetConfig]:
     return [each for each in sets if f"training set {each.kind} ({each.path[0]})" not in told]
 
 
+SET_COLUMNS = ["Training set", "Share of pairs", "Frames apart", "Smallest object"]
+SET_COLUMNS += ["Held out for choices", "Terms", "From"]
+
+
 def training_sets(profile: Profile, absent: Iterable[str] = ()) -> pd.DataFrame:
     """Return the training sets of a run; those that its notices call absent have no share."""
     seen, rows = sets_seen(profile, absent), []
@@ -78,7 +82,7 @@ def training_sets(profile: Profile, absent: Iterable[str] = ()) -> pd.DataFrame:
         row["Held out for choices"] = ", ".join(each.hold_out) or share
         row |= {"Terms": kind.terms, "From": kind.origin.format(year=each.year, split=each.split)}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=SET_COLUMNS)
 
 
 def _words(profile: Profile) -> dict[str, Any]:

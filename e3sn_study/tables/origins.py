@@ -84,11 +84,12 @@ def runs(records: Records) -> pd.DataFrame:
         each_once = dict.fromkeys([*first, *run["settings"].split(), *given])
         changes = "".join(f" --set {shlex.quote(each)}" for each in each_once)
         options = f"--profile {run['profile']} --variant {run['variant']} --seed {run['seed']}"
+        processes = [run, *(run | later for later in run["resumed"])]
         commits = dict.fromkeys(
-            f"{cells.known(each.get('commit'))[:8]}{' with changes' * (each.get('dirty') is True)}"
-            for each in (run, *(run | later for later in run["resumed"]))
+            cells.or_unknown(each.get("commit"))[:8] + " with changes" * (each.get("dirty") is True)
+            for each in processes
         )
-        cores, threads = (cells.known(run.get(each)) for each in ("cores", "threads"))
+        cores, threads = (cells.or_unknown(run.get(each)) for each in ("cores", "threads"))
         rows.append(
             {
                 "Run": run["run"],
@@ -99,10 +100,10 @@ def runs(records: Records) -> pd.DataFrame:
                 "Training time": f"{number(run['seconds'] / 3600, decimals=2)} h",
                 "Peak memory": f"{number(run['peak_memory_mb'], decimals=0)} MiB",
                 "Machine": f"{run['machine']}, {cores} cores, threads: {threads}",
-                "Precision": cells.known(run.get("precision")),
+                "Precision": cells.or_unknown(run.get("precision")),
                 "Commit": ", ".join(commits),
-                "Files replaced": cells.known(run.get("replaced_files")),
-                "Steps skipped": cells.known(run.get("skipped_steps")),
+                "Files replaced": cells.or_unknown(run.get("replaced_files")),
+                "Steps skipped": cells.or_unknown(run.get("skipped_steps")),
             }
         )
     return titled(rows, records, "runs", note("stage", pairs=cells.PAPER_PAIRS))

@@ -179,8 +179,8 @@ def short_table1(records: Records) -> pd.DataFrame:
     table = pd.concat([rows, outer])[columns].reset_index(drop=True)
     of_main = records.rows(records.main_runs("e3sn"))["data"]
     sets = [each["name"] for run in of_main for each in run]
-    less = any(each.startswith("davis2016") for each in sets)
-    notes = [note("legend"), *([note("other_data")] if less else [])]
+    has_davis = any(each.startswith("davis2016") for each in sets)
+    notes = [note("legend"), *([note("other_data")] if has_davis else [])]
     table.attrs |= {"title": full.attrs["title"], "notes": notes}
     return table
 

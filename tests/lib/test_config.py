@@ -222,7 +222,7 @@ def refusal(*arguments, **named):
         ("tr\nain.pairs=3", "unknown setting 'tr\\nain'"),
         ("train.pairs", "'train.pairs' is not of the form key=value"),
         ("=3", "'=3' is not of the form key=value"),
-        ("train.pairs=many", "train.pairs must be"),
+        ("train.pairs=many", "train.pairs must be a valid integer"),
         ("train.pairs=1.5", "train.pairs must be"),
         ("train.pairs=true", "train.pairs must be"),
         ("train.momentum=high", "train.momentum must be"),

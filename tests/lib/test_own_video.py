@@ -339,14 +339,26 @@ class TestEnds:
             track_video(planted, video, [BOX], tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
+    @pytest.mark.parametrize(
+        "lacking",
+        [
+            RuntimeError("CUDA error: cannot allocate memory\non device 0"),
+            cv2.error("(-4:Insufficient memory) Failed to allocate 9 bytes on\ndevice 0"),
+        ],
+    )
     def test_short_of_memory_it_keeps_the_frames_that_are_done(
-        self, planted: Tracker, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        planted: Tracker,
+        video: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        lacking: Exception,
     ) -> None:
         step, left = Session.step, iter([True] * 3)
 
         def short(self: Session, frame: Image) -> Seen:
             if not next(left, False):
-                raise RuntimeError("CUDA error: cannot allocate memory\non device 0")
+                raise lacking
             return step(self, frame)
 
         monkeypatch.setattr(Session, "step", short)
@@ -607,6 +619,8 @@ class TestRefused:
                 InputError, match="first must be 0 or more, last not before it, and"
             ):
                 track_video(planted, video, [BOX], tmp_path / "out", **wrong)
+        with pytest.raises(InputError, match="begins in frame 99, but the last frame is"):
+            track_video(planted, video, [BOX], tmp_path / "out", first=99)
         assert len(track_video(planted, video, [BOX], tmp_path / "out", save="table").files) == 1
 
     def test_frames_too_wide_for_a_clip(self, planted: Tracker, tmp_path: Path) -> None:

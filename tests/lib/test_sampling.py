@@ -40,8 +40,8 @@ def simulated_targets(count: int, shift: float, seed: int = 0) -> Iterator[Box]:
         yield x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def overlaps(box: Box, sizes: NDArray[np.float64] = SIZES) -> NDArray[np.float64]:
-    """(sizes, 25, 25) IoU with windows on the grid 31.5, 39.5, ..., 223.5."""
+def overlaps(box: Box) -> NDArray[np.float64]:
+    """(sizes, 25, 25) IoU with boxes on the grid 31.5, 39.5, ..., 223.5."""
     centres = 31.5 + 8 * np.arange(25)
 
     def shared(low: float, high: float, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,11 +49,11 @@ def overlaps(box: Box, sizes: NDArray[np.float64] = SIZES) -> NDArray[np.float64
         return np.clip(np.minimum(high, end) - np.maximum(low, start), 0, None)
 
     inside = (
-        shared(box[1], box[3], sizes[:, 1])[:, :, None]
-        * shared(box[0], box[2], sizes[:, 0])[:, None, :]
+        shared(box[1], box[3], SIZES[:, 1])[:, :, None]
+        * shared(box[0], box[2], SIZES[:, 0])[:, None, :]
     )
     area = (box[2] - box[0]) * (box[3] - box[1])
-    return inside / (area + sizes.prod(axis=1)[:, None, None] - inside)
+    return inside / (area + SIZES.prod(axis=1)[:, None, None] - inside)
 
 
 class TestOverlap:

@@ -418,6 +418,8 @@ class TestFiles:
         exif[ExifTags.Base.Orientation] = 6
         Image.fromarray(bar(0)).save(tmp_path / "0.jpg", exif=exif)
         assert open_video(tmp_path).left_out == ("the rotation noted in the images (EXIF)",)
+        Image.fromarray(bar(0)).save(tmp_path / "0.jpg", exif=b"Exif\0\0damaged", dpi=(72, 72))
+        assert open_video(tmp_path).left_out == ()
 
     def test_a_playlist_opens_no_address(self, tmp_path: Path) -> None:
         (tmp_path / "v.m3u8").write_text(

@@ -203,7 +203,9 @@ def test_pages_hold_their_figures(studied: Studied) -> None:
     for name in NAMES:
         to_html(studied.report / "notebooks" / f"{name}.ipynb", studied.report / f"{name}.html")
         page = (studied.report / f"{name}.html").read_text()
-        figures = sum("image/png" in each.get("data", {}) for each in studied.outputs(name))
+        kinds = [kind for each in studied.outputs(name) for kind in each.get("data", {})]
+        figures = sum(kind.startswith("image/") for kind in kinds)
+        assert "No description has been provided" not in page
         assert figures > 0
         assert len(page) > 80_000
         assert len(re.findall(r'<img[^>]* src="data:image/', page)) == figures

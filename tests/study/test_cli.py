@@ -120,10 +120,6 @@ def val_names(root: Path) -> list[str]:
     return (root / "synthetic" / "ImageSets" / "2016" / "val.txt").read_text().split()
 
 
-def first_val_mask(root: Path) -> Path:
-    return annotations(root) / val_names(root)[0] / "00000.png"
-
-
 def merged(source: Path, target: Path) -> Path:
     """Write masks in which all objects are one."""
     for path in source.rglob("*.png"):
@@ -774,7 +770,7 @@ class TestDryRun:
         ended = run("train --dry-run", settings, more, data_root)
         assert ended.status == 2
         assert "this machine: " in ended.out
-        assert [line.split(":")[1].split(" is ")[0] for line in ended.err.splitlines()[:7]] == [
+        assert [line.split(":")[1].split(" (")[0] for line in ended.err.splitlines()[:7]] == [
             " training set coco", *[" training set mask_folder"] * 4,
             " training set box_folder", " training set davis"
         ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import re
 import shlex
@@ -81,6 +82,21 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     missing = [each for each in links if "://" not in each and not (page.parent / each).exists()]
     assert missing == []
+
+
+def test_functions_and_folders_stay_as_small_as_contributors_are_told() -> None:
+    long = []
+    for module in [
+        path for top in ("e3sn_lib", "e3sn_study") for path in (ROOT / top).rglob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[bool(ast.get_docstring(node)) :] or node.body
+                if (body[-1].end_lineno or 0) - body[0].lineno >= 50:
+                    long.append(f"{module}: {node.name}")
+        beside = {path for path in module.parent.iterdir() if path.name != "__pycache__"}
+        assert len(beside) <= 14, module.parent
+    assert long == []
 
 
 def test_the_readme_stays_short() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -374,6 +375,13 @@ class TestEvaluation:
         with pytest.raises(InputError, match=r"00000\.png is 159x100, its frame 160x100$"):
             evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+    def test_a_frame_of_another_size_is_named(self, moving_square: Video, tmp_path: Path) -> None:
+        path = moving_square.frame_paths[2]
+        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH - 2, 3), np.uint8))
+        words = rf"{re.escape(str(path))} is {WIDTH - 2}x{HEIGHT}, the first one {WIDTH}x"
+        with pytest.raises(InputError, match=words):
+            evaluate_tracker(Tracker(Planted()), [moving_square], tmp_path / "out", extras=False)
 
     def test_a_first_mask_without_object(self, moving_square: Video, tmp_path: Path) -> None:
         write_mask(moving_square.mask_paths[0], np.zeros((HEIGHT, WIDTH), np.uint8))

@@ -146,7 +146,7 @@ class TestDryRun:
         profile = tiny_profile("data.train=[{kind: davis, path: absent}]", "train.train_layers=[]")
         plan_ = dry_run(profile, tmp_path / "runs")
         (problem,) = plan_.problems
-        assert "training set davis is absent" in problem
+        assert "training set davis (absent) is absent" in problem
         assert "get it from" in problem
         assert plan_.phases["timed"].tolist() == ["2 of noise"]
         assert (plan_.phases["s/step"] > 0).all()
