@@ -153,7 +153,7 @@ class Findings:
     def reasons(self) -> str:
         """Return in one line what was left out, why, and what is missing."""
         lines = [
-            f"{count} {why}" + (f" (the first: {self.faults[why]})" if why in self.faults else "")
+            f"{why}: {count}" + (f" (the first: {self.faults[why]})" if why in self.faults else "")
             for why, count in self.left_out.items()
         ]
         return "; ".join(lines + ([f"missing: {', '.join(self.missing)}"] if self.missing else []))

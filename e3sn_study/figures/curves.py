@@ -82,7 +82,10 @@ def throughput(log: pd.DataFrame) -> Figure:
         "peak memory, GiB": log["peak_memory_mb"] / 1024,
     }
     for axes, (title, values) in zip(grid, columns.items(), strict=True):
-        _draw_smoothed(axes, log["pairs"], values, BLUE)
+        if title.startswith("peak"):
+            axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=BLUE, ms=4)
+        else:
+            _draw_smoothed(axes, log["pairs"], values, BLUE)
         style.count_pairs(axes)
         axes.set(title=title, ylim=(0, max(values.max() * 1.15, 0.05)))
     grid[1].yaxis.set_major_formatter("{x:.0%}")

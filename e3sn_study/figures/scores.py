@@ -17,6 +17,13 @@ from e3sn_study.records.averages import Measured
 from e3sn_study.records.schema import BOUND, BOX, MODEL, STILL, STILL_BOX, TRUE_BOX
 from e3sn_study.tables.cells import PAPER, interval_text, ours, paper_rows
 
+LABEL_PLACES = {
+    "SiamMask": ((0, -8), "center", "top"),
+    "--keep-lost": ((0, -8), "center", "top"),
+    "int8 graphs": ((9, 0), "left", "center"),
+    "E3SN, ours": ((-9, 0), "right", "center"),
+}
+"""Where labels of `trade_off` stand, above their points if not here: shift and alignment."""
 OPENCV = ("MIL box + GrabCut", "CSRT box + GrabCut", "NanoTrack box + GrabCut")
 
 
@@ -110,13 +117,10 @@ def trade_off(records: Records) -> Figure:
     for label, fps, mean, colour in points:
         fill = "white" if colour == ORANGE else colour
         axes.plot(fps, mean, "o", color=fill, mec=colour, ms=8)
+        near = [place for name, place in LABEL_PLACES.items() if name in label]
+        shift, ha, va = near[0] if near else ((0, 8), "center", "bottom")
         look: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 9}
-        if label.endswith("--keep-lost"):  # to the left, where nothing else is
-            axes.annotate(label, (fps, mean), (-9, 0), ha="right", va="center", **look)
-        elif label.startswith("SiamMask") or label.endswith("graphs"):  # E3SN's lies beside it
-            axes.annotate(label, (fps, mean), (0, -8), ha="center", va="top", **look)
-        else:
-            axes.annotate(label, (fps, mean), (0, 8), ha="center", va="bottom", **look)
+        axes.annotate(label, (fps, mean), shift, ha=ha, va=va, **look)
     axes.set(xscale="log", xlabel="frames per second", ylabel="mean of J and F, %")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15, y=0.15)

@@ -87,7 +87,8 @@ def test_an_annotation_that_cannot_be_used_is_left_out_alone(
     tracks = open_coco(*write_coco(tmp_path, change, change))
     assert [track.name for track in tracks.tracks] == ["1/1"]
     assert list(tracks.left_out.values()) == [2]
-    assert tracks.reasons().startswith(f"2 {reason}")
+    kind, _, first = reason.partition(" (")
+    assert tracks.reasons().startswith(f"{kind}: 2 ({first}")
     config = TrainSetConfig(
         "coco", (tmp_path.name,), images="images", annotations="a.json", min_area=0
     )
@@ -218,14 +219,14 @@ def test_any_annotation_gives_a_mask_or_is_left_out(tmp_path: Path, data: st.Dat
         (
             "coco_rle_broken",
             0,
-            "1 with damaged run lengths (the first: annotation 1 of 10,000,100 pixels in 96x64)",
+            "with damaged run lengths: 1 (the first: annotation 1 of 10,000,100 pixels in 96x64)",
         ),
         (
             "coco_rle_of_another_size",
             0,
-            "1 with run lengths of another size than the image (the first: annotation 1 of 64x48 in 96x64)",
+            "with run lengths of another size than the image: 1 (the first: annotation 1 of 64x48 in 96x64)",
         ),
-        ("coco_one_without_mask", 1, "1 without segmentation (the first: annotation 2)"),
+        ("coco_one_without_mask", 1, "without segmentation: 1 (the first: annotation 2)"),
         ("coco_folder_in_file_name", 1, ""),
         ("coco_exif_orientation", 1, ""),
     ],

@@ -866,7 +866,7 @@ def test_verify_counts_every_set(tmp_path: Path) -> None:
     assert list(table["tracks"]) == [4, 0, 2, 3, 2, 4, 0, 2, 0]
     assert list(table["images"]) == [2, 0, 2, 3, 7, 6, 0, 3, 0]
     assert list(table["with_masks"]) == [4, 0, 0, 3, 0, 4, 0, 2, 0]
-    assert table["left_out"][0].count("1 ") == 4
+    assert table["left_out"][0].count(": 1") == 4
     assert "missing: 000000000003.jpg" in table["left_out"][0]
     assert "damaged" in table["left_out"][1]
     assert table["remedy"].str.contains("http|docs/data.md").all()

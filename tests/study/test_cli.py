@@ -858,7 +858,7 @@ class TestBench:
         assert "--out . is a folder; give a file" in refused("bench exports --out .")
         model = Path(shutil.copyfile(tiny_model_file, tmp_path / "m.safetensors"))
         command = f"bench exports --out {model} --model"
-        assert "is the model itself; give another file" in refused(command, model)
+        assert "is a file that is read; give another one" in refused(command, model)
 
     def test_where_nothing_can_be_written_nothing_is_measured(
         self, refused, tmp_path: Path
