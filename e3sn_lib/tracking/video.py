@@ -316,7 +316,8 @@ def open_file(path: Path) -> av.container.InputContainer:
     is_text = container.format.name == "tty"  # of which FFmpeg would draw the letters
     if is_text or not pictures_in(container):
         container.close()
-        raise InputError(f"{path} {'is a text' if is_text else 'has no pictures, only sound'}")
+        fault = f"is a text, no video; {ADVICE}" if is_text else "has no pictures, only sound"
+        raise InputError(f"{path} {fault}")
     return container
 
 
