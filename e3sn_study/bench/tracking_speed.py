@@ -39,7 +39,7 @@ from e3sn_study.bench.training_speed import PlainE3SN
 from e3sn_study.bench.variant_costs import operations
 from e3sn_study.checkout import lost_limit
 from e3sn_study.evaluation.benchmark import evaluate_tracker
-from e3sn_study.records.schema import BOUND, MODEL
+from e3sn_study.records.schema import BOUND, MODEL, SESSIONS
 
 STAND_IN = "torch fp32, plain SiamMask (stand-in for the public code)"
 """This project's SiamMask network as that code computes it: fp32, batch-norm by itself, whole
@@ -47,14 +47,6 @@ correlation maps, 3x3 shortcuts in full."""
 PUBLIC = "torch fp32, SiamMask's public code"
 EXPORTED = ("torch fp32", "ONNX fp32", "ONNX int8")
 """The same network three times."""
-SESSIONS = (
-    "one step a frame, as the paper",
-    "and colours, to choose between places",
-    "and a second look at resized objects",
-    "and a search for lost ones",
-    "and edges fitted to colours, as e3sn track",
-)
-"""What a `Session` does, one thing more each time."""
 SIZES = ((854, 480), (1920, 1080), (3840, 2160))
 OBJECTS = (1, 2, 4, 8)
 STAGES = ("crop", "search", "choose", "segment", "paste")  # the network's: search, segment
@@ -135,6 +127,7 @@ def bench_sessions(int8: Path | None, sequences: list[Video], threads: int = 2) 
         make(fit_edges=False),
         make(fit_edges=False, lost_below=lost_below),
         make(lost_below=lost_below),
+        make(lost_below=lost_below, keep_lost=False),
     )
     table = _scored(dict(zip(SESSIONS, made, strict=True)), sequences)
     known = backend.manifest.model

@@ -157,7 +157,8 @@ def _score(options: argparse.Namespace) -> None:
     """Score exported graphs, or sessions, on DAVIS-2016 val."""
     from e3sn_lib.data.sources import open_evaluation
     from e3sn_lib.tracking.backends import thread_count
-    from e3sn_study.bench.tracking_speed import EXPORTED, SESSIONS, bench_exports, bench_sessions
+    from e3sn_study.bench.tracking_speed import EXPORTED, bench_exports, bench_sessions
+    from e3sn_study.records.schema import SESSIONS
 
     sequences = open_evaluation(profile_of(options).data, "davis2016")
     contenders = EXPORTED if options.what == "exports" else SESSIONS

@@ -14,7 +14,15 @@ from e3sn_lib.files import read_text
 from e3sn_lib.metrics.scoring import SUMMARY_COLUMNS
 from e3sn_study.records.averages import Measured
 from e3sn_study.records.entries import Manifest, RunRecord, Slider
-from e3sn_study.records.schema import MODEL, SCHEMAS, SCORES_OF_RECORD, SPEED, Schema, threshold_of
+from e3sn_study.records.schema import (
+    MODEL,
+    SCHEMAS,
+    SCORES_OF_RECORD,
+    SESSIONS,
+    SPEED,
+    Schema,
+    threshold_of,
+)
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 """What others published, and the report's own texts."""
@@ -290,7 +298,7 @@ class Records:
         paper's protocol, and with the additions of ``e3sn track``. Empty if not on record."""
         table = self.table("sessions")
         rows = table[table["run"].isin(self.main_runs("e3sn"))].to_dict("records")
-        return {"int8 graphs": rows[0], "as e3sn track --keep-lost": rows[-1]} if rows else {}
+        return {label: row for row in rows if (label := SESSIONS.get(row["contender"]))}
 
     def attributes(self, benchmark: str) -> pd.Series | None:
         """Return the attributes of each sequence as one text, None if they are not on record."""

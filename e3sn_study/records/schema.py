@@ -22,6 +22,16 @@ TRUE_BOX = "true box filled"
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 """Mask thresholds whose scores are shown beside those at the network's own threshold."""
 
+SESSIONS = {
+    "one step a frame, as the paper": "int8 graphs",
+    "and colours, to choose between places": "",
+    "and a second look at resized objects": "",
+    "and a search for lost ones": "",
+    "and edges fitted to colours, as e3sn track --keep-lost": "as e3sn track --keep-lost",
+    "and empty masks of lost objects, as e3sn track": "as e3sn track",
+}
+"""What a session does, one thing more each time, and how other tables call it, if they have it."""
+
 
 def at_threshold(threshold: float) -> str:
     """Return the name of the network's masks at another threshold than its own."""

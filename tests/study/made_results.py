@@ -10,6 +10,7 @@ import pandas as pd
 
 from e3sn_lib.profiles.identity import config_hash
 from e3sn_study.records import STATISTICS, reference
+from e3sn_study.records.schema import SESSIONS
 
 VAL = reference("val_sequences")["davis2016"]
 
@@ -144,7 +145,8 @@ def add_speed(
 def add_sessions(results: Path, run: str) -> None:
     """Write scores of int8 graphs: with all additions 2 points of J better than with one step."""
     columns = ["contender", "J-Mean", "F-Mean", "fps", "steps"]
-    rows = [("one step", 0.68, 0.67, 35, 1), ("all", 0.7, 0.66, 28, 1.234)]
+    names = list(SESSIONS)
+    rows = [(names[0], 0.68, 0.67, 35, 1), (names[-2], 0.7, 0.66, 28, 1.234)]
     table = pd.DataFrame(rows, columns=columns)
     table = table.assign(run=run, machine="a processor", sequences=len(VAL), threads=2)
     table.to_csv(results / "sessions.csv", index=False)
