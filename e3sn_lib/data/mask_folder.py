@@ -50,11 +50,12 @@ def _objects(stem: str, mask: Path, kind: str) -> list[tuple[str, PngMask]]:
     if kind == "ids":
         values = [int(value) for value in np.unique(read_mask(mask)) if value > 0]
         ids = [value for value in values if value < VOID] or values
-        if is_jpeg := read_bytes(mask, "mask").startswith(JPEG):
+        fault = ""
+        if read_bytes(mask, "mask").startswith(JPEG):
             fault = "is a JPEG, whose noise changes object numbers"
         elif len(ids) > MANY_IDS:
             fault = f"has {len(ids)} values, as soft edges give; at most {MANY_IDS} are read"
-        if is_jpeg or len(ids) > MANY_IDS:
+        if fault:
             raise InputError(f"mask {mask} {fault}; save a PNG of object numbers")
         return [(f"{stem}/{value}", PngMask(mask, value)) for value in ids]
     return [(stem, PngMask(mask, kind=kind))]

@@ -142,7 +142,7 @@ class OnnxBackend:
 
     def _run(self, name: str, makers: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Arrays]:
         """Run a graph once for each object. A maker returns the inputs of an object when its turn
-        comes, so few are in memory. Objects share the threads; some may be left over, which share
+        comes, so few are in memory. Objects share the threads. Those that are left over share
         the threads afterwards."""
         rest = len(makers) % self._threads
         if 0 < rest < len(makers):

@@ -43,6 +43,10 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def _draw_log(axes: Axes, log: pd.DataFrame, values: pd.Series, colour: str) -> None:
+    axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=colour, ms=4)
+
+
 def _draw_smoothed(axes: Axes, x: pd.Series, y: pd.Series, colour: str, name: str = "") -> None:
     """Draw the values pale and their running mean strong; draw a few values only as points."""
     if len(y) < FEW:
@@ -61,7 +65,7 @@ def level_weights(log: pd.DataFrame) -> Figure:
     equal, room, ends = 1 / max(len(levels), 1), 0.01, {}
     for level in levels:
         values, colour = log[f"w{level}"], LEVEL_COLOURS[level]
-        axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=colour, ms=4)
+        _draw_log(axes, log, values, colour)
         room = max(room, 1.25 * (values - equal).abs().max())
         ends[f"conv{level}, {values.iloc[-1]:.3f}"] = (values.iloc[-1], colour)
     axes.axhline(equal, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -82,8 +86,8 @@ def throughput(log: pd.DataFrame) -> Figure:
         "peak memory, GiB": log["peak_memory_mb"] / 1024,
     }
     for axes, (title, values) in zip(grid, columns.items(), strict=True):
-        if title.startswith("peak"):
-            axes.plot(log["pairs"], values, "o-" if len(log) < FEW else "-", color=BLUE, ms=4)
+        if values.name == "peak_memory_mb":  # it has steps, which a mean would hide
+            _draw_log(axes, log, values, BLUE)
         else:
             _draw_smoothed(axes, log["pairs"], values, BLUE)
         style.count_pairs(axes)
